@@ -1,0 +1,81 @@
+"""What this machine is and what it computes fastest in; recorded with every measurement."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "retrieval_kd torch sentence-transformers transformers accelerate datasets faiss-cpu faiss-gpu "
+    "ranx ir_datasets bm25s numpy pyarrow"
+).split()
+
+
+def best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return frozenset()
+    for line in info.read_text().splitlines():
+        if line.startswith("flags"):
+            return frozenset(line.split(":", 1)[1].split())
+    return frozenset()
+
+
+@cache
+def fast_dtype() -> torch.dtype:
+    """bfloat16 where the device has units for it (CUDA ≥ 8.0, AMX, AVX-512-BF16), else float32.
+
+    `RETRIEVAL_KD_DTYPE=float32` (or bfloat16) overrides.
+    """
+    forced = os.environ.get("RETRIEVAL_KD_DTYPE")
+    if forced:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[forced]
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    has_units = {"amx_bf16", "avx512_bf16"} & cpu_flags()
+    return torch.bfloat16 if has_units else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what results depend on; an absent package is left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def describe() -> dict[str, Any]:
+    """Processor or GPU, threads, memory (GiB) and fast dtype, for the record of a measurement."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
+        model = names[0].split(":", 1)[1].strip() if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": model,
+        "matrix_units": sorted({"amx_bf16", "amx_int8", "avx512_bf16"} & cpu_flags()),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_gib": round(memory, 1),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "fast_dtype": dtype_name(fast_dtype()),
+    }

