@@ -34,17 +34,17 @@ def cpu_flags() -> frozenset[str]:
 
 @cache
 def fast_dtype() -> torch.dtype:
-    """bfloat16 where the device has units for it (CUDA ≥ 8.0, AMX, AVX-512-BF16), else float32.
+    """bfloat16 where the device has matrix units for it (CUDA ≥ 8.0, AMX), else float32.
 
-    `RETRIEVAL_KD_DTYPE=float32` (or bfloat16) overrides.
+    AVX-512-BF16 alone is not enough: without AMX bfloat16 ran at 0.3–1.0 times the speed of float32
+    (benchmarks/results/dtype.json). `RETRIEVAL_KD_DTYPE=float32` (or bfloat16) overrides.
     """
     forced = os.environ.get("RETRIEVAL_KD_DTYPE")
     if forced:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[forced]
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    has_units = {"amx_bf16", "avx512_bf16"} & cpu_flags()
-    return torch.bfloat16 if has_units else torch.float32
+    return torch.bfloat16 if "amx_bf16" in cpu_flags() else torch.float32
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -1,0 +1,53 @@
+"""Shared fixtures: everything runs offline, in a cache of its own, on models made here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Caches and ~/.ir_datasets go to a temporary home, never to the user's."""
+    home = tmp_path_factory.mktemp("home")
+    os.environ["HOME"] = str(home)
+    os.environ["IR_DATASETS_HOME"] = str(home / "ir_datasets")
+    os.environ["RETRIEVAL_KD_CACHE"] = str(home / "cache")
+    return home
+
+
+@pytest.fixture(scope="session")
+def tiny_collection(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder of 60 documents with train, dev and test judgments. Do not write to it."""
+    from tests.tiny_models import write_collection
+
+    return write_collection(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a 4-layer, 32-dimensional Sentence Transformers encoder (cosine)."""
+    from tests.tiny_models import write_encoder
+
+    return write_encoder(tmp_path_factory.mktemp("models") / "encoder")
+
+
+@pytest.fixture(scope="session")
+def tiny_dot_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without normalisation: a dot-product model."""
+    from tests.tiny_models import write_encoder
+
+    return write_encoder(tmp_path_factory.mktemp("models") / "dot", normalise=False, seed=1)
+
+
+@pytest.fixture(scope="session")
+def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a 2-layer cross-encoder of one logit."""
+    from tests.tiny_models import write_cross_encoder
+
+    return write_cross_encoder(tmp_path_factory.mktemp("models") / "cross")

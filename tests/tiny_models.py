@@ -1,0 +1,120 @@
+"""Tiny real models and a tiny collection, built on the spot: nothing is downloaded or mocked."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import torch
+from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
+
+TOPICS = {
+    "birds": "sparrow wing feather nest song migrate beak egg flock hawk",
+    "ships": "harbour sail mast anchor cargo captain keel voyage deck tide",
+    "music": "violin chord tempo melody concert rhythm sonata organ choir pitch",
+    "stars": "orbit telescope nebula comet galaxy planet eclipse light dust moon",
+    "bread": "flour yeast oven crust dough knead bakery rye loaf salt",
+    "chess": "pawn bishop rook castle gambit board queen check mate knight",
+}
+
+
+def write_collection(folder: Path, documents_per_topic: int = 10) -> Path:
+    """A BEIR folder: 60 documents, 36 queries (18 train, 9 dev, 9 test), graded judgments."""
+    rng = random.Random(7)
+    folder.mkdir(parents=True, exist_ok=True)
+    documents, queries = [], []
+    qrels: dict[str, list[tuple[str, str, int]]] = {"train": [], "dev": [], "test": []}
+    for topic, words in TOPICS.items():
+        for i in range(documents_per_topic):
+            chosen = rng.sample(words.split(), 5)
+            text = " ".join(rng.choices(chosen, k=14))
+            documents.append({"_id": f"{topic}{i}", "title": f"{topic} {chosen[0]}", "text": text})
+        for i in range(6):
+            target = documents[-1 - i]
+            query = " ".join(rng.sample(target["text"].split(), 3))
+            queries.append({"_id": f"q-{topic}{i}", "text": query})
+            split = ("train", "train", "train", "dev", "test", "test")[i]
+            if split == "test" and i == 5 and topic in ("birds", "ships", "music"):
+                split = "dev"
+            qrels[split].append((f"q-{topic}{i}", target["_id"], 2))
+            qrels[split].append((f"q-{topic}{i}", documents[-2 - i]["_id"], 1))
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(d) + "\n" for d in documents))
+    (folder / "queries.jsonl").write_text("".join(json.dumps(q) + "\n" for q in queries))
+    (folder / "qrels").mkdir(exist_ok=True)
+    for split, rows in qrels.items():
+        lines = ["query-id\tcorpus-id\tscore", *(f"{q}\t{d}\t{g}" for q, d, g in rows)]
+        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer trained on the topic words."""
+    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tok.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=300, special_tokens=special, show_progress=False
+    )
+    tok.train_from_iterator([" ".join([t, w]) for t, w in TOPICS.items()], trainer)
+    tok.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(s, special.index(s)) for s in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tok,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    )
+
+
+def _config(tok: PreTrainedTokenizerFast, layers: int, **more: int) -> BertConfig:
+    return BertConfig(
+        vocab_size=len(tok),
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        **more,
+    )
+
+
+def write_encoder(folder: Path, *, layers: int = 4, normalise: bool = True, seed: int = 0) -> Path:
+    """A dense encoder of 32 dimensions; `normalise=False` makes a dot-product model."""
+    torch.manual_seed(seed)
+    base = folder.parent / f"{folder.name}-transformer"
+    tok = tokenizer()
+    BertModel(_config(tok, layers)).save_pretrained(base)
+    tok.save_pretrained(base)
+    modules: list[torch.nn.Module] = [Transformer(str(base)), Pooling(32)]
+    if normalise:
+        modules.append(Normalize())
+    model = SentenceTransformer(
+        modules=modules, device="cpu", similarity_fn_name="cosine" if normalise else "dot"
+    )
+    model.max_seq_length = 32
+    model.save(str(folder))
+    return folder
+
+
+def write_cross_encoder(folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
+    """A cross-encoder with one logit."""
+    torch.manual_seed(seed)
+    base = folder.parent / f"{folder.name}-transformer"
+    tok = tokenizer()
+    BertForSequenceClassification(_config(tok, layers, num_labels=1)).save_pretrained(base)
+    tok.save_pretrained(base)
+    model = CrossEncoder(str(base), device="cpu")
+    model.max_seq_length = 64
+    model.save(str(folder))
+    return folder
