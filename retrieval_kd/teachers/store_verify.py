@@ -1,0 +1,132 @@
+"""Checking a score store's files: whole, unchanged, finite, without two answers to one question.
+
+Nothing here changes a file, but `clean`, which removes what killed writers left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.store_files import (
+    SHARD_NAME,
+    TEACHER_FILE,
+    locked,
+    read_shard,
+    shard_number,
+    shard_paths,
+)
+from retrieval_kd.teachers.store_index import sort_order, table_keys
+from retrieval_kd.teachers.store_key import read_teacher
+
+DAMAGED = "delete the file; its pairs are scored again by the next `rkd score`"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, where, and what to do about it.
+
+    Example:
+        >>> print(Problem(Path("s/shard-1.parquet"), "score is nan", "delete the file", row=4))
+        s/shard-1.parquet: row 4: score is nan. To fix: delete the file.
+    """
+
+    file: Path
+    problem: str
+    remedy: str
+    row: int | None = None  # counted from 0
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f"row {self.row}: "
+        return f"{self.file}: {row}{self.problem}. To fix: {self.remedy}."
+
+
+def verify_folder(folder: Path) -> Iterator[Problem]:
+    """All problems of one teacher's folder; reads every shard."""
+    if not folder.is_dir():
+        yield Problem(folder, "not a teacher's folder", "move it out of the score store")
+        return
+    shards = shard_paths(folder)
+    if shards or (folder / TEACHER_FILE).exists():
+        try:
+            read_teacher(folder)
+        except InputError as error:
+            yield Problem(folder / TEACHER_FILE, error.problem, error.remedy)
+    yield from _foreign_files(folder)
+    yield from _missing_shards(folder, shards)
+    tables = []
+    for path in shards:
+        try:
+            table = read_shard(path)
+        except InputError as error:
+            yield Problem(path, error.problem, error.remedy or DAMAGED)
+            continue
+        yield from _bad_rows(path, table)
+        tables.append((path, table.select(["query_digest", "document_digest", "score"])))
+    yield from _conflicts(tables)
+
+
+def clean(folder: Path) -> list[Path]:
+    """Remove a teacher's unfinished files; waits for a shard being written, and spares it."""
+    with locked(folder):
+        leftovers = sorted(folder.glob(".*.part"))
+        for path in leftovers:
+            path.unlink()
+    return leftovers
+
+
+def _foreign_files(folder: Path) -> Iterator[Problem]:
+    for path in sorted(folder.iterdir()):
+        ours = path.name == TEACHER_FILE or SHARD_NAME.fullmatch(path.name)
+        if not ours and not path.name.startswith("."):
+            yield Problem(path, "neither teacher.json nor a shard; it is ignored", "move it away")
+
+
+def _missing_shards(folder: Path, shards: list[Path]) -> Iterator[Problem]:
+    numbers = {shard_number(path.name) for path in shards}
+    missing = sorted(set(range(1, max(numbers, default=0) + 1)) - numbers)
+    if missing:
+        listed = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+        remedy = "restore them from a copy, or run `rkd score` again: it asks for what is missing"
+        yield Problem(folder, f"{len(missing)} shards are missing: {listed}", remedy)
+
+
+def _bad_rows(path: Path, table: pa.Table) -> Iterator[Problem]:
+    for name in table.column_names:
+        if table[name].null_count:
+            row = table[name].is_null().to_pylist().index(True)
+            yield Problem(path, f"{name} is empty", DAMAGED, row)
+    scores = table["score"].to_numpy()
+    for row in np.flatnonzero(~np.isfinite(scores))[:1]:
+        who = f"query {table['query_id'][int(row)]}, document {table['document_id'][int(row)]}"
+        yield Problem(path, f"score is {scores[row]} ({who})", DAMAGED, int(row))
+
+
+def _conflicts(tables: list[tuple[Path, pa.Table]]) -> Iterator[Problem]:
+    """Pairs with two different scores; the first written counts, and is named."""
+    if not tables:
+        return
+    keys = np.concatenate([table_keys(table) for _, table in tables])
+    scores = np.concatenate([table["score"].to_numpy() for _, table in tables])
+    starts = np.cumsum([0, *(table.num_rows for _, table in tables)])
+    order = sort_order(keys)
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = (keys[order][1:] != keys[order][:-1]).any(axis=1)
+    first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]  # the first row of each row's pair
+    differ = np.flatnonzero(~new & (scores[order] != scores[first]))
+    for later, earlier in sorted(zip(order[differ].tolist(), first[differ].tolist(), strict=True)):
+        shard, shard_of_first = np.searchsorted(starts, [later, earlier], side="right") - 1
+        path, first_path = tables[shard][0], tables[shard_of_first][0]
+        yield Problem(
+            path,
+            f"score {scores[later]} of a pair that {first_path.name} row "
+            f"{earlier - starts[shard_of_first]} gives {scores[earlier]}",
+            "nothing if the first may stand (it does); else delete this teacher's folder "
+            "and score again",
+            int(later - starts[shard]),
+        )
