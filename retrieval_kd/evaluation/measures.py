@@ -1,0 +1,203 @@
+"""Measures per query and their means, by ranx, on rankings in the order that `Run` gives them.
+
+What lives elsewhere: tests between systems in `significance.py`, tables in `table.py`.
+The rules (ties, self-matches, which queries count) are in `RULES` and in `docs/evaluation.md`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.evaluation.evaluation import Evaluation
+from retrieval_kd.evaluation.names import cutoff, level, parse_measures
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.qrels import Qrels
+    from retrieval_kd.data.runs import Run
+
+log = logging.getLogger("retrieval_kd")
+
+DEFAULT_MEASURES = ("ndcg@10", "mrr@10", "recall@100")
+UNJUDGED = -1.0  # stands for every document without a judgment; judged ones are numbered from 0
+
+
+def evaluate(
+    qrels: Qrels,
+    runs: Mapping[str, Run] | Sequence[Run],
+    measures: str | Iterable[str] = DEFAULT_MEASURES,
+    *,
+    exclude_self: bool = True,
+) -> Evaluation:
+    """Every measure of every run, per query.
+
+    nDCG@k = DCG@k / ideal DCG@k, DCG@k = Σ_{i≤k} gain_i / log2(i + 1); MRR@k = 1 / rank of the
+    first relevant document up to k, else 0; Recall@k = relevant documents up to k / relevant
+    documents. All other measures are ranx's too; a gain ≥ 1 is relevant unless `-lN` says more.
+
+    Args:
+        measures: ranx's names or readable ones, see `names.parse_measure`.
+        exclude_self: leave out a document whose ID equals the query's ID, in run and judgments.
+
+    Example:
+        >>> from retrieval_kd.data.runs import Run
+        >>> qrels = {"q1": {"d1": 2, "d2": 1}, "q2": {"d3": 1}}
+        >>> run = Run("bm25", {"q1": {"d2": 9.0, "d1": 8.0, "d7": 1.0}})
+        >>> evaluation = evaluate(qrels, [run], ["nDCG@10", "MRR@10"])
+        >>> evaluation.per_query["bm25"]["mrr@10"]
+        {'q1': 1.0, 'q2': 0.0}
+        >>> round(evaluation.mean("bm25", "nDCG@10"), 4)
+        0.4299
+    """
+    names = parse_measures(measures)
+    systems = _by_name(runs)
+    counts: dict[str, Any] = {}
+    gains = _judged_queries(qrels, exclude_self, counts)
+    cutoffs = [cutoff(name) for name in names]
+    depth = None if None in cutoffs else max(k for k in cutoffs if k)
+    judgments = {name: _judgments(gains, name) for name in names}
+    evaluation = Evaluation(names, {}, {**counts, "systems": {}}, exclude_self=exclude_self)
+    for system, run in systems.items():
+        if not any(query in gains for query in run.results):
+            raise InputError(
+                f"run {system!r} has no query in common with the judgments",
+                id=next(iter(run.results), None),
+                remedy="check that both are of the same collection and split",
+            )
+        count, judged, lists = _number(run, gains, exclude_self, depth)
+        evaluation.counts["systems"][system] = count
+        evaluation.judged[system] = [judged]
+        evaluation.per_query[system] = {
+            name: dict(zip(gains, map(float, _ranx(judgments[name], lists, name)), strict=True))
+            for name in names
+        }
+    evaluation.warnings = _warnings(evaluation)
+    for warning in evaluation.warnings:
+        log.warning("%s", warning)
+    return evaluation
+
+
+def _by_name(runs: Mapping[str, Run] | Sequence[Run]) -> dict[str, Run]:
+    pairs = list(runs.items()) if isinstance(runs, Mapping) else [(run.name, run) for run in runs]
+    if not pairs:
+        raise InputError("no run to evaluate")
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two runs are named {twice!r}", remedy="give each run its own name")
+    return dict(pairs)
+
+
+def _judged_queries(
+    qrels: Qrels, exclude_self: bool, counts: dict[str, Any]
+) -> dict[str, dict[str, int]]:
+    """Query → judged document → gain, of queries with a relevant document; no gain below 0."""
+    kept: dict[str, dict[str, int]] = {}
+    own = without = 0
+    for query, judged in qrels.items():
+        gains = {document: max(gain, 0) for document, gain in judged.items()}
+        if exclude_self:
+            own += gains.pop(query, 0) > 0
+        if any(gains.values()):
+            kept[query] = gains
+        else:
+            without += 1
+    if not kept:
+        raise InputError(
+            "no query has a relevant document", remedy="check the judgments, and the split's name"
+        )
+    counts["queries"] = len(kept)
+    counts["queries_without_relevant"] = without
+    counts["relevant_self_judgments_excluded"] = own
+    return kept
+
+
+def _judgments(gains: dict[str, dict[str, int]], measure: str) -> list[np.ndarray]:
+    """Per query an array (judged documents, [number, gain]), highest gain first, as ranx reads it.
+
+    Two of ranx's kernels need help. bpref divides by the number of judged non-relevant documents:
+    where there is none, one is added that no system returned, which gives trec_eval's value.
+    RBP adds up gains where its definition says 0 or 1: it gets 0 or 1.
+    """
+    lists = []
+    for judged in gains.values():
+        array = np.array(list(enumerate(judged.values())), dtype=np.float64)
+        if measure.startswith("rbp"):
+            array[:, 1] = array[:, 1] >= level(measure)
+        if measure.startswith("bpref") and array[:, 1].min() >= level(measure):
+            array = np.vstack([array, [len(array), 0.0]])
+        lists.append(array[np.argsort(-array[:, 1], kind="stable")])
+    return lists
+
+
+def _number(
+    run: Run, gains: dict[str, dict[str, int]], exclude_self: bool, depth: int | None
+) -> tuple[dict[str, int], dict[str, np.ndarray], list[np.ndarray]]:
+    """A run's rankings as ranx reads them: arrays (documents, [number, strictly falling score]).
+
+    Also what was counted, and per query which of the ranked documents are judged.
+    """
+    count = {
+        "queries_without_results": 0,
+        "queries_not_judged": sum(query not in gains for query in run.results),
+        "self_matches_excluded": 0,
+        "queries_with_all_scores_equal": 0,
+    }
+    flags, lists = {}, []
+    for query, judged in gains.items():
+        results = run.results.get(query, {})
+        count["queries_with_all_scores_equal"] += (
+            len(results) > 1 and len(set(results.values())) == 1
+        )
+        ranked = list(results)  # a Run is in order, and its scores are finite
+        if exclude_self and query in results:
+            ranked.remove(query)
+            count["self_matches_excluded"] += 1
+        count["queries_without_results"] += not ranked
+        ranked = ranked[:depth]
+        numbers = {document: float(i) for i, document in enumerate(judged)}
+        array = np.empty((len(ranked), 2))
+        array[:, 0] = [numbers.get(document, UNJUDGED) for document in ranked]
+        array[:, 1] = -np.arange(len(ranked))
+        flags[query] = array[:, 0] != UNJUDGED
+        lists.append(array)
+    return count, flags, lists
+
+
+def _ranx(judgments: list[np.ndarray], lists: list[np.ndarray], measure: str) -> np.ndarray:
+    """One value per query. Arrays go in sorted, so ranx neither hashes IDs nor sorts scores."""
+    import ranx  # compiles for seconds and writes ~/.ir_datasets: only when needed
+    from numba.typed import List
+
+    name = measure.split("-l")[0] if measure.startswith("rbp") else measure
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # numba: "unsafe cast from uint64 to int64" of an index
+        # asked twice, because ranx 0.3 loses the name when a single measure has parameters
+        values = ranx.evaluate(List(judgments), List(lists), [name, name], return_mean=False)
+    return values[name]
+
+
+def _warnings(evaluation: Evaluation) -> list[str]:
+    found = []
+    own = evaluation.counts["relevant_self_judgments_excluded"]
+    if own:
+        found.append(
+            f"{own} queries have a relevant document with the query's own ID, which was left out. "
+            "If query and document IDs are unrelated numbers, evaluate with exclude_self=False"
+        )
+    for system, count in evaluation.counts["systems"].items():
+        constant = count["queries_with_all_scores_equal"]
+        if constant:
+            found.append(
+                f"run {system!r} scores all documents of {constant} queries alike: "
+                "their order is the order of their IDs"
+            )
+        missing = count["queries_without_results"]
+        if missing:
+            found.append(f"run {system!r} has no results for {missing} queries, which count as 0")
+    return found

@@ -1,0 +1,145 @@
+"""Names of measures: what people write, what ranx calls it, what a table shows. No computing."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+from retrieval_kd.errors import InputError
+
+# ranx's name → how a table shows it
+READABLE = {
+    "ndcg": "nDCG",
+    "ndcg_burges": "nDCG-Burges",
+    "dcg": "DCG",
+    "dcg_burges": "DCG-Burges",
+    "mrr": "MRR",
+    "map": "MAP",
+    "recall": "Recall",
+    "precision": "P",
+    "r-precision": "R-precision",
+    "f1": "F1",
+    "hits": "Hits",
+    "hit_rate": "Success",
+    "bpref": "bpref",
+    "rbp": "RBP",
+}
+WITHOUT_CUTOFF = {"bpref", "r-precision", "rbp"}
+# other people's names (trec_eval, ir_measures, BEIR) → ranx's
+ALIASES = {
+    "p": "precision",
+    "r": "recall",
+    "rr": "mrr",
+    "recip_rank": "mrr",
+    "ap": "map",
+    "map_cut": "map",
+    "ndcg_cut": "ndcg",
+    "rprec": "r-precision",
+    "r_precision": "r-precision",
+    "hit": "hit_rate",
+    "hitrate": "hit_rate",
+    "success": "hit_rate",
+    "ndcg-burges": "ndcg_burges",
+    "dcg-burges": "dcg_burges",
+}
+PATTERN = re.compile(
+    r"(?P<base>[a-z][a-z0-9]*(?:[_-](?!l\d)[a-z]+)*)"  # ndcg, hit_rate, r-precision
+    r"(?:\.(?P<digits>\d+))?"  # rbp.95
+    r"(?:\((?P<options>[^)]*)\))?"  # (rel=2), (p=0.95)
+    r"(?:[@_](?P<cutoff>\d+))?"  # @10, and trec_eval's ndcg_cut_10
+    r"(?:-l(?P<level>\d+))?"  # ranx's relevance level
+)
+
+
+def parse_measure(name: str) -> str:
+    """ranx's spelling of a measure, however it was written.
+
+    `-l2` (ranx) and `(rel=2)` (ir_measures) mean: a document counts as relevant from gain 2 on.
+
+    Example:
+        >>> [parse_measure(x) for x in ("nDCG@10", "RR@10", "P_5", "AP(rel=2)", "RBP(p=0.8)")]
+        ['ndcg@10', 'mrr@10', 'precision@5', 'map-l2', 'rbp.8']
+        >>> parse_measure("ndgc@10")
+        Traceback (most recent call last):
+        ...
+        retrieval_kd.errors.InputError: unknown measure 'ndgc@10'. To fix: write ndcg@10.
+    """
+    found = PATTERN.fullmatch(name.strip().lower())
+    base = ALIASES.get(found["base"], found["base"]) if found else ""
+    if found is None or base not in READABLE:
+        raise _unknown(name)
+    options = dict(_option(name, part) for part in (found["options"] or "").split(",") if part)
+    level = int(options.pop("rel", found["level"] or 1))
+    digits = found["digits"]
+    if base == "rbp":
+        digits = options.pop("p", f"0.{digits}" if digits else "0.8")
+        if not 0 < float(digits) < 1:
+            raise InputError(f"the persistence of {name!r} must lie between 0 and 1")
+        digits = f"{float(digits):.6f}".split(".")[1].rstrip("0")
+    if options or (digits and base != "rbp"):
+        raise _unknown(name)
+    if found["cutoff"] and base in WITHOUT_CUTOFF:
+        raise InputError(f"{READABLE[base]} has no cut-off: {name!r}", remedy=f"write {base}")
+    if level < 1 or found["cutoff"] == "0":
+        raise InputError(f"cut-off and relevance level of {name!r} must be at least 1")
+    text = f"{base}.{digits}" if base == "rbp" else base
+    text += f"@{int(found['cutoff'])}" if found["cutoff"] else ""
+    return text + (f"-l{level}" if level > 1 else "")
+
+
+def _option(name: str, part: str) -> tuple[str, str]:
+    key, _, value = part.partition("=")
+    if not re.fullmatch(r"\d+(\.\d+)?" if key.strip() == "p" else r"\d+", value.strip()):
+        raise _unknown(name)
+    return key.strip(), value.strip()
+
+
+def _unknown(name: str) -> InputError:
+    base, _, rest = name.lower().partition("@")
+    near = difflib.get_close_matches(base, [*READABLE, *ALIASES], n=1, cutoff=0.5)
+    known = f"known are {', '.join(READABLE)}, with a cut-off such as @10"
+    suggestion = f"{near[0]}@{rest}" if near and rest else near[0] if near else ""
+    remedy = f"write {suggestion}" if suggestion and suggestion != name.lower() else known
+    return InputError(f"unknown measure {name!r}", remedy=remedy)
+
+
+def parse_measures(names: str | Iterable[str]) -> list[str]:
+    """Several names, as a list or separated by commas; each once, in the order given.
+
+    Example:
+        >>> parse_measures("nDCG@10, MRR@10,ndcg@10")
+        ['ndcg@10', 'mrr@10']
+    """
+    # a comma inside parentheses belongs to the measure
+    parts = re.split(r",(?![^(]*\))", names) if isinstance(names, str) else list(names)
+    found = dict.fromkeys(parse_measure(part) for part in parts if part.strip())
+    if not found:
+        raise InputError("no measure given", remedy="name one, such as ndcg@10")
+    return list(found)
+
+
+def cutoff(measure: str) -> int | None:
+    """The k of a canonical name, None where the measure looks at the whole list."""
+    found = re.search(r"@(\d+)", measure)
+    return int(found[1]) if found else None
+
+
+def level(measure: str) -> int:
+    """The gain from which a document counts as relevant."""
+    found = re.search(r"-l(\d+)$", measure)
+    return int(found[1]) if found else 1
+
+
+def readable(measure: str) -> str:
+    """How a table shows a canonical name.
+
+    Example:
+        >>> [readable(x) for x in ("ndcg@10", "map@1000-l2", "rbp.95")]
+        ['nDCG@10', 'MAP(rel=2)@1000', 'RBP(p=0.95)']
+    """
+    base = re.split(r"[@.]|-l\d", measure)[0]
+    options = [f"p=0.{found[1]}"] if (found := re.search(r"\.(\d+)", measure)) else []
+    options += [f"rel={level(measure)}"] if level(measure) > 1 else []
+    text = READABLE.get(base, base) + (f"({','.join(options)})" if options else "")
+    return text + (f"@{cutoff(measure)}" if cutoff(measure) else "")
