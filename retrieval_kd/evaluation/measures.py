@@ -60,7 +60,9 @@ def evaluate(
     gains = _judged_queries(qrels, exclude_self, counts)
     cutoffs = [cutoff(name) for name in names]
     depth = None if None in cutoffs else max(k for k in cutoffs if k)
-    judgments = {name: _judgments(gains, name) for name in names}
+    graded = [np.array(list(enumerate(g.values())), dtype=np.float64) for g in gains.values()]
+    graded = [array[np.argsort(-array[:, 1], kind="stable")] for array in graded]
+    judgments = {name: _judgments(graded, name) for name in names}
     evaluation = Evaluation(names, {}, {**counts, "systems": {}}, exclude_self=exclude_self)
     for system, run in systems.items():
         if not any(query in gains for query in run.results):
@@ -117,22 +119,19 @@ def _judged_queries(
     return kept
 
 
-def _judgments(gains: dict[str, dict[str, int]], measure: str) -> list[np.ndarray]:
+def _judgments(graded: list[np.ndarray], measure: str) -> list[np.ndarray]:
     """Per query an array (judged documents, [number, gain]), highest gain first, as ranx reads it.
 
     Two of ranx's kernels need help. bpref divides by the number of judged non-relevant documents:
     where there is none, one is added that no system returned, which gives trec_eval's value.
     RBP adds up gains where its definition says 0 or 1: it gets 0 or 1.
     """
-    lists = []
-    for judged in gains.values():
-        array = np.array(list(enumerate(judged.values())), dtype=np.float64)
-        if measure.startswith("rbp"):
-            array[:, 1] = array[:, 1] >= level(measure)
-        if measure.startswith("bpref") and array[:, 1].min() >= level(measure):
-            array = np.vstack([array, [len(array), 0.0]])
-        lists.append(array[np.argsort(-array[:, 1], kind="stable")])
-    return lists
+    least = level(measure)
+    if measure.startswith("rbp"):
+        return [np.column_stack([a[:, 0], a[:, 1] >= least]) for a in graded]
+    if measure.startswith("bpref"):
+        return [np.vstack([a, [len(a), 0]]) if a[-1, 1] >= least else a for a in graded]
+    return graded
 
 
 def _number(
@@ -160,10 +159,13 @@ def _number(
             count["self_matches_excluded"] += 1
         count["queries_without_results"] += not ranked
         ranked = ranked[:depth]
-        numbers = {document: float(i) for i, document in enumerate(judged)}
         array = np.empty((len(ranked), 2))
-        array[:, 0] = [numbers.get(document, UNJUDGED) for document in ranked]
+        array[:, 0] = UNJUDGED
         array[:, 1] = -np.arange(len(ranked))
+        ranks = dict(zip(ranked, range(len(ranked)), strict=True))
+        for number, document in enumerate(judged):
+            if document in ranks:
+                array[ranks[document], 0] = number
         flags[query] = array[:, 0] != UNJUDGED
         lists.append(array)
     return count, flags, lists
