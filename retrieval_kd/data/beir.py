@@ -1,0 +1,97 @@
+"""Reads BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`, each plain or `.gz`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from retrieval_kd.data.qrels import parse_qrels
+from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
+from retrieval_kd.data.sources import Source
+from retrieval_kd.errors import InputError
+
+FORM = 'one JSON object a line, such as {"_id": "d1", "title": "…", "text": "…"}'
+
+
+def beir_reader(source: Source) -> Reader | None:
+    """A reader if the source holds `corpus.jsonl`, at its top or in one folder of a zip."""
+    root = _root(source)
+    if root is None:
+        return None
+    corpus, queries = source.one(f"{root}corpus.jsonl"), source.one(f"{root}queries.jsonl")
+    if corpus is None or queries is None:
+        missing = "corpus.jsonl" if corpus is None else "queries.jsonl"
+        remedy = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv"
+        raise InputError(f"{root}{missing} is missing", file=source.path, remedy=remedy)
+    qrels = {}
+    for name in source.names:
+        if match := re.fullmatch(rf"{re.escape(root)}qrels/([^/]+?)\.tsv(\.gz)?", name):
+            source.one(name.removesuffix(".gz"))  # refuses a file that is there twice
+            qrels[match[1]] = name
+    return Reader(
+        name=source.name,
+        key=["beir", *source.key([corpus, queries, *qrels.values()])],
+        total=source.total([corpus]),
+        documents=partial(_rows, source, corpus),
+        queries=partial(_rows, source, queries),
+        judgments={split: partial(_judgments, source, name) for split, name in qrels.items()},
+    )
+
+
+def _root(source: Source) -> str | None:
+    """The folder in the source that has the collection: "" or "NAME/"; None if there is none."""
+    named = re.compile(r"(corpus|queries)\.jsonl(\.gz)?")
+    depth = 2 if source.is_zip else 1
+    paths = [PurePosixPath(name) for name in source.names]
+    roots = {p.parent for p in paths if len(p.parts) <= depth and named.fullmatch(p.name)}
+    if len(roots) > 1:
+        there = ", ".join(sorted(map(str, roots)))
+        problem = f"several collections in one file: {there}"
+        raise InputError(problem, file=source.path, remedy="give each its own zip or folder")
+    return next((f"{root}/" if root.name else "" for root in roots), None)
+
+
+def _judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment]:
+    yield from parse_qrels(source.lines(name, reading), source.label(name), reading)
+
+
+def _rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
+    file = source.label(name)
+    for number, text in source.lines(name, reading):
+        record = _parse(text, file, number)
+        id = record.get("_id")
+        if isinstance(id, int) and not isinstance(id, bool):
+            reading.drops.add("number as ID read as text", f"{file}:{number}")
+            id = str(id)
+        if not isinstance(id, str):
+            problem = 'no "_id"' if id is None else f'"_id" is {_kind(id)}, not text'
+            raise InputError(problem, file=file, line=number, remedy=FORM)
+        title, body = record.get("title"), record.get("text")
+        if not isinstance(body, str):
+            problem = f'"text" is {_kind(body)}, not text' if "text" in record else 'no "text"'
+            raise InputError(problem, file=file, line=number, id=id, remedy=FORM)
+        if title is not None and not isinstance(title, str):
+            problem = f'"title" is {_kind(title)}, not text'
+            raise InputError(problem, file=file, line=number, id=id, remedy=FORM)
+        yield Row(id, title or "", body, file, number)
+
+
+def _parse(text: str, file: str, line: int) -> dict[str, Any]:
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        problem = f"broken JSON: {error}"
+        raise InputError(problem, file=file, line=line, remedy=f"write {FORM}") from None
+    if not isinstance(record, dict):
+        problem = f"{_kind(record)} where a JSON object is expected"
+        raise InputError(problem, file=file, line=line, remedy=f"write {FORM}")
+    return record
+
+
+def _kind(value: object) -> str:
+    names = {bool: "true or false", dict: "an object", list: "a list", str: "a text"}
+    return "null" if value is None else names.get(type(value), "a number")

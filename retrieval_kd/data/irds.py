@@ -1,0 +1,103 @@
+"""Reads what `ir_datasets` provides, by its IDs; downloads and licences are its business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
+from retrieval_kd.errors import InputError
+
+BODIES = ("text", "body", "abstract", "contents")
+
+
+def irds_reader(id: str) -> Reader | None:
+    """A reader if `ir_datasets` knows the ID.
+
+    An ID with judgments (`beir/scifact/test`) has one split, named by what its documents' ID lacks
+    (`test`). An ID with queries only (`beir/scifact`) has a split for each part that has judgments.
+    """
+    import ir_datasets
+
+    dataset = _load(id)
+    if dataset is None:
+        return None
+    if not dataset.has_docs() or not dataset.has_queries():
+        parts = [part for part in ir_datasets.registry if part.startswith(f"{id}/")]
+        whole = [part for part in parts if (d := _load(part)) and d.has_queries() and d.has_docs()]
+        problem = "this ir_datasets ID has no " + ("queries" if dataset.has_docs() else "documents")
+        remedy = f"name one of its parts: {', '.join(whole[:12])}" if whole else "name another"
+        raise InputError(problem, id=id, remedy=remedy)
+    judged = {_split(id): dataset} if dataset.has_qrels() else _parts(id)
+    return Reader(
+        name=id,
+        key=["irds", id, ir_datasets.__version__, sorted(judged)],
+        total=_count(dataset),
+        documents=partial(_documents, id, dataset),
+        queries=partial(_queries, id, dataset),
+        judgments={split: partial(_judgments, id, part) for split, part in judged.items()},
+    )
+
+
+def _load(id: str) -> Any | None:
+    import ir_datasets
+
+    try:
+        return ir_datasets.load(id)
+    except KeyError:
+        return None
+
+
+def _split(id: str) -> str:
+    import ir_datasets
+
+    parent = ir_datasets.parent_id(id, ir_datasets.EntityType.docs)
+    return id[len(parent) :].strip("/").replace("/", "-") or "test"
+
+
+def _parts(id: str) -> dict[str, Any]:
+    import ir_datasets
+
+    names = [
+        n for n in ir_datasets.registry if n.startswith(f"{id}/") and "/" not in n[len(id) + 1 :]
+    ]
+    parts = {name.rpartition("/")[2]: _load(name) for name in names}
+    return {split: part for split, part in parts.items() if part is not None and part.has_qrels()}
+
+
+def _count(dataset: Any) -> int:
+    try:
+        return int(dataset.docs_count() or 0)
+    except Exception:  # not every collection knows; then the bar shows no end
+        return 0
+
+
+def _documents(id: str, dataset: Any, reading: Reading) -> Iterator[Row]:
+    for number, document in enumerate(_guarded(id, dataset.docs_iter), start=1):
+        title = getattr(document, "title", None)
+        body = next((b for n in BODIES if isinstance(b := getattr(document, n, None), str)), None)
+        if body is None:
+            title, body = "", document.default_text()
+        yield Row(document.doc_id, title if isinstance(title, str) else "", body, id, number)
+        reading.advance(1)
+
+
+def _queries(id: str, dataset: Any, reading: Reading) -> Iterator[Row]:
+    for number, query in enumerate(_guarded(id, dataset.queries_iter), start=1):
+        yield Row(query.query_id, "", query.default_text(), id, number)
+
+
+def _judgments(id: str, dataset: Any, reading: Reading) -> Iterator[Judgment]:
+    for number, qrel in enumerate(_guarded(id, dataset.qrels_iter), start=1):
+        yield Judgment(qrel.query_id, qrel.doc_id, int(qrel.relevance), f"{id} qrels", number)
+
+
+def _guarded(id: str, iterate: Any) -> Iterator[Any]:
+    """Whatever goes wrong inside (downloads, licences to accept, checksums) is wrong input here."""
+    try:
+        yield from iterate()
+    except Exception as error:
+        problem = f"ir_datasets could not provide {id}: {type(error).__name__}: {error}"
+        remedy = "check the connection, and the collection's page on ir-datasets.com for its terms"
+        raise InputError(problem, remedy=remedy) from error

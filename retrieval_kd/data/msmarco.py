@@ -1,0 +1,89 @@
+"""Reads MS MARCO's tables: `collection.tsv`, `queries.SPLIT.tsv`, `qrels.SPLIT.tsv`, or `.gz`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+
+from retrieval_kd.data.qrels import parse_qrels
+from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
+from retrieval_kd.data.sources import Source
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text
+
+TABLES = r"(collection|msmarco-docs)\.tsv"
+
+
+def msmarco_reader(source: Source) -> Reader | None:
+    """A reader if the source has `collection.tsv` (or `msmarco-docs.tsv`) and `queries.*.tsv`."""
+    where = r"((?:[^/]+/)?)" if source.is_zip else "()"
+    matches = (re.fullmatch(rf"{where}{TABLES}(\.gz)?", name) for name in source.names)
+    folder = next((match[1] for match in matches if match), None)
+    if folder is None:
+        return None
+    tables = [n for n in source.names if re.fullmatch(rf"{re.escape(folder)}{TABLES}(\.gz)?", n)]
+    if len(tables) > 1:
+        problem = f"several document files: {', '.join(tables)}"
+        raise InputError(problem, file=source.path, remedy="keep one of them")
+    queries = _parts(source, folder, "queries")
+    qrels = _parts(source, folder, "qrels")
+    if not queries:
+        return None  # TREC files, perhaps
+    return Reader(
+        name=source.name,
+        key=["msmarco", *source.key([*tables, *queries.values(), *qrels.values()])],
+        total=source.total(tables),
+        documents=partial(tsv_rows, source, tables[0]),
+        queries=partial(tsv_queries, source, list(queries.values())),
+        judgments={split: partial(_judgments, source, name) for split, name in qrels.items()},
+    )
+
+
+def _parts(source: Source, folder: str, kind: str) -> dict[str, str]:
+    """`queries.dev.small.tsv` → `dev.small`; a file without a middle is `test`."""
+    parts = {}
+    for name in source.names:
+        if match := re.fullmatch(rf"{re.escape(folder)}{kind}(?:\.(.+?))?\.tsv(\.gz)?", name):
+            source.one(name.removesuffix(".gz"))
+            parts[match[1] or "test"] = name
+    return parts
+
+
+def _judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment]:
+    yield from parse_qrels(source.lines(name, reading), source.label(name), reading)
+
+
+def tsv_rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
+    """Rows of a table: ID, text · ID, title, text · ID, URL, title, text (MS MARCO documents)."""
+    file, width = source.label(name), 0
+    for number, text in source.lines(name, reading):
+        cells = text.split("\t")
+        width = width or len(cells)
+        if len(cells) != width or not 2 <= width <= 4:
+            wanted = f"{width}, as on the first line," if 2 <= width <= 4 else "2, 3 or 4"
+            problem = f"{len(cells)} columns where {wanted} are expected"
+            remedy = "write ID and text, separated by one tab, without tabs in the text"
+            raise InputError(problem, file=file, line=number, remedy=remedy)
+        title = cells[-2] if width > 2 else ""
+        yield Row(cells[0].strip(" "), title, cells[-1], file, number)
+
+
+def tsv_queries(source: Source, names: list[str], reading: Reading) -> Iterator[Row]:
+    """Queries of several files; one that is in two of them with the same text is one query.
+
+    MS MARCO repeats them so: `queries.dev.small.tsv` is a part of `queries.dev.tsv`.
+    """
+    seen: dict[str, tuple[str, str]] = {}
+    for name in names:
+        for row in tsv_rows(source, name, reading):
+            said = digest_text(row.title, row.text)[:16]
+            file, before = seen.setdefault(row.id, (row.file, said))
+            if file == row.file:
+                yield row  # a repeat within one file is found when the texts are built
+            elif before != said:
+                problem = f"another text for a query of {file}"
+                remedy = "give one of the two another ID"
+                raise InputError(problem, file=row.file, line=row.line, id=row.id, remedy=remedy)
+            else:
+                reading.drops.add("query repeated in another file", f"{row.id} at {row.file}")

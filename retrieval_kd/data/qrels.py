@@ -1,0 +1,109 @@
+"""Relevance judgments: BEIR's three columns with a header, TREC's four, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+
+from retrieval_kd.data.rows import Judgment, Qrels, Reading, check_id
+from retrieval_kd.data.sources import Line, file_lines
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.files import atomic_path
+
+__all__ = ["Qrels", "collect", "parse_qrels", "read_qrels", "write_qrels"]
+
+HEADERS = {"query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id"}
+COLUMNS = (
+    "write query-id, corpus-id, score (BEIR) or query, iteration, document, relevance (TREC), "
+    "separated by tabs"
+)
+
+
+def read_qrels(path: str | Path, drops: Drops | None = None) -> Qrels:
+    """Read a BEIR or TREC file of judgments, told apart by its number of columns.
+
+    Example:
+        >>> import tempfile; path = Path(tempfile.mkdtemp()) / "qrels.tsv"
+        >>> write_qrels({"q1": {"d1": 1, "d2": 0}}, path)
+        >>> read_qrels(path)
+        {'q1': {'d1': 1, 'd2': 0}}
+    """
+    own = Drops()
+    reading = Reading(own if drops is None else drops)
+    qrels = collect(parse_qrels(file_lines(path, reading), str(path), reading), reading)
+    if drops is None:
+        own.warn(str(path))
+    if not qrels:
+        raise InputError("no judgment at all", file=path, remedy=COLUMNS)
+    return qrels
+
+
+def write_qrels(qrels: Qrels, path: str | Path) -> None:
+    """Write BEIR's form: a header, then query, document and gain, separated by tabs."""
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+        out.write("query-id\tcorpus-id\tscore\n")
+        for query_id, judged in qrels.items():
+            for document_id, gain in judged.items():
+                check_id(query_id, "query")
+                check_id(document_id, "document")
+                out.write(f"{query_id}\t{document_id}\t{gain}\n")
+
+
+def parse_qrels(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Judgment]:
+    """Turn lines into judgments; a header is known by its first column's name."""
+    for place, (number, text) in enumerate(lines):
+        cells = [c.strip(" ") for c in text.split("\t")] if "\t" in text else text.split()
+        if place == 0 and cells[0].lower() in HEADERS:
+            continue
+        if len(cells) not in (3, 4):
+            problem = f"{len(cells)} columns where 3 or 4 are expected"
+            raise InputError(problem, file=file, line=number, remedy=COLUMNS)
+        if place == 0 and len(cells) == 3:
+            reading.drops.add("qrels without a header, first line read as a judgment", file)
+        query_id, document_id, gain = cells[0], cells[-2], cells[-1]
+        check_id(query_id, "query", file, number)
+        check_id(document_id, "document", file, number)
+        yield Judgment(query_id, document_id, _gain(gain, file, number), file, number)
+
+
+def _gain(text: str, file: str, line: int) -> int:
+    if not text.removeprefix("-").isdecimal():
+        problem = f"gain {text!r} is not a whole number"
+        remedy = "write 0 for not relevant, 1, 2, … for relevant"
+        raise InputError(problem, file=file, line=line, remedy=remedy)
+    return int(text)
+
+
+def collect(
+    judgments: Iterable[Judgment],
+    reading: Reading,
+    queries: Container[str] | None = None,
+    documents: Container[str] | None = None,
+) -> Qrels:
+    """Gather judgments by query, in the order of the file, by the policy of `docs/data.md`.
+
+    Those that name a query or document not among `queries` or `documents` are dropped and counted;
+    a negative gain (spam, in TREC's web tracks) counts as 0.
+    """
+    qrels: Qrels = {}
+    drops = reading.drops
+    for query_id, document_id, gain, file, line in judgments:
+        where = f"{query_id} {document_id}" + (f" at {file}:{line}" if file else "")
+        if queries is not None and query_id not in queries:
+            drops.add("judgment of an unknown query dropped", where)
+            continue
+        if documents is not None and document_id not in documents:
+            drops.add("judgment of an unknown document dropped", where)
+            continue
+        if gain < 0:
+            drops.add("negative gain read as 0", where)
+            gain = 0
+        judged = qrels.setdefault(query_id, {})
+        if judged.get(document_id, gain) != gain:
+            problem = f"judged twice, {judged[document_id]} and {gain}: query {query_id}"
+            remedy = "keep one of the two lines"
+            raise InputError(problem, file=file, line=line, id=document_id, remedy=remedy)
+        if document_id in judged:
+            drops.add("repeated judgment", where)
+        judged[document_id] = gain
+    return qrels

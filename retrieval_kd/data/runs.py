@@ -1,0 +1,150 @@
+"""Runs: for each query, ranked documents with scores, in memory and as TREC run files."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from retrieval_kd.data.rows import Reading, check_id
+from retrieval_kd.data.sources import file_lines
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.files import atomic_path
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collection import Collection
+
+COLUMNS = "write query, Q0, document, rank, score, name, separated by spaces or tabs"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A system's answers: query ID → document ID → score, best first, ties by ID, ascending.
+
+    Example:
+        >>> Run("demo", {"q1": {"d2": 1.0, "d9": 3.0, "d1": 1.0}}).results
+        {'q1': {'d9': 3.0, 'd1': 1.0, 'd2': 1.0}}
+    """
+
+    name: str
+    results: dict[str, dict[str, float]]
+
+    def __post_init__(self) -> None:
+        ordered = {query_id: ranked(found) for query_id, found in self.results.items()}
+        for query_id, found in ordered.items():
+            for document_id, score in found.items():
+                if not math.isfinite(score):
+                    problem = f"score {score} of document {document_id} is not a finite number"
+                    raise InputError(f"run {self.name}: {problem}", id=query_id)
+        object.__setattr__(self, "results", ordered)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def top(self, depth: int) -> Run:
+        """The same run, cut to the first `depth` documents of each query."""
+        cut = {query: dict(list(found.items())[:depth]) for query, found in self.results.items()}
+        return Run(self.name, cut)
+
+
+def ranked(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores by document ID, highest first, ties by document ID, ascending."""
+    pairs = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+    return {document_id: float(score) for document_id, score in pairs}
+
+
+def write_run(run: Run, path: str | Path) -> None:
+    """Write TREC's six columns, gzipped if the name ends in `.gz`; scores keep every digit.
+
+    A query without any document has no line, as in every TREC file, and is counted in a warning.
+    """
+    drops = Drops()
+    tag = re.sub(r"\s+", "_", run.name.strip()) or "run"
+    with atomic_path(path) as temporary, _create(temporary, Path(path).suffix == ".gz") as out:
+        for query_id, found in run.results.items():
+            check_id(query_id, "query")
+            if not found:
+                drops.add("query without results has no line in the run file", query_id)
+            for rank, (document_id, score) in enumerate(found.items(), start=1):
+                check_id(document_id, "document")
+                out.write(f"{query_id} Q0 {document_id} {rank} {score!r} {tag}\n")
+    drops.warn(str(path))
+
+
+def _create(path: Path, gzipped: bool) -> IO[str]:
+    if not gzipped:
+        return open(path, "w", encoding="utf-8", newline="\n")
+    raw = gzip.GzipFile(path, "wb", mtime=0)  # no clock in it: the same run, the same bytes
+    return io.TextIOWrapper(raw, encoding="utf-8", newline="\n")  # type: ignore[type-var]
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a TREC run file; the order is by score, whatever the rank column says.
+
+    Example:
+        >>> import tempfile; path = Path(tempfile.mkdtemp()) / "demo.trec"
+        >>> write_run(Run("demo", {"q1": {"d1": 0.1, "d2": 2.5}}), path)
+        >>> print(path.read_text().strip())
+        q1 Q0 d2 1 2.5 demo
+        q1 Q0 d1 2 0.1 demo
+        >>> read_run(path)
+        Run(name='demo', results={'q1': {'d2': 2.5, 'd1': 0.1}})
+    """
+    reading, name = Reading(), ""
+    results: dict[str, dict[str, float]] = {}
+    for number, text in file_lines(path, reading):
+        cells = text.split()
+        if len(cells) != 6:
+            problem = f"{len(cells)} columns where a run has 6"
+            raise InputError(problem, file=path, line=number, remedy=COLUMNS)
+        query_id, _, document_id, rank, score, tag = cells
+        if not rank.removeprefix("-").isdecimal():
+            problem = f"rank {rank!r} is not a whole number"
+            raise InputError(problem, file=path, line=number, remedy=COLUMNS)
+        found = results.setdefault(query_id, {})
+        if document_id in found:
+            problem = f"document twice in the results of query {query_id}"
+            remedy = "keep one of the two lines"
+            raise InputError(problem, file=path, line=number, id=document_id, remedy=remedy)
+        found[document_id] = _score(score, path, number)
+        name = name or tag
+        if tag != name:
+            reading.drops.add(f"line of another run, read as {name}", f"{tag} at line {number}")
+    if not results:
+        raise InputError("a run file without a single line", file=path, remedy=COLUMNS)
+    reading.drops.warn(str(path))
+    return Run(name, results)
+
+
+def _score(text: str, path: str | Path, line: int) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        problem = f"score {text!r} is not a finite number"
+        raise InputError(problem, file=path, line=line, remedy=COLUMNS)
+    return value
+
+
+def check_run(run: Run, collection: Collection) -> None:
+    """Refuse a run that names queries or documents which the collection does not hold."""
+    documents = dict.fromkeys(d for found in run.results.values() for d in found)
+    named = (
+        ("query", run.results, collection.queries),
+        ("document", documents, collection.documents),
+    )
+    for noun, ids, known in named:
+        unknown = [id for id in ids if id not in known]
+        if unknown:
+            raise InputError(
+                f"run {run.name} names {len(unknown)} of {len(ids)} {noun} IDs that are not in "
+                f"collection {collection.name}: {', '.join(unknown[:5])}"
+                + (", …" if len(unknown) > 5 else ""),
+                remedy="check that the run was made on this collection",
+            )
