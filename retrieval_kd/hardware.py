@@ -11,10 +11,21 @@ from typing import Any
 
 import torch
 
-PACKAGES = (
-    "retrieval_kd torch sentence-transformers transformers accelerate datasets faiss-cpu faiss-gpu "
-    "ranx ir_datasets bm25s numpy pyarrow"
-).split()
+PACKAGES = [
+    "retrieval_kd",
+    "torch",
+    "sentence-transformers",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "faiss-cpu",
+    "faiss-gpu",
+    "ranx",
+    "ir_datasets",
+    "bm25s",
+    "numpy",
+    "pyarrow",
+]
 
 
 def best_device() -> str:

@@ -136,9 +136,7 @@ def load_cross_encoder(
 ) -> CrossEncoder:
     """A one-logit sequence classifier for inference, in the machine's fast dtype by default."""
     ref = resolve_model(spec)
-    model = _load(
-        CrossEncoder, ref, num_labels=1, model_kwargs={"dtype": dtype or fast_dtype()}
-    )
+    model = _load(CrossEncoder, ref, num_labels=1, model_kwargs={"dtype": dtype or fast_dtype()})
     if max_length is not None:
         model.max_seq_length = max_length
     return model.eval()

@@ -37,7 +37,9 @@ class Bar:
         if now - self._last >= 15 and self.done:
             self._last = now
             left = (now - self._start) / self.done * (self.total - self.done)
-            print(f"{self.description}: {self.done}/{self.total}, {left:.0f} s left", file=sys.stderr)
+            print(
+                f"{self.description}: {self.done}/{self.total}, {left:.0f} s left", file=sys.stderr
+            )
 
 
 @contextmanager

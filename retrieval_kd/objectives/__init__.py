@@ -1,1 +1,11 @@
+"""Objectives: pure functions of `student (B, N)`, `teacher` or `labels (B, N)`, `mask (B, N)`.
 
+The second parameter's name says what an objective learns from: `teacher` scores or judged `labels`.
+To add one, write the function in its family's file and name it here.
+"""
+
+from retrieval_kd.objectives.contrastive import infonce
+from retrieval_kd.objectives.listwise import kl
+from retrieval_kd.objectives.pairwise import margin_mse
+
+__all__ = ["infonce", "kl", "margin_mse"]

@@ -1,0 +1,99 @@
+"""A cross-encoder as teacher: one raw logit per (query, document) pair, in bulk.
+
+How answers are kept is `store.py`'s business; which pairs to ask is `score.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sentence_transformers.util import batch_to_device
+
+from retrieval_kd.data.texts import Document
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.models import load_cross_encoder, model_digest
+from retrieval_kd.teachers.store import TeacherKey
+
+
+class CrossEncoderTeacher:
+    """Scores pairs with any one-logit sequence classifier, sorted by length, by token budget.
+
+    The logit is stored as it is: the activation the checkpoint was made for (a sigmoid, by Sentence
+    Transformers' default) is noted in the key and never applied, because after it all margins are
+    at most 1. The model is loaded at the first call, so a finished scoring costs no loading.
+
+    Args:
+        model_spec: folder, hub name or `package:NAME`.
+        max_length: tokens of query and document together; longer pairs lose the document's end.
+        batch_tokens: padded tokens in a batch. Larger is not faster on a CPU.
+        dtype: float32 or bfloat16; the machine's fast one by default.
+        prompt: put before every query.
+    """
+
+    def __init__(
+        self,
+        model_spec: str,
+        *,
+        max_length: int = 256,
+        batch_tokens: int | None = None,
+        dtype: torch.dtype | None = None,
+        prompt: str = "",
+    ) -> None:
+        self.model_spec, self.max_length, self.prompt = model_spec, max_length, prompt
+        self.dtype = dtype or fast_dtype()
+        self.batch_tokens = batch_tokens or (262_144 if torch.cuda.is_available() else 8_192)
+        self._digest = model_digest(model_spec)
+        self._model = None
+
+    @property
+    def key(self) -> TeacherKey:
+        """Everything that changes a score; loads the model once to note its activation."""
+        return TeacherKey(
+            kind="pointwise",
+            model=self.model_spec,
+            digest=self._digest,
+            prompt=self.prompt,
+            max_length=self.max_length,
+            dtype=dtype_name(self.dtype),
+        )
+
+    @property
+    def model(self):  # type: ignore[no-untyped-def]  # CrossEncoder is a dynamic module
+        if self._model is None:
+            self._model = load_cross_encoder(
+                self.model_spec, max_length=self.max_length, dtype=self.dtype
+            )
+        return self._model
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """Raw logits (n,) float32 of n pairs, in the order given."""
+        pairs = [[self.prompt + q, d.full] for q, d in zip(queries, documents, strict=True)]
+        lengths = self._lengths(pairs)
+        order = np.argsort(-lengths, kind="stable")
+        scores = np.empty(len(pairs), dtype=np.float32)
+        start = 0
+        with torch.inference_mode():
+            while start < len(order):
+                size = max(1, self.batch_tokens // int(lengths[order[start]]))
+                rows = order[start : start + size]
+                features = self.model.preprocess([pairs[row] for row in rows])
+                features = batch_to_device(features, self.model.device)
+                logits = self.model(features)["scores"].float().reshape(-1)  # (rows,)
+                scores[rows] = logits.cpu().numpy()
+                start += size
+        return scores
+
+    def _lengths(self, pairs: Sequence[Sequence[str]]) -> np.ndarray:
+        """Tokens of each pair after truncation, (n,); each distinct text is tokenised once."""
+        tokenizer = self.model.tokenizer
+        texts = list({text for pair in pairs for text in pair})
+        encoded = tokenizer(
+            texts, add_special_tokens=False, truncation=True, max_length=self.max_length
+        )["input_ids"]
+        count = dict(zip(texts, map(len, encoded), strict=True))
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        return np.array(
+            [min(self.max_length, count[q] + count[d] + special) for q, d in pairs], dtype=np.int64
+        )

@@ -1,0 +1,80 @@
+"""First-stage rankers as teachers: BM25 and bi-encoders score the same pairs into the same store.
+
+Neither is a strong teacher alone; fused with each other, or with a cross-encoder, they are
+(`targets.py`), and they cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.texts import Document
+from retrieval_kd.files import digest_text
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.models import load_encoder, model_digest
+from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
+from retrieval_kd.retrieval.encode import document_vectors, encode_queries
+from retrieval_kd.teachers.store import TeacherKey
+
+
+class BM25Teacher:
+    """BM25 over one collection. Its scores depend on the whole corpus, so its key does too."""
+
+    def __init__(self, collection: Collection, *, lucene: bool = False) -> None:
+        self.collection = collection
+        self.name = "bm25-lucene" if lucene else "bm25"
+        self.parameters: BM25Parameters = LUCENE if lucene else DEFAULT
+
+    @property
+    def key(self) -> TeacherKey:
+        told = digest_text(self.parameters.model_dump_json(), self.collection.documents.digest)
+        return TeacherKey(kind="pointwise", model=self.name, digest=told)
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """BM25 scores (n,) float32 of n pairs; 0 where no term is shared."""
+        wanted: dict[str, list[str]] = {}
+        for query, document in zip(queries, documents, strict=True):
+            wanted.setdefault(query, []).append(document.id)
+        found = bm25_scores(
+            self.collection, {q: q for q in wanted}, wanted, parameters=self.parameters
+        )
+        pairs = zip(queries, documents, strict=True)
+        return np.array([found[q][d.id] for q, d in pairs], dtype=np.float32)
+
+
+class DenseTeacher:
+    """A Sentence Transformers bi-encoder: its own similarity of the two vectors."""
+
+    def __init__(
+        self, collection: Collection, model_spec: str, *, max_length: int | None = None
+    ) -> None:
+        self.collection, self.model_spec, self.max_length = collection, model_spec, max_length
+        self._digest = model_digest(model_spec)
+        self._model = None
+
+    @property
+    def key(self) -> TeacherKey:
+        return TeacherKey(
+            kind="pointwise",
+            model=f"dense:{self.model_spec}",
+            digest=digest_text("dense", self._digest),
+            max_length=self.max_length,
+            dtype=dtype_name(fast_dtype()),
+        )
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """Cosine or dot product (n,) float32 of n pairs, as the model was made for."""
+        if self._model is None:
+            self._model = load_encoder(self.model_spec, max_length=self.max_length)
+        vectors = document_vectors(
+            self.model_spec, self.collection.documents, max_length=self.max_length
+        )
+        distinct = list(dict.fromkeys(queries))
+        row = {query: i for i, query in enumerate(distinct)}
+        encoded = encode_queries(self._model, distinct)  # (queries, D)
+        at = np.array([self.collection.documents.position(d.id) for d in documents], dtype=np.int64)
+        left = encoded[[row[q] for q in queries]]  # (n, D)
+        return np.einsum("nd,nd->n", left, vectors[at]).astype(np.float32)

@@ -1,0 +1,182 @@
+"""The scoring stage: ask a teacher what the store does not know yet, shard by shard."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text
+from retrieval_kd.progress import bar
+from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
+from retrieval_kd.teachers.first_stage import BM25Teacher, DenseTeacher
+from retrieval_kd.teachers.store import ScoreStore, TeacherKey
+
+Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs
+
+
+class Teacher(Protocol):
+    """What scoring needs of a pointwise teacher."""
+
+    @property
+    def key(self) -> TeacherKey: ...
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What one scoring did: pairs asked for, found in the store, scored now, and stale ones."""
+
+    teacher: str
+    fingerprint: str
+    pairs: int
+    reused: int
+    scored: int
+    stale: int
+    seconds: float
+
+
+def open_teacher(spec: str, collection: Collection, *, max_length: int | None = None) -> Teacher:
+    """`bm25`, `bm25-lucene`, `dense:MODEL`, or `MODEL` / `pointwise:MODEL` for a cross-encoder."""
+    if spec in ("bm25", "bm25-lucene"):
+        return BM25Teacher(collection, lucene=spec == "bm25-lucene")
+    kind, _, rest = spec.partition(":")
+    if kind == "dense":
+        return DenseTeacher(collection, rest, max_length=max_length)
+    model = rest if kind == "pointwise" else spec
+    return CrossEncoderTeacher(model, max_length=max_length or 256)
+
+
+def score(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    teacher: Teacher,
+    store: ScoreStore,
+    *,
+    shard_pairs: int = 2_048,
+) -> ScoreReport:
+    """Score every (query, candidate) pair that `store` lacks.
+
+    After `shard_pairs` pairs a shard is on disk; a job killed at any moment loses at most the shard
+    it was in, and asks for none of the others again.
+
+    Args:
+        queries: ID → text.
+        candidates: query ID → document IDs, for instance `run.results`.
+
+    Raises:
+        InputError: a candidate's query or document is unknown, or the teacher gave NaN.
+    """
+    started = time.monotonic()
+    key = teacher.key
+    total = sum(len(ids) for ids in candidates.values())
+    scored = stale = 0
+    with bar(f"scoring with {key.model}", total) as progress, store.writer(key) as writer:
+        for chunk in _chunks(candidates, shard_pairs):
+            batch = _look_up_texts(collection, queries, chunk)
+            known = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
+            if not known.all():
+                todo = batch.select(np.flatnonzero(~known))
+                stale += store.stale(
+                    key,
+                    todo.query_ids,
+                    [d.id for d in todo.documents],
+                    todo.query_digests,
+                    todo.document_digests,
+                )
+                scores = teacher.score(todo.queries, todo.documents)
+                document_ids = [d.id for d in todo.documents]
+                writer.add(
+                    todo.query_ids, document_ids, todo.query_digests, todo.document_digests, scores
+                )
+                writer.flush()
+                scored += len(scores)
+            progress.advance(len(chunk))
+    seconds = time.monotonic() - started
+    return ScoreReport(key.model, key.fingerprint, total, total - scored, scored, stale, seconds)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    query_ids: list[str]
+    queries: list[str]
+    documents: list[Document]
+    query_digests: list[str]
+    document_digests: list[str]
+
+    def select(self, rows: np.ndarray) -> _Batch:
+        picked = [int(row) for row in rows]
+        return _Batch(
+            [self.query_ids[i] for i in picked],
+            [self.queries[i] for i in picked],
+            [self.documents[i] for i in picked],
+            [self.query_digests[i] for i in picked],
+            [self.document_digests[i] for i in picked],
+        )
+
+
+def document_digest(document: Document) -> str:
+    """The store's digest of a document's text: of its title and its text."""
+    return digest_text(document.title, document.text)
+
+
+def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]]:
+    chunk: list[tuple[str, str]] = []
+    for query_id, ids in candidates.items():
+        for id in ids:
+            chunk.append((query_id, id))
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
+
+
+def _look_up_texts(
+    collection: Collection, queries: Mapping[str, str], pairs: list[tuple[str, str]]
+) -> _Batch:
+    documents = {}
+    for query_id, id in pairs:
+        if query_id not in queries:
+            raise InputError(
+                "the candidates name a query that this collection or split does not have",
+                id=query_id,
+                remedy="score the run with the collection and split it was retrieved from",
+            )
+        if id not in documents:
+            documents[id] = collection.documents[id]
+    query_digest = {q: digest_text(queries[q]) for q in dict.fromkeys(q for q, _ in pairs)}
+    digest = {id: document_digest(document) for id, document in documents.items()}
+    return _Batch(
+        [q for q, _ in pairs],
+        [queries[q] for q, _ in pairs],
+        [documents[d] for _, d in pairs],
+        [query_digest[q] for q, _ in pairs],
+        [digest[d] for _, d in pairs],
+    )
+
+
+def scores_of(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    store: ScoreStore,
+    key: TeacherKey,
+) -> dict[str, dict[str, float]]:
+    """What the store knows of the candidates: query ID → document ID → raw score."""
+    found: dict[str, dict[str, float]] = {}
+    for chunk in _chunks(candidates, 100_000):
+        batch = _look_up_texts(collection, queries, chunk)
+        values = store.lookup(key, batch.query_digests, batch.document_digests)
+        for (query_id, id), value in zip(chunk, values.tolist(), strict=True):
+            if value == value:  # not NaN
+                found.setdefault(query_id, {})[id] = value
+    return found

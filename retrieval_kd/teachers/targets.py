@@ -1,0 +1,77 @@
+"""From stored answers to training targets: normalise per query, fuse several teachers.
+
+This happens at training time, so that one expensive scoring serves many experiments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from retrieval_kd.data.runs import Run
+from retrieval_kd.errors import Drops, InputError
+
+Scores = Mapping[str, Mapping[str, float]]  # query ID → document ID → score
+
+
+def z_scores(values: np.ndarray) -> np.ndarray:
+    """(x − mean) / standard deviation of one query's scores (N,); all zero if all are equal.
+
+    Example:
+        >>> z_scores(np.array([1.0, 3.0])).tolist(), z_scores(np.array([2.0, 2.0])).tolist()
+        ([-1.0, 1.0], [0.0, 0.0])
+    """
+    spread = values.std()
+    # Rounding leaves a spread of about 1e-16 × the values where all scores are equal.
+    if spread <= 1e-7 * max(1.0, float(np.abs(values).max(initial=0.0))):
+        return np.zeros_like(values)
+    return (values - values.mean()) / spread
+
+
+def fuse(
+    teachers: Sequence[Scores], weights: Sequence[float], drops: Drops | None = None
+) -> Scores:
+    """Σ_k w_k · z_k per query: every teacher's scores z-normalised over its candidates, then summed.
+
+    Only candidates that all teachers scored are kept; the others are counted in `drops`. With one
+    teacher and weight 1 the scores stay raw: MarginMSE needs logits.
+
+    Raises:
+        InputError: no candidate was scored by all teachers.
+    """
+    if len(teachers) != len(weights):
+        raise ValueError(f"{len(teachers)} teachers, {len(weights)} weights")
+    if len(teachers) == 1:
+        scale = weights[0]
+        return {q: {d: scale * s for d, s in docs.items()} for q, docs in teachers[0].items()}
+    fused: dict[str, dict[str, float]] = {}
+    for query_id in dict.fromkeys(q for teacher in teachers for q in teacher):
+        lists = [teacher.get(query_id, {}) for teacher in teachers]
+        shared = [d for d in lists[0] if all(d in other for other in lists[1:])]
+        lost = len({d for scores in lists for d in scores}) - len(shared)
+        if lost and drops is not None:
+            drops.add("candidate not scored by every teacher", query_id, lost)
+        if shared:
+            total = sum(
+                weight * z_scores(np.array([scores[d] for d in shared], dtype=np.float64))
+                for weight, scores in zip(weights, lists, strict=True)
+            )
+            fused[query_id] = dict(zip(shared, np.asarray(total).tolist(), strict=True))
+    if not fused:
+        raise InputError(
+            "no candidate was scored by all teachers",
+            remedy="score the same candidates with each teacher",
+        )
+    return fused
+
+
+def rerank(name: str, scores: Scores) -> Run:
+    """The run that ranks each query's candidates by the (fused) teacher's score."""
+    return Run(name, {query_id: dict(documents) for query_id, documents in scores.items()})
+
+
+def teacher_spread(scores: Scores) -> float:
+    """Median over queries of the standard deviation of a query's scores: a first guess for τ_t."""
+    spreads = [np.std(list(documents.values())) for documents in scores.values() if documents]
+    return float(np.median(spreads)) if spreads else 0.0

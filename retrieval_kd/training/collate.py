@@ -1,0 +1,116 @@
+"""Turns rows of the training schedule into a batch: token IDs, targets and masks.
+
+A document that occurs twice in a batch is encoded once. Documents are sorted by length and split
+into groups of similar length, each padded to its own longest only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.training.slates import Pool, Slate, draw
+
+
+@dataclass
+class SlateCollator(SentenceTransformerDataCollator):
+    """Collates schedule rows `{"pool": int, "draw": int}`.
+
+    The result has the columns `query_*` and `group0_*`, `group1_*`, … that Sentence Transformers'
+    trainer gathers, and under `label` a dict of tensors:
+
+    - `columns (B, N)`: where each slate's documents are among the batch's M distinct documents;
+    - `mask (B, N)`: false where a slate is shorter than N;
+    - `teacher`, `gains (B, N)`: of the slate (teacher NaN where it said nothing);
+    - `batch_teacher`, `batch_gains (B, M)`: of every document of the batch that is among the
+      query's candidates; elsewhere −inf and 0.
+
+    A row always gives the same slate, so that a resumed training sees what it would have seen.
+    """
+
+    pools: Sequence[Pool] = field(default_factory=list)
+    texts: Texts | None = None
+    slate_size: int = 8
+    slate_depth: int = 50
+    group_size: int = 32
+    seed: int = 0
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [(int(row["pool"]), int(row["draw"])) for row in features]
+        pools = [self.pools[index] for index, _ in rows]
+        slates = draw_slates(self.pools, rows, self.slate_size, self.slate_depth, self.seed)
+        distinct = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
+        assert self.texts is not None
+        documents = [self.texts.at(int(at)).full for at in distinct]
+        order = np.argsort([-len(text) for text in documents], kind="stable")
+        distinct = distinct[order]
+        documents = [documents[i] for i in order]
+        column = {int(at): i for i, at in enumerate(distinct)}
+        columns = np.zeros((len(slates), self.slate_size), dtype=np.int64)
+        for row, slate in enumerate(slates):
+            columns[row, : len(slate.positions)] = [column[int(at)] for at in slate.positions]
+
+        batch: dict[str, Any] = {}
+        queries = self.preprocess_fn(
+            [pool.query for pool in pools], task="query", prompt=self._prompt("query")
+        )
+        batch.update({f"query_{name}": value for name, value in queries.items()})
+        for start in range(0, len(documents), self.group_size):
+            tokens = self.preprocess_fn(
+                documents[start : start + self.group_size],
+                task="document",
+                prompt=self._prompt("document"),
+            )
+            group = f"group{start // self.group_size}"
+            batch.update({f"{group}_{name}": value for name, value in tokens.items()})
+        batch["label"] = {
+            **slate_tensors(slates, columns),
+            **_batch_tensors(pools, distinct),
+        }
+        return batch
+
+    def _prompt(self, name: str) -> str | None:
+        return self.prompts.get(name) if isinstance(self.prompts, dict) else None
+
+
+def draw_slates(
+    pools: Sequence[Pool], rows: Sequence[tuple[int, int]], size: int, depth: int, seed: int
+) -> list[Slate]:
+    """One slate per (pool, draw); the same arguments always give the same slates."""
+    return [
+        draw(pools[index], size, depth, np.random.default_rng([seed, index, number]))
+        for index, number in rows
+    ]
+
+
+def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:
+    """Mask, teacher scores and gains of slates, all (B, N), beside their `columns (B, N)`."""
+    mask = np.zeros(columns.shape, dtype=bool)
+    teacher = np.full(columns.shape, np.nan, dtype=np.float32)
+    gains = np.zeros(columns.shape, dtype=np.int64)
+    for row, slate in enumerate(slates):
+        n = len(slate.positions)
+        mask[row, :n] = True
+        teacher[row, :n] = slate.teacher
+        gains[row, :n] = slate.gains
+    arrays = {"columns": columns, "mask": mask, "teacher": teacher, "gains": gains}
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _batch_tensors(pools: Sequence[Pool], distinct: np.ndarray) -> dict[str, torch.Tensor]:
+    """What is known of every (query, document) of the batch, from the queries' whole pools."""
+    teacher = np.full((len(pools), len(distinct)), -np.inf, dtype=np.float32)  # (B, M)
+    gains = np.zeros((len(pools), len(distinct)), dtype=np.int64)  # (B, M)
+    for row, pool in enumerate(pools):
+        order = np.argsort(pool.positions, kind="stable")
+        at = np.minimum(np.searchsorted(pool.positions[order], distinct), len(order) - 1)
+        found = pool.positions[order][at] == distinct
+        teacher[row, found] = pool.teacher[order][at[found]]
+        gains[row, found] = pool.gains[order][at[found]]
+    return {"batch_teacher": torch.from_numpy(teacher), "batch_gains": torch.from_numpy(gains)}

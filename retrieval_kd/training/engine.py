@@ -1,0 +1,219 @@
+"""Runs one of Sentence Transformers' trainers so that it can be killed, resumed and skipped.
+
+What is trained, on what, with which loss, is the caller's business (`train.py`, `fit_teacher.py`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from retrieval_kd.files import digest_json, read_json, write_json
+from retrieval_kd.hardware import fast_dtype
+from retrieval_kd.progress import bar
+from retrieval_kd.training.curve import curve_from_log
+from retrieval_kd.training.slates import Pool, digest_pools
+
+RECORD = "training.json"
+
+
+class TrainSettings(BaseModel):
+    """How a model is trained. Defaults are for two CPU cores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(200, ge=1, description="optimizer steps")
+    batch_queries: int = Field(32, ge=1, description="queries in a batch")
+    slate_size: int = Field(4, ge=2, description="candidates per query, the positive included")
+    slate_depth: int = Field(
+        30, ge=1, description="candidates are drawn from the teacher's best this many"
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="peak of AdamW, per step")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    max_tokens: int = Field(
+        64, ge=8, description="training length: a document's (student), a pair's (teacher)"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability in all dropout layers")
+    seed: int = Field(0, ge=0, description="of slates, order and dropout")
+    eval_steps: int = Field(50, ge=1, description="steps between points of the learning curve")
+    save_steps: int = Field(50, ge=1, description="steps between checkpoints")
+    group_size: int = Field(32, ge=1, description="texts encoded together, by length")
+
+
+def identity_of(
+    model_digest: str, pools: Sequence[Pool], settings: TrainSettings, *more: Any
+) -> str:
+    """Digest of everything that decides a training's outcome on one machine."""
+    return digest_json([model_digest, digest_pools(pools), settings.model_dump(), *more])
+
+
+def train(
+    model: Any,
+    trainer_class: type[Trainer],
+    arguments_class: type[Any],
+    settings: TrainSettings,
+    out: Path,
+    *,
+    identity: str,
+    schedule: Dataset,
+    collator: Callable[..., Any],
+    loss: torch.nn.Module,
+    evaluator: Any = None,
+) -> dict[str, Any]:
+    """Train, save the model in `out` with `training.json`, and give that record.
+
+    A record of the same identity in `out` is given back without training; checkpoints of the same
+    identity are resumed from, others removed.
+    """
+    done = out / RECORD
+    if done.exists() and read_json(done)["identity"] == identity:
+        return read_json(done)
+    started = time.monotonic()
+    work = out.parent / f".{out.name}.training"
+    _clear_if_other(work, identity)
+    checkpoint = get_last_checkpoint(str(work))
+    model.model_card_data.generate_widget_examples = False
+    evaluation_length = model.max_seq_length
+    model.max_seq_length = settings.max_tokens
+    own_dropout = set_dropout(model, settings.dropout)
+    set_seed(settings.seed)
+    trainer: Any = trainer_class(
+        model=model,
+        args=_arguments(arguments_class, settings, work, evaluates=evaluator is not None),
+        train_dataset=schedule,
+        loss=loss,
+        evaluator=evaluator,
+        data_collator=collator,
+        callbacks=[_Bar(settings.steps, out.name)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    if evaluator is not None and checkpoint is None:
+        write_json(work / "start.json", {"step": 0, **evaluator(model)})
+    trainer.train(resume_from_checkpoint=checkpoint)
+    model.max_seq_length = evaluation_length
+    for module, probability in own_dropout:
+        module.p = probability
+    start = [read_json(work / "start.json")] if (work / "start.json").exists() else []
+    _save_whole(model, out)
+    record = {
+        "identity": identity,
+        "steps": settings.steps,
+        "seconds": round(time.monotonic() - started, 1),
+        "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
+        "settings": settings.model_dump(),
+        "curve": curve_from_log([*start, *trainer.state.log_history]),
+    }
+    write_json(done, record)
+    shutil.rmtree(work, ignore_errors=True)
+    return record
+
+
+def schedule(
+    pools: int,
+    settings: TrainSettings,
+    groups: Mapping[str, tuple[int, int, float]] | None = None,
+) -> Dataset:
+    """Which pool each row of the training draws from: rows `{"pool", "draw"}`.
+
+    Args:
+        groups: shares of the rows by name → (first pool, end, share), for instance judged and
+            unlabelled queries half and half. Without it pools are drawn evenly.
+    """
+    rng = np.random.default_rng([settings.seed, 17])
+    rows = settings.steps * settings.batch_queries
+    parts = [p for p in (groups or {"all": (0, pools, 1.0)}).values() if p[1] > p[0] and p[2] > 0]
+    ends = np.round(np.cumsum([share for *_, share in parts]) / sum(p[2] for p in parts) * rows)
+    counts = np.diff(ends.astype(int), prepend=0)
+    chosen = []
+    for (start, stop, _), count in zip(parts, counts, strict=True):
+        passes = -(-int(count) // (stop - start))
+        ordered = [rng.permutation(np.arange(start, stop)) for _ in range(passes)]
+        chosen.append(np.concatenate([*ordered, np.zeros(0, np.int64)])[:count])
+    pool = np.concatenate(chosen).astype(np.int64)
+    return Dataset.from_dict({"pool": rng.permutation(pool), "draw": np.arange(rows)})
+
+
+def set_dropout(model: torch.nn.Module, probability: float) -> list[tuple[torch.nn.Dropout, float]]:
+    """Set every dropout layer; gives what they were, to be put back before saving.
+
+    Zero is the default: the teacher's distribution already regularises, and on a CPU dropout
+    doubles the time of a step (`docs/results.md`).
+    """
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    before = [(layer, layer.p) for layer in layers]
+    for layer in layers:
+        layer.p = probability
+    return before
+
+
+def _arguments(kind: type[Any], settings: TrainSettings, work: Path, *, evaluates: bool) -> Any:
+    return kind(
+        output_dir=str(work),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_queries,
+        learning_rate=settings.learning_rate,
+        warmup_steps=round(settings.warmup * settings.steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        lr_scheduler_type="linear",
+        seed=settings.seed,
+        data_seed=settings.seed,
+        bf16=fast_dtype() == torch.bfloat16,
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=settings.eval_steps,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=1,
+        logging_steps=max(1, min(settings.eval_steps, settings.steps) // 2),
+        report_to=[],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+    )
+
+
+def _clear_if_other(work: Path, identity: str) -> None:
+    mark = work / "identity.json"
+    if work.exists() and (not mark.exists() or read_json(mark) != identity):
+        shutil.rmtree(work)
+    write_json(mark, identity)
+
+
+def _save_whole(model: Any, out: Path) -> None:
+    """Save beside `out`, then rename: a killed save leaves no half model under the final name."""
+    staged = out.parent / f".{out.name}.saving"
+    shutil.rmtree(staged, ignore_errors=True)
+    model.save(str(staged), safe_serialization=True)
+    shutil.rmtree(out, ignore_errors=True)
+    staged.rename(out)
+
+
+class _Bar(TrainerCallback):
+    """The toolkit's progress bar in place of the trainer's."""
+
+    def __init__(self, steps: int, name: str) -> None:
+        self._context = bar(f"training {name}", steps)
+        self._bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar = self._context.__enter__()
+        self._bar.advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.advance()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._context.__exit__(None, None, None)

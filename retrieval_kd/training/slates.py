@@ -1,0 +1,113 @@
+"""Slates: one query with N candidates, what the teacher said of them and what judges said.
+
+Candidates, teacher scores and judgments meet here; texts are looked up later, by the collator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.teachers.targets import Scores
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All candidates of one query, best first by the teacher (by the first stage without one).
+
+    `positions (C,)` are rows of the collection's documents, `teacher (C,)` its scores (NaN where it
+    said nothing), `gains (C,)` the judgments (0: none).
+    """
+
+    query: str
+    positions: np.ndarray
+    teacher: np.ndarray
+    gains: np.ndarray
+
+
+@dataclass(frozen=True)
+class Slate:
+    """N of a query's candidates, as positions in the collection; column 0 is the positive."""
+
+    positions: np.ndarray  # (N,)
+    teacher: np.ndarray  # (N,)
+    gains: np.ndarray  # (N,)
+
+
+def build_pools(
+    queries: Mapping[str, str],
+    candidates: Scores,
+    collection: Collection,
+    qrels: Mapping[str, Mapping[str, int]],
+    teacher: Scores | None,
+    drops: Drops,
+) -> list[Pool]:
+    """One pool per query that has something to learn from; the others are counted in `drops`.
+
+    A query is kept if a judged relevant document or a teacher score is among its candidates, and
+    it has at least two candidates. Judged relevant documents are candidates even where no first
+    stage found them.
+
+    Raises:
+        InputError: no query is left.
+    """
+    pools = []
+    for query_id, text in queries.items():
+        judged = {d: g for d, g in qrels.get(query_id, {}).items() if d in collection.documents}
+        said = (teacher or {}).get(query_id, {})
+        first_stage = candidates.get(query_id, {})
+        ids = dict.fromkeys([*first_stage, *(d for d, gain in judged.items() if gain > 0)])
+        if not any(gain > 0 for gain in judged.values()) and not said:
+            drops.add("query without a relevant document or teacher score", query_id)
+            continue
+        if len(ids) < 2:
+            drops.add("query with fewer than two candidates", query_id)
+            continue
+        scores = np.array([said.get(d, np.nan) for d in ids], dtype=np.float32)
+        unscored = int(np.isnan(scores).sum())
+        if said and unscored:
+            drops.add("candidate without a teacher score (masked)", query_id, unscored)
+        if said:
+            order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+        else:
+            order = np.arange(len(ids))
+        listed = list(ids)
+        positions = np.array([collection.documents.position(listed[i]) for i in order], np.int64)
+        gains = np.array([max(0, judged.get(listed[i], 0)) for i in order], np.int64)
+        pools.append(Pool(text, positions, scores[order], gains))
+    if not pools:
+        raise InputError(
+            "no query to train on: " + "; ".join(drops.summary()),
+            remedy="retrieve and score candidates for the queries of this split",
+        )
+    return pools
+
+
+def draw(pool: Pool, size: int, depth: int, rng: np.random.Generator) -> Slate:
+    """Draw a slate: a positive in column 0, then others from the pool's first `depth`.
+
+    The positive is a random judged relevant document, or the teacher's best where nothing is
+    judged. The others are drawn without replacement and may include further relevant documents.
+    A pool smaller than `size` gives a smaller slate; the batch masks the rest.
+    """
+    relevant = np.flatnonzero(pool.gains > 0)
+    first = int(rng.choice(relevant)) if len(relevant) else 0
+    rest = np.array([i for i in range(min(depth, len(pool.positions))) if i != first])
+    rest = rng.permutation(rest)[: size - 1]
+    chosen = np.concatenate([[first], rest]).astype(np.int64)
+    return Slate(pool.positions[chosen], pool.teacher[chosen], pool.gains[chosen])
+
+
+def digest_pools(pools: Sequence[Pool]) -> str:
+    """32 hex digits of everything in the pools."""
+    state = hashlib.blake2b(digest_size=16)
+    for pool in pools:
+        state.update(pool.query.encode("utf-8", errors="surrogatepass") + b"\0")
+        for array in (pool.positions, pool.teacher, pool.gains):
+            state.update(array.tobytes())
+    return state.hexdigest()
