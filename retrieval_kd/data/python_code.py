@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import textwrap
 import tokenize
 import warnings
 from collections.abc import Iterator
@@ -119,7 +120,8 @@ def _body(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[bytes]) -> s
         code = [code[0][: node.end_col_offset]]
     code[0] = code[0][column:]
     text = (line.decode("utf-8").rstrip().lstrip(";") for line in code)
-    return "\n".join(line for line in text if line.strip())
+    body = textwrap.dedent("\n".join(line for line in text if line.strip()))
+    return textwrap.indent(body, "    ")
 
 
 def _is_text(node: ast.stmt) -> bool:
