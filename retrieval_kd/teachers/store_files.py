@@ -117,6 +117,21 @@ def texts_unknown(path: Path) -> bool:
     return (pq.read_schema(path).metadata or {}).get(b"texts") == b"unknown"
 
 
+def query_digest(text: str) -> str:
+    """The 32 hex digits under which answers about a query are kept."""
+    return files.digest_text(text)
+
+
+def document_digest(title: str, text: str) -> str:
+    """The 32 hex digits under which answers about a document are kept."""
+    return files.digest_text(title, text)
+
+
+def id_digest(id: str) -> str:
+    """Stands in for the digest of a text that was not there when scores were imported."""
+    return files.digest_text("id", id)
+
+
 def digests_to_words(digests: Sequence[str]) -> np.ndarray:
     """Hex digests of 128 bits as an (n, 2) array of 64-bit words.
 
