@@ -1,0 +1,115 @@
+"""How the report writes numbers, and how it disarms text that others wrote."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+UNKNOWN = "–"
+TEXT_LIMIT = 1_000  # characters of any one text
+# control characters, surrogates, non-characters, and marks that turn the reading direction around
+HOSTILE = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def clean(text: str, limit: int = TEXT_LIMIT) -> str:
+    r"""Text without characters that are invisible or harmful, cut to `limit` characters.
+
+    Example:
+        >>> clean("a\x00b\u202ec  d" + "x" * 9, limit=9)
+        'abc  dxx…'
+        >>> clean("\ud83d is half of a pair")
+        ' is half of a pair'
+    """
+    text = HOSTILE.sub("", text[: 4 * limit].replace("\r", "\n"))
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def clean_all(value: Any, limit: int = TEXT_LIMIT) -> Any:
+    """`clean` for every text in a structure of dataclasses, dicts, lists and tuples."""
+    if isinstance(value, str):
+        return clean(value, limit)
+    if is_dataclass(value) and not isinstance(value, type):
+        changes = {f.name: clean_all(getattr(value, f.name), limit) for f in fields(value)}
+        return replace(value, **changes)
+    if isinstance(value, dict):
+        return {clean_all(k, limit): clean_all(v, limit) for k, v in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(clean_all(v, limit) for v in value))
+    if isinstance(value, list | tuple):
+        return type(value)(clean_all(v, limit) for v in value)
+    return value
+
+
+def score(value: float | None) -> str:
+    """A measure's mean: three decimals."""
+    return UNKNOWN if value is None else f"{value:.3f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference, with its sign: `+0.021`, `−0.004`."""
+    return UNKNOWN if value is None else f"{value:+.3f}".replace("-", "−")
+
+
+def count(value: float | None) -> str:
+    """A whole number, with thin spaces between thousands."""
+    return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def scaled(value: float | None, unit: str = "") -> str:
+    """Three significant digits and a prefix.
+
+    Example:
+        >>> [scaled(x, u).replace("\u202f", " ") for x, u in ((22_713_216, ""), (15_300, "B"))]
+        ['22.7 M', '15.3 kB']
+    """
+    if value is None:
+        return UNKNOWN
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{_digits(value / size)}\u202f{prefix}{unit}"
+    return f"{_digits(value)}\u202f{unit}" if unit else _digits(value)
+
+
+def _digits(value: float) -> str:
+    """At least three significant digits, as decimals: 0.512, 15.3, 120."""
+    decimals = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    return f"{value:.{decimals if value != int(value) or abs(value) >= 1000 else 0}f}"
+
+
+def number(value: float | None) -> str:
+    """A rate or a latency: about three significant digits."""
+    return UNKNOWN if value is None else count(value) if value >= 1000 else _digits(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Example:
+    >>> [duration(x) for x in (4.2, 75, 7260)]
+    ['4 s', '1 min 15 s', '2 h 1 min']
+    """
+    if seconds is None:
+        return UNKNOWN
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def flat(settings: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, value) pairs.
+
+    Example:
+        >>> flat({"student": {"layers": [0, 2], "seed": 1}})
+        [('student.layers', '[0, 2]'), ('student.seed', '1')]
+    """
+    if isinstance(settings, dict) and settings:
+        return [
+            pair
+            for key, value in settings.items()
+            for pair in flat(value, f"{prefix}.{key}" if prefix else str(key))
+        ]
+    return [(prefix, UNKNOWN if settings is None else str(settings))]

@@ -1,0 +1,149 @@
+"""What a report shows, as plain data that goes to JSON and back; how it looks is in `report.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.evaluation.evaluation import Evaluation
+from retrieval_kd.evaluation.significance import Comparison
+
+
+@dataclass
+class SystemRow:
+    """A system: what it scores and what it costs. Everything optional may be unknown."""
+
+    name: str
+    label: str = ""
+    description: str = ""
+    kind: str = ""  # such as lexical, dense, reranker
+    measures: dict[str, dict[str, Any]] = field(default_factory=dict)  # → {"mean", "per_seed"}
+    per_query: dict[str, dict[str, float]] = field(default_factory=dict)  # averaged over seeds
+    layers: int | None = None
+    parameters: int | None = None
+    dimensions: int | None = None
+    queries_per_second: float | None = None
+    latency_ms_p50: float | None = None
+    latency_ms_p95: float | None = None
+    index_bytes: int | None = None
+    bytes_per_document: float | None = None
+    document_tokens: int | None = None  # maximum length at which documents are encoded
+    training_seconds: float | None = None
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, name: str, **facts: Any) -> SystemRow:
+        """The row of one system of an evaluation, with `label=`, `layers=`, … as known."""
+        measures = {
+            measure: {
+                "mean": evaluation.mean(name, measure),
+                "per_seed": evaluation.per_seed(name, measure),
+            }
+            for measure in evaluation.measures
+        }
+        return cls(name, measures=measures, per_query=evaluation.per_query[name], **facts)
+
+    def mean(self, measure: str) -> float | None:
+        return self.measures.get(measure, {}).get("mean")
+
+
+class Relevant(NamedTuple):
+    """A document that is relevant to a query."""
+
+    id: str
+    title: str
+    gain: int
+
+
+class Returned(NamedTuple):
+    """A document that a system returned; the gain of an unjudged one is None."""
+
+    id: str
+    title: str
+    snippet: str
+    gain: int | None
+    score: float
+
+
+@dataclass
+class QueryCase:
+    """One query, and what two systems returned for it; `difference` is a's value less b's."""
+
+    query_id: str
+    query: str
+    difference: float
+    a_name: str
+    b_name: str
+    relevant: list[Relevant] = field(default_factory=list)
+    a_top: list[Returned] = field(default_factory=list)
+    b_top: list[Returned] = field(default_factory=list)
+
+
+class Main(NamedTuple):
+    """The names of the systems that the headline is about; teacher may be empty."""
+
+    student: str
+    baseline: str
+    teacher: str = ""
+
+
+@dataclass
+class ReportData:
+    """All that `write_report` shows.
+
+    Example:
+        >>> data = ReportData("A report", systems=[SystemRow("bm25")], main=Main("bm25", "bm25"))
+        >>> ReportData.from_json(data.to_json()) == data
+        True
+    """
+
+    title: str
+    subtitle: str = ""
+    # name, documents, queries, splits, digest, drops: list[str]; other keys are shown too
+    collection: dict[str, Any] = field(default_factory=dict)
+    systems: list[SystemRow] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    # student → points: {"step": 10, "loss": 0.5, "dev_ndcg@10": None}
+    curves: dict[str, list[dict[str, float | None]]] = field(default_factory=dict)
+    scatter: list[tuple[float, float, bool]] = field(default_factory=list)  # teacher, student, rel.
+    cases: list[QueryCase] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+    commands: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    rules: list[str] = field(default_factory=list)  # Evaluation.rules
+    main: Main | None = None
+    measure: str = "ndcg@10"  # the one that headline and pictures show
+
+    def system(self, name: str) -> SystemRow | None:
+        return next((row for row in self.systems if row.name == name), None)
+
+    def label(self, name: str) -> str:
+        row = self.system(name)
+        return row.label or row.name if row else name
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ReportData:
+        values = dict(record)
+        try:
+            values["systems"] = [SystemRow(**row) for row in values.get("systems", [])]
+            values["comparisons"] = [Comparison(**c) for c in values.get("comparisons", [])]
+            values["scatter"] = [(t, s, bool(r)) for t, s, r in values.get("scatter", [])]
+            values["cases"] = [_case(case) for case in values.get("cases", [])]
+            values["main"] = Main(*values["main"]) if values.get("main") else None
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"not the data of a report: {error}") from error
+
+
+def _case(record: Mapping[str, Any]) -> QueryCase:
+    case = QueryCase(**record)
+    case.relevant = [Relevant(*x) for x in case.relevant]
+    case.a_top = [Returned(*x) for x in case.a_top]
+    case.b_top = [Returned(*x) for x in case.b_top]
+    return case
