@@ -1,0 +1,151 @@
+"""`rkd scores inspect|export|import|verify`: looking at a score store from the shell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from retrieval_kd.teachers import store_verify
+from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.store_summary import Summary, export_scores, summarise
+
+scores_app = typer.Typer(
+    name="scores", help="Look into, export, import and check stored scores.", no_args_is_help=True
+)
+MOST_PROBLEMS = 50
+
+StoreArgument = Annotated[Path, typer.Argument(help="The score store's folder.", metavar="DIR")]
+TeacherOption = Annotated[
+    str | None, typer.Option(help="A teacher's name, or the start of its fingerprint.")
+]
+
+
+@scores_app.command("inspect")
+def inspect_command(
+    store: StoreArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show every teacher of a store: how many pairs and queries, and how its scores lie."""
+    opened = ScoreStore(store)
+    summaries = [summarise(opened, key) for key in opened.teachers()]
+    if as_json:
+        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
+    elif summaries:
+        width = max(Console().width, 20 + 26 * len(summaries))
+        Console(width=width).print(_table(summaries))
+    else:
+        typer.echo(f"{store}: no scores yet")
+
+
+@scores_app.command("export")
+def export_command(
+    store: StoreArgument,
+    out: Annotated[Path, typer.Option(help="A .tsv, .jsonl, .parquet or .trec file.")],
+    teacher: TeacherOption = None,
+) -> None:
+    """Write a teacher's scores to a file that other tools read."""
+    opened = ScoreStore(store)
+    rows = export_scores(opened, opened.resolve(teacher or _only(opened)), out)
+    typer.echo(f"{out}: {rows:,} scores")
+
+
+@scores_app.command("import")
+def import_command(
+    file: Annotated[Path, typer.Argument(help="A file of published scores.", metavar="FILE")],
+    store: Annotated[Path, typer.Option(help="The score store's folder.")],
+    model: Annotated[str, typer.Option(help="What to call the teacher.")],
+    collection: Annotated[
+        str | None,
+        typer.Option(help="Whose texts the IDs are; without it, training cannot use the scores."),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option(help="The file's shape, if it is not to be told from the file.")
+    ] = None,
+    allow_ranks: Annotated[
+        bool, typer.Option("--allow-ranks", help="Accept the same scores for every query.")
+    ] = False,
+) -> None:
+    """Read published teacher scores (see docs/scores.md for the shapes) into a store."""
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.teachers.importers import import_scores
+
+    imported = import_scores(
+        file,
+        ScoreStore(store),
+        model,
+        collection=open_collection(collection) if collection else None,
+        format=format,
+        allow_ranks=allow_ranks,
+    )
+    typer.echo(
+        f"{file} ({imported.format}): {imported.stored:,} scores stored, "
+        f"{imported.known:,} given twice or known before; teacher {imported.key.fingerprint}"
+    )
+    for line in imported.drops.summary():
+        typer.echo(f"left out or corrected: {line}")
+    if collection is None:
+        typer.echo("stored by ID, texts unknown: import with --collection to train on them")
+
+
+@scores_app.command("verify")
+def verify_command(
+    store: StoreArgument,
+    teacher: TeacherOption = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what killed writers left behind.")
+    ] = False,
+) -> None:
+    """Check every shard: checksum, columns, finite scores, contradictions. Exits 1 on a problem."""
+    opened = ScoreStore(store)
+    problems = opened.verify(opened.resolve(teacher) if teacher else None)
+    if clean:
+        for folder in filter(Path.is_dir, store.glob("[!.]*")):
+            for path in store_verify.clean(folder):
+                typer.echo(f"removed {path}")
+    for problem in problems[:MOST_PROBLEMS]:
+        typer.echo(str(problem))
+    if len(problems) > MOST_PROBLEMS:
+        typer.echo(f"… and {len(problems) - MOST_PROBLEMS} more")
+    typer.echo(f"{store}: {len(problems)} problems" if problems else f"{store}: all is well")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _only(store: ScoreStore) -> str:
+    """The fingerprint of a store's single teacher; else nothing, and `resolve` lists them."""
+    teachers = store.teachers()
+    return teachers[0].fingerprint if len(teachers) == 1 else ""
+
+
+def _table(summaries: list[Summary]) -> Table:
+    """A column per teacher; it stays readable in 80 characters with two of them."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("teacher")
+    for one in summaries:
+        table.add_column(one.model, overflow="fold")
+    for name, show in _ROWS.items():
+        table.add_row(name, *map(show, summaries))
+    return table
+
+
+_ROWS: dict[str, Callable[[Summary], str]] = {
+    "fingerprint": lambda one: one.fingerprint,
+    "kind": lambda one: one.kind,
+    "dtype": lambda one: one.dtype or "–",
+    "max length": lambda one: str(one.max_length or "–"),
+    "texts": lambda one: one.texts,
+    "pairs": lambda one: f"{one.pairs:,}",
+    "queries": lambda one: f"{one.queries:,}",
+    "candidates": lambda one: "{min:g} … {median:g} … {max:g}".format(**one.candidates),
+    "score mean ± std": lambda one: "{mean:.3f} ± {std:.3f}".format(**one.scores),
+    "score range": lambda one: "{min:.3f} … {max:.3f}".format(**one.scores),
+    "shards, rows": lambda one: f"{one.shards:,}, {one.rows:,}",
+    "size": lambda one: f"{one.bytes / 1e3:,.1f} kB",
+}
