@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from retrieval_kd.data.rows import Reading, check_id
 from retrieval_kd.data.sources import file_lines
@@ -65,7 +65,8 @@ def write_run(run: Run, path: str | Path) -> None:
     """
     drops = Drops()
     tag = re.sub(r"\s+", "_", run.name.strip()) or "run"
-    with atomic_path(path) as temporary, _create(temporary, Path(path).suffix == ".gz") as out:
+    gzipped = Path(path).suffix == ".gz"
+    with atomic_path(path) as temporary, open(temporary, "wb") as raw, _text(raw, gzipped) as out:
         for query_id, found in run.results.items():
             check_id(query_id, "query")
             if not found:
@@ -76,11 +77,10 @@ def write_run(run: Run, path: str | Path) -> None:
     drops.warn(str(path))
 
 
-def _create(path: Path, gzipped: bool) -> IO[str]:
-    if not gzipped:
-        return open(path, "w", encoding="utf-8", newline="\n")
-    raw = gzip.GzipFile(path, "wb", mtime=0)  # no clock in it: the same run, the same bytes
-    return io.TextIOWrapper(raw, encoding="utf-8", newline="\n")  # type: ignore[type-var]
+def _text(raw: IO[bytes], gzipped: bool) -> io.TextIOWrapper:
+    """Without name and clock in the gzip header: the same run gives the same bytes."""
+    handle = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if gzipped else raw
+    return io.TextIOWrapper(cast(IO[bytes], handle), encoding="utf-8", newline="\n")
 
 
 def read_run(path: str | Path) -> Run:

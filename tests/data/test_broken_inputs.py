@@ -1,4 +1,4 @@
-"""Every kind of wrong input gets its clear error or its counted warning: `docs/data.md` as tests."""
+"""Every kind of wrong input gets its clear error or its counted warning, as `docs/data.md` says."""
 
 from __future__ import annotations
 
@@ -104,7 +104,10 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
 }
 
 WARNINGS: dict[str, tuple[Break, str]] = {
-    "unknown document": (qrels(HEADER + "q1\td1\t1\nq1\td9\t1\n"), "1 × judgment of an unknown doc"),
+    "unknown document": (
+        qrels(HEADER + "q1\td1\t1\nq1\td9\t1\n"),
+        "1 × judgment of an unknown doc",
+    ),
     "unknown query": (qrels(HEADER + "q1\td1\t1\nq9\td1\t1\n"), "1 × judgment of an unknown query"),
     "header missing": (qrels("q1\td1\t1\nq1\td2\t1\n"), "1 × qrels without a header"),
     "negative gain": (qrels(HEADER + "q1\td1\t1\nq1\td2\t-2\n"), "1 × negative gain read as 0"),
@@ -149,7 +152,7 @@ def test_missing_qrels_leave_no_splits_and_say_so(tmp_path: Path) -> None:
     collection = open_collection(write_beir(tmp_path / "bare", qrels={}))
     assert collection.splits == []
     assert "1 × no judgments, so no splits" in collection.drops.summary()[0]
-    with pytest.raises(InputError, match="no split 'test'.*it has no judgments"):
+    with pytest.raises(InputError, match=r"no split 'test'.*it has no judgments"):
         collection.qrels("test")
 
 
@@ -312,7 +315,7 @@ def test_wrong_runs_are_refused(kind: str, tmp_path: Path) -> None:
 
 def test_a_missing_run_or_qrels_file_is_named(tmp_path: Path) -> None:
     for read in (read_run, read_qrels):
-        with pytest.raises(InputError, match="gone.txt: no such file"):
+        with pytest.raises(InputError, match=r"gone\.txt: no such file"):
             read(tmp_path / "gone.txt")
 
 
