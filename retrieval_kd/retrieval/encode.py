@@ -167,8 +167,7 @@ def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> di
         stale.unlink()
     path = folder / MANIFEST
     if not path.exists():
-        default = 16384 if torch.cuda.is_available() else 1024
-        manifest = {**settings, "shard_size": shard_size or default, "complete": False}
+        manifest = {**settings, "shard_size": shard_size or _shard_size(), "complete": False}
         write_json(path, manifest)
         return manifest
     manifest = read_json(path)
@@ -229,6 +228,10 @@ def _open(folder: Path) -> np.memmap:
     vectors = np.load(folder / VECTORS, mmap_mode="r")
     assert isinstance(vectors, np.memmap)
     return vectors
+
+
+def _shard_size() -> int:
+    return 16384 if torch.cuda.is_available() else 1024
 
 
 def _batch_size() -> int:

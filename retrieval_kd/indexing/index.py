@@ -1,0 +1,237 @@
+"""A built index: open it, check it, search it, time it. How it is built is in `build.py`.
+
+A folder holds `index.faiss` (any FAISS reads it), `ids.arrow` (document IDs in row order) and
+`manifest.json` (what it was made of, and with what).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.runs import Run
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_file, read_json
+from retrieval_kd.indexing.factory import set_parameters
+from retrieval_kd.models import load_encoder, model_digest
+from retrieval_kd.retrieval.encode import encode_queries, finish
+from retrieval_kd.retrieval.faiss_import import faiss
+
+FAISS, IDS, MANIFEST = "index.faiss", "ids.arrow", "manifest.json"
+BLOCK = 1_024  # queries searched at a time
+
+Hits = list[tuple[str, float]]
+"""(document ID, score), best first; a larger score is better, always."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a search costs. Latencies are of one query at a time, in milliseconds."""
+
+    queries: int
+    encode_ms_p50: float
+    encode_ms_p95: float
+    search_ms_p50: float
+    search_ms_p95: float
+    queries_per_second: float
+    """All queries in one call, encoding included."""
+    index_bytes: int
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+class Index:
+    """A searchable corpus under one model. Make it with `build_index` or `Index.open`."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], index: Any, model_spec: str) -> None:
+        self.folder, self.manifest, self.faiss_index = folder, manifest, index
+        self.model_spec = model_spec
+        with pa.memory_map(str(folder / IDS)) as source:
+            self.ids = pa.ipc.open_file(source).read_all().column(0)
+
+    def __len__(self) -> int:
+        return self.faiss_index.ntotal
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        model_spec: str | None = None,
+        *,
+        search: str | None = None,
+        verify: bool = True,
+    ) -> Index:
+        """Open an index folder and check it against its manifest.
+
+        Args:
+            model_spec: the model to search with; it must be the one that encoded the documents.
+                None: the one the manifest names, which is checked when it is first used.
+            search: FAISS search parameters in place of the specification's, such as `nprobe=64`.
+            verify: compare the files' digests too (reads every byte once).
+
+        Raises:
+            InputError: no finished index, files that differ from the manifest, or another model.
+        """
+        folder = Path(folder)
+        try:
+            manifest = read_json(folder / MANIFEST)
+        except OSError as error:
+            raise InputError(
+                "no finished index here", file=folder, remedy="build it with rkd index"
+            ) from error
+        _check_files(folder, manifest, verify)
+        if model_spec is not None:
+            _check_model(folder, manifest, model_spec)
+        index = faiss.read_index(str(folder / FAISS))
+        if (index.ntotal, index.d) != (manifest["count"], manifest["dimensions"]):
+            raise _differs(folder / FAISS, "documents or dimensions")
+        set_parameters(index, search or manifest["spec"]["search"], "search")
+        opened = cls(folder, manifest, index, model_spec or manifest["model"])
+        if len(opened.ids) != len(opened):
+            raise _differs(folder / IDS, "number of documents")
+        return opened
+
+    @cached_property
+    def model(self) -> SentenceTransformer:
+        """The encoder, loaded at first use, in the dtype and length that encoded the documents."""
+        _check_model(self.folder, self.manifest, self.model_spec)
+        return load_encoder(
+            self.model_spec,
+            max_length=self.manifest["max_length"],
+            dtype=getattr(torch, self.manifest["dtype"]),
+        )
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Query vectors `(len(texts), dimensions)`, as this index wants them."""
+        vectors = encode_queries(self.model, texts, prompt=self.manifest["query_prompt"])
+        return finish(vectors, self.manifest["normalised"])
+
+    def search_vectors(self, vectors: np.ndarray, depth: int) -> list[Hits]:
+        """Hits for `vectors (queries, dimensions)`; fewer than `depth` where FAISS finds fewer."""
+        rankings = []
+        for start in range(0, len(vectors), BLOCK):
+            found = self.faiss_index.search(vectors[start : start + BLOCK], min(depth, len(self)))
+            for scores, rows in zip(*found, strict=True):
+                hits = [
+                    (self.ids[int(row)].as_py(), float(score))
+                    for score, row in zip(scores, rows, strict=True)
+                    if row >= 0
+                ]
+                rankings.append(sorted(hits, key=lambda hit: (-hit[1], hit[0])))
+        return rankings
+
+    def search(self, texts: Sequence[str], depth: int = 10) -> list[Hits]:
+        """The `depth` best documents for each query text, ties by document ID.
+
+        Example:
+            >>> Index.open("my-index").search(["why is the sky blue"], 1)    # doctest: +SKIP
+            [[('d42', 0.71)]]
+        """
+        return self.search_vectors(self.encode(texts), depth)
+
+    def search_run(
+        self,
+        queries: Mapping[str, str],
+        depth: int = 100,
+        *,
+        exclude_self: bool = True,
+        name: str | None = None,
+    ) -> Run:
+        """The same for queries by ID, as a run; without the document whose ID is the query's."""
+        rankings = self.search(list(queries.values()), depth + exclude_self)
+        results = {}
+        for query_id, hits in zip(queries, rankings, strict=True):
+            kept = [hit for hit in hits if not exclude_self or hit[0] != query_id]
+            results[query_id] = dict(kept[:depth])
+        return Run(name or self.folder.name, results)
+
+    def collection(self) -> Collection:
+        """The collection that was indexed, for titles and texts; an error if it has changed."""
+        made_of = self.manifest["collection"]
+        collection = open_collection(made_of["spec"])
+        if collection.documents.digest != made_of["documents_digest"]:
+            raise InputError(
+                f"the documents of {made_of['spec']} changed after this index was built",
+                file=self.folder,
+                remedy="build the index again",
+            )
+        return collection
+
+    def measure(self, queries: Sequence[str], depth: int = 10) -> Timing:
+        """Time these queries one at a time, then all at once, after one that does not count."""
+        if not queries:
+            raise InputError("no queries to time")
+        self.search(queries[:1], depth)
+        encoding, searching = [], []
+        for text in queries:
+            start = time.perf_counter()
+            vector = self.encode([text])
+            middle = time.perf_counter()
+            self.search_vectors(vector, depth)
+            encoding.append(middle - start)
+            searching.append(time.perf_counter() - middle)
+        start = time.perf_counter()
+        self.search(queries, depth)
+        seconds = time.perf_counter() - start
+        return Timing(
+            queries=len(queries),
+            encode_ms_p50=_milliseconds(encoding, 0.5),
+            encode_ms_p95=_milliseconds(encoding, 0.95),
+            search_ms_p50=_milliseconds(searching, 0.5),
+            search_ms_p95=_milliseconds(searching, 0.95),
+            queries_per_second=round(len(queries) / seconds, 1),
+            index_bytes=self.manifest["files"][FAISS]["bytes"],
+        )
+
+
+def _milliseconds(times: Sequence[float], quantile: float) -> float:
+    return round(1000 * float(np.quantile(times, quantile)), 3)
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and digest of an index's files, for the manifest."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "digest": digest_file(folder / name)}
+        for name in (FAISS, IDS)
+    }
+
+
+def _check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
+    for name, said in manifest["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise InputError("the index lacks this file", file=path, remedy="build the index again")
+        if path.stat().st_size != said["bytes"]:
+            raise _differs(path, "size")
+        if verify and digest_file(path) != said["digest"]:
+            raise _differs(path, "digest")
+
+
+def _check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
+    if model_digest(model_spec) != manifest["model_digest"]:
+        changed = " (its files have changed since)" if model_spec == manifest["model"] else ""
+        raise InputError(
+            f"this index was built with model {manifest['model']}, not with {model_spec}{changed}: "
+            "their vectors do not compare",
+            file=folder,
+            remedy="search with the model it was built with, or build it again",
+        )
+
+
+def _differs(path: Path, what: str) -> InputError:
+    return InputError(
+        f"{what} differs from what the index's manifest says",
+        file=path,
+        remedy="restore the file, or build the index again",
+    )
