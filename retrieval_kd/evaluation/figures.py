@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
+import matplotlib.ticker
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
@@ -79,7 +81,11 @@ def with_style(draw: Any) -> Any:
     """Run a drawing function under `STYLE`, leaving the user's matplotlib settings alone."""
 
     def styled(*args: Any, **options: Any) -> Markup:
-        with matplotlib.rc_context({**STYLE, "svg.hashsalt": draw.__name__}):
+        with (
+            warnings.catch_warnings(),
+            matplotlib.rc_context({**STYLE, "svg.hashsalt": draw.__name__}),
+        ):
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's fonts have it
             return draw(*args, **options)
 
     styled.__doc__ = draw.__doc__
@@ -99,6 +105,9 @@ def tradeoff(points: Sequence[tuple[str, float, float]], x: str, y: str, name: s
     if high / low < 12:  # a logarithmic axis needs a decade to have labelled ticks
         middle = math.sqrt(low * high)
         axes.set_xlim(middle / 4, middle * 4)
+    low, high = axes.get_xlim()
+    subs = (1.0, 2.0, 5.0) if high / low < 300 else (1.0,)
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs))
     axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda v, _: f"{v:g}"))
     axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes.set(xlabel=x, ylabel=y)
@@ -151,20 +160,31 @@ def _points(
 
 @with_style
 def learning_curves(
-    curves: Mapping[str, Sequence[Mapping[str, float | None]]], key: str, label: str, name: str
+    curves: Mapping[str, Sequence[Mapping[str, float | None]]],
+    key: str,
+    label: str,
+    name: str,
+    order: Sequence[str] = (),
 ) -> Markup | None:
-    """Loss and development quality by step, one line per student; None without any point."""
+    """Loss and development quality by step, one line per student; None without any point.
+
+    A student's colour follows from its place in `order`, those not there come after.
+    """
+    places = {student: i for i, student in enumerate(dict.fromkeys([*order, *curves]))}
     keys = [k for k in ("loss", key) if any(_points(curve, k)[0] for curve in curves.values())]
     if not keys:
         return None
-    figure = _figure(1.2 + 1.9 * len(keys))
+    figure = _figure(0.9 + 1.5 * len(keys))
     panels = figure.subplots(len(keys), 1, sharex=True, squeeze=False)[:, 0]
     for axes, k in zip(panels, keys, strict=True):
-        for i, (student, curve) in enumerate(curves.items()):
+        for dash, (student, curve) in enumerate(curves.items()):
+            i = places[student]
             steps, values = _points(curve, k)
             marker = MARKERS[i % 6] if len(steps) <= 30 else ""
-            style = {"color": SERIES[i % 6], "linestyle": DASHES[i // 6 % 4]}
-            axes.plot(steps, values, marker=marker, markersize=3.5, label=student, **style)
+            axes.plot(
+                steps, values, color=SERIES[i % 6], linestyle=DASHES[dash % 4], marker=marker,
+                markersize=3.5, label=student,
+            )  # fmt: skip
         axes.set_ylabel("training loss" if k == "loss" else label)
         axes.margins(x=0.02)
     panels[-1].set_xlabel("step")

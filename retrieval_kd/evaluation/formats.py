@@ -28,6 +28,11 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def one_line(text: str, limit: int) -> str:
+    """Cleaned text with single spaces, for names in tables and pictures."""
+    return clean(" ".join(text.split()), limit)
+
+
 def clean_all(value: Any, limit: int = TEXT_LIMIT) -> Any:
     """`clean` for every text in a structure of dataclasses, dicts, lists and tuples."""
     if isinstance(value, str):
@@ -77,7 +82,7 @@ def scaled(value: float | None, unit: str = "") -> str:
 def _digits(value: float) -> str:
     """At least three significant digits, as decimals: 0.512, 15.3, 120."""
     decimals = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
-    return f"{value:.{decimals if value != int(value) or abs(value) >= 1000 else 0}f}"
+    return str(value) if isinstance(value, int) else f"{value:.{decimals}f}"
 
 
 def number(value: float | None) -> str:
@@ -97,6 +102,11 @@ def duration(seconds: float | None) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def unbroken(text: str) -> str:
+    """No line break inside "p < .001"."""
+    return re.sub(r"p ([<=>]) (\.)", "p\u00a0\\1\u00a0\\2", text)
 
 
 def flat(settings: Any, prefix: str = "") -> list[tuple[str, str]]:

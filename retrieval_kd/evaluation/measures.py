@@ -199,6 +199,11 @@ def _warnings(evaluation: Evaluation) -> list[str]:
                 f"run {system!r} scores all documents of {constant} queries alike: "
                 "their order is the order of their IDs"
             )
+        if not evaluation.holes(system, 10):
+            found.append(
+                f"none of the first 10 documents of run {system!r} has a judgment in any query: "
+                "check that its document IDs are those of the judgments"
+            )
         missing = count["queries_without_results"]
         if missing:
             found.append(f"run {system!r} has no results for {missing} queries, which count as 0")

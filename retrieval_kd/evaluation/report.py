@@ -45,7 +45,8 @@ def render(data: ReportData) -> str:
     """The page as a string."""
     data = formats.clean_all(data)  # a copy
     for row in data.systems:
-        row.label = formats.clean(row.label or row.name, LABEL_LIMIT)
+        row.label = formats.one_line(row.label or row.name, LABEL_LIMIT)
+    data.curves = {formats.one_line(data.label(n), LABEL_LIMIT): c for n, c in data.curves.items()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("retrieval_kd.evaluation", "."),
         autoescape=True,
@@ -53,7 +54,7 @@ def render(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("score", "signed", "count", "scaled", "number", "duration", "flat"):
+    for name in ("score", "signed", "count", "scaled", "number", "duration", "flat", "unbroken"):
         environment.filters[name] = getattr(formats, name)
     environment.filters |= {"readable": readable, "p": format_p, "csp_hash": csp_hash}
     return environment.get_template("report.html").render(
@@ -94,13 +95,13 @@ COSTS: dict[str, tuple[str, str]] = {
     "layers": ("Layers", "count"),
     "parameters": ("Parameters", "scaled"),
     "dimensions": ("Dimensions", "count"),
-    "document_tokens": ("Tokens per document, at most", "count"),
-    "queries_per_second": ("Queries per second", "number"),
-    "latency_ms_p50": ("Latency p50, ms", "number"),
-    "latency_ms_p95": ("Latency p95, ms", "number"),
+    "document_tokens": ("Max tokens", "count"),
+    "queries_per_second": ("Queries/s", "number"),
+    "latency_ms_p50": ("p50, ms", "number"),
+    "latency_ms_p95": ("p95, ms", "number"),
     "index_bytes": ("Index", "bytes"),
-    "bytes_per_document": ("Bytes per document", "number"),
-    "training_seconds": ("Training time", "duration"),
+    "bytes_per_document": ("Bytes/doc", "number"),
+    "training_seconds": ("Training", "duration"),
 }
 
 
@@ -149,9 +150,9 @@ def _curves(data: ReportData) -> dict[str, Any] | None:
     keys = [k for curve in data.curves.values() for point in curve for k in point]
     wanted = f"dev_{data.measure}"
     key = wanted if wanted in keys else next((k for k in keys if k.startswith("dev")), wanted)
-    curves = {data.label(name): curve for name, curve in data.curves.items()}
     label = f"dev {readable(key.removeprefix('dev_'))}"
-    svg = figures.learning_curves(curves, key, label, "figure-curves")
+    order = [row.label for row in data.systems]  # a system has one colour in all pictures
+    svg = figures.learning_curves(data.curves, key, label, "figure-curves", order)
     caption = (
         "Training loss, and quality on the development split, by training step. Losses of "
         "different objectives have different scales: compare their course, not their height."

@@ -74,7 +74,7 @@ def to_table(evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> 
     table.add_column("")
     table.add_column("System", overflow="fold")
     for measure in evaluation.measures:
-        table.add_column(readable(measure), justify="right", no_wrap=True)
+        table.add_column(readable(measure), no_wrap=True)
     for system, letter in letters(evaluation.systems).items():
         cells = [
             Text(

@@ -1,0 +1,143 @@
+"""`rkd evaluate`: from files of runs and judgments to a table, tests and a result file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.evaluation.evaluation import Evaluation
+from retrieval_kd.evaluation.measures import DEFAULT_MEASURES, evaluate
+from retrieval_kd.evaluation.significance import Comparison, Method, compare
+from retrieval_kd.evaluation.table import print_table
+from retrieval_kd.files import digest_file, write_json
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.qrels import Qrels
+    from retrieval_kd.data.runs import Run
+
+FORMAT = 1  # of the result file
+SUFFIXES = {".gz", ".trec", ".txt", ".run", ".tsv"}
+
+
+def evaluate_files(
+    run_paths: Sequence[str | Path],
+    *,
+    collection: str | None = None,
+    split: str = "test",
+    qrels_path: str | Path | None = None,
+    measures: str | Iterable[str] = DEFAULT_MEASURES,
+    baseline: str | None = None,
+    method: Method = "t",
+    exclude_self: bool = True,
+    json_out: str | Path | None = None,
+    console: Console | None = None,
+) -> tuple[Evaluation, list[Comparison]]:
+    """Evaluate run files against a collection's split or a file of judgments, and print the table.
+
+    A run is named after its file. Files named `NAME#seed1.trec`, `NAME#seed2.trec` are seeds of one
+    system: they are averaged per query before tests. Without `baseline`, all pairs are compared.
+    """
+    qrels, source = _judgments(collection, split, qrels_path)
+    paths = run_names(run_paths)
+    runs = {name: _read(name, path) for name, path in paths.items()}
+    evaluation = evaluate(qrels, runs, measures, exclude_self=exclude_self).group()
+    comparisons = compare(evaluation, _baseline(baseline, paths), method=method)
+    print_table(evaluation, comparisons, console)
+    if json_out is not None:
+        inputs = {
+            "judgments": source,
+            "runs": {
+                name: {"path": str(path), "digest": digest_file(path)}
+                for name, path in paths.items()
+            },
+        }
+        write_json(json_out, result_record(evaluation, comparisons, inputs))
+    return evaluation, comparisons
+
+
+def result_record(
+    evaluation: Evaluation, comparisons: Sequence[Comparison], inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """What the result file holds; `Evaluation.from_json` reads the evaluation out of it."""
+    from retrieval_kd.hardware import versions  # imports torch, only to write a file
+
+    return {
+        "format": FORMAT,
+        **evaluation.to_json(),
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+        "inputs": inputs,
+        "versions": versions(),
+    }
+
+
+def run_names(paths: Sequence[str | Path]) -> dict[str, Path]:
+    """A name for each run file: its stem; where two are alike, with the folder before it.
+
+    Example:
+        >>> list(run_names(["a/bm25.trec", "b/bm25.trec.gz", "b/dense.run"]))
+        ['a/bm25', 'b/bm25', 'dense']
+    """
+    files = [Path(path) for path in paths]
+    if not files:
+        raise InputError("no run to evaluate", remedy="name run files with --run")
+    twice = [p for p, n in Counter(p.resolve() for p in files).items() if n > 1]
+    if twice:
+        raise InputError("this run is given twice", file=twice[0], remedy="name it once")
+    places = Counter((path.resolve().parent, _stem(path)) for path in files)
+    # in one folder only the suffix differs; else as much of the path as makes names differ
+    short = [p.name if places[p.resolve().parent, _stem(p)] > 1 else _stem(p) for p in files]
+    names, depth = list(short), 0
+    while len(set(names)) < len(names):
+        depth += 1
+        alike = {name for name, n in Counter(names).items() if n > 1}
+        for i, path in enumerate(files):
+            if names[i] in alike:
+                names[i] = "/".join([*path.resolve().parent.parts[-depth:], short[i]])
+    return dict(zip(names, files, strict=True))
+
+
+def _stem(path: Path) -> str:
+    name = path.name
+    while Path(name).suffix.lower() in SUFFIXES and Path(name).stem:
+        name = Path(name).stem
+    return name
+
+
+def _read(name: str, path: Path) -> Run:
+    from retrieval_kd.data.runs import Run, read_run
+
+    return Run(name, read_run(path).results)
+
+
+def _baseline(baseline: str | None, paths: dict[str, Path]) -> str | None:
+    """The baseline's name, also where it was given as the path of its run."""
+    by_path = {str(path): name for name, path in paths.items()}
+    return by_path.get(baseline, baseline) if baseline is not None else None
+
+
+def _judgments(
+    collection: str | None, split: str, qrels_path: str | Path | None
+) -> tuple[Qrels, dict[str, Any]]:
+    """Judgments, and where they came from."""
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.data.qrels import read_qrels
+
+    if (collection is None) == (qrels_path is None):
+        raise InputError(
+            "judgments come from a collection or from a file",
+            remedy="give exactly one of --collection and --qrels",
+        )
+    if qrels_path is not None:
+        qrels = read_qrels(qrels_path)
+        return qrels, {"path": str(qrels_path), "digest": digest_file(qrels_path)}
+    assert collection is not None
+    opened = open_collection(collection)
+    qrels = opened.qrels(split)
+    digests = {"digest": opened.qrels_digest(split), "texts_digest": opened.digest()}
+    return qrels, {"collection": collection, "split": split, **digests}
