@@ -38,8 +38,10 @@ corpus.jsonl:1 (id d1). To fix: keep one of the two, or give one of them another
         order = np.argsort(hashes, kind="stable")
         np.save(temporary / "hashes.npy", hashes[order])
         np.save(temporary / "positions.npy", order.astype(np.uint64))
-        _refuse_duplicates(Texts(temporary), hashes, order, found)
-    return Texts(folder)
+        texts = Texts(temporary)
+        _refuse_duplicates(texts, hashes, order, found)
+    texts.folder = Path(folder)  # the files that are mapped stay these, whoever builds next
+    return texts
 
 
 class _Found:

@@ -207,7 +207,7 @@ def _judged(
 def _sweep(folder: Path) -> None:
     """Remove what builders that were killed more than a day ago left behind."""
     newest = folder.stat().st_mtime
-    for left in folder.parent.glob(".*.part"):
+    for left in (*folder.parent.glob(".*.part"), *folder.parent.glob(".*.old")):
         try:
             if newest - left.stat().st_mtime > 86_400:
                 shutil.rmtree(left, ignore_errors=True)

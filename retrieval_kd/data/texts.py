@@ -71,11 +71,14 @@ class Texts:
         self.folder = Path(folder)
         arrow = self.folder / "texts.arrow"
         try:
+            before = self.folder.stat().st_ino
             facts = read_json(self.folder / "texts.json")
             self._hashes = np.asarray(np.load(self.folder / "hashes.npy", mmap_mode="r"))
             self._positions = np.asarray(np.load(self.folder / "positions.npy", mmap_mode="r"))
+            self._reader = pa.ipc.open_file(pa.memory_map(str(arrow)))
             whole = arrow.stat().st_size == facts["bytes"]
-        except (OSError, ValueError, KeyError) as error:
+            whole = whole and self.folder.stat().st_ino == before  # not replaced while opening
+        except (OSError, EOFError, ValueError, KeyError) as error:
             raise _damaged(self.folder) from error
         self._count: int = facts["count"]
         if not whole or len(self._hashes) != self._count or len(self._positions) != self._count:
@@ -84,7 +87,6 @@ class Texts:
         self.digest: str = facts["digest"]
         self.characters: int = facts["characters"]
         self._starts: list[int] = facts["starts"]  # position of each batch's first row
-        self._reader = pa.ipc.open_file(pa.memory_map(str(arrow)))
         self._batches: dict[int, pa.RecordBatch] = {}  # views into the map, no copies
 
     def __len__(self) -> int:

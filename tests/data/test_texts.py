@@ -159,6 +159,9 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, name: str) -> None:
     file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(InputError, match="not a complete folder of texts"):
         Texts(texts.folder)
+    file.write_bytes(b"")
+    with pytest.raises(InputError, match="not a complete folder of texts"):
+        Texts(texts.folder)
     file.unlink()
     with pytest.raises(InputError, match="not a complete folder of texts"):
         Texts(texts.folder)

@@ -1,0 +1,63 @@
+"""Unlabelled queries: from the documents, never from the evaluation, the same for a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.unlabelled import normalise, unlabelled_queries
+from retrieval_kd.errors import Drops, InputError
+from tests.data.files import write_beir
+
+SENTENCES = [f"This is the sentence with number {k} of it." for k in range(5)]
+DOCUMENTS = [
+    ("d1", "Tides and the moon", " ".join(SENTENCES)),
+    ("d2", "tides  and the moon.", "Too short to use."),
+    ("d3", "", "Only one sentence in this document fits. No. Not this."),
+    ("d4", "Why are there tides", ""),
+]
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    return open_collection(write_beir(tmp_path / "c", DOCUMENTS, qrels={}))
+
+
+def test_titles_come_once_and_without_the_excluded(collection: Collection) -> None:
+    drops = Drops()
+    exclude = {normalise(query.text) for query in collection.queries.iterate()}
+    found = unlabelled_queries(collection, "titles", seed=1, exclude=exclude, drops=drops)
+    assert len(found) == 1
+    query_id, text, document_id = found[0]
+    assert query_id == f"title:{document_id}"
+    assert normalise(text) == "tides and the moon"
+    assert sorted(drops.counts.values()) == [1, 1]  # d4 is a query, d1 and d2 are the same
+
+
+def test_sentences_are_the_last_and_one_other(collection: Collection) -> None:
+    found = unlabelled_queries(collection, "sentences", seed=1)
+    by_document = {d: [(q, t) for q, t, e in found if e == d] for d in ("d1", "d2", "d3", "d4")}
+    assert by_document["d1"][0] == ("sentence:d1:4", SENTENCES[4])
+    (other_id, other) = by_document["d1"][1]
+    assert SENTENCES[int(other_id.rpartition(":")[2])] == other != SENTENCES[4]
+    assert by_document["d3"] == [("sentence:d3:0", "Only one sentence in this document fits.")]
+    assert by_document["d2"] == by_document["d4"] == []
+
+
+def test_a_seed_gives_the_same_and_another_gives_others(collection: Collection) -> None:
+    draws = [unlabelled_queries(collection, "sentences", seed=s) for s in (1, 1, *range(2, 12))]
+    assert draws[0] == draws[1]
+    assert any(draw != draws[0] for draw in draws)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_the_limit_holds_and_is_a_prefix(collection: Collection, limit: int) -> None:
+    whole = unlabelled_queries(collection, "sentences", seed=1)
+    assert unlabelled_queries(collection, "sentences", seed=1, limit=limit) == whole[:limit]
+
+
+def test_another_kind_is_refused(collection: Collection) -> None:
+    with pytest.raises(InputError, match="no unlabelled queries of kind 'words'"):
+        unlabelled_queries(collection, "words", seed=1)  # type: ignore[arg-type]
