@@ -12,6 +12,7 @@ from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.retrieval.faiss_import import faiss
 
 POINTS_PER_CENTRE = 39  # what FAISS's k-means asks for
+OPQ_CENTRES = 256  # OPQ trains 8-bit codes, whatever codes follow it
 
 
 def make_index(spec: IndexSpec, dimensions: int, documents: int) -> Any:
@@ -71,7 +72,10 @@ def centres_to_train(index: Any) -> int:
     """The largest number of k-means centres in the index; training needs as many documents."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return centres_to_train(index.index)
+        chain: Any = index.chain  # a C++ vector, which the stubs call a list
+        steps = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
+        rotation = OPQ_CENTRES if any(isinstance(s, faiss.OPQMatrix) for s in steps) else 0
+        return max(rotation, centres_to_train(index.index))
     if isinstance(index, faiss.IndexRefine):
         return centres_to_train(index.base_index)
     if isinstance(index, faiss.IndexHNSW):

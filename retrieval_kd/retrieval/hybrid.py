@@ -11,7 +11,7 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.retrieval.topk import Ranking
 
-ABSENT = "\0absent"  # no document's ID: it stands for "this run has nothing for this query"
+ABSENT = "-" * 9  # stands for "this run has nothing for this query"
 
 
 def hybrid_run(
@@ -38,26 +38,32 @@ def hybrid_run(
     queries = list(dict.fromkeys(query_id for run in runs for query_id in run.results))
     if not queries:
         return Run(name, {})
-    ranked = [_by_rank(run, queries) for run in runs]
+    numbers: dict[str, str] = {}  # document ID → nine digits
+    ranked = [_by_rank(run, queries, numbers) for run in runs]
     with warnings.catch_warnings():  # numba's, of a cast inside ranx that loses nothing
         warnings.simplefilter("ignore")
-        fused = ranx.fuse(ranked, norm=None, method="rrf", params={"k": k})
+        fused = ranx.fuse(ranked, norm=None, method="rrf", params={"k": k}).to_dict()
+    ids = {number: id for id, number in numbers.items()}
     results: dict[str, Ranking] = {}
-    for query_id, ranking in fused.to_dict().items():
-        ranking.pop(ABSENT, None)
-        best = sorted(ranking.items(), key=lambda hit: (-hit[1], hit[0]))
+    for query_id in queries:
+        scores = {ids[n]: score for n, score in fused[query_id].items() if n != ABSENT}
+        best = sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))
         results[query_id] = dict(best[:depth])
-    return Run(name, {query_id: results[query_id] for query_id in queries})
+    return Run(name, results)
 
 
-def _by_rank(run: Run, queries: Sequence[str]) -> ranx.Run:
-    """The run with −rank as score: ranx then has no ties to break its own way.
+def _by_rank(run: Run, queries: Sequence[str], numbers: dict[str, str]) -> ranx.Run:
+    """The run as ranx can fuse it.
 
-    ranx refuses runs whose queries differ and cannot hold an empty ranking, hence ABSENT.
+    Scores are −rank, so that ranx has no ties to break its own way. A missing or empty ranking,
+    which ranx refuses, becomes ABSENT. IDs become numbers of one width, because ranx compiles its
+    code anew for every length of the longest ID.
     """
     ranked: dict[str, Ranking] = {}
     for query_id in queries:
-        hits = run.results.get(query_id, {}).items()
-        order = sorted(hits, key=lambda hit: (-hit[1], hit[0]))
-        ranked[query_id] = {id: -float(rank) for rank, (id, _) in enumerate(order, start=1)}
-    return ranx.Run({id: hits or {ABSENT: -1.0} for id, hits in ranked.items()}, name=run.name)
+        found = run.results.get(query_id, {})  # best first, ties by ID: a Run is sorted
+        ranked[query_id] = {
+            numbers.setdefault(id, f"{len(numbers):09d}"): -float(rank)
+            for rank, id in enumerate(found, start=1)
+        } or {ABSENT: -1.0}
+    return ranx.Run(ranked, name=run.name)

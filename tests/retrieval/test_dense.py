@@ -49,7 +49,9 @@ def test_copies_tie_wherever_they_stand(depth: int, monkeypatch: pytest.MonkeyPa
     vectors = distinct[rng.integers(0, 3, size=500)]
     ids = names(500)
     [ranking] = search_vectors(distinct[:1], vectors, depth, ids.__getitem__)
-    copies = sorted(id for id, vector in zip(ids, vectors, strict=True) if (vector == distinct[0]).all())
+    copies = sorted(
+        id for id, vector in zip(ids, vectors, strict=True) if (vector == distinct[0]).all()
+    )
     assert list(ranking) == copies[:depth]
     assert len(set(ranking.values())) == 1
 

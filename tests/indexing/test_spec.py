@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.indexing.factory import centres_to_train, make_index
+from retrieval_kd.indexing.spec import IndexSpec, load_spec
+from retrieval_kd.retrieval.faiss_import import faiss
+
+SHIPPED = sorted((Path(__file__).parents[2] / "indexes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_the_shipped_specifications_make_an_index_of_a_usual_size(path: Path) -> None:
+    spec = load_spec(path)
+    index = make_index(spec, 384, 100_000)
+    assert index.d == 384 and index.metric_type == faiss.METRIC_INNER_PRODUCT
+
+
+def test_five_are_shipped() -> None:
+    assert [path.stem for path in SHIPPED] == ["flat", "hnsw", "ivf", "ivfpq", "sq8"]
+
+
+def test_every_field_is_described() -> None:
+    assert all(field.description for field in IndexSpec.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("nprobe: 3", "nprobe: unknown key"),
+        ("factry: Flat", "did you mean 'factory'?"),
+        ("metric: l2", "metric: Input should be 'auto', 'cosine' or 'dot'"),
+        ("train_documents: 0", "train_documents: Input should be greater than or equal to 1"),
+        ("- Flat", "is a mapping of keys"),
+        ("factory: [", "not YAML"),
+    ],
+)
+def test_a_wrong_specification_is_one_clear_error(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"spec\.yaml") as error:
+        load_spec(tmp_path / "spec.yaml")
+    assert problem in str(error.value)
+
+
+def test_a_missing_specification_is_an_error() -> None:
+    with pytest.raises(InputError, match="cannot read it"):
+        load_spec("nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        (IndexSpec(factory="IVF64,Flat"), "trains 64 centres, but there are 60 documents"),
+        (IndexSpec(factory="PQ4"), "trains 256 centres, but there are 60 documents"),
+        (IndexSpec(factory="OPQ4,IVF4,PQ4,RFlat"), "trains 256 centres"),
+        (IndexSpec(factory="IVF4,Flat", train_documents=3), "there are 3 documents"),
+        (IndexSpec(factory="IVF4,PQ7"), "7 codes do not divide .* use PQ4 or PQ8"),
+        (IndexSpec(factory="Flatt"), "could not parse index string Flatt"),
+        (IndexSpec(factory="HNSW8", search="nprobe=4"), "search parameters 'nprobe=4' do not fit"),
+        (IndexSpec(factory="HNSW8", build="efConstruction"), "build parameters"),
+    ],
+)
+def test_what_faiss_cannot_build_is_found_before_encoding(spec: IndexSpec, problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        make_index(spec, 32, 60)
+
+
+@pytest.mark.parametrize(
+    ("factory", "centres"),
+    [
+        ("Flat", 0),
+        ("HNSW8", 0),
+        ("SQ8", 0),
+        ("IVF5,Flat", 5),
+        ("IVF5,PQ4x4", 16),
+        ("PQ8", 256),
+        ("OPQ4,SQ8", 256),
+    ],
+)
+def test_centres_are_counted(factory: str, centres: int) -> None:
+    index = faiss.index_factory(32, factory, faiss.METRIC_INNER_PRODUCT)
+    assert centres_to_train(index) == centres
