@@ -110,8 +110,8 @@ def encode_documents(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         manifest = _begin(folder, settings, shard_size)
-        if not manifest["complete"]:
-            shards = _shards(folder, len(texts), manifest["shard_size"])
+        shards = _shards(folder, len(texts), manifest["shard_size"])
+        if not (folder / VECTORS).exists():
             with bar(description, len(texts)) as progress:
                 for path, start, stop in shards:
                     if not path.exists():
@@ -126,9 +126,10 @@ def encode_documents(
                         _save(path, finish(vectors, normalise))
                     progress.advance(stop - start)
             _merge(folder, [path for path, _, _ in shards], len(texts))
+        if not manifest["complete"]:
+            for path, _, _ in shards:
+                path.unlink(missing_ok=True)
             write_json(folder / MANIFEST, {**manifest, "complete": True})
-        for leftover in folder.glob("shard-*.npy"):  # also after a kill between merge and here
-            leftover.unlink()
     return _open(folder)
 
 
@@ -206,8 +207,6 @@ def _save(path: Path, vectors: np.ndarray) -> None:
 
 def _merge(folder: Path, shards: list[Path], documents: int) -> None:
     """One file from many, a shard in memory at a time."""
-    if (folder / VECTORS).exists():  # killed after the merge, before the manifest said so
-        return
     if not shards:
         raise InputError("the collection has no documents, so there is nothing to encode")
     dimensions = np.load(shards[0], mmap_mode="r").shape[1]

@@ -63,10 +63,11 @@ def main() -> None:
     whole = time.monotonic() - start
     rng = random.Random(int(os.environ.get("KILL_SEED", "1")))
     kills = 0
-    while kills < 6 and not attempt(
-        collection, model, folder / "killed", rng.uniform(0.2, 1) * whole
-    ):
-        kills += 1
+    latest = 0.5  # of the whole build's time; the first kill may not come too late
+    while kills < 6:
+        if attempt(collection, model, folder / "killed", rng.uniform(0.1, latest) * whole):
+            break
+        kills, latest = kills + 1, 1.0
     assert attempt(collection, model, folder / "killed", None)
     print(kills)
 
