@@ -11,21 +11,10 @@ from typing import Any
 
 import torch
 
-PACKAGES = [
-    "retrieval_kd",
-    "torch",
-    "sentence-transformers",
-    "transformers",
-    "accelerate",
-    "datasets",
-    "faiss-cpu",
-    "faiss-gpu",
-    "ranx",
-    "ir_datasets",
-    "bm25s",
-    "numpy",
-    "pyarrow",
-]
+PACKAGES = (
+    "torch", "sentence-transformers", "transformers", "accelerate", "datasets", "faiss-cpu",
+    "faiss-gpu", "ranx", "ir_datasets", "bm25s", "numpy", "pyarrow",
+)  # fmt: skip
 
 
 def best_device() -> str:
@@ -65,7 +54,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 def versions() -> dict[str, str]:
     """Installed versions of what results depend on; an absent package is left out."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in ("retrieval_kd", *PACKAGES):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

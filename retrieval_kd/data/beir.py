@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from retrieval_kd.data.qrels import parse_qrels
 from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
-from retrieval_kd.data.sources import Source
+from retrieval_kd.data.sources import Line, Source
 from retrieval_kd.errors import InputError
 
 FORM = 'one JSON object a line, such as {"_id": "d1", "title": "…", "text": "…"}'
@@ -60,8 +60,12 @@ def _judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment
 
 
 def _rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
-    file = source.label(name)
-    for number, text in source.lines(name, reading):
+    yield from parse_rows(source.lines(name, reading), source.label(name), reading)
+
+
+def parse_rows(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Row]:
+    """Documents or queries of JSON lines with `_id`, `text` and, if there is one, `title`."""
+    for number, text in lines:
         record = _parse(text, file, number)
         id = record.get("_id")
         if isinstance(id, int) and not isinstance(id, bool):

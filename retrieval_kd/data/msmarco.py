@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 from retrieval_kd.data.qrels import parse_qrels
 from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
-from retrieval_kd.data.sources import Source
+from retrieval_kd.data.sources import Line, Source
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 
@@ -55,9 +55,13 @@ def _judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment
 
 
 def tsv_rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
+    yield from parse_table(source.lines(name, reading), source.label(name))
+
+
+def parse_table(lines: Iterable[Line], file: str) -> Iterator[Row]:
     """Rows of a table: ID, text · ID, title, text · ID, URL, title, text (MS MARCO documents)."""
-    file, width = source.label(name), 0
-    for number, text in source.lines(name, reading):
+    width = 0
+    for number, text in lines:
         cells = text.split("\t")
         width = width or len(cells)
         if len(cells) != width or not 2 <= width <= 4:

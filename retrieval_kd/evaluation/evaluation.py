@@ -133,7 +133,7 @@ class Evaluation:
                 for measure in self.measures
             }
             grouped.judged[label] = [run for name in names for run in self.judged.get(name, [])]
-            if len(names) > 1:
+            if names != [label]:
                 grouped.seeds[label] = names
                 grouped.seed_means[label] = {
                     measure: [self.mean(name, measure) for name in names]

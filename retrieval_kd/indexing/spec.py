@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.schema import read_yaml, validate
 
 
 class IndexSpec(BaseModel):
@@ -55,43 +53,4 @@ class IndexSpec(BaseModel):
 
 def load_spec(path: str | Path) -> IndexSpec:
     """Read a specification; an unknown key is an error that names the nearest known one."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"cannot read the index specification: {error}",
-            remedy="name a YAML file, such as indexes/flat.yaml",
-        ) from error
-    except yaml.YAMLError as error:
-        raise InputError(f"not YAML: {' '.join(str(error).split())}", file=path) from error
-    return parse_spec(values, path)
-
-
-def parse_spec(values: object, file: str | Path | None = None) -> IndexSpec:
-    """A specification from a mapping, such as a part of a bigger YAML file.
-
-    Example:
-        >>> parse_spec({"factroy": "Flat"})
-        Traceback (most recent call last):
-        ...
-        retrieval_kd.errors.InputError: factroy: unknown key. To fix: use 'factory', the nearest.
-    """
-    if values is None:
-        values = {}
-    if not isinstance(values, dict):
-        raise InputError(
-            "an index specification is a mapping of keys to values",
-            file=file,
-            remedy="write lines such as  factory: Flat",
-        )
-    try:
-        return IndexSpec.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] != "extra_forbidden":
-            raise InputError(f"{key}: {first['msg']}", file=file) from error
-        known = list(IndexSpec.model_fields)
-        near = difflib.get_close_matches(key, known, n=1)
-        remedy = f"use {near[0]!r}, the nearest" if near else f"known keys: {', '.join(known)}"
-        raise InputError(f"{key}: unknown key", file=file, remedy=remedy) from error
+    return validate(IndexSpec, read_yaml(path), path)

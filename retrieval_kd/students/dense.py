@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -33,7 +34,7 @@ def make_student(
 
 def keep_layers(model: SentenceTransformer, layers: list[int]) -> None:
     """Keep only `layers` of the model's transformer, in the order given; changes it in place."""
-    transformer = model[0].auto_model
+    transformer: Any = model[0].auto_model
     config = transformer.config
     count = config.num_hidden_layers
     wrong = [index for index in layers if not 0 <= index < count]
@@ -81,8 +82,9 @@ def score_matrix(queries: Tensor, documents: Tensor, similarity: str) -> Tensor:
 
 def describe_student(model: SentenceTransformer) -> dict[str, int | str | None]:
     """Layers, parameters, dimensions and similarity, for the report."""
+    transformer: Any = model[0]
     return {
-        "layers": model[0].auto_model.config.num_hidden_layers,
+        "layers": transformer.auto_model.config.num_hidden_layers,
         "parameters": sum(p.numel() for p in model.parameters()),
         "dimensions": model.get_embedding_dimension(),
         "similarity": similarity_of(model),

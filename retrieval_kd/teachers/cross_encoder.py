@@ -6,14 +6,17 @@ How answers are kept is `store.py`'s business; which pairs to ask is `score.py`'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+from sentence_transformers import CrossEncoder
 from sentence_transformers.util import batch_to_device
 
 from retrieval_kd.data.texts import Document
+from retrieval_kd.files import read_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models import load_cross_encoder, model_digest
+from retrieval_kd.models import load_cross_encoder, model_digest, resolve_model
 from retrieval_kd.teachers.store import TeacherKey
 
 
@@ -45,11 +48,11 @@ class CrossEncoderTeacher:
         self.dtype = dtype or fast_dtype()
         self.batch_tokens = batch_tokens or (262_144 if torch.cuda.is_available() else 8_192)
         self._digest = model_digest(model_spec)
-        self._model = None
+        self._model: CrossEncoder | None = None
 
     @property
     def key(self) -> TeacherKey:
-        """Everything that changes a score; loads the model once to note its activation."""
+        """Everything that changes a score."""
         return TeacherKey(
             kind="pointwise",
             model=self.model_spec,
@@ -57,10 +60,11 @@ class CrossEncoderTeacher:
             prompt=self.prompt,
             max_length=self.max_length,
             dtype=dtype_name(self.dtype),
+            activation=declared_activation(self.model_spec),
         )
 
     @property
-    def model(self):  # type: ignore[no-untyped-def]  # CrossEncoder is a dynamic module
+    def model(self) -> CrossEncoder:
         if self._model is None:
             self._model = load_cross_encoder(
                 self.model_spec, max_length=self.max_length, dtype=self.dtype
@@ -97,3 +101,15 @@ class CrossEncoderTeacher:
         return np.array(
             [min(self.max_length, count[q] + count[d] + special) for q, d in pairs], dtype=np.int64
         )
+
+
+def declared_activation(model_spec: str) -> str:
+    """The activation a local checkpoint asks for; a sigmoid where it is silent, as in
+    Sentence Transformers; empty for a model on the hub, whose files are not here yet."""
+    ref = resolve_model(model_spec)
+    if not ref.is_local:
+        return ""
+    config = Path(ref.location) / "config.json"
+    declared = read_json(config) if config.exists() else {}
+    named = declared.get("sentence_transformers", {}).get("activation_fn")
+    return str(named or declared.get("sbert_ce_default_activation_function") or "Sigmoid")

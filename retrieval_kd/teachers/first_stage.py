@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
@@ -53,7 +54,7 @@ class DenseTeacher:
     ) -> None:
         self.collection, self.model_spec, self.max_length = collection, model_spec, max_length
         self._digest = model_digest(model_spec)
-        self._model = None
+        self._model: SentenceTransformer | None = None
 
     @property
     def key(self) -> TeacherKey:

@@ -12,11 +12,11 @@ import numpy as np
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_text
 from retrieval_kd.progress import bar
 from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.first_stage import BM25Teacher, DenseTeacher
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
+from retrieval_kd.teachers.store_files import document_digest, query_digest
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs
 
@@ -123,11 +123,6 @@ class _Batch:
         )
 
 
-def document_digest(document: Document) -> str:
-    """The store's digest of a document's text: of its title and its text."""
-    return digest_text(document.title, document.text)
-
-
 def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]]:
     chunk: list[tuple[str, str]] = []
     for query_id, ids in candidates.items():
@@ -153,14 +148,14 @@ def _look_up_texts(
             )
         if id not in documents:
             documents[id] = collection.documents[id]
-    query_digest = {q: digest_text(queries[q]) for q in dict.fromkeys(q for q, _ in pairs)}
-    digest = {id: document_digest(document) for id, document in documents.items()}
+    query_digests = {q: query_digest(queries[q]) for q in dict.fromkeys(q for q, _ in pairs)}
+    digests = {id: document_digest(d.title, d.text) for id, d in documents.items()}
     return _Batch(
         [q for q, _ in pairs],
         [queries[q] for q, _ in pairs],
         [documents[d] for _, d in pairs],
-        [query_digest[q] for q, _ in pairs],
-        [digest[d] for _, d in pairs],
+        [query_digests[q] for q, _ in pairs],
+        [digests[d] for _, d in pairs],
     )
 
 

@@ -5,14 +5,14 @@ This happens at training time, so that one expensive scoring serves many experim
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
 
-Scores = Mapping[str, Mapping[str, float]]  # query ID → document ID → score
+Scores = dict[str, dict[str, float]]  # query ID → document ID → score
 
 
 def z_scores(values: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def z_scores(values: np.ndarray) -> np.ndarray:
 def fuse(
     teachers: Sequence[Scores], weights: Sequence[float], drops: Drops | None = None
 ) -> Scores:
-    """Σ_k w_k · z_k per query: every teacher's scores z-normalised over its candidates, then summed.
+    """Σ_k w_k · z_k per query: each teacher's scores z-normalised over the candidates, summed.
 
     Only candidates that all teachers scored are kept; the others are counted in `drops`. With one
     teacher and weight 1 the scores stay raw: MarginMSE needs logits.
@@ -45,7 +45,7 @@ def fuse(
     if len(teachers) == 1:
         scale = weights[0]
         return {q: {d: scale * s for d, s in docs.items()} for q, docs in teachers[0].items()}
-    fused: dict[str, dict[str, float]] = {}
+    fused: Scores = {}
     for query_id in dict.fromkeys(q for teacher in teachers for q in teacher):
         lists = [teacher.get(query_id, {}) for teacher in teachers]
         shared = [d for d in lists[0] if all(d in other for other in lists[1:])]

@@ -76,7 +76,8 @@ class SlateCollator(SentenceTransformerDataCollator):
         return batch
 
     def _prompt(self, name: str) -> str | None:
-        return self.prompts.get(name) if isinstance(self.prompts, dict) else None
+        prompt = self.prompts.get(name) if isinstance(self.prompts, dict) else None
+        return prompt if isinstance(prompt, str) else None
 
 
 def draw_slates(

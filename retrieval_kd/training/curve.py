@@ -33,22 +33,22 @@ class DevTask:
 
 def build_dev_task(
     collection: Collection,
-    split: str,
+    texts: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
     first_stage: Run,
     *,
     queries: int = 100,
     pool: int = 500,
     seed: int = 0,
 ) -> DevTask:
-    """Take up to `queries` queries of the split and fill a pool of about `pool` documents.
+    """Take up to `queries` of `texts` (ID → text) and a pool of about `pool` documents.
 
     Relevant documents are always in the pool, so it may be larger.
     """
-    texts, qrels = collection.query_texts(split), collection.qrels(split)
     chosen = sorted(texts)
     if len(chosen) > queries:
         chosen = sorted(np.random.default_rng(seed).choice(chosen, queries, replace=False).tolist())
-    judged = {q: qrels[q] for q in chosen}
+    judged = {q: dict(qrels[q]) for q in chosen}
     ids = {d: None for gains in judged.values() for d, gain in gains.items() if gain > 0}
     for rank in range(1000):
         if len(ids) >= pool:
@@ -70,7 +70,7 @@ class DevEvaluator(BaseEvaluator):
         self.task = task
         self.primary_metric = "dev_ndcg@10"
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self,
         model: SentenceTransformer,
         output_path: str | None = None,
@@ -91,16 +91,20 @@ class DevEvaluator(BaseEvaluator):
         return {"dev_ndcg@10": measured.mean("dev", "ndcg@10")}
 
 
+NOT_PLOTTED = {"step", "epoch", "grad_norm", "learning_rate", "total_flos", "train_loss"}
+
+
+def _dev(entry: Mapping[str, Any]) -> dict[str, float]:
+    name = "eval_dev_ndcg@10"
+    return {"dev_ndcg@10": entry[name]} if name in entry else {}
+
+
 def curve_from_log(history: list[Mapping[str, Any]]) -> list[dict[str, float]]:
     """The trainer's log as points `{"step", "loss", "dev_ndcg@10", components…}`, one per step."""
     points: dict[int, dict[str, float]] = {}
-    renamed = {"eval_dev_ndcg@10": "dev_ndcg@10"}
     for entry in history:
         point = points.setdefault(int(entry["step"]), {"step": int(entry["step"])})
-        for name, value in entry.items():
-            wanted = (
-                name == "loss" or name in renamed or name.startswith(("kl", "infonce", "margin"))
-            )
-            if wanted and isinstance(value, (int, float)):
-                point[renamed.get(name, name)] = float(value)
+        for name, value in {**entry, **_dev(entry)}.items():
+            if name not in NOT_PLOTTED and not name.startswith(("eval_", "train_")):
+                point[name] = float(value)
     return [points[step] for step in sorted(points) if len(points[step]) > 1]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import PrinterCallback, Trainer, TrainerCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from retrieval_kd.files import digest_json, read_json, write_json
@@ -61,7 +61,7 @@ def identity_of(
 
 def train(
     model: Any,
-    trainer_class: type[Trainer],
+    trainer_class: Any,
     arguments_class: type[Any],
     settings: TrainSettings,
     out: Path,
@@ -84,7 +84,6 @@ def train(
     work = out.parent / f".{out.name}.training"
     _clear_if_other(work, identity)
     checkpoint = get_last_checkpoint(str(work))
-    model.model_card_data.generate_widget_examples = False
     evaluation_length = model.max_seq_length
     model.max_seq_length = settings.max_tokens
     own_dropout = set_dropout(model, settings.dropout)
@@ -99,6 +98,8 @@ def train(
         callbacks=[_Bar(settings.steps, out.name)],
     )
     trainer.remove_callback(PrinterCallback)
+    # Its tables and examples would be of pool numbers, not of texts.
+    trainer.remove_callback(trainer.model_card_callback_class)
     if evaluator is not None and checkpoint is None:
         write_json(work / "start.json", {"step": 0, **evaluator(model)})
     trainer.train(resume_from_checkpoint=checkpoint)

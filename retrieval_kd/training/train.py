@@ -57,7 +57,7 @@ def train_student(
     )
     collator = SlateCollator(
         preprocess_fn=student.preprocess,
-        prompts=dict(student.prompts or {}),
+        prompts={k: v for k, v in (student.prompts or {}).items() if v},
         pools=pools,
         texts=documents,
         slate_size=settings.slate_size,

@@ -1,0 +1,133 @@
+"""The command `rkd`: one subcommand per stage, and `run` for all of them.
+
+Commands only parse and print; what they do lives in the module each of them imports. Imports are
+late so that `rkd --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retrieval_kd.cli_stages import stages_app
+from retrieval_kd.errors import InputError
+
+app = typer.Typer(
+    name="rkd",
+    help="Distil rerankers into retrieval models: score once, train many students, index, "
+    "evaluate.\n\nThe whole loop on built-in data:  rkd run configs/quickstart.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.registered_commands += stages_app.registered_commands
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="settings to change, such as collection=PATH student.layers=[0,2,5]"),
+]
+
+
+@app.command()
+def run(
+    config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/quickstart.yaml")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option(help="only show which stages would run")] = False,
+    schema: Annotated[bool, typer.Option(help="print the configuration's JSON Schema")] = False,
+) -> None:
+    """Everything from one file: teacher, students, indexes, evaluation, report.
+
+    Stages that are done are skipped; one that was killed goes on where it stopped.
+    """
+    from retrieval_kd.config import Config, load_config
+
+    if schema:
+        import json
+
+        print(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
+        return
+    loaded = load_config(config, overrides or [])
+    from retrieval_kd.pipeline import plan
+    from retrieval_kd.pipeline import run as run_pipeline
+    from retrieval_kd.progress import console
+
+    if dry_run:
+        work = plan(loaded)
+        changed: set[str] = set()
+        for stage in work.stages:
+            done = work.done(stage) and not changed.intersection(stage.needs)
+            changed |= set() if done else {stage.name}
+            console.print(f"{'done     ' if done else 'would run'}  {stage.name}", highlight=False)
+        return
+    summary = run_pipeline(
+        loaded,
+        lambda stage, done: console.print(
+            f"[dim]done[/dim]  {stage.name}" if done else f"[bold]run [/bold]  {stage.name}",
+            highlight=False,
+        ),
+    )
+    summary.print()
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="the `out` folder of a run")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; default FOLDER/report.html")] = None,
+) -> None:
+    """Write the HTML report of a finished run again, for instance after an update."""
+    from retrieval_kd.evaluation.report import write_report
+    from retrieval_kd.evaluation.report_data import ReportData
+    from retrieval_kd.files import read_json
+
+    source = folder / "report.json"
+    if not source.exists():
+        raise InputError(
+            "no finished run there", file=folder, remedy="run `rkd run CONFIG.yaml` to the end"
+        )
+    target = out or folder / "report.html"
+    write_report(ReportData.from_json(read_json(source)), target)
+    print(target)
+
+
+def main() -> None:
+    """Run the command line: a wrong input is one line on standard error and exit code 2."""
+    _quiet()
+    from retrieval_kd.teachers.score_commands import scores_app
+
+    app.add_typer(scores_app, name="scores", help="Look into a score store, import, export, check.")
+    try:
+        app()
+    except InputError as error:
+        sys.exit(_say(str(error), 2))
+    except KeyboardInterrupt:
+        sys.exit(
+            _say("stopped; finished shards and checkpoints are kept, run it again to go on", 130)
+        )
+
+
+def _say(text: str, code: int) -> int:
+    print(f"rkd: {text}", file=sys.stderr)
+    return code
+
+
+def _quiet() -> None:
+    """Our progress bars and warnings, not those of a dozen libraries."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    if "--help" not in sys.argv and len(sys.argv) > 1:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    main()

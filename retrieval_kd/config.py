@@ -1,0 +1,150 @@
+"""The configuration of `rkd run`: one pydantic model per part, every field described.
+
+`rkd run --schema` prints this as JSON Schema; an unknown key is an error naming the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from retrieval_kd.schema import apply_overrides, read_yaml, validate
+from retrieval_kd.training.engine import TrainSettings
+from retrieval_kd.training.fit_teacher import FIT_DEFAULTS
+from retrieval_kd.training.terms import Term, parse_terms
+
+
+class Part(BaseModel):
+    """A part of the configuration; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Splits(Part):
+    """Which judged queries are used for what."""
+
+    train: str = Field("train", description="split the teacher and the students learn from")
+    dev: str | None = Field(
+        None, description="split to choose settings on; none: taken from the train split"
+    )
+    test: str = Field("test", description="split that is only evaluated on")
+    dev_queries: int = Field(150, ge=10, description="dev queries, at most (queries)")
+    train_queries: int | None = Field(None, ge=1, description="train queries, at most (queries)")
+    test_queries: int | None = Field(None, ge=1, description="test queries, at most (queries)")
+    drop_overlap: bool = Field(
+        True, description="leave out train queries whose text is also a test query's"
+    )
+
+
+class Unlabelled(Part):
+    """Queries without judgments, made of the documents themselves; only teachers judge them."""
+
+    kind: Literal["titles", "sentences"] = Field("sentences", description="what becomes a query")
+    limit: int = Field(3000, ge=1, description="such queries, at most (queries)")
+    share: float = Field(0.5, gt=0, lt=1, description="of each student's batches; no unit")
+
+
+class FirstStage(Part):
+    """Where candidates come from."""
+
+    with_: str = Field("bm25", alias="with", description="bm25, a MODEL, or A+B for their fusion")
+    depth: int = Field(50, ge=2, description="candidates per query (documents)")
+
+
+class FitTeacher(Part):
+    """Fine-tuning of the cross-encoder, before anything is scored."""
+
+    base: str = Field(description="MODEL to start from; an encoder gets a new head")
+    train: TrainSettings = Field(FIT_DEFAULTS, description="how it is trained")
+
+
+class Teacher(Part):
+    """The cross-encoder and what its scores are fused with."""
+
+    model: str | None = Field(None, description="MODEL of a cross-encoder; or give `fit`")
+    fit: FitTeacher | None = Field(None, description="fine-tune one on the train split")
+    max_length: int = Field(256, ge=8, description="of a pair when scoring (tokens)")
+    fuse_with: list[str] = Field(
+        default_factory=list, description="further teachers: bm25, bm25-lucene, dense:MODEL"
+    )
+    weights: list[float] | None = Field(
+        None, description="of the cross-encoder and each of fuse_with; none: chosen on dev"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Teacher:
+        if self.model and self.fit:
+            raise ValueError("give either `model` or `fit`, not both")
+        members = len(self.fuse_with) + bool(self.model or self.fit)
+        if not members:
+            raise ValueError("no teacher: give `model`, `fit` or `fuse_with`")
+        if self.weights is not None and len(self.weights) != members:
+            raise ValueError(f"{len(self.weights)} weights for {members} teachers")
+        return self
+
+
+class Student(Part):
+    """The student's start, common to all trainings."""
+
+    base: str = Field(description="MODEL to make the student from")
+    layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
+    max_length: int = Field(256, ge=8, description="of a document when encoding (tokens)")
+
+
+class Training(Part):
+    """One way to train the student; its key in `students` is its name in the report."""
+
+    objective: list[Term] = Field(description="weighted sum of objectives")
+    uses_unlabelled: bool = Field(True, description="whether unlabelled queries are drawn")
+    train: dict[str, float] = Field(
+        default_factory=dict, description="settings that differ from the common `train`"
+    )
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        return parse_terms(value) if isinstance(value, str) else value
+
+
+class Config(Part):
+    """Everything `rkd run` does: teacher → students → indexes → evaluation → report."""
+
+    name: str = Field(description="title of the report")
+    collection: str = Field(description="BEIR folder or zip, ir_datasets ID, or python-api")
+    out: str = Field(description="folder for everything that is made")
+    encoder: str = Field(description="MODEL shown as it is, beside the students")
+    splits: Splits = Field(Splits(), description="queries")
+    unlabelled: Unlabelled | None = Field(None, description="queries without judgments")
+    first_stage: FirstStage = Field(FirstStage(), description="candidates")
+    teacher: Teacher = Field(description="who is learnt from")
+    student: Student = Field(description="who learns")
+    train: TrainSettings = Field(TrainSettings(), description="how students are trained")
+    students: dict[str, Training] = Field(description="students by name")
+    compare: tuple[str, str] = Field(
+        ("distilled", "labels"), description="the main comparison: student, baseline"
+    )
+    seeds: list[int] = Field([0], min_length=1, description="each student is trained once per seed")
+    index: str = Field("indexes/flat.yaml", description="index specification for the students")
+    depth: int = Field(100, ge=10, description="documents per query in runs (documents)")
+    measures: list[str] = Field(
+        ["ndcg@10", "mrr@10", "recall@100"], description="measures; the first one is compared"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Config:
+        for name in self.compare:
+            if name not in self.students:
+                raise ValueError(f"compare names {name!r}; students: {', '.join(self.students)}")
+        return self
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `key=value` overrides, check everything.
+
+    Raises:
+        InputError: naming the file, the key and the nearest known key.
+    """
+    return validate(Config, apply_overrides(read_yaml(path), overrides), path)

@@ -1,0 +1,148 @@
+"""`rkd run`: the order of the stages, what each depends on, and what is left at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from retrieval_kd import __version__
+from retrieval_kd.config import Config
+from retrieval_kd.files import digest_json
+from retrieval_kd.models import model_digest
+from retrieval_kd.schema import read_yaml
+from retrieval_kd.stages import PARTS, Stages
+from retrieval_kd.summary import Summary
+from retrieval_kd.workspace import Stage, Workspace
+
+
+def plan(config: Config) -> Workspace:
+    """All stages of a configuration, none of them run. The collection is opened (and cached)."""
+    work = Workspace(config.out)
+    stages = Stages(config, work)
+    collection = stages.collection
+    add = partial(_add, work)
+    length = config.student.max_length
+    unlabelled = config.unlabelled.model_dump() if config.unlabelled else None
+
+    add(
+        "queries",
+        stages.choose_queries,
+        tuple(f"queries/{part}.json" for part in PARTS),
+        [
+            collection.digest(),
+            [collection.qrels_digest(s) for s in collection.splits],
+            config.splits.model_dump(),
+            unlabelled,
+        ],
+    )
+    add(
+        "candidates",
+        stages.retrieve_candidates,
+        tuple(f"candidates/{part}.json" for part in PARTS),
+        [config.first_stage.model_dump(), _models_in(config.first_stage.with_), length],
+        "queries",
+    )
+    if config.teacher.fit:
+        fit = config.teacher.fit
+        add(
+            "fit-teacher",
+            stages.fit_teacher,
+            ("teacher/training.json",),
+            [model_digest(fit.base), fit.train.model_dump(), config.teacher.max_length],
+            "candidates",
+        )
+    scoring = []
+    for number, member in enumerate(stages.members):
+        fitted = bool(config.teacher.fit) and number == 0
+        name = "score:cross-encoder" if fitted else f"score:{member}"
+        told = [] if fitted else [member, _models_in(member)]
+        add(
+            name,
+            partial(stages.score_member, member),
+            ("scores",),
+            [told, config.teacher.max_length, length],
+            "candidates",
+            *(["fit-teacher"] if fitted else []),
+        )
+        scoring.append(name)
+    add(
+        "teacher",
+        stages.tune_teacher,
+        ("teacher.json", "runs/teacher.trec"),
+        [config.teacher.weights],
+        *scoring,
+    )
+    add("search:bm25", stages.search_bm25, ("runs/bm25.trec",), [config.depth], "queries")
+    spec = read_yaml(config.index)
+    _add_search(
+        add, stages, "encoder", config.encoder, [model_digest(config.encoder), spec, length]
+    )
+
+    systems = ["bm25", "encoder", "teacher"]
+    searches = ["search:bm25", "search:encoder", "teacher"]
+    start = [model_digest(config.student.base), config.student.model_dump()]
+    for name, training in config.students.items():
+        for seed in config.seeds:
+            system = f"{name}-seed{seed}"
+            share = unlabelled if stages.draws_unlabelled(training) else None
+            add(
+                f"train:{system}",
+                partial(stages.train_one, name, training, seed),
+                (f"students/{system}/training.json",),
+                [start, config.train.model_dump(), training.model_dump(), seed, share],
+                "teacher",
+            )
+            folder = str(work.path("students", system))
+            _add_search(add, stages, system, folder, [spec, length], f"train:{system}")
+            systems.append(system)
+            searches.append(f"search:{system}")
+    summary = Summary(config, work, stages)
+    add(
+        "evaluate",
+        summary.evaluate,
+        ("results.json",),
+        [config.measures, list(config.compare), __version__],
+        *searches,
+    )
+    add("report", summary.report, ("report.html",), [config.name, __version__], "evaluate")
+    return work
+
+
+def run(
+    config: Config, before: Callable[[Stage, bool], None] = lambda stage, done: None
+) -> Summary:
+    """Run what is not done and give what can be printed at the end."""
+    work = plan(config)
+    work.execute(before)
+    return Summary(config, work, Stages(config, work))
+
+
+def _add(
+    work: Workspace,
+    name: str,
+    function: Callable[[], dict[str, Any] | None],
+    outputs: tuple[str, ...],
+    settings: Any,
+    *needs: str,
+) -> None:
+    work.add(Stage(name, function, outputs, digest_json(settings), needs))
+
+
+def _add_search(
+    add: Callable[..., None], stages: Stages, system: str, model: str, told: Any, *needs: str
+) -> None:
+    add(
+        f"search:{system}",
+        partial(stages.index_and_search, system, model),
+        (f"indexes/{system}", f"runs/{system}.trec"),
+        [told, stages.config.depth],
+        "queries",
+        *needs,
+    )
+
+
+def _models_in(retriever: str) -> list[str]:
+    """Digests of the models that a first stage or teacher names."""
+    parts = [part.strip().removeprefix("dense:") for part in retriever.split("+")]
+    return [model_digest(part) for part in parts if part not in ("bm25", "bm25-lucene")]

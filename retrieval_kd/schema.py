@@ -1,0 +1,108 @@
+"""YAML into pydantic models: one clear error for a wrong key, `key=value` overrides."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from retrieval_kd.errors import InputError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: no such file, not YAML, or not a mapping; with the line where there is one.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"cannot read it: {error}", file=path, remedy="name a YAML file"
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())
+        line = mark.line + 1 if mark else None
+        raise InputError(f"not YAML: {problem}", file=path, line=line) from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InputError("a configuration is a mapping of keys to values", file=path)
+    return values
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Put `a.b=VALUE` into nested mappings; VALUE is read as YAML.
+
+    Example:
+        >>> apply_overrides({"student": {"base": "m"}}, ["student.layers=[0,2,5]"])
+        {'student': {'base': 'm', 'layers': [0, 2, 5]}}
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise InputError(
+                f"cannot read the override {override!r}", remedy="write key=value, such as seed=1"
+            )
+        at = values
+        *path, last = key.strip().split(".")
+        for part in path:
+            below = at.get(part)
+            if not isinstance(below, dict):
+                below = at[part] = {}
+            at = below
+        try:
+            at[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"the value of {key!r} is not YAML: {text!r}") from error
+    return values
+
+
+def validate(model: type[Model], values: Any, file: str | Path | None = None) -> Model:
+    """Check `values` against a model; the first mistake becomes one sentence.
+
+    Example:
+        >>> class Spec(BaseModel, extra="forbid"):
+        ...     factory: str = "Flat"
+        >>> validate(Spec, {"factroy": "Flat"})
+        Traceback (most recent call last):
+        ...
+        retrieval_kd.errors.InputError: factroy: unknown key. To fix: did you mean 'factory'?
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] != "extra_forbidden":
+            message = first["msg"].removeprefix("Value error, ")
+            raise InputError(f"{key or 'configuration'}: {message}", file=file) from error
+        known = _known_keys(model, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        raise InputError(f"{key}: unknown key", file=file, remedy=remedy) from error
+
+
+def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
+    """The keys of the (nested) model that `path` leads to."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        nested = [m for m in _models_in(field.annotation) if field] if field else []
+        if nested:
+            model = nested[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    arguments = getattr(annotation, "__args__", ())
+    return [model for argument in arguments for model in _models_in(argument)]

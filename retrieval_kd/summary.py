@@ -1,0 +1,232 @@
+"""The end of `rkd run`: evaluation of all systems, the table, and the data of the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retrieval_kd.config import Config
+from retrieval_kd.evaluation.cases import cases_from
+from retrieval_kd.evaluation.evaluation import Evaluation
+from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.evaluation.report import write_report
+from retrieval_kd.evaluation.report_data import Main, ReportData, SystemRow
+from retrieval_kd.evaluation.significance import Comparison, compare
+from retrieval_kd.evaluation.table import print_table
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.hardware import describe, versions
+from retrieval_kd.stages import Stages
+from retrieval_kd.workspace import Workspace
+
+SCATTER_POINTS = 2_000
+
+
+class Summary:
+    """What came out of a workspace, as tables, JSON and a report."""
+
+    def __init__(self, config: Config, work: Workspace, stages: Stages) -> None:
+        self.config, self.work, self.stages = config, work, stages
+
+    @property
+    def report_path(self) -> str:
+        return str(self.work.path("report.html"))
+
+    def evaluate(self) -> dict[str, Any]:
+        """Write results.json: every system, every seed, the paired tests."""
+        evaluation, comparisons = self.evaluation()
+        measures = evaluation.measures
+        record = {
+            "collection": self.stages.collection.stats(),
+            "queries": len(evaluation.queries),
+            "measures": measures,
+            "systems": {
+                system: {
+                    measure: {
+                        "mean": evaluation.mean(system, measure),
+                        "per_seed": evaluation.per_seed(system, measure),
+                    }
+                    for measure in measures
+                }
+                for system in evaluation.systems
+            },
+            "comparisons": [vars(comparison) for comparison in comparisons],
+            "costs": {system: self.costs(system) for system in evaluation.systems},
+            "teacher": self.work.record("teacher").get("facts", {}),
+            "rules": evaluation.rules,
+            "counts": evaluation.counts,
+            "settings": self.config.model_dump(by_alias=True),
+            "versions": versions(),
+            "hardware": describe(),
+        }
+        write_json(self.work.path("results.json"), record)
+        return {"systems": evaluation.systems}
+
+    def evaluation(self) -> tuple[Evaluation, list[Comparison]]:
+        """All systems on the test part, seeds averaged per query; each against the baseline."""
+        config = self.config
+        groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.students}
+        names = ["bm25", "encoder", "teacher", *(m for group in groups.values() for m in group)]
+        qrels = self.stages.queries("test").qrels
+        single = evaluate(qrels, self.stages.runs(names), config.measures)
+        evaluation = single.group(groups)
+        return evaluation, compare(evaluation, baseline=config.compare[1])
+
+    def costs(self, system: str) -> dict[str, Any]:
+        """Size and speed of a system; of a student its first seed's, and its training time."""
+        if system in ("bm25", "teacher"):
+            return {}
+        name = f"{system}-seed{self.config.seeds[0]}" if system in self.config.students else system
+        facts = self.work.record(f"search:{name}")["facts"]
+        facts["bytes_per_document"] = facts["index_bytes"] / max(1, facts["documents"])
+        trained = self.work.record(f"train:{name}").get("facts", {})
+        return facts | {"training_seconds": trained.get("seconds")}
+
+    def share_of_teacher(self, evaluation: Evaluation, system: str) -> float | None:
+        """The system's first measure as a share of the teacher's; none if the teacher has 0."""
+        measure = evaluation.measures[0]
+        teacher = evaluation.mean("teacher", measure)
+        return evaluation.mean(system, measure) / teacher if teacher else None
+
+    def report(self) -> None:
+        """Write report.html."""
+        evaluation, comparisons = self.evaluation()
+        student, baseline = self.config.compare
+        stats = self.stages.collection.stats()
+        facts = self.work.record("queries").get("facts", {})
+        data = ReportData(
+            title=self.config.name,
+            subtitle=self._subtitle(),
+            collection=stats,
+            systems=[self._row(evaluation, system) for system in evaluation.systems],
+            comparisons=comparisons,
+            curves={
+                name: read_json(
+                    self.work.path(
+                        "students", f"{name}-seed{self.config.seeds[0]}", "training.json"
+                    )
+                )["curve"]
+                for name in self.config.students
+            },
+            scatter=self._scatter(student),
+            cases=cases_from(
+                evaluation,
+                self.stages.runs(
+                    ["bm25", "encoder", "teacher"]
+                    + [f"{n}-seed{s}" for n in self.config.students for s in self.config.seeds]
+                ),
+                self.stages.queries("test").qrels,
+                self.stages.collection,
+                student,
+                baseline,
+                evaluation.measures[0],
+            ),
+            settings=self.config.model_dump(by_alias=True),
+            versions=versions(),
+            hardware=describe(),
+            commands=["rkd run CONFIG.yaml"],
+            notes=[*self._teacher_notes(), *facts.get("drops", [])],
+            rules=evaluation.rules,
+            main=Main(student, baseline, "teacher"),
+            measure=evaluation.measures[0],
+        )
+        write_json(self.work.path("report.json"), data.to_json())
+        write_report(data, self.work.path("report.html"))
+
+    def print(self) -> None:
+        """The table, the main comparison, what the student costs and keeps, the report's path."""
+        evaluation, comparisons = self.evaluation()
+        print_table(evaluation, comparisons)
+        student, measure = self.config.compare[0], evaluation.measures[0]
+        for comparison in comparisons:
+            if comparison.a == student and comparison.measure == measure:
+                print(comparison.sentence())
+        mine, encoder = self.costs(student), self.costs("encoder")
+        share = self.share_of_teacher(evaluation, student)
+        if share is not None:
+            print(
+                f"{student} keeps {share:.1%} of the teacher's {measure} with {mine['layers']} of "
+                f"{encoder['layers']} layers and {mine['parameters'] / 1e6:.1f} M of "
+                f"{encoder['parameters'] / 1e6:.1f} M parameters; "
+                f"{mine['queries_per_second']:.0f} against {encoder['queries_per_second']:.0f} "
+                "queries per second."
+            )
+        print(f"Report: {self.report_path}")
+
+    def _subtitle(self) -> str:
+        counts = self.work.record("queries").get("facts", {}).get("queries", {})
+        parts = [f"{number:,} {part} queries" for part, number in counts.items() if number]
+        return f"{self.stages.collection.name}: " + ", ".join(parts)
+
+    def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
+        costs = self.costs(system)
+        known = {
+            name: costs[name]
+            for name in (
+                "layers",
+                "parameters",
+                "dimensions",
+                "queries_per_second",
+                "latency_ms_p50",
+                "latency_ms_p95",
+                "index_bytes",
+                "bytes_per_document",
+                "training_seconds",
+            )
+            if costs.get(name) is not None
+        }
+        if costs:
+            known["document_tokens"] = self.config.student.max_length
+        label, description, kind = self._describe(system)
+        return SystemRow.of(
+            evaluation, system, label=label, description=description, kind=kind, **known
+        )
+
+    def _describe(self, system: str) -> tuple[str, str, str]:
+        teacher = self.work.record("teacher").get("facts", {}).get("weights", {})
+        used = ", ".join(f"{weight:g} × {_short(name)}" for name, weight in teacher.items())
+        depth = self.config.first_stage.depth
+        fixed = {
+            "bm25": ("BM25", "bm25s, its default parameters", "lexical"),
+            "encoder": ("Encoder as it is", self.config.encoder, "dense"),
+            "teacher": (
+                "Teacher, re-ranking",
+                f"re-ranks the first {depth} of {self.config.first_stage.with_} by {used}",
+                "reranker",
+            ),
+        }
+        if system in fixed:
+            return fixed[system]
+        terms = self.config.students[system].objective
+        told = " + ".join(f"{term.weight:g} {term.label}" for term in terms)
+        kept = self.config.student.layers
+        start = f"layers {kept} of {self.config.student.base}" if kept else self.config.student.base
+        learns = any(term.learns_from == "teacher" for term in terms)
+        label = f"Student, {'distilled' if learns else 'labels only'} ({system})"
+        return label, f"{start}, trained with {told}", "dense"
+
+    def _teacher_notes(self) -> list[str]:
+        facts = self.work.record("teacher").get("facts", {})
+        alone = facts.get("dev_ndcg@10_alone", {})
+        notes = [
+            f"On dev queries the teacher {_short(name)} alone re-ranks at nDCG@10 {value:.4f}."
+            for name, value in alone.items()
+        ]
+        if facts:
+            notes.append(f"All together: {facts['dev_ndcg@10']:.4f} (weights chosen on dev).")
+        return notes
+
+    def _scatter(self, student: str) -> list[tuple[float, float, bool]]:
+        """Teacher's against the student's score of test documents that both ranked."""
+        name = f"{student}-seed{self.config.seeds[0]}"
+        runs = self.stages.runs(["teacher", name])
+        qrels = self.stages.queries("test").qrels
+        points = [
+            (score, runs[name].results[query][document], qrels[query].get(document, 0) > 0)
+            for query, found in runs["teacher"].results.items()
+            for document, score in found.items()
+            if document in runs[name].results.get(query, {})
+        ]
+        return points[:: max(1, len(points) // SCATTER_POINTS)]
+
+
+def _short(name: str) -> str:
+    return "cross-encoder" if name.rstrip("/").endswith("/teacher") else name

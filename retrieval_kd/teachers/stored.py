@@ -1,0 +1,83 @@
+"""Stored answers of several teachers for a collection's queries, as training needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.teachers.score import Candidates, scores_of
+from retrieval_kd.teachers.store import ScoreStore, TeacherKey
+
+
+def stored_scores(
+    collection: Collection,
+    queries: Mapping[str, str],
+    store_path: Path,
+    teachers: Sequence[str],
+    candidates: Candidates | None,
+    drops: Drops,
+) -> list[dict[str, dict[str, float]]]:
+    """For each teacher: query ID → document ID → raw score.
+
+    Only answers about the texts that the collection has now are given; others are counted.
+
+    Args:
+        teachers: names or fingerprints; empty: the store's only teacher.
+        candidates: which pairs are wanted; none: all that the store knows of these queries.
+
+    Raises:
+        InputError: a teacher is unknown, or knows nothing of these queries.
+    """
+    store = ScoreStore(store_path)
+    keys = [store.resolve(name) for name in teachers] or store.teachers()
+    if not teachers and len(keys) > 1:
+        listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in keys)
+        raise InputError(
+            "the store has several teachers",
+            file=store_path,
+            remedy=f"name with --teacher: {listed}",
+        )
+    found = []
+    for key in keys:
+        wanted = candidates or _known_pairs(collection, queries, store, key, drops)
+        scores = scores_of(collection, queries, wanted, store, key)
+        if not scores:
+            raise InputError(
+                f"teacher {key.model} has scored none of these queries' documents",
+                file=store_path,
+                remedy="run `rkd score` with candidates of this collection and split",
+            )
+        asked = sum(len(ids) for ids in wanted.values())
+        lost = asked - sum(len(documents) for documents in scores.values())
+        if lost:
+            drops.add(
+                f"pair without an answer of {key.model} about its present texts",
+                next(iter(wanted)),
+                lost,
+            )
+        found.append(scores)
+    return found
+
+
+def _known_pairs(
+    collection: Collection,
+    queries: Mapping[str, str],
+    store: ScoreStore,
+    key: TeacherKey,
+    drops: Drops,
+) -> dict[str, list[str]]:
+    table = store.read(key)
+    pairs: dict[str, list[str]] = {}
+    ids = zip(table["query_id"].to_pylist(), table["document_id"].to_pylist(), strict=True)
+    for query, document in ids:
+        if query not in queries:
+            continue
+        if document in collection.documents:
+            pairs.setdefault(query, []).append(document)
+        else:
+            drops.add("stored score of a document that the collection lacks", document)
+    return {query: list(np.unique(listed).tolist()) for query, listed in pairs.items()}
