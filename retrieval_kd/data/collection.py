@@ -22,7 +22,7 @@ from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.files import cache_dir, digest_json, digest_text, read_json, write_json
 from retrieval_kd.progress import bar
 
-VERSION = 1  # of the cached form and the policy: raise it and every source is read again
+VERSION = 2  # of the cached form and the policy: raise it and every source is read again
 
 
 class Collection:

@@ -98,6 +98,8 @@ class _Code:
                 reading.drops.add("file that does not parse as Python skipped", str(error))
                 found = []
             for piece in found:
+                if not piece.sentence and _is_private(piece.name):
+                    continue  # nobody searches for it, and it would be a third of the corpus
                 number = ids[piece.name] = ids.get(piece.name, 0) + 1
                 id = piece.name if number == 1 else f"{piece.name}#{number}"
                 self._remember(piece, id, split)
@@ -122,6 +124,11 @@ class _Code:
             if self.split[sentence] == split:
                 for id in ids:
                     yield Judgment(f"query:{ids[0]}", id, 1, str(self.root))
+
+
+def _is_private(name: str) -> bool:
+    """Whether a part of a qualified name starts with an underscore: `json._default_decoder`."""
+    return any(part.startswith("_") for part in name.split("."))
 
 
 def _parts(root: Path, file: Path) -> list[str]:

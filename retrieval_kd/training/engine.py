@@ -88,7 +88,7 @@ def train(
     model.max_seq_length = settings.max_tokens
     own_dropout = set_dropout(model, settings.dropout)
     set_seed(settings.seed)
-    trainer: Any = trainer_class(
+    trainer: Any = type("Trainer", (_NoCard, trainer_class), {})(
         model=model,
         args=_arguments(arguments_class, settings, work, evaluates=evaluator is not None),
         train_dataset=schedule,
@@ -98,8 +98,6 @@ def train(
         callbacks=[_Bar(settings.steps, out.name)],
     )
     trainer.remove_callback(PrinterCallback)
-    # Its tables and examples would be of pool numbers, not of texts.
-    trainer.remove_callback(trainer.model_card_callback_class)
     if evaluator is not None and checkpoint is None:
         write_json(work / "start.json", {"step": 0, **evaluator(model)})
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -200,6 +198,13 @@ def _save_whole(model: Any, out: Path) -> None:
     model.save(str(staged), safe_serialization=True)
     shutil.rmtree(out, ignore_errors=True)
     staged.rename(out)
+
+
+class _NoCard:
+    """Keeps the trainer from filling the model card: its rows are pool numbers, not texts."""
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        return None
 
 
 class _Bar(TrainerCallback):

@@ -1,0 +1,33 @@
+# `make demo` and `make test` make their own environment in .venv/; all they need is Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint bench clean
+
+demo: $(READY)           ## the whole loop on built-in data; prints where its report is
+	$(BIN)/rkd run configs/quickstart.yaml
+
+test: $(READY)           ## every test, and every example in the documentation of the code
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)          ## measurements; see benchmarks/README.md for how long each takes
+	$(BIN)/python benchmarks/dtype.py
+	$(BIN)/python benchmarks/scoring.py
+
+# torch first and pinned: an unpinned torch pulls gigabytes of CUDA packages.
+$(READY): setup.cfg constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[cpu,demo,dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

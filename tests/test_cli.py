@@ -1,0 +1,115 @@
+"""The commands of the README, typed as written there."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+RKD = Path(sys.executable).parent / "rkd"
+
+
+def rkd(*arguments: object, fails: bool = False) -> str:
+    """Run the command; gives what it printed, and its error output if it must fail."""
+    done = subprocess.run(
+        [str(RKD), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stderr if fails else done.stdout
+
+
+def test_the_stages_one_by_one(tiny_collection, tiny_encoder, tmp_path):
+    data = ("--collection", tiny_collection)
+    for split in ("train", "test"):
+        rkd("retrieve", *data, "--split", split, "--with", "bm25", "--depth", 20,
+            "--out", tmp_path / f"{split}.trec")
+    rkd("retrieve", *data, "--split", "test", "--with", tiny_encoder, "--depth", 20,
+        "--out", tmp_path / "dense.trec")
+    rkd("fit-teacher", *data, "--candidates", tmp_path / "train.trec", "--base", tiny_encoder,
+        "--steps", 2, "--out", tmp_path / "teacher")
+    scored = [
+        rkd("score", *data, "--candidates", tmp_path / "train.trec",
+            "--teacher", tmp_path / "teacher", "--store", tmp_path / "store")
+        for _ in range(2)
+    ]
+    assert " 0 known" in scored[0] and " 0 scored" in scored[1]
+    rkd("score", *data, "--candidates", tmp_path / "train.trec", "--teacher", "bm25",
+        "--store", tmp_path / "store")
+    assert "several teachers" in rkd(
+        "train", *data, "--store", tmp_path / "store", "--student", tiny_encoder,
+        "--out", tmp_path / "student", fails=True,
+    )
+    trained = rkd(
+        "train", *data, "--split", "train", "--store", tmp_path / "store", "--teacher", "bm25",
+        "--teacher", tmp_path / "teacher", "--student", tiny_encoder, "--layers", "0,3",
+        "--objective", "kl", "--steps", 3, "--out", tmp_path / "student",
+    )
+    assert "2 layers" in trained
+    rkd("index", *data, "--model", tmp_path / "student", "--spec", "indexes/hnsw.yaml",
+        "--out", tmp_path / "index")
+    answer = rkd("search", "--index", tmp_path / "index", "sparrow wing")
+    assert len(re.findall(r"^ *\d+\. ", answer, re.M)) == 10
+    (tmp_path / "questions.tsv").write_text("one\tsparrow wing\ntwo\tcastle gambit\n")
+    rkd("search", "--index", tmp_path / "index", "--queries", tmp_path / "questions.tsv",
+        "--out", tmp_path / "questions.trec")
+    table = rkd("evaluate", *data, "--split", "test", "--run", tmp_path / "test.trec",
+                "--run", tmp_path / "dense.trec", "--json", tmp_path / "out.json")
+    assert "nDCG@10" in table
+    assert set(json.loads((tmp_path / "out.json").read_text())["systems"]) == {"test", "dense"}
+    assert "all is well" in rkd("scores", "verify", tmp_path / "store")
+    assert len(json.loads(rkd("scores", "inspect", tmp_path / "store", "--json"))) == 2
+    wrong = rkd("search", "--index", tmp_path / "index", "--model", tiny_encoder, "x", fails=True)
+    assert "not with" in wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["retrieve", "--collection", "nosuch", "--out", "x.trec"], "unknown collection"),
+        (["retrieve", "--collection", "{c}", "--split", "nosuch", "--out", "x"], "no split"),
+        (["retrieve", "--collection", "{c}", "--with", "/no/model", "--out", "x"], "no such model"),
+        (["retrieve", "--collection", "{c}", "--with", "no/hub-model", "--out", "x"], "hub"),
+        (["retrieve", "--collection", "{c}", "--with", "package:nosuch", "--out", "x"], "package"),
+        (["score", "--collection", "{c}", "--candidates", "no.trec", "--teacher", "bm25",
+          "--store", "x"], "no.trec"),
+        (["train", "--collection", "{c}", "--student", "{e}", "--out", "x"], "nothing to train on"),
+        (["train", "--collection", "{c}", "--student", "{e}", "--out", "x", "--store", "no"],
+         "no score store"),
+        (["train", "--collection", "{c}", "--student", "{e}", "--out", "x", "--objective", "kll"],
+         "kll"),
+        (["index", "--collection", "{c}", "--model", "{e}", "--out", "x", "--spec", "no.yaml"],
+         "no.yaml"),
+        (["search", "--index", "no-index", "a question"], "no-index"),
+        (["search", "--index", "no-index"], "a question or"),
+        (["evaluate", "--collection", "{c}", "--run", "no.trec"], "no.trec"),
+        (["run", "no.yaml"], "no.yaml"),
+        (["report", "no-folder"], "no finished run"),
+        (["scores", "inspect", "no-store"], "no score store"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    arguments, message, tiny_collection, tiny_encoder
+):
+    given = [a.format(c=tiny_collection, e=tiny_encoder) for a in arguments]
+    error = rkd(*given, fails=True)
+    assert message in error and error.count("\n") == 1, error
+
+
+def test_every_command_explains_itself():
+    commands = re.findall(r"^│ ([a-z-]+) ", rkd("--help"), re.M)
+    assert {"run", "retrieve", "score", "train", "index", "search", "evaluate"} <= set(commands)
+    for command in commands:
+        assert "Usage" in rkd(command, "--help")
+
+
+def test_the_schema_describes_every_setting():
+    schema = json.loads(rkd("run", "configs/quickstart.yaml", "--schema"))
+    for part in [schema, *schema["$defs"].values()]:
+        for name, field in part["properties"].items():
+            assert field.get("description"), name

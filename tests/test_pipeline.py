@@ -1,0 +1,198 @@
+"""The whole loop, as a reader would follow it, and that it survives being killed at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+import yaml
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.config import Config, load_config
+from retrieval_kd.data.runs import read_run
+from retrieval_kd.errors import InputError
+from retrieval_kd.indexing.index import Index
+from retrieval_kd.pipeline import plan, run
+from retrieval_kd.teachers.store import ScoreStore
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    encoder = str(tiny_encoder)
+    config = {
+        "name": "Tiny, distilled",
+        "collection": str(tiny_collection),
+        "out": str(folder / "run"),
+        "encoder": encoder,
+        "splits": {"dev": "dev", "dev_queries": 10},
+        "unlabelled": {"kind": "sentences", "limit": 20},
+        "first_stage": {"with": f"bm25+{encoder}", "depth": 12},
+        "teacher": {
+            "fit": {"base": encoder, "train": {"steps": 4, "batch_queries": 4, "slate_size": 4}},
+            "max_length": 48,
+            "fuse_with": ["bm25", f"dense:{encoder}"],
+        },
+        "student": {"base": encoder, "layers": [0, 3], "max_length": 32},
+        "train": {"steps": 8, "batch_queries": 6, "eval_steps": 4, "save_steps": 2,
+                  "max_tokens": 32},
+        "students": {
+            "labels": {"objective": "infonce@batch"},
+            "distilled": {"objective": "kl+infonce:0.5@batch"},
+        },
+        "seeds": [0, 1],
+        "index": str(Path(__file__).parent.parent / "indexes" / "flat.yaml"),
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(config_file: Path) -> Config:
+    config = load_config(config_file)
+    run(config)
+    return config
+
+
+def test_everything_is_there_and_can_be_looked_at(finished):
+    out = Path(finished.out)
+    results = json.loads((out / "results.json").read_text())
+    assert set(results["systems"]) == {"bm25", "encoder", "teacher", "labels", "distilled"}
+    assert len(results["systems"]["distilled"]["ndcg@10"]["per_seed"]) == 2
+    assert results["costs"]["distilled"]["layers"] == 2
+    tested = [(c["a"], c["b"]) for c in results["comparisons"] if c["measure"] == "ndcg@10"]
+    assert ("distilled", "labels") in tested
+    page = (out / "report.html").read_text()
+    assert "Tiny, distilled" in page and "<script src" not in page
+    assert len(ScoreStore(out / "scores").teachers()) == 3
+    assert ScoreStore(out / "scores").verify() == []
+
+
+def test_the_student_and_its_index_open_without_this_project(finished):
+    out = Path(finished.out)
+    student = SentenceTransformer(str(out / "students" / "distilled-seed0"), device="cpu")
+    folder = out / "indexes" / "distilled-seed0"
+    index = faiss.read_index(str(folder / "index.faiss"))
+    queries = json.loads((out / "queries" / "test.json").read_text())["texts"]
+    vectors = student.encode_query(list(queries.values()), normalize_embeddings=True)
+    scores, rows = index.search(np.asarray(vectors, dtype=np.float32), 5)
+    ours = Index.open(folder)
+    for query, row, score in zip(queries.values(), rows, scores, strict=True):
+        hits = dict(ours.search([query], 5)[0])
+        assert set(hits) == {ours.ids[int(i)].as_py() for i in row}
+        np.testing.assert_allclose(sorted(hits.values()), sorted(score), atol=1e-5)
+
+
+def test_a_finished_run_does_nothing_again(finished):
+    ran = plan(finished).execute(lambda stage, done: None)
+    assert ran == []
+
+
+def test_a_changed_setting_runs_only_what_depends_on_it(finished, config_file):
+    changed = load_config(config_file, ["students.distilled.objective=kl"])
+    work = plan(changed)
+    todo = [stage.name for stage in work.stages if not work.done(stage)]
+    assert todo == [
+        *(f"{verb}:distilled-seed{seed}" for seed in (0, 1) for verb in ("train", "search")),
+        "evaluate",
+        "report",
+    ]
+
+
+def test_test_queries_are_in_no_other_part(finished):
+    parts = {
+        part: json.loads((Path(finished.out) / "queries" / f"{part}.json").read_text())
+        for part in ("train", "dev", "test", "unlabelled")
+    }
+    test = {text.lower() for text in parts["test"]["texts"].values()}
+    for part in ("train", "dev", "unlabelled"):
+        assert not test & {text.lower() for text in parts[part]["texts"].values()}
+    candidates = json.loads((Path(finished.out) / "candidates" / "unlabelled.json").read_text())
+    sources = parts["unlabelled"]["sources"]
+    assert candidates and all(sources[query] not in found for query, found in candidates.items())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("studnt.layers=[0]", "did you mean 'student'"),
+        ("student.layer=[0]", "did you mean 'layers'"),
+        ("train.steps=none", "steps"),
+        ("students.distilled.objective=kll", "no objective 'kll'"),
+        ("compare=[distilled, other]", "other"),
+        ("teacher.weights=[1]", "1 weights for 3 teachers"),
+        ("seeds=[]", "seeds"),
+        ("nonsense", "key=value"),
+        ("student.layers=[", "not YAML"),
+    ],
+)
+def test_a_wrong_setting_is_one_clear_sentence(config_file, override, message):
+    with pytest.raises(InputError, match=message.replace("[", r"\[")):
+        load_config(config_file, [override])
+
+
+KILLED_STAGES = ("score:cross-encoder", "train:distilled-seed0", "search:distilled-seed0")
+
+
+@pytest.mark.parametrize("stage", KILLED_STAGES)
+def test_killed_at_a_random_moment_it_ends_in_the_same_result(
+    stage, finished, config_file, tmp_path
+):
+    """SIGKILL during scoring, training and indexing; resumed runs end with the same bytes."""
+    out, moment = tmp_path / "run", random.Random(stage)
+    overrides = [f"out={out}", "seeds=[0]"]
+    code = (
+        "import sys; from retrieval_kd.config import load_config; "
+        "from retrieval_kd.pipeline import run; "
+        "run(load_config(sys.argv[1], sys.argv[2:]), "
+        "lambda stage, done: print(stage.name, flush=True))"
+    )
+    command = [sys.executable, "-c", code, str(config_file), *overrides]
+    cache = tmp_path / "cache"  # a cache of its own, so that encoding is interrupted too
+    environment = os.environ | {"RETRIEVAL_KD_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    seen: set[Path] = set()
+    for _ in range(2):
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == stage:
+                break
+        time.sleep(moment.uniform(0.02, 0.6))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        shards = set(out.glob("scores/*/shard-*.parquet"))
+        assert seen <= shards  # what was stored stays
+        seen = shards
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+
+    store = ScoreStore(out / "scores")
+    assert store.verify() == []
+    for key in store.teachers():
+        pairs = store.read(key)
+        rows = sum(_rows(path) for path in store.folder(key).glob("shard-*.parquet"))
+        assert rows == pairs.num_rows == store.count(key)  # no pair was asked twice
+    whole = Path(finished.out)
+    for path in ("teacher/model.safetensors", "students/distilled-seed0/model.safetensors",
+                 "indexes/distilled-seed0/index.faiss"):
+        assert (out / path).read_bytes() == (whole / path).read_bytes(), path
+    for name in ("teacher", "labels-seed0", "distilled-seed0"):
+        mine, theirs = (read_run(f / "runs" / f"{name}.trec").results for f in (out, whole))
+        assert mine == theirs
+
+
+def _rows(path: Path) -> int:
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(path).num_rows

@@ -1,0 +1,260 @@
+"""Slates, batches and the adapter: what the student sees, and that it learns the same twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
+from retrieval_kd.students.dense import make_student, score_matrix
+from retrieval_kd.training.collate import SlateCollator
+from retrieval_kd.training.curve import build_dev_task
+from retrieval_kd.training.engine import TrainSettings, schedule
+from retrieval_kd.training.loss import ScoreMatrixLoss
+from retrieval_kd.training.slates import Pool, build_pools, draw
+from retrieval_kd.training.terms import Term, evaluate_term, parse_terms
+from retrieval_kd.training.train import train_student
+
+
+@pytest.fixture(scope="module")
+def collection(tiny_collection: Path) -> Collection:
+    return open_collection(str(tiny_collection))
+
+
+@pytest.fixture(scope="module")
+def pools(collection: Collection) -> list[Pool]:
+    queries = collection.query_texts("train")
+    run = bm25_run(collection, queries, 12)
+    wanted = {query: list(found) for query, found in run.results.items()}
+    teacher = bm25_scores(collection, queries, wanted)
+    return build_pools(
+        queries, run.results, collection, collection.qrels("train"), teacher, Drops()
+    )
+
+
+pool_strategy = st.builds(
+    lambda n, seed: Pool(
+        "q",
+        np.random.default_rng(seed).permutation(100)[:n],
+        -np.sort(np.random.default_rng(seed).normal(size=n)).astype(np.float32),
+        np.random.default_rng(seed).integers(0, 2, n),
+    ),
+    st.integers(2, 30),
+    st.integers(0, 1000),
+)
+
+
+@given(pool_strategy, st.integers(2, 12), st.integers(1, 40), st.integers(0, 99))
+@settings(deadline=None)
+def test_a_slate_holds_distinct_candidates_and_a_positive_first(pool, size, depth, seed):
+    slate = draw(pool, size, depth, np.random.default_rng(seed))
+    assert len(set(slate.positions.tolist())) == len(slate.positions) <= size
+    if (pool.gains > 0).any():
+        assert slate.gains[0] > 0
+    else:
+        assert slate.positions[0] == pool.positions[0]
+    where = [pool.positions.tolist().index(at) for at in slate.positions]
+    assert all(index < depth for index in where[1:])
+    np.testing.assert_array_equal(slate.teacher, pool.teacher[where])
+
+
+def test_pools_are_ordered_by_the_teacher_and_hold_all_relevant_documents(pools, collection):
+    for pool in pools:
+        scored = pool.teacher[~np.isnan(pool.teacher)]
+        assert (np.diff(scored) <= 0).all()
+    relevant = sum(int((pool.gains > 0).sum()) for pool in pools)
+    judged = collection.qrels("train")
+    assert relevant == sum(gain > 0 for gains in judged.values() for gain in gains.values())
+
+
+def test_queries_with_nothing_to_learn_from_are_counted(collection):
+    queries = {"q-birds0": "sparrow", "unjudged": "rook"}
+    candidates = {"q-birds0": {"birds1": 1.0, "birds2": 0.5}, "unjudged": {"chess1": 1.0}}
+    drops, qrels = Drops(), collection.qrels("train")
+    assert len(build_pools(queries, candidates, collection, qrels, None, drops)) == 1
+    assert sum(drops.counts.values()) == 1
+    with pytest.raises(InputError, match="no query to train on"):
+        build_pools({"x": "y"}, {}, collection, {}, None, Drops())
+
+
+def _batch(pools, collection, student, size=4, rows=6):
+    collator = SlateCollator(
+        preprocess_fn=student.preprocess, pools=pools, texts=collection.documents,
+        slate_size=size, slate_depth=10, group_size=5,
+    )
+    return collator([{"pool": i, "draw": i} for i in range(rows)])
+
+
+def test_a_batch_encodes_each_document_once_and_scores_what_it_says(
+    pools, collection, tiny_encoder
+):
+    """The loss's matrix equals one computed from texts with plain Sentence Transformers."""
+    student = make_student(str(tiny_encoder)).eval()
+    batch = _batch(pools, collection, student)
+    groups = [key for key in batch if key.startswith("group") and key.endswith("input_ids")]
+    assert len(groups) >= 2
+    label = batch["label"]
+    documents = label["batch_teacher"].shape[1]
+    assert sum(len(batch[key]) for key in groups) == documents
+    assert label["columns"][label["mask"]].unique().numel() == documents
+
+    slates = [draw(pools[i], 4, 10, np.random.default_rng([0, i, i])) for i in range(6)]
+    features = [
+        {key.removeprefix(f"{name}_"): value for key, value in batch.items()
+         if key.startswith(f"{name}_")}
+        for name in ["query", *(key.removesuffix("_input_ids") for key in groups)]
+    ]
+    with torch.no_grad():
+        parts = [student(dict(f))["sentence_embedding"] for f in features]
+        scores = score_matrix(parts[0], torch.cat(parts[1:]), "cosine")
+    for row, slate in enumerate(slates):
+        texts = [collection.documents.at(int(at)).full for at in slate.positions]
+        query = student.encode_query([pools[row].query])
+        expected = student.similarity(query, student.encode_document(texts))[0]
+        got = scores[row].gather(0, label["columns"][row])[: len(texts)]
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+        np.testing.assert_allclose(label["teacher"][row][: len(texts)], slate.teacher)
+
+
+def test_in_batch_targets_come_from_the_whole_pool(pools, collection, tiny_encoder):
+    student = make_student(str(tiny_encoder))
+    label = _batch(pools, collection, student, size=3)["label"]
+    for row in range(6):
+        for column in range(3):
+            if label["mask"][row, column]:
+                at = label["columns"][row, column]
+                torch.testing.assert_close(
+                    label["batch_teacher"][row, at], label["teacher"][row, column], equal_nan=True
+                )
+    known = label["batch_teacher"].isfinite()
+    assert known.sum() > label["mask"].sum()  # candidates of other queries' slates too
+    assert (~known).any()
+
+
+@pytest.mark.parametrize("name", ["kl", "infonce"])
+@pytest.mark.parametrize("candidates", ["slate", "batch"])
+def test_unscored_candidates_do_not_teach(name, candidates):
+    torch.manual_seed(0)
+    scores = torch.randn(2, 5, requires_grad=True)
+    nan, minus = float("nan"), float("-inf")
+    label = {
+        "columns": torch.tensor([[0, 1, 2], [3, 4, 0]]),
+        "mask": torch.ones(2, 3, dtype=torch.bool),
+        "teacher": torch.tensor([[2.0, nan, 1.0], [nan, nan, nan]]),
+        "gains": torch.tensor([[1, 0, 0], [1, 0, 0]]),
+        "batch_teacher": torch.tensor([[2.0, nan, 1.0, minus, minus], [minus] * 5]),
+        "batch_gains": torch.tensor([[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]]),
+    }
+    loss = evaluate_term(Term(name=name, candidates=candidates), scores, label)
+    loss.backward()
+    assert loss.isfinite() and scores.grad.isfinite().all()
+    if name == "kl":
+        assert (scores.grad[1] == 0).all() and scores.grad[0, 1] == 0
+
+
+@pytest.mark.parametrize("text", ["nonsense", "kl:x", "kl@somewhere", "kl:-1", "", "kl+"])
+def test_objectives_that_cannot_be_read_are_explained(text):
+    with pytest.raises(InputError, match="cannot read objective"):
+        parse_terms(text)
+
+
+def test_an_unknown_parameter_of_an_objective_is_refused():
+    with pytest.raises(ValueError, match="has no parameter 'temperature'"):
+        Term(name="kl", temperature=2)
+
+
+def test_an_objective_without_targets_is_refused_before_training(pools, collection, tiny_encoder):
+    unscored = [Pool(p.query, p.positions, p.teacher * np.nan, p.gains) for p in pools]
+    with pytest.raises(InputError, match="needs teacher scores"):
+        train_student(
+            make_student(str(tiny_encoder)), unscored, collection.documents, [Term(name="kl")],
+            TrainSettings(steps=1), Path("unused"),
+        )
+
+
+def test_the_schedule_keeps_the_shares_and_draws_evenly():
+    made = schedule(50, TrainSettings(steps=10, batch_queries=30, seed=3),
+                    {"judged": (0, 10, 0.25), "unlabelled": (10, 50, 0.75)})
+    pool = np.array(made["pool"])
+    assert len(pool) == 300 and (pool < 10).sum() == 75
+    counts = np.bincount(pool, minlength=50)
+    assert counts[:10].max() - counts[:10].min() <= 1
+    assert counts[10:].max() - counts[10:].min() <= 1
+
+
+def _train(collection, pools, encoder, out, **changes):
+    settings = TrainSettings(
+        **{"steps": 12, "batch_queries": 6, "eval_steps": 4, "save_steps": 4, "max_tokens": 32,
+           "learning_rate": 1e-3} | changes
+    )
+    queries = collection.query_texts("dev")
+    dev = build_dev_task(
+        collection, queries, collection.qrels("dev"), bm25_run(collection, queries, 10)
+    )
+    student = make_student(str(encoder), [0, 3])
+    terms = parse_terms("kl+infonce:0.5@batch")
+    return train_student(
+        student, pools, collection.documents, terms, settings, out, dev=dev
+    )
+
+
+def test_same_seed_same_student_other_seed_other_student(
+    pools, collection, tiny_encoder, tmp_path
+):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        _train(collection, pools, tiny_encoder, tmp_path / name, seed=seed)
+    a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_training_lowers_the_loss_and_draws_a_curve(pools, collection, tiny_encoder, tmp_path):
+    record = _train(collection, pools, tiny_encoder, tmp_path / "s", steps=40, eval_steps=10)
+    curve = record["curve"]
+    assert [p["step"] for p in curve if "dev_ndcg@10" in p] == [0, 10, 20, 30, 40]
+    losses = [point["loss"] for point in curve if "loss" in point]
+    assert losses[-1] < losses[0]
+    assert {"kl", "infonce_batch"} <= set(curve[-1])
+    assert record["student"]["layers"] == 2
+
+
+def test_a_finished_training_is_not_run_again(pools, collection, tiny_encoder, tmp_path):
+    _train(collection, pools, tiny_encoder, tmp_path / "s")
+    before = (tmp_path / "s" / "model.safetensors").stat().st_mtime_ns
+    _train(collection, pools, tiny_encoder, tmp_path / "s")
+    assert (tmp_path / "s" / "model.safetensors").stat().st_mtime_ns == before
+    _train(collection, pools, tiny_encoder, tmp_path / "s", seed=9)
+    assert (tmp_path / "s" / "model.safetensors").stat().st_mtime_ns != before
+
+
+def test_dropout_and_length_are_put_back(pools, collection, tiny_encoder, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    _train(collection, pools, tiny_encoder, tmp_path / "s", max_tokens=16)
+    student = SentenceTransformer(str(tmp_path / "s"), device="cpu")
+    assert student.max_seq_length == 32
+    assert student[0].auto_model.config.hidden_dropout_prob == 0.1
+
+
+def test_the_loss_reports_each_component(pools, collection, tiny_encoder):
+    student = make_student(str(tiny_encoder))
+    loss = ScoreMatrixLoss(student, parse_terms("kl:2+margin_mse+infonce@batch"))
+    assert [term.parameters["student_temperature"] for term in loss.terms] == [0.05] * 3
+    batch = _batch(pools, collection, student)
+    names = [k.removesuffix("_input_ids") for k in batch if k.endswith("_input_ids")]
+    features = [
+        {k.removeprefix(f"{n}_"): v for k, v in batch.items() if k.startswith(f"{n}_")}
+        for n in names
+    ]
+    parts = loss(features, batch["label"])
+    assert list(parts) == ["kl", "margin_mse", "infonce_batch"]
+    single = ScoreMatrixLoss(student, parse_terms("kl"))(features, batch["label"])
+    torch.testing.assert_close(parts["kl"], 2 * single["kl"])
