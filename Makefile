@@ -19,8 +19,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)          ## measurements; see benchmarks/README.md for how long each takes
-	$(BIN)/python benchmarks/dtype.py
-	$(BIN)/python benchmarks/scoring.py
+	$(BIN)/python -m benchmarks.dtype
+	$(BIN)/python -m benchmarks.scoring
 
 # torch first and pinned: an unpinned torch pulls gigabytes of CUDA packages.
 $(READY): setup.cfg constraints.txt

@@ -246,7 +246,8 @@ def search(
     assert query is not None
     [hits] = opened.search([query], depth)
     for shown in snippets(opened.collection().documents, hits, query):
-        print(f"{shown.rank:3}. {shown.title or shown.document_id}  [{shown.document_id}]  {shown.score:.4f}")
+        title = shown.title or shown.document_id
+        print(f"{shown.rank:3}. {title}  [{shown.document_id}]  {shown.score:.4f}")
         print(f"     {shown.snippet}")
 
 

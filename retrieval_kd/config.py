@@ -40,9 +40,13 @@ class Splits(Part):
 
 
 class Unlabelled(Part):
-    """Queries without judgments, made of the documents themselves; only teachers judge them."""
+    """Queries that only teachers judge: a query log, or texts of the documents themselves."""
 
-    kind: Literal["titles", "sentences"] = Field("sentences", description="what becomes a query")
+    kind: Literal["queries", "titles", "sentences"] = Field(
+        "sentences",
+        description="queries: train queries beyond splits.train_queries, their judgments unused; "
+        "titles, sentences: of the documents",
+    )
     limit: int = Field(3000, ge=1, description="such queries, at most (queries)")
     share: float = Field(0.5, gt=0, lt=1, description="of each student's batches; no unit")
 
@@ -58,6 +62,7 @@ class FitTeacher(Part):
     """Fine-tuning of the cross-encoder, before anything is scored."""
 
     base: str = Field(description="MODEL to start from; an encoder gets a new head")
+    layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
     train: TrainSettings = Field(FIT_DEFAULTS, description="how it is trained")
 
 

@@ -49,7 +49,7 @@ def plan(config: Config) -> Workspace:
             "fit-teacher",
             stages.fit_teacher,
             ("teacher/training.json",),
-            [model_digest(fit.base), fit.train.model_dump(), config.teacher.max_length],
+            [model_digest(fit.base), fit.model_dump(), config.teacher.max_length],
             "candidates",
         )
     scoring = []

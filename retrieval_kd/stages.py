@@ -77,7 +77,8 @@ class Stages:
             train = {q: text for q, text in train.items() if q not in dev}
         else:
             dev = _sample(self.collection.query_texts(splits.dev), splits.dev_queries, 2)
-        train = _sample(train, splits.train_queries, 3)
+        everything, train = train, _sample(train, splits.train_queries, 3)
+        log = {q: text for q, text in everything.items() if q not in train}
         chosen = {
             "train": (splits.train, train),
             "dev": (splits.dev or splits.train, dev),
@@ -86,23 +87,32 @@ class Stages:
         for part, (split, texts) in chosen.items():
             qrels = self.collection.qrels(split)
             self._write_queries(part, Queries(texts, {q: qrels[q] for q in texts}, {}))
-        made = []
-        if self.config.unlabelled:
-            judged = {normalise(text) for _, texts in chosen.values() for text in texts.values()}
-            wanted = self.config.unlabelled
-            made = unlabelled_queries(
-                self.collection,
-                wanted.kind,
-                seed=0,
-                limit=wanted.limit,
-                exclude=frozenset(judged),
-                drops=drops,
-            )
-        texts = {query_id: text for query_id, text, _ in made}
-        sources = {query_id: source for query_id, _, source in made}
-        self._write_queries("unlabelled", Queries(texts, {}, sources))
+        unlabelled = self._unlabelled(log, chosen, drops)
+        self._write_queries("unlabelled", unlabelled)
         counts = {part: len(texts) for part, (_, texts) in chosen.items()}
-        return {"queries": counts | {"unlabelled": len(made)}, "drops": drops.summary()}
+        counts["unlabelled"] = len(unlabelled.texts)
+        return {"queries": counts, "drops": drops.summary()}
+
+    def _unlabelled(
+        self, log: dict[str, str], chosen: Mapping[str, tuple[str, dict[str, str]]], drops: Drops
+    ) -> Queries:
+        """Queries for the teacher alone: of the log of unused train queries, or of documents."""
+        wanted = self.config.unlabelled
+        if wanted is None:
+            return Queries({}, {}, {})
+        if wanted.kind == "queries":
+            return Queries(_sample(log, wanted.limit, 4), {}, {})
+        judged = {normalise(text) for _, texts in chosen.values() for text in texts.values()}
+        made = unlabelled_queries(
+            self.collection,
+            wanted.kind,
+            seed=0,
+            limit=wanted.limit,
+            exclude=frozenset(judged),
+            drops=drops,
+        )
+        texts = {query_id: text for query_id, text, _ in made}
+        return Queries(texts, {}, {query_id: source for query_id, _, source in made})
 
     def retrieve_candidates(self) -> None:
         """First-stage candidates for every part; an unlabelled query's own source is left out."""
@@ -136,6 +146,7 @@ class Stages:
             pools,
             self.collection.documents,
             self.work.path("teacher"),
+            layers=fit.layers,
             settings=fit.train,
             max_length=self.config.teacher.max_length,
         )

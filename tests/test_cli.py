@@ -27,39 +27,134 @@ def rkd(*arguments: object, fails: bool = False) -> str:
 def test_the_stages_one_by_one(tiny_collection, tiny_encoder, tmp_path):
     data = ("--collection", tiny_collection)
     for split in ("train", "test"):
-        rkd("retrieve", *data, "--split", split, "--with", "bm25", "--depth", 20,
-            "--out", tmp_path / f"{split}.trec")
-    rkd("retrieve", *data, "--split", "test", "--with", tiny_encoder, "--depth", 20,
-        "--out", tmp_path / "dense.trec")
-    rkd("fit-teacher", *data, "--candidates", tmp_path / "train.trec", "--base", tiny_encoder,
-        "--steps", 2, "--out", tmp_path / "teacher")
+        rkd(
+            "retrieve",
+            *data,
+            "--split",
+            split,
+            "--with",
+            "bm25",
+            "--depth",
+            20,
+            "--out",
+            tmp_path / f"{split}.trec",
+        )
+    rkd(
+        "retrieve",
+        *data,
+        "--split",
+        "test",
+        "--with",
+        tiny_encoder,
+        "--depth",
+        20,
+        "--out",
+        tmp_path / "dense.trec",
+    )
+    rkd(
+        "fit-teacher",
+        *data,
+        "--candidates",
+        tmp_path / "train.trec",
+        "--base",
+        tiny_encoder,
+        "--steps",
+        2,
+        "--out",
+        tmp_path / "teacher",
+    )
     scored = [
-        rkd("score", *data, "--candidates", tmp_path / "train.trec",
-            "--teacher", tmp_path / "teacher", "--store", tmp_path / "store")
+        rkd(
+            "score",
+            *data,
+            "--candidates",
+            tmp_path / "train.trec",
+            "--teacher",
+            tmp_path / "teacher",
+            "--store",
+            tmp_path / "store",
+        )
         for _ in range(2)
     ]
     assert " 0 known" in scored[0] and " 0 scored" in scored[1]
-    rkd("score", *data, "--candidates", tmp_path / "train.trec", "--teacher", "bm25",
-        "--store", tmp_path / "store")
+    rkd(
+        "score",
+        *data,
+        "--candidates",
+        tmp_path / "train.trec",
+        "--teacher",
+        "bm25",
+        "--store",
+        tmp_path / "store",
+    )
     assert "several teachers" in rkd(
-        "train", *data, "--store", tmp_path / "store", "--student", tiny_encoder,
-        "--out", tmp_path / "student", fails=True,
+        "train",
+        *data,
+        "--store",
+        tmp_path / "store",
+        "--student",
+        tiny_encoder,
+        "--out",
+        tmp_path / "student",
+        fails=True,
     )
     trained = rkd(
-        "train", *data, "--split", "train", "--store", tmp_path / "store", "--teacher", "bm25",
-        "--teacher", tmp_path / "teacher", "--student", tiny_encoder, "--layers", "0,3",
-        "--objective", "kl", "--steps", 3, "--out", tmp_path / "student",
+        "train",
+        *data,
+        "--split",
+        "train",
+        "--store",
+        tmp_path / "store",
+        "--teacher",
+        "bm25",
+        "--teacher",
+        tmp_path / "teacher",
+        "--student",
+        tiny_encoder,
+        "--layers",
+        "0,3",
+        "--objective",
+        "kl",
+        "--steps",
+        3,
+        "--out",
+        tmp_path / "student",
     )
     assert "2 layers" in trained
-    rkd("index", *data, "--model", tmp_path / "student", "--spec", "indexes/hnsw.yaml",
-        "--out", tmp_path / "index")
+    rkd(
+        "index",
+        *data,
+        "--model",
+        tmp_path / "student",
+        "--spec",
+        "indexes/hnsw.yaml",
+        "--out",
+        tmp_path / "index",
+    )
     answer = rkd("search", "--index", tmp_path / "index", "sparrow wing")
     assert len(re.findall(r"^ *\d+\. ", answer, re.M)) == 10
     (tmp_path / "questions.tsv").write_text("one\tsparrow wing\ntwo\tcastle gambit\n")
-    rkd("search", "--index", tmp_path / "index", "--queries", tmp_path / "questions.tsv",
-        "--out", tmp_path / "questions.trec")
-    table = rkd("evaluate", *data, "--split", "test", "--run", tmp_path / "test.trec",
-                "--run", tmp_path / "dense.trec", "--json", tmp_path / "out.json")
+    rkd(
+        "search",
+        "--index",
+        tmp_path / "index",
+        "--queries",
+        tmp_path / "questions.tsv",
+        "--out",
+        tmp_path / "questions.trec",
+    )
+    table = rkd(
+        "evaluate",
+        *data,
+        "--split",
+        "test",
+        "--run",
+        tmp_path / "test.trec",
+        "--run",
+        tmp_path / "dense.trec",
+        "--json",
+        tmp_path / "out.json",
+    )
     assert "nDCG@10" in table
     assert set(json.loads((tmp_path / "out.json").read_text())["systems"]) == {"test", "dense"}
     assert "all is well" in rkd("scores", "verify", tmp_path / "store")
@@ -76,15 +171,43 @@ def test_the_stages_one_by_one(tiny_collection, tiny_encoder, tmp_path):
         (["retrieve", "--collection", "{c}", "--with", "/no/model", "--out", "x"], "no such model"),
         (["retrieve", "--collection", "{c}", "--with", "no/hub-model", "--out", "x"], "hub"),
         (["retrieve", "--collection", "{c}", "--with", "package:nosuch", "--out", "x"], "package"),
-        (["score", "--collection", "{c}", "--candidates", "no.trec", "--teacher", "bm25",
-          "--store", "x"], "no.trec"),
+        (
+            [
+                "score",
+                "--collection",
+                "{c}",
+                "--candidates",
+                "no.trec",
+                "--teacher",
+                "bm25",
+                "--store",
+                "x",
+            ],
+            "no.trec",
+        ),
         (["train", "--collection", "{c}", "--student", "{e}", "--out", "x"], "nothing to train on"),
-        (["train", "--collection", "{c}", "--student", "{e}", "--out", "x", "--store", "no"],
-         "no score store"),
-        (["train", "--collection", "{c}", "--student", "{e}", "--out", "x", "--objective", "kll"],
-         "kll"),
-        (["index", "--collection", "{c}", "--model", "{e}", "--out", "x", "--spec", "no.yaml"],
-         "no.yaml"),
+        (
+            ["train", "--collection", "{c}", "--student", "{e}", "--out", "x", "--store", "no"],
+            "no score store",
+        ),
+        (
+            [
+                "train",
+                "--collection",
+                "{c}",
+                "--student",
+                "{e}",
+                "--out",
+                "x",
+                "--objective",
+                "kll",
+            ],
+            "kll",
+        ),
+        (
+            ["index", "--collection", "{c}", "--model", "{e}", "--out", "x", "--spec", "no.yaml"],
+            "no.yaml",
+        ),
         (["search", "--index", "no-index", "a question"], "no-index"),
         (["search", "--index", "no-index"], "a question or"),
         (["evaluate", "--collection", "{c}", "--run", "no.trec"], "no.trec"),

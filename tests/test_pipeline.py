@@ -43,8 +43,13 @@ def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
             "fuse_with": ["bm25", f"dense:{encoder}"],
         },
         "student": {"base": encoder, "layers": [0, 3], "max_length": 32},
-        "train": {"steps": 8, "batch_queries": 6, "eval_steps": 4, "save_steps": 2,
-                  "max_tokens": 32},
+        "train": {
+            "steps": 8,
+            "batch_queries": 6,
+            "eval_steps": 4,
+            "save_steps": 2,
+            "max_tokens": 32,
+        },
         "students": {
             "labels": {"objective": "infonce@batch"},
             "distilled": {"objective": "kl+infonce:0.5@batch"},
@@ -184,8 +189,11 @@ def test_killed_at_a_random_moment_it_ends_in_the_same_result(
         rows = sum(_rows(path) for path in store.folder(key).glob("shard-*.parquet"))
         assert rows == pairs.num_rows == store.count(key)  # no pair was asked twice
     whole = Path(finished.out)
-    for path in ("teacher/model.safetensors", "students/distilled-seed0/model.safetensors",
-                 "indexes/distilled-seed0/index.faiss"):
+    for path in (
+        "teacher/model.safetensors",
+        "students/distilled-seed0/model.safetensors",
+        "indexes/distilled-seed0/index.faiss",
+    ):
         assert (out / path).read_bytes() == (whole / path).read_bytes(), path
     for name in ("teacher", "labels-seed0", "distilled-seed0"):
         mine, theirs = (read_run(f / "runs" / f"{name}.trec").results for f in (out, whole))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
@@ -32,7 +32,7 @@ def make_student(
     return model
 
 
-def keep_layers(model: SentenceTransformer, layers: list[int]) -> None:
+def keep_layers(model: SentenceTransformer | CrossEncoder, layers: list[int]) -> None:
     """Keep only `layers` of the model's transformer, in the order given; changes it in place."""
     transformer: Any = model[0].auto_model
     config = transformer.config

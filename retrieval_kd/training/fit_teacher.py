@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.models import load_cross_encoder
-from retrieval_kd.students.dense import weights_digest
+from retrieval_kd.students.dense import keep_layers, weights_digest
 from retrieval_kd.training import engine
 from retrieval_kd.training.collate import draw_slates, slate_tensors
 from retrieval_kd.training.engine import TrainSettings
@@ -37,6 +37,7 @@ def fit_teacher(
     documents: Texts,
     out: Path,
     *,
+    layers: Sequence[int] | None = None,
     settings: TrainSettings = FIT_DEFAULTS,
     terms: Sequence[Term] = (Term(name="infonce"),),
     max_length: int = 256,
@@ -49,6 +50,7 @@ def fit_teacher(
 
     Args:
         model_spec: a cross-encoder, or any encoder to make one of.
+        layers: layers to keep of it, for a cheaper teacher; all, if none are given.
         pools: judged queries with first-stage candidates, from `slates.build_pools`.
         max_length: tokens of a pair when the teacher is used; `settings.max_tokens` in training.
 
@@ -58,6 +60,8 @@ def fit_teacher(
     check_targets(pools, terms)
     torch.manual_seed(settings.seed)  # the new head's weights
     model = load_cross_encoder(model_spec, max_length=max_length, dtype=torch.float32)
+    if layers is not None:
+        keep_layers(model, list(layers))
     told = [term.model_dump() for term in terms]
     identity = engine.identity_of(weights_digest(model), pools, settings, documents.digest, told)
     return engine.train(

@@ -21,7 +21,9 @@ def test_the_student_keeps_the_chosen_layers(tiny_encoder):
     student = make_student(str(tiny_encoder), [0, 3])
     assert describe_student(student)["layers"] == 2
     layers = whole[0].auto_model.encoder.layer
-    for kept, original in zip(student[0].auto_model.encoder.layer, (layers[0], layers[3])):
+    for kept, original in zip(
+        student[0].auto_model.encoder.layer, (layers[0], layers[3]), strict=True
+    ):
         for name, value in kept.state_dict().items():
             assert torch.equal(value, original.state_dict()[name])
 
@@ -67,7 +69,11 @@ def test_a_deep_enough_stack_of_another_architecture_is_found(tmp_path):
 
     tok = tokenizer()
     config = DistilBertConfig(
-        vocab_size=len(tok), dim=32, n_layers=3, n_heads=2, hidden_dim=64,
+        vocab_size=len(tok),
+        dim=32,
+        n_layers=3,
+        n_heads=2,
+        hidden_dim=64,
         max_position_embeddings=64,
     )
     DistilBertModel(config).save_pretrained(tmp_path / "distil")

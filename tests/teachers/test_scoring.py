@@ -11,13 +11,12 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.score import open_teacher, score, scores_of
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.stored import stored_scores
-from retrieval_kd.errors import Drops
 
 
 @pytest.fixture(scope="module")

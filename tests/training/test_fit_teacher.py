@@ -15,8 +15,14 @@ from retrieval_kd.training.slates import build_pools, draw
 from retrieval_kd.training.terms import Term
 
 SETTINGS = TrainSettings(
-    steps=40, batch_queries=6, slate_size=4, slate_depth=10, max_tokens=48, learning_rate=2e-3,
-    eval_steps=20, group_size=7,
+    steps=40,
+    batch_queries=6,
+    slate_size=4,
+    slate_depth=10,
+    max_tokens=48,
+    learning_rate=2e-3,
+    eval_steps=20,
+    group_size=7,
 )
 
 

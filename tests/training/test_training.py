@@ -87,8 +87,12 @@ def test_queries_with_nothing_to_learn_from_are_counted(collection):
 
 def _batch(pools, collection, student, size=4, rows=6):
     collator = SlateCollator(
-        preprocess_fn=student.preprocess, pools=pools, texts=collection.documents,
-        slate_size=size, slate_depth=10, group_size=5,
+        preprocess_fn=student.preprocess,
+        pools=pools,
+        texts=collection.documents,
+        slate_size=size,
+        slate_depth=10,
+        group_size=5,
     )
     return collator([{"pool": i, "draw": i} for i in range(rows)])
 
@@ -108,8 +112,11 @@ def test_a_batch_encodes_each_document_once_and_scores_what_it_says(
 
     slates = [draw(pools[i], 4, 10, np.random.default_rng([0, i, i])) for i in range(6)]
     features = [
-        {key.removeprefix(f"{name}_"): value for key, value in batch.items()
-         if key.startswith(f"{name}_")}
+        {
+            key.removeprefix(f"{name}_"): value
+            for key, value in batch.items()
+            if key.startswith(f"{name}_")
+        }
         for name in ["query", *(key.removesuffix("_input_ids") for key in groups)]
     ]
     with torch.no_grad():
@@ -175,14 +182,21 @@ def test_an_objective_without_targets_is_refused_before_training(pools, collecti
     unscored = [Pool(p.query, p.positions, p.teacher * np.nan, p.gains) for p in pools]
     with pytest.raises(InputError, match="needs teacher scores"):
         train_student(
-            make_student(str(tiny_encoder)), unscored, collection.documents, [Term(name="kl")],
-            TrainSettings(steps=1), Path("unused"),
+            make_student(str(tiny_encoder)),
+            unscored,
+            collection.documents,
+            [Term(name="kl")],
+            TrainSettings(steps=1),
+            Path("unused"),
         )
 
 
 def test_the_schedule_keeps_the_shares_and_draws_evenly():
-    made = schedule(50, TrainSettings(steps=10, batch_queries=30, seed=3),
-                    {"judged": (0, 10, 0.25), "unlabelled": (10, 50, 0.75)})
+    made = schedule(
+        50,
+        TrainSettings(steps=10, batch_queries=30, seed=3),
+        {"judged": (0, 10, 0.25), "unlabelled": (10, 50, 0.75)},
+    )
     pool = np.array(made["pool"])
     assert len(pool) == 300 and (pool < 10).sum() == 75
     counts = np.bincount(pool, minlength=50)
@@ -192,8 +206,15 @@ def test_the_schedule_keeps_the_shares_and_draws_evenly():
 
 def _train(collection, pools, encoder, out, **changes):
     settings = TrainSettings(
-        **{"steps": 12, "batch_queries": 6, "eval_steps": 4, "save_steps": 4, "max_tokens": 32,
-           "learning_rate": 1e-3} | changes
+        **{
+            "steps": 12,
+            "batch_queries": 6,
+            "eval_steps": 4,
+            "save_steps": 4,
+            "max_tokens": 32,
+            "learning_rate": 1e-3,
+        }
+        | changes
     )
     queries = collection.query_texts("dev")
     dev = build_dev_task(
@@ -201,14 +222,10 @@ def _train(collection, pools, encoder, out, **changes):
     )
     student = make_student(str(encoder), [0, 3])
     terms = parse_terms("kl+infonce:0.5@batch")
-    return train_student(
-        student, pools, collection.documents, terms, settings, out, dev=dev
-    )
+    return train_student(student, pools, collection.documents, terms, settings, out, dev=dev)
 
 
-def test_same_seed_same_student_other_seed_other_student(
-    pools, collection, tiny_encoder, tmp_path
-):
+def test_same_seed_same_student_other_seed_other_student(pools, collection, tiny_encoder, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         _train(collection, pools, tiny_encoder, tmp_path / name, seed=seed)
     a, b, c = (load_file(tmp_path / name / "model.safetensors") for name in "abc")

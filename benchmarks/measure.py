@@ -1,0 +1,47 @@
+"""What every benchmark shares: repeated timing, the matrix-product peak, the result file."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from retrieval_kd.files import write_json
+from retrieval_kd.hardware import describe, versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round; taking turns, so that drift hits all alike."""
+    times: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in range(rounds):
+        for name, function in candidates.items():
+            times[name].append(seconds(function))
+    return times
+
+
+def matrix_peak(dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
+    """TFLOP/s of a square matrix product of random numbers, median of rounds."""
+    left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
+    left @ right
+    return (
+        2 * size**3 / statistics.median(seconds(lambda: left @ right) for _ in range(rounds)) / 1e12
+    )
+
+
+def save(name: str, record: dict[str, Any]) -> Path:
+    """Write `results/NAME.json` with the hardware and versions it was measured on."""
+    path = RESULTS / f"{name}.json"
+    write_json(path, {**record, "hardware": describe(), "versions": versions()})
+    return path
