@@ -16,6 +16,7 @@ import typer
 
 from retrieval_kd.cli_stages import stages_app
 from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.score_commands import scores_app
 
 app = typer.Typer(
     name="rkd",
@@ -27,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.registered_commands += stages_app.registered_commands
+app.add_typer(scores_app, name="scores")
 
 Overrides = Annotated[
     list[str] | None,
@@ -95,14 +97,11 @@ def report(
     print(target)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the command line: a wrong input is one line on standard error and exit code 2."""
-    _quiet()
-    from retrieval_kd.teachers.score_commands import scores_app
-
-    app.add_typer(scores_app, name="scores", help="Look into a score store, import, export, check.")
+    _quiet(sys.argv[1:] if arguments is None else arguments)
     try:
-        app()
+        app(arguments)
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except KeyboardInterrupt:
@@ -116,14 +115,14 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _quiet() -> None:
+def _quiet(arguments: list[str]) -> None:
     """Our progress bars and warnings, not those of a dozen libraries."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    if "--help" not in sys.argv and len(sys.argv) > 1:
+    if arguments and "--help" not in arguments:
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()

@@ -10,21 +10,36 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_kd.cli import main
+
 ROOT = Path(__file__).parent.parent
-RKD = Path(sys.executable).parent / "rkd"
 
 
-def rkd(*arguments: object, fails: bool = False) -> str:
-    """Run the command; gives what it printed, and its error output if it must fail."""
-    done = subprocess.run(
-        [str(RKD), *map(str, arguments)], capture_output=True, text=True, cwd=ROOT
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stderr if fails else done.stdout
+@pytest.fixture
+def rkd(capfd, monkeypatch):
+    """Run the command in this process; gives what it printed, or its error if it must fail."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: object, fails: bool = False) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main([str(argument) for argument in arguments])
+        printed = capfd.readouterr()
+        assert bool(exit.value.code) == fails, printed
+        return printed.err if fails else printed.out
+
+    return run
 
 
-def test_the_stages_one_by_one(tiny_collection, tiny_encoder, tmp_path):
+def test_the_installed_command_answers_and_a_mistake_has_no_traceback():
+    """The real executable, once; the other tests call the same `main`."""
+    command = Path(sys.executable).parent / "rkd"
+    done = subprocess.run([command, "run", "no.yaml"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rkd: no.yaml") and done.stderr.count("\n") == 1
+
+
+def test_the_stages_one_by_one(rkd, tiny_collection, tiny_encoder, tmp_path):
     data = ("--collection", tiny_collection)
     for split in ("train", "test"):
         rkd(
@@ -217,21 +232,21 @@ def test_the_stages_one_by_one(tiny_collection, tiny_encoder, tmp_path):
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_to_do(
-    arguments, message, tiny_collection, tiny_encoder
+    rkd, arguments, message, tiny_collection, tiny_encoder
 ):
     given = [a.format(c=tiny_collection, e=tiny_encoder) for a in arguments]
     error = rkd(*given, fails=True)
     assert message in error and error.count("\n") == 1, error
 
 
-def test_every_command_explains_itself():
+def test_every_command_explains_itself(rkd):
     commands = re.findall(r"^│ ([a-z-]+) ", rkd("--help"), re.M)
     assert {"run", "retrieve", "score", "train", "index", "search", "evaluate"} <= set(commands)
     for command in commands:
         assert "Usage" in rkd(command, "--help")
 
 
-def test_the_schema_describes_every_setting():
+def test_the_schema_describes_every_setting(rkd):
     schema = json.loads(rkd("run", "configs/quickstart.yaml", "--schema"))
     for part in [schema, *schema["$defs"].values()]:
         for name, field in part["properties"].items():
