@@ -52,27 +52,24 @@ def plan(config: Config) -> Workspace:
             [model_digest(fit.base), fit.model_dump(), config.teacher.max_length],
             "candidates",
         )
-    scoring = []
-    for number, member in enumerate(stages.members):
-        fitted = bool(config.teacher.fit) and number == 0
-        name = "score:cross-encoder" if fitted else f"score:{member}"
-        told = [] if fitted else [member, _models_in(member)]
-        add(
-            name,
-            partial(stages.score_member, member),
-            ("scores",),
-            [told, config.teacher.max_length, length],
-            "candidates",
-            *(["fit-teacher"] if fitted else []),
-        )
-        scoring.append(name)
-    add(
-        "teacher",
-        stages.tune_teacher,
-        ("teacher.json", "runs/teacher.trec"),
-        [config.teacher.weights],
-        *scoring,
-    )
+    for verb, parts in (("try", ["dev"]), ("score", ["train", "unlabelled", "test"])):
+        asked = []
+        for number, member in enumerate(stages.members):
+            fitted = bool(config.teacher.fit) and number == 0
+            name = "cross-encoder" if fitted else member
+            told = [] if fitted else [member, _models_in(member)]
+            add(
+                f"{verb}:{name}",
+                partial(stages.score_member, member, parts),
+                ("scores",),
+                [told, config.teacher.max_length, length],
+                *(["candidates"] if verb == "try" else ["weights"]),
+                *(["fit-teacher"] if fitted else []),
+            )
+            asked.append(f"{verb}:{name}")
+        if verb == "try":  # who is worth asking is decided on dev, before the rest is paid for
+            add("weights", stages.tune_teacher, ("teacher.json",), [config.teacher.weights], *asked)
+    add("teacher", stages.rerank_test, ("runs/teacher.trec",), [], *asked)
     add("search:bm25", stages.search_bm25, ("runs/bm25.trec",), [config.depth], "queries")
     spec = read_yaml(config.index)
     _add_search(

@@ -159,11 +159,16 @@ class Stages:
         own = [str(self.work.path("teacher"))] if teacher.fit else []
         return [*own, *([teacher.model] if teacher.model else []), *teacher.fuse_with]
 
-    def score_member(self, member: str) -> dict[str, Any]:
-        """Everything this teacher is asked, into the store; what it holds is not asked again."""
+    def score_member(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
+        """What this teacher is asked of some parts, into the store; nothing is asked twice.
+
+        A teacher that got no weight on dev is asked nothing more.
+        """
+        if "dev" not in parts and member not in self._used:
+            return {"teacher": member, "skipped": "weight 0 on dev"}
         teacher = open_teacher(member, self.collection, max_length=self._length(member))
         totals: dict[str, Any] = {"pairs": 0, "scored": 0}
-        for part in PARTS:
+        for part in parts:
             queries = self.queries(part)
             wanted = {q: list(found) for q, found in self.candidates(part).items()}
             if part == "train":
@@ -178,8 +183,8 @@ class Stages:
         } | totals
 
     def tune_teacher(self) -> dict[str, Any]:
-        """Choose the members' weights on dev (or take the given ones) and re-rank the test part."""
-        dev, test = self.queries("dev"), self.queries("test")
+        """Choose the members' weights on dev, or take the given ones."""
+        dev = self.queries("dev")
         lists = [self._scores("dev", member) for member in self.members]
         weights = self.config.teacher.weights
         tried = []
@@ -190,16 +195,18 @@ class Stages:
             weights = list(max(tried)[1])
         weights = [1.0] if weights is None else weights
         write_json(self.work.path("teacher.json"), {"members": self.members, "weights": weights})
-        scores = self._fused("test")
-        write_run(rerank("teacher", scores), self.work.path("runs", "teacher.trec"))
-        missing = len(test.texts) - len(scores)
         alone = {m: round(_ndcg(dev.qrels, s), 4) for m, s in zip(self.members, lists, strict=True)}
         return {
             "weights": dict(zip(self.members, weights, strict=True)),
             "dev_ndcg@10_alone": alone,
             "dev_ndcg@10": round(_ndcg(dev.qrels, self._fused("dev")), 4),
-            "test_queries_without_scores": missing,
         }
+
+    def rerank_test(self) -> dict[str, Any]:
+        """The teacher's ranking of the test part's candidates."""
+        scores = self._fused("test")
+        write_run(rerank("teacher", scores), self.work.path("runs", "teacher.trec"))
+        return {"queries_without_scores": len(self.queries("test").texts) - len(scores)}
 
     # -- students -------------------------------------------------------------------------------
 
@@ -311,9 +318,14 @@ class Stages:
         return scores_of(self.collection, queries.texts, wanted, self.store, teacher.key)
 
     def _fused(self, part: str) -> Scores:
+        used = self._used
+        return fuse([self._scores(part, m) for m in used], list(used.values()))
+
+    @property
+    def _used(self) -> dict[str, float]:
+        """The teachers with a weight, by name."""
         made = read_json(self.work.path("teacher.json"))
-        used = [(m, w) for m, w in zip(made["members"], made["weights"], strict=True) if w]
-        return fuse([self._scores(part, m) for m, _ in used], [w for _, w in used])
+        return {m: w for m, w in zip(made["members"], made["weights"], strict=True) if w}
 
 
 def _add_judged(wanted: dict[str, list[str]], qrels: Qrels) -> None:

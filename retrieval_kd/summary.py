@@ -50,7 +50,7 @@ class Summary:
             },
             "comparisons": [vars(comparison) for comparison in comparisons],
             "costs": {system: self.costs(system) for system in evaluation.systems},
-            "teacher": self.work.record("teacher").get("facts", {}),
+            "teacher": self.work.record("weights").get("facts", {}),
             "rules": evaluation.rules,
             "counts": evaluation.counts,
             "settings": self.config.model_dump(by_alias=True),
@@ -181,7 +181,7 @@ class Summary:
         )
 
     def _describe(self, system: str) -> tuple[str, str, str]:
-        teacher = self.work.record("teacher").get("facts", {}).get("weights", {})
+        teacher = self.work.record("weights").get("facts", {}).get("weights", {})
         used = ", ".join(f"{weight:g} × {_short(name)}" for name, weight in teacher.items())
         depth = self.config.first_stage.depth
         fixed = {
@@ -204,7 +204,7 @@ class Summary:
         return label, f"{start}, trained with {told}", "dense"
 
     def _teacher_notes(self) -> list[str]:
-        facts = self.work.record("teacher").get("facts", {})
+        facts = self.work.record("weights").get("facts", {})
         alone = facts.get("dev_ndcg@10_alone", {})
         notes = [
             f"On dev queries the teacher {_short(name)} alone re-ranks at nDCG@10 {value:.4f}."
