@@ -1,0 +1,66 @@
+"""Copies a finished run's results here and prints them as the Markdown of docs/results.md.
+
+rkd run configs/scifact.yaml && python -m benchmarks.collect runs/scifact
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from benchmarks.measure import RESULTS
+from retrieval_kd.evaluation.significance import format_p
+from retrieval_kd.files import read_json, write_json
+
+
+def main() -> None:
+    """One table per run folder named on the command line."""
+    for folder in map(Path, sys.argv[1:]):
+        record = read_json(folder / "results.json")
+        write_json(RESULTS / f"{folder.name}.json", record)
+        print(f"\n### {folder.name}\n\n{table(record)}\n\n{comparisons(record)}")
+
+
+def table(record: dict) -> str:
+    """Systems × measures, mean ± standard deviation over seeds, share of the teacher, cost."""
+    measures = record["measures"]
+    lines = [
+        "| system | " + " | ".join(measures) + " | of teacher | layers | training s |",
+        "|---" * (len(measures) + 4) + "|",
+    ]
+    teacher = record["systems"]["teacher"][measures[0]]["mean"]
+    for system, values in record["systems"].items():
+        cells = [_cell(values[measure]) for measure in measures]
+        costs = record["costs"].get(system, {})
+        share = f"{values[measures[0]]['mean'] / teacher:.1%}"
+        seconds = costs.get("training_seconds")
+        trained = f"{seconds:.0f}" if seconds else "–"
+        lines.append(
+            f"| {system} | {' | '.join(cells)} | {share} | {costs.get('layers', '–')} | {trained} |"
+        )
+    return "\n".join(lines)
+
+
+def comparisons(record: dict) -> str:
+    """The paired tests of the first measure."""
+    first = record["measures"][0]
+    return "\n".join(
+        f"- {c['a']} − {c['b']}: {c['difference']:+.4f} (95 % CI {c['low']:+.4f} to "
+        f"{c['high']:+.4f}, Holm-corrected p {format_p(c['p_holm']).removeprefix('p ')}; "
+        f"{c['wins']} won, {c['ties']} tied, {c['losses']} lost)"
+        for c in record["comparisons"]
+        if c["measure"] == first
+    )
+
+
+def _cell(values: dict) -> str:
+    seeds = values["per_seed"]
+    if len(seeds) < 2:
+        return f"{values['mean']:.4f}"
+    mean = sum(seeds) / len(seeds)
+    spread = (sum((s - mean) ** 2 for s in seeds) / (len(seeds) - 1)) ** 0.5
+    return f"{values['mean']:.4f} ± {spread:.4f}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Stages: keys follow settings and dependencies, records follow outputs."""
+
+from __future__ import annotations
+
+import pytest
+
+from retrieval_kd.workspace import Stage, Workspace
+
+
+def _workspace(folder, ran, first="a", second="b"):
+    work = Workspace(folder)
+
+    def stage(name, settings, *needs):
+        def run():
+            ran.append(name)
+            work.path(f"{name}.txt").write_text(name)
+            return {"said": name}
+
+        return Stage(name, run, (f"{name}.txt",), settings, needs)
+
+    work.add(stage("one", first))
+    work.add(stage("two", second, "one"))
+    work.add(stage("three", "c", "two"))
+    work.add(stage("aside", "d"))
+    return work
+
+
+def _quiet(stage, done):
+    return None
+
+
+def test_each_stage_runs_once(tmp_path):
+    ran: list[str] = []
+    assert _workspace(tmp_path, ran).execute(_quiet) == ["one", "two", "three", "aside"]
+    assert _workspace(tmp_path, ran).execute(_quiet) == []
+    assert ran == ["one", "two", "three", "aside"]
+    assert _workspace(tmp_path, ran).record("two")["facts"] == {"said": "two"}
+
+
+def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
+    ran: list[str] = []
+    _workspace(tmp_path, ran).execute(_quiet)
+    assert _workspace(tmp_path, ran, second="x").execute(_quiet) == ["two", "three"]
+    assert _workspace(tmp_path, ran, first="y", second="x").execute(_quiet) == [
+        "one", "two", "three",
+    ]  # fmt: skip
+
+
+def test_a_missing_output_reruns_its_stage(tmp_path):
+    ran: list[str] = []
+    _workspace(tmp_path, ran).execute(_quiet)
+    (tmp_path / "two.txt").unlink()
+    work = _workspace(tmp_path, ran)
+    assert [stage.name for stage in work.stages if not work.done(stage)] == ["two"]
+
+
+def test_a_failed_stage_is_not_recorded(tmp_path):
+    work = Workspace(tmp_path)
+
+    def fail():
+        raise RuntimeError("no")
+
+    work.add(Stage("bad", fail, (), None))
+    with pytest.raises(RuntimeError):
+        work.execute(_quiet)
+    assert work.record("bad") == {} and not work.done(work.stages[0])
