@@ -38,7 +38,9 @@ Overrides = Annotated[
 
 @app.command()
 def run(
-    config: Annotated[Path, typer.Argument(help="a YAML file, such as configs/quickstart.yaml")],
+    config: Annotated[
+        Path | None, typer.Argument(help="a YAML file, such as configs/quickstart.yaml")
+    ] = None,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="only show which stages would run")] = False,
     schema: Annotated[bool, typer.Option(help="print the configuration's JSON Schema")] = False,
@@ -54,6 +56,8 @@ def run(
 
         print(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
         return
+    if config is None:
+        raise InputError("no configuration", remedy="rkd run configs/quickstart.yaml")
     loaded = load_config(config, overrides or [])
     from retrieval_kd.pipeline import plan
     from retrieval_kd.pipeline import run as run_pipeline
@@ -61,11 +65,10 @@ def run(
 
     if dry_run:
         work = plan(loaded)
-        changed: set[str] = set()
+        waiting = {stage.name for stage in work.todo()}
         for stage in work.stages:
-            done = work.done(stage) and not changed.intersection(stage.needs)
-            changed |= set() if done else {stage.name}
-            console.print(f"{'done     ' if done else 'would run'}  {stage.name}", highlight=False)
+            word = "would run" if stage.name in waiting else "done     "
+            console.print(f"{word}  {stage.name}", highlight=False)
         return
     summary = run_pipeline(
         loaded,
@@ -104,10 +107,9 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments)
     except InputError as error:
         sys.exit(_say(str(error), 2))
-    except KeyboardInterrupt:
-        sys.exit(
-            _say("stopped; finished shards and checkpoints are kept, run it again to go on", 130)
-        )
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        sys.exit(_say(what, 2))
 
 
 def _say(text: str, code: int) -> int:

@@ -102,12 +102,15 @@ def fit_teacher(
     steps: Annotated[
         int, typer.Option(min=1, help="optimizer steps of 8 queries × 8 documents")
     ] = 150,
-    max_length: Annotated[int, typer.Option(help="tokens of a pair when it is used")] = 256,
+    max_length: Annotated[
+        int | None, typer.Option(help="tokens of a pair when it is used; default 256")
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Fine-tune a cross-encoder on judged queries with mined negatives."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import check_run, read_run
+    from retrieval_kd.schema import validate
     from retrieval_kd.training import fit_teacher as fitting
     from retrieval_kd.training.slates import build_pools
 
@@ -117,7 +120,9 @@ def fit_teacher(
         opened.query_texts(split), run.results, opened, opened.qrels(split), None, drops
     )
     drops.warn(str(candidates))
-    settings = fitting.FIT_DEFAULTS.model_copy(update={"steps": steps, "seed": seed})
+    fitting.engine.check_replaceable(out)
+    changed = {**fitting.FIT_DEFAULTS.model_dump(), "steps": steps, "seed": seed}
+    settings = validate(fitting.TrainSettings, changed)
     record = fitting.fit_teacher(
         base, pools, opened.documents, out, settings=settings, max_length=max_length
     )
@@ -157,26 +162,29 @@ def train(
     """Train a student on stored teacher scores, on judgments, or on both."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
+    from retrieval_kd.schema import validate
     from retrieval_kd.students.dense import make_student
     from retrieval_kd.training.curve import build_dev_task
-    from retrieval_kd.training.engine import TrainSettings
+    from retrieval_kd.training.engine import TrainSettings, check_replaceable
     from retrieval_kd.training.slates import build_pools
     from retrieval_kd.training.terms import parse_terms
     from retrieval_kd.training.train import train_student
 
     terms = parse_terms(objective)
-    settings = TrainSettings(
-        steps=steps,
-        batch_queries=batch_queries,
-        slate_size=slate_size,
-        max_tokens=max_tokens,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
+    given: dict[str, float] = {
+        "steps": steps,
+        "batch_queries": batch_queries,
+        "slate_size": slate_size,
+    }
+    given |= {"max_tokens": max_tokens, "learning_rate": learning_rate, "seed": seed}
+    settings = validate(TrainSettings, given)
+    check_replaceable(out)
     kept = _integers(layers) if layers else None
     opened, drops = open_collection(collection), Drops()
     queries = opened.query_texts(split)
     wanted, scores = _candidates(opened, queries, candidates, store, teacher or [], weight)
+    if not any(term.learns_from == "teacher" for term in terms):
+        scores = None  # a label-only student's negatives owe nothing to the teacher
     pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops)
     drops.warn(f"training on {opened.name}/{split}")
     dev = None
@@ -308,6 +316,10 @@ def _candidates(
         read = read_run(candidates)
         check_run(read, collection)
         run = {query: found for query, found in read.results.items() if query in queries}
+        if not run:
+            raise InputError(
+                "none of its queries is in this split", file=candidates, remedy="check --split"
+            )
     if store is None:
         if run is None:
             raise InputError("nothing to train on", remedy="give --store, or --candidates RUN")
@@ -315,6 +327,6 @@ def _candidates(
     drops = Drops()
     wanted = {query: list(found) for query, found in run.items()} if run is not None else None
     lists = stored_scores(collection, queries, store, names, wanted, drops)
-    drops.warn(str(store))
     fused = fuse(lists, weights or [1.0] * len(lists), drops)
+    drops.warn(str(store))
     return (run if run is not None else fused), fused

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from retrieval_kd.evaluation.names import parse_measures
 from retrieval_kd.schema import apply_overrides, read_yaml, validate
 from retrieval_kd.training.engine import TrainSettings
 from retrieval_kd.training.fit_teacher import FIT_DEFAULTS
-from retrieval_kd.training.terms import Term, parse_terms
+from retrieval_kd.training.terms import Term, check_distinct, parse_terms
 
 
 class Part(BaseModel):
@@ -35,8 +36,14 @@ class Splits(Part):
     train_queries: int | None = Field(None, ge=1, description="train queries, at most (queries)")
     test_queries: int | None = Field(None, ge=1, description="test queries, at most (queries)")
     drop_overlap: bool = Field(
-        True, description="leave out train queries whose text is also a test query's"
+        True, description="leave out train and dev queries whose text is also a test query's"
     )
+
+    @model_validator(mode="after")
+    def _apart(self) -> Splits:
+        if self.test in (self.train, self.dev) or self.dev == self.train:
+            raise ValueError("train, dev and test must be different splits")
+        return self
 
 
 class Unlabelled(Part):
@@ -88,6 +95,10 @@ class Teacher(Part):
             raise ValueError("no teacher: give `model`, `fit` or `fuse_with`")
         if self.weights is not None and len(self.weights) != members:
             raise ValueError(f"{len(self.weights)} weights for {members} teachers")
+        if self.weights is not None and (min(self.weights) < 0 or not any(self.weights)):
+            raise ValueError("weights must not be negative, and one must be above 0")
+        if len(set(self.fuse_with)) < len(self.fuse_with):
+            raise ValueError("a teacher is named twice in fuse_with")
         return self
 
 
@@ -104,7 +115,7 @@ class Training(Part):
 
     objective: list[Term] = Field(description="weighted sum of objectives")
     uses_unlabelled: bool = Field(True, description="whether unlabelled queries are drawn")
-    train: dict[str, float] = Field(
+    train: dict[str, Any] = Field(
         default_factory=dict, description="settings that differ from the common `train`"
     )
 
@@ -112,6 +123,11 @@ class Training(Part):
     @classmethod
     def _text(cls, value: object) -> object:
         return parse_terms(value) if isinstance(value, str) else value
+
+    @field_validator("objective")
+    @classmethod
+    def _distinct(cls, terms: list[Term]) -> list[Term]:
+        return check_distinct(terms)
 
 
 class Config(Part):
@@ -143,7 +159,25 @@ class Config(Part):
         for name in self.compare:
             if name not in self.students:
                 raise ValueError(f"compare names {name!r}; students: {', '.join(self.students)}")
+        reserved = {"bm25", "encoder", "teacher"}.intersection(self.students)
+        if reserved:
+            raise ValueError(f"{reserved.pop()!r} is the name of another system")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} has one twice: it would count as two")
+        for training in self.students.values():
+            for seed in self.seeds:
+                self.settings_of(training, seed)
         return self
+
+    @field_validator("measures")
+    @classmethod
+    def _measures(cls, names: list[str]) -> list[str]:
+        return parse_measures(names)
+
+    def settings_of(self, training: Training, seed: int) -> TrainSettings:
+        """The common settings with the student's own and the seed."""
+        values = {**self.train.model_dump(), **training.train, "seed": seed}
+        return validate(TrainSettings, values)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from retrieval_kd.errors import InputError
+
 PACKAGES = (
     "torch", "sentence-transformers", "transformers", "accelerate", "datasets", "faiss-cpu",
     "faiss-gpu", "ranx", "ir_datasets", "bm25s", "numpy", "pyarrow",
@@ -41,7 +43,12 @@ def fast_dtype() -> torch.dtype:
     """
     forced = os.environ.get("RETRIEVAL_KD_DTYPE")
     if forced:
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[forced]
+        known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if forced not in known:
+            raise InputError(
+                f"RETRIEVAL_KD_DTYPE is {forced!r}", remedy=f"set it to {' or '.join(known)}"
+            )
+        return known[forced]
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if "amx_bf16" in cpu_flags() else torch.float32

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_text
+from retrieval_kd.files import digest_text, read_json
 from retrieval_kd.hardware import best_device, fast_dtype
 
 WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
+NOT_OF_A_MODEL = {"training.json"}  # a training's record holds times: same weights, same digest
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ def resolve_model(spec: str) -> ModelRef:
     """
     if spec.startswith("package:"):
         name = spec.removeprefix("package:").replace("-", "_")
-        found = importlib.util.find_spec(name)
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
         if found is None or found.origin is None:
             raise InputError(
                 f"no installed Python package {name!r}",
@@ -55,6 +60,8 @@ def resolve_model(spec: str) -> ModelRef:
         if not folder.is_dir():
             raise InputError(f"package {name!r} carries no folder named 'model'", file=folder)
         return ModelRef(spec, str(folder))
+    if not spec.strip():
+        raise InputError("no model is named", remedy="give a folder, a hub name or package:NAME")
     if Path(spec).is_dir():
         return ModelRef(spec, str(Path(spec).resolve()))
     if spec.startswith((".", "/", "~")) or spec.count("/") > 1 or "\\" in spec:
@@ -71,9 +78,13 @@ def model_digest(spec: str) -> str:
     ref = resolve_model(spec)
     if not ref.is_local:
         return digest_text("hub", ref.location, _hub_commit(ref))
-    files = sorted(p for p in Path(ref.location).rglob("*") if p.suffix in WEIGHT_FILES)
+    files = sorted(p for p in Path(ref.location).rglob("*") if _is_of_model(p))
     stamp = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
     return _digest_folder(ref.location, stamp)
+
+
+def _is_of_model(path: Path) -> bool:
+    return path.suffix in WEIGHT_FILES and path.name not in NOT_OF_A_MODEL
 
 
 @lru_cache(maxsize=64)
@@ -112,7 +123,7 @@ def _unreachable(ref: ModelRef) -> InputError:
 def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
     try:
         return kind(ref.location, revision=ref.revision, device=best_device(), **arguments)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if ref.is_local:
             raise InputError(
                 f"not a model {kind.__name__} can load: {error}", file=ref.location
@@ -126,9 +137,7 @@ def load_encoder(
     """A dense Sentence Transformers model for inference, in the machine's fast dtype by default."""
     ref = resolve_model(spec)
     model = _load(SentenceTransformer, ref, model_kwargs={"dtype": dtype or fast_dtype()})
-    if max_length is not None:
-        model.max_seq_length = max_length
-    return model.eval()
+    return _cut_at(model, max_length, spec)
 
 
 def load_cross_encoder(
@@ -137,6 +146,27 @@ def load_cross_encoder(
     """A one-logit sequence classifier for inference, in the machine's fast dtype by default."""
     ref = resolve_model(spec)
     model = _load(CrossEncoder, ref, num_labels=1, model_kwargs={"dtype": dtype or fast_dtype()})
+    return _cut_at(model, max_length, spec)
+
+
+def pair_length(spec: str, max_length: int | None) -> int:
+    """Tokens of a (query, document) pair: as asked, else 256 or what a local model has."""
     if max_length is not None:
+        return max_length
+    ref = resolve_model(spec)
+    config = Path(ref.location) / "config.json"
+    declared = read_json(config) if ref.is_local and config.exists() else {}
+    return min(256, declared.get("max_position_embeddings") or 256)
+
+
+def _cut_at(model: Any, max_length: int | None, spec: str) -> Any:
+    """Set the length texts are cut at, if the model has positions for it."""
+    if max_length is not None:
+        positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
+        if positions and max_length > positions:
+            raise InputError(
+                f"model {spec} reads {positions} tokens, not {max_length}",
+                remedy=f"set the maximum length to at most {positions}",
+            )
         model.max_seq_length = max_length
     return model.eval()

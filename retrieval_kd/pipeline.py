@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from retrieval_kd import __version__
 from retrieval_kd.config import Config
+from retrieval_kd.ensemble import FITTED
 from retrieval_kd.files import digest_json
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.indexing.spec import load_spec
 from retrieval_kd.models import model_digest
-from retrieval_kd.schema import read_yaml
 from retrieval_kd.stages import PARTS, Stages
 from retrieval_kd.summary import Summary
 from retrieval_kd.workspace import Stage, Workspace
@@ -52,26 +55,26 @@ def plan(config: Config) -> Workspace:
             [model_digest(fit.base), fit.model_dump(), config.teacher.max_length],
             "candidates",
         )
+    ensemble = stages.ensemble
     for verb, parts in (("try", ["dev"]), ("score", ["train", "unlabelled", "test"])):
         asked = []
-        for number, member in enumerate(stages.members):
-            fitted = bool(config.teacher.fit) and number == 0
-            name = "cross-encoder" if fitted else member
+        for member in ensemble.members:
+            fitted = bool(config.teacher.fit) and member == FITTED
             told = [] if fitted else [member, _models_in(member)]
             add(
-                f"{verb}:{name}",
-                partial(stages.score_member, member, parts),
+                f"{verb}:{member}",
+                partial(ensemble.score, member, parts),
                 ("scores",),
                 [told, config.teacher.max_length, length],
                 *(["candidates"] if verb == "try" else ["weights"]),
                 *(["fit-teacher"] if fitted else []),
             )
-            asked.append(f"{verb}:{name}")
+            asked.append(f"{verb}:{member}")
         if verb == "try":  # who is worth asking is decided on dev, before the rest is paid for
-            add("weights", stages.tune_teacher, ("teacher.json",), [config.teacher.weights], *asked)
+            add("weights", ensemble.tune, ("teacher.json",), [config.teacher.weights], *asked)
     add("teacher", stages.rerank_test, ("runs/teacher.trec",), [], *asked)
     add("search:bm25", stages.search_bm25, ("runs/bm25.trec",), [config.depth], "queries")
-    spec = read_yaml(config.index)
+    spec = load_spec(config.index).model_dump()
     _add_search(
         add, stages, "encoder", config.encoder, [model_digest(config.encoder), spec, length]
     )
@@ -123,7 +126,9 @@ def _add(
     settings: Any,
     *needs: str,
 ) -> None:
-    work.add(Stage(name, function, outputs, digest_json(settings), needs))
+    # The type that models compute in changes every score, so it is part of every key.
+    told = digest_json([settings, dtype_name(fast_dtype())])
+    work.add(Stage(name, function, outputs, told, needs))
 
 
 def _add_search(
@@ -141,5 +146,6 @@ def _add_search(
 
 def _models_in(retriever: str) -> list[str]:
     """Digests of the models that a first stage or teacher names."""
-    parts = [part.strip().removeprefix("dense:") for part in retriever.split("+")]
+    whole = retriever.removeprefix("dense:").removeprefix("pointwise:")
+    parts = [whole] if Path(whole).is_dir() else [part.strip() for part in whole.split("+")]
     return [model_digest(part) for part in parts if part not in ("bm25", "bm25-lucene")]

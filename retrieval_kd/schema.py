@@ -80,7 +80,8 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key often leaves another one missing; the misspelling is what helps.
+        first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] != "extra_forbidden":
             message = first["msg"].removeprefix("Value error, ")

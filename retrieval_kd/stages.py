@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -14,35 +13,22 @@ from retrieval_kd.config import Config, Training
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.data.unlabelled import normalise, unlabelled_queries
+from retrieval_kd.ensemble import Ensemble, Queries
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import load_spec
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student, make_student
-from retrieval_kd.teachers.score import open_teacher, score, scores_of
-from retrieval_kd.teachers.store import ScoreStore
-from retrieval_kd.teachers.targets import Scores, fuse, rerank
+from retrieval_kd.teachers.targets import rerank
 from retrieval_kd.training.curve import build_dev_task
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.slates import Pool, build_pools
 from retrieval_kd.training.train import train_student
 from retrieval_kd.workspace import Workspace
 
-Qrels = dict[str, dict[str, int]]
 PARTS = ("train", "dev", "test", "unlabelled")
-WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
-
-
-@dataclass(frozen=True)
-class Queries:
-    """The queries of one part: texts, judgments (none for unlabelled ones) and their source."""
-
-    texts: dict[str, str]
-    qrels: Qrels
-    sources: dict[str, str]  # unlabelled query → the document it was made of
 
 
 class Stages:
@@ -55,28 +41,24 @@ class Stages:
     def collection(self) -> Collection:
         return open_collection(self.config.collection)
 
-    @cached_property
-    def store(self) -> ScoreStore:
-        return ScoreStore(self.work.path("scores"))
-
     # -- queries and candidates -------------------------------------------------------------
 
     def choose_queries(self) -> dict[str, Any]:
         """Fix train, dev, test and unlabelled queries; test texts are in no other part."""
         splits, drops = self.config.splits, Drops()
         test = _sample(self.collection.query_texts(splits.test), splits.test_queries, 1)
-        forbidden = {normalise(text) for text in test.values()} if splits.drop_overlap else set()
-        train = {}
-        for query_id, text in self.collection.query_texts(splits.train).items():
-            if normalise(text) in forbidden:
-                drops.add("train query with the text of a test query", query_id)
-            else:
-                train[query_id] = text
+        train = self._without(splits.train, {"test": test}, drops)
         if splits.dev is None:
             dev = _sample(train, min(splits.dev_queries, len(train) // 4), 2)
-            train = {q: text for q, text in train.items() if q not in dev}
         else:
-            dev = _sample(self.collection.query_texts(splits.dev), splits.dev_queries, 2)
+            dev = self._without(splits.dev, {"test": test}, drops)
+            dev = _sample(dev, splits.dev_queries, 2)
+        dev_texts = {normalise(text) for text in dev.values()}
+        train = {
+            q: text
+            for q, text in train.items()
+            if q not in dev and (not splits.drop_overlap or normalise(text) not in dev_texts)
+        }
         everything, train = train, _sample(train, splits.train_queries, 3)
         log = {q: text for q, text in everything.items() if q not in train}
         chosen = {
@@ -93,6 +75,20 @@ class Stages:
         counts["unlabelled"] = len(unlabelled.texts)
         return {"queries": counts, "drops": drops.summary()}
 
+    def _without(
+        self, split: str, others: Mapping[str, Mapping[str, str]], drops: Drops
+    ) -> dict[str, str]:
+        """A split's queries without those whose text is also in `others` (part → queries)."""
+        kept = self.collection.query_texts(split)
+        if not self.config.splits.drop_overlap:
+            return kept
+        for part, queries in others.items():
+            forbidden = {normalise(text) for text in queries.values()}
+            for query_id in [q for q, text in kept.items() if normalise(text) in forbidden]:
+                drops.add(f"{split} query with the text of a {part} query", query_id)
+                del kept[query_id]
+        return kept
+
     def _unlabelled(
         self, log: dict[str, str], chosen: Mapping[str, tuple[str, dict[str, str]]], drops: Drops
     ) -> Queries:
@@ -101,6 +97,11 @@ class Stages:
         if wanted is None:
             return Queries({}, {}, {})
         if wanted.kind == "queries":
+            if not log:
+                raise InputError(
+                    "no train query is left over to be an unlabelled one",
+                    remedy="lower splits.train_queries, or set unlabelled.kind to sentences",
+                )
             return Queries(_sample(log, wanted.limit, 4), {}, {})
         judged = {normalise(text) for _, texts in chosen.values() for text in texts.values()}
         made = unlabelled_queries(
@@ -152,61 +153,17 @@ class Stages:
         )
         return {"seconds": record["seconds"], "curve": record["curve"], "drops": drops.summary()}
 
-    @property
-    def members(self) -> list[str]:
-        """The teachers whose scores are fused, the cross-encoder first."""
-        teacher = self.config.teacher
-        own = [str(self.work.path("teacher"))] if teacher.fit else []
-        return [*own, *([teacher.model] if teacher.model else []), *teacher.fuse_with]
-
-    def score_member(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
-        """What this teacher is asked of some parts, into the store; nothing is asked twice.
-
-        A teacher that got no weight on dev is asked nothing more.
-        """
-        if "dev" not in parts and member not in self._used:
-            return {"teacher": member, "skipped": "weight 0 on dev"}
-        teacher = open_teacher(member, self.collection, max_length=self._length(member))
-        totals: dict[str, Any] = {"pairs": 0, "scored": 0}
-        for part in parts:
-            queries = self.queries(part)
-            wanted = {q: list(found) for q, found in self.candidates(part).items()}
-            if part == "train":
-                _add_judged(wanted, queries.qrels)
-            report = score(self.collection, queries.texts, wanted, teacher, self.store)
-            totals["pairs"] += report.pairs
-            totals["scored"] += report.scored
-            report_dict = asdict(report)
-        return {
-            "teacher": report_dict["teacher"],
-            "fingerprint": report_dict["fingerprint"],
-        } | totals
-
-    def tune_teacher(self) -> dict[str, Any]:
-        """Choose the members' weights on dev, or take the given ones."""
-        dev = self.queries("dev")
-        lists = [self._scores("dev", member) for member in self.members]
-        weights = self.config.teacher.weights
-        tried = []
-        if weights is None and len(lists) > 1:
-            for candidate in itertools.product(WEIGHT_GRID, repeat=len(lists)):
-                if abs(sum(candidate) - 1.0) < 1e-9:
-                    tried.append((_ndcg(dev.qrels, fuse(lists, candidate)), candidate))
-            weights = list(max(tried)[1])
-        weights = [1.0] if weights is None else weights
-        write_json(self.work.path("teacher.json"), {"members": self.members, "weights": weights})
-        alone = {m: round(_ndcg(dev.qrels, s), 4) for m, s in zip(self.members, lists, strict=True)}
-        return {
-            "weights": dict(zip(self.members, weights, strict=True)),
-            "dev_ndcg@10_alone": alone,
-            "dev_ndcg@10": round(_ndcg(dev.qrels, self._fused("dev")), 4),
-        }
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        return Ensemble(self.config, self.work, self.collection, self.queries, self.candidates)
 
     def rerank_test(self) -> dict[str, Any]:
         """The teacher's ranking of the test part's candidates."""
-        scores = self._fused("test")
+        drops = Drops()
+        scores = self.ensemble.fused("test", drops)
         write_run(rerank("teacher", scores), self.work.path("runs", "teacher.trec"))
-        return {"queries_without_scores": len(self.queries("test").texts) - len(scores)}
+        missing = len(self.queries("test").texts) - len(scores)
+        return {"queries_without_scores": missing, "drops": drops.summary()}
 
     # -- students -------------------------------------------------------------------------------
 
@@ -225,7 +182,7 @@ class Stages:
                 self.candidates(part),
                 self.collection,
                 queries.qrels,
-                self._fused(part) if taught else None,
+                self.ensemble.fused(part, drops) if taught else None,
                 drops,
             )
             share = config.unlabelled.share if config.unlabelled and len(parts) > 1 else 1.0
@@ -236,9 +193,7 @@ class Stages:
         task = build_dev_task(
             self.collection, dev.texts, dev.qrels, Run("first", self.candidates("dev"))
         )
-        settings = config.train.model_validate(
-            {**config.train.model_dump(), **training.train, "seed": seed}
-        )
+        settings = config.settings_of(training, seed)
         student = make_student(
             config.student.base, config.student.layers, max_length=config.student.max_length
         )
@@ -304,36 +259,6 @@ class Stages:
     def _write_queries(self, part: str, queries: Queries) -> None:
         write_json(self.work.path("queries", f"{part}.json"), asdict(queries))
 
-    def _length(self, member: str) -> int:
-        teacher, student = self.config.teacher, self.config.student
-        return student.max_length if member.startswith("dense:") else teacher.max_length
-
-    def _scores(self, part: str, member: str) -> dict[str, dict[str, float]]:
-        """One teacher's stored scores of a part's candidates."""
-        teacher = open_teacher(member, self.collection, max_length=self._length(member))
-        queries = self.queries(part)
-        wanted = {q: list(found) for q, found in self.candidates(part).items()}
-        if part == "train":
-            _add_judged(wanted, queries.qrels)
-        return scores_of(self.collection, queries.texts, wanted, self.store, teacher.key)
-
-    def _fused(self, part: str) -> Scores:
-        used = self._used
-        return fuse([self._scores(part, m) for m in used], list(used.values()))
-
-    @property
-    def _used(self) -> dict[str, float]:
-        """The teachers with a weight, by name."""
-        made = read_json(self.work.path("teacher.json"))
-        return {m: w for m, w in zip(made["members"], made["weights"], strict=True) if w}
-
-
-def _add_judged(wanted: dict[str, list[str]], qrels: Qrels) -> None:
-    """Judged relevant documents are scored even where the first stage missed them."""
-    for query, judged in qrels.items():
-        listed = wanted.setdefault(query, [])
-        listed += [d for d, gain in judged.items() if gain > 0 and d not in listed]
-
 
 def _sample(queries: Mapping[str, str], most: int | None, seed: int) -> dict[str, str]:
     """At most so many queries, drawn by ID so that the collection's order does not matter."""
@@ -347,7 +272,3 @@ def _sample(queries: Mapping[str, str], most: int | None, seed: int) -> dict[str
     ids = sorted(queries)
     chosen = np.random.default_rng(seed).choice(len(ids), most, replace=False)
     return {ids[i]: queries[ids[i]] for i in sorted(chosen)}
-
-
-def _ndcg(qrels: Qrels, scores: Scores) -> float:
-    return evaluate(qrels, {"dev": rerank("dev", scores)}, ["ndcg@10"]).mean("dev", "ndcg@10")

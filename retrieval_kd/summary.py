@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Any
 
 from retrieval_kd.config import Config
@@ -122,7 +124,7 @@ class Summary:
             settings=self.config.model_dump(by_alias=True),
             versions=versions(),
             hardware=describe(),
-            commands=["rkd run CONFIG.yaml"],
+            commands=[shlex.join(["rkd", *sys.argv[1:]])],
             notes=[*self._teacher_notes(), *facts.get("drops", [])],
             rules=evaluation.rules,
             main=Main(student, baseline, "teacher"),
@@ -147,7 +149,7 @@ class Summary:
                 f"{encoder['layers']} layers and {mine['parameters'] / 1e6:.1f} M of "
                 f"{encoder['parameters'] / 1e6:.1f} M parameters; "
                 f"{mine['queries_per_second']:.0f} against {encoder['queries_per_second']:.0f} "
-                "queries per second."
+                "queries per second (both against the encoder it was made of)."
             )
         print(f"Report: {self.report_path}")
 
@@ -182,11 +184,15 @@ class Summary:
 
     def _describe(self, system: str) -> tuple[str, str, str]:
         teacher = self.work.record("weights").get("facts", {}).get("weights", {})
-        used = ", ".join(f"{weight:g} × {_short(name)}" for name, weight in teacher.items())
+        used = ", ".join(f"{weight:g} × {name}" for name, weight in teacher.items())
         depth = self.config.first_stage.depth
         fixed = {
             "bm25": ("BM25", "bm25s, its default parameters", "lexical"),
-            "encoder": ("Encoder as it is", self.config.encoder, "dense"),
+            "encoder": (
+                "Encoder as it is",
+                f"{self.config.encoder}, cut at {self.config.student.max_length} tokens",
+                "dense",
+            ),
             "teacher": (
                 "Teacher, re-ranking",
                 f"re-ranks the first {depth} of {self.config.first_stage.with_} by {used}",
@@ -207,11 +213,12 @@ class Summary:
         facts = self.work.record("weights").get("facts", {})
         alone = facts.get("dev_ndcg@10_alone", {})
         notes = [
-            f"On dev queries the teacher {_short(name)} alone re-ranks at nDCG@10 {value:.4f}."
+            f"On dev queries the teacher {name} alone re-ranks at nDCG@10 {value:.4f}."
             for name, value in alone.items()
         ]
         if facts:
-            notes.append(f"All together: {facts['dev_ndcg@10']:.4f} (weights chosen on dev).")
+            how = "chosen on these queries" if facts["chosen_on_dev"] else "as configured"
+            notes.append(f"All together: {facts['dev_ndcg@10']:.4f}, with weights {how}.")
         return notes
 
     def _scatter(self, student: str) -> list[tuple[float, float, bool]]:
@@ -226,7 +233,3 @@ class Summary:
             if document in runs[name].results.get(query, {})
         ]
         return points[:: max(1, len(points) // SCATTER_POINTS)]
-
-
-def _short(name: str) -> str:
-    return "cross-encoder" if name.rstrip("/").endswith("/teacher") else name

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.files import digest_json, read_json, write_json
+from filelock import FileLock, Timeout
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_json, digest_text, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,36 @@ class Workspace:
         Args:
             before: called with each stage and whether it is done already.
         """
-        ran = []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            remedy = "wait for it, or give this run another `out`"
+            raise InputError(
+                "another run is at work here", file=self.folder, remedy=remedy
+            ) from error
+        with lock:
+            return self._execute(before)
+
+    def todo(self) -> list[Stage]:
+        """What would run: stages that are not done, and all that builds on them."""
+        waiting: list[Stage] = []
         for stage in self.stages:
-            skip = self.done(stage)
-            before(stage, skip)
-            if skip:
+            names = {other.name for other in waiting}
+            if not self.done(stage) or names.intersection(stage.needs):
+                waiting.append(stage)
+        return waiting
+
+    def _execute(self, before: Callable[[Stage, bool], None]) -> list[str]:
+        ran = []
+        waiting = {stage.name for stage in self.todo()}
+        for stage in self.stages:
+            before(stage, stage.name not in waiting)
+            if stage.name not in waiting:
                 continue
+            # From here on the outputs are those of no settings, until the stage is through.
+            self._record_path(stage.name).unlink(missing_ok=True)
             started = time.monotonic()
             facts = stage.run() or {}
             seconds = round(time.monotonic() - started, 2)
@@ -84,4 +111,4 @@ class Workspace:
 
     def _record_path(self, name: str) -> Path:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
-        return self.path(".stages", f"{safe}.json")
+        return self.path(".stages", f"{safe}-{digest_text(name)[:6]}.json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.pipeline import plan, run
+from retrieval_kd.stages import Stages
 from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.workspace import Workspace
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +130,42 @@ def test_test_queries_are_in_no_other_part(finished):
     assert candidates and all(sources[query] not in found for query, found in candidates.items())
 
 
+def test_lost_scores_are_asked_again(finished, config_file, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished.out, out)  # a moved run is the same run
+    config = load_config(config_file, [f"out={out}"])
+    assert plan(config).todo() == []
+    for shard in out.glob("scores/*/shard-000000-*.parquet"):
+        shard.unlink()
+    changed = load_config(config_file, [f"out={out}", "seeds=[7]"])
+    run(changed)
+    mine, theirs = (
+        read_run(Path(folder) / "runs" / "teacher.trec").results for folder in (out, finished.out)
+    )
+    assert mine == theirs
+
+
+def test_a_dev_query_with_a_test_querys_text_is_left_out(tiny_collection, config_file, tmp_path):
+    folder = tmp_path / "leaky"
+    shutil.copytree(tiny_collection, folder)
+    qrels = {s: (folder / "qrels" / f"{s}.tsv").read_text() for s in ("dev", "test", "train")}
+    dev, test, train = (text.splitlines()[1].split("\t")[0] for text in qrels.values())
+    lines = (folder / "queries.jsonl").read_text().splitlines()
+    texts = {json.loads(line)["_id"]: json.loads(line)["text"] for line in lines}
+    texts[dev] = texts[test].upper() + "?"
+    texts[train] = texts[test]
+    (folder / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": q, "text": t}) + "\n" for q, t in texts.items())
+    )
+    overrides = [f"collection={folder}", f"out={tmp_path / 'run'}"]
+    config = load_config(config_file, overrides)
+    facts = Stages(config, Workspace(config.out)).choose_queries()
+    assert len(facts["drops"]) == 2
+    for part, leaked in (("dev", dev), ("train", train)):
+        kept = json.loads((tmp_path / "run" / "queries" / f"{part}.json").read_text())["texts"]
+        assert kept and leaked not in kept
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -137,6 +176,13 @@ def test_test_queries_are_in_no_other_part(finished):
         ("compare=[distilled, other]", "other"),
         ("teacher.weights=[1]", "1 weights for 3 teachers"),
         ("seeds=[]", "seeds"),
+        ("seeds=[1, 1]", "one twice"),
+        ("seeds=[-1]", "seed"),
+        ("splits.dev=test", "different splits"),
+        ("measures=[ndgc@10]", "ndgc"),
+        ("teacher.weights=[0, 0, 0]", "above 0"),
+        ("students.labels.train.stepz=3", "did you mean 'steps'"),
+        ("students.distilled.objective=margin_mse@batch", "needs slates"),
         ("nonsense", "key=value"),
         ("student.layers=[", "not YAML"),
     ],

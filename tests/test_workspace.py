@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.workspace import Stage, Workspace
 
 
@@ -52,6 +53,30 @@ def test_a_missing_output_reruns_its_stage(tmp_path):
     (tmp_path / "two.txt").unlink()
     work = _workspace(tmp_path, ran)
     assert [stage.name for stage in work.stages if not work.done(stage)] == ["two"]
+
+
+def test_a_stage_that_was_begun_again_is_no_longer_done(tmp_path):
+    """Its outputs may be half those of other settings."""
+    ran: list[str] = []
+    _workspace(tmp_path, ran).execute(_quiet)
+    other = _workspace(tmp_path, ran, second="x")
+    broken = other.stages[1]
+
+    def fail():
+        raise RuntimeError("killed")
+
+    object.__setattr__(broken, "run", fail)
+    with pytest.raises(RuntimeError):
+        other.execute(_quiet)
+    again = _workspace(tmp_path, ran)
+    assert [stage.name for stage in again.todo()] == ["two", "three"]
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(InputError, match="another run"):
+        _workspace(tmp_path, []).execute(_quiet)
 
 
 def test_a_failed_stage_is_not_recorded(tmp_path):

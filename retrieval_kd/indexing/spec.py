@@ -52,5 +52,11 @@ class IndexSpec(BaseModel):
 
 
 def load_spec(path: str | Path) -> IndexSpec:
-    """Read a specification; an unknown key is an error that names the nearest known one."""
-    return validate(IndexSpec, read_yaml(path), path)
+    """Read a specification; an unknown key is an error that names the nearest known one.
+
+    A path that is not there is looked up in the project's own folder: `indexes/hnsw.yaml` works
+    from anywhere.
+    """
+    shipped = Path(__file__).parents[2] / path
+    found = shipped if not Path(path).exists() and shipped.exists() else path
+    return validate(IndexSpec, read_yaml(found), path)

@@ -8,4 +8,7 @@ from retrieval_kd.objectives.contrastive import infonce
 from retrieval_kd.objectives.listwise import kl
 from retrieval_kd.objectives.pairwise import margin_mse
 
+# These read column 0 as the positive, so they need slates and cannot see a whole batch.
+POSITIVE_FIRST = (margin_mse,)
+
 __all__ = ["infonce", "kl", "margin_mse"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ def make_student(
     model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
     if layers is not None:
         keep_layers(model, list(layers))
+        _check_survives_saving(model, list(layers))
     return model
 
 
@@ -38,10 +40,10 @@ def keep_layers(model: SentenceTransformer | CrossEncoder, layers: list[int]) ->
     config = transformer.config
     count = config.num_hidden_layers
     wrong = [index for index in layers if not 0 <= index < count]
-    if wrong or not layers:
+    if wrong or not layers or len(set(layers)) < len(layers):
         raise InputError(
             f"the student cannot keep layers {layers} of a model with {count} layers",
-            remedy=f"choose from 0 to {count - 1}",
+            remedy=f"choose from 0 to {count - 1}, each once",
         )
     stacks = [
         (parent, name)
@@ -60,6 +62,18 @@ def keep_layers(model: SentenceTransformer | CrossEncoder, layers: list[int]) ->
     config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[index] for index in layers]
+
+
+def _check_survives_saving(model: SentenceTransformer, layers: list[int]) -> None:
+    """Some architectures build their first layer differently, and would drop weights on loading."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder, safe_serialization=True)
+        again = SentenceTransformer(folder, device="cpu", model_kwargs={"dtype": torch.float32})
+    if weights_digest(again) != weights_digest(model):
+        raise InputError(
+            f"with layers {layers} this architecture does not load as it was saved",
+            remedy="keep its first layer too",
+        )
 
 
 def embed(model: nn.Module, features: dict[str, Tensor]) -> Tensor:
@@ -111,5 +125,7 @@ def weights_digest(model: nn.Module) -> str:
     state = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         state.update(name.encode())
-        state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        state.update(
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     return state.hexdigest()

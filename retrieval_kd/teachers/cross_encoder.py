@@ -14,9 +14,10 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.util import batch_to_device
 
 from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models import load_cross_encoder, model_digest, resolve_model
+from retrieval_kd.models import load_cross_encoder, model_digest, pair_length, resolve_model
 from retrieval_kd.teachers.store import TeacherKey
 
 
@@ -29,7 +30,8 @@ class CrossEncoderTeacher:
 
     Args:
         model_spec: folder, hub name or `package:NAME`.
-        max_length: tokens of query and document together; longer pairs lose the document's end.
+        max_length: tokens of query and document together, 256 by default; of a longer pair the
+            longer text is cut.
         batch_tokens: padded tokens in a batch. Larger is not faster on a CPU.
         dtype: float32 or bfloat16; the machine's fast one by default.
         prompt: put before every query.
@@ -39,14 +41,16 @@ class CrossEncoderTeacher:
         self,
         model_spec: str,
         *,
-        max_length: int = 256,
+        max_length: int | None = None,
         batch_tokens: int | None = None,
         dtype: torch.dtype | None = None,
         prompt: str = "",
     ) -> None:
-        self.model_spec, self.max_length, self.prompt = model_spec, max_length, prompt
+        self.model_spec, self.prompt = model_spec, prompt
+        self.max_length = pair_length(model_spec, max_length)
         self.dtype = dtype or fast_dtype()
         self.batch_tokens = batch_tokens or (262_144 if torch.cuda.is_available() else 8_192)
+        check_has_head(model_spec)
         self._digest = model_digest(model_spec)
         self._model: CrossEncoder | None = None
 
@@ -100,6 +104,34 @@ class CrossEncoderTeacher:
         special = tokenizer.num_special_tokens_to_add(pair=True)
         return np.array(
             [min(self.max_length, count[q] + count[d] + special) for q, d in pairs], dtype=np.int64
+        )
+
+
+def check_has_head(model_spec: str) -> None:
+    """Refuse a local encoder: it would be given a random head, and random scores would be stored.
+
+    Raises:
+        InputError: the folder is no sequence classifier, or has more than one label.
+    """
+    ref = resolve_model(model_spec)
+    config = Path(ref.location) / "config.json"
+    if not ref.is_local or not config.exists():
+        return
+    declared = read_json(config)
+    named = declared.get("architectures") or []
+    own = Path(ref.location) / "config_sentence_transformers.json"
+    kind = read_json(own).get("model_type") if own.exists() else None
+    if kind != "CrossEncoder" and not any("SequenceClassification" in name for name in named):
+        raise InputError(
+            f"this is no cross-encoder but {', '.join(named) or 'something else'}",
+            file=ref.location,
+            remedy="make one of it with `rkd fit-teacher`, or score with dense:MODEL",
+        )
+    labels = len(declared.get("id2label") or [1])
+    if labels > 1 and "SequenceClassification" in str(named):
+        raise InputError(
+            f"a teacher gives one logit per pair, this classifier has {labels} labels",
+            file=ref.location,
         )
 
 

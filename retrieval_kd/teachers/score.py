@@ -16,7 +16,7 @@ from retrieval_kd.progress import bar
 from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.first_stage import BM25Teacher, DenseTeacher
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
-from retrieval_kd.teachers.store_files import document_digest, query_digest
+from retrieval_kd.teachers.store_files import document_digest, hash_ids, query_digest
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs
 
@@ -51,7 +51,7 @@ def open_teacher(spec: str, collection: Collection, *, max_length: int | None = 
     if kind == "dense":
         return DenseTeacher(collection, rest, max_length=max_length)
     model = rest if kind == "pointwise" else spec
-    return CrossEncoderTeacher(model, max_length=max_length or 256)
+    return CrossEncoderTeacher(model, max_length=max_length)
 
 
 def score(
@@ -79,21 +79,16 @@ def score(
     key = teacher.key
     total = sum(len(ids) for ids in candidates.values())
     scored = stale = 0
+    earlier = store.id_pairs(key)
     with bar(f"scoring with {key.model}", total) as progress, store.writer(key) as writer:
         for chunk in _chunks(candidates, shard_pairs):
             batch = _look_up_texts(collection, queries, chunk)
             known = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
             if not known.all():
-                todo = batch.select(np.flatnonzero(~known))
-                stale += store.stale(
-                    key,
-                    todo.query_ids,
-                    [d.id for d in todo.documents],
-                    todo.query_digests,
-                    todo.document_digests,
-                )
-                scores = teacher.score(todo.queries, todo.documents)
+                todo = batch.select(_first_of_each(batch, np.flatnonzero(~known)))
                 document_ids = [d.id for d in todo.documents]
+                stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
+                scores = teacher.score(todo.queries, todo.documents)
                 writer.add(
                     todo.query_ids, document_ids, todo.query_digests, todo.document_digests, scores
                 )
@@ -121,6 +116,12 @@ class _Batch:
             [self.query_digests[i] for i in picked],
             [self.document_digests[i] for i in picked],
         )
+
+
+def _first_of_each(batch: _Batch, rows: np.ndarray) -> np.ndarray:
+    """The rows without those whose texts are an earlier row's: they are asked once."""
+    first = {(batch.query_digests[i], batch.document_digests[i]): i for i in reversed(rows)}
+    return np.array(sorted(first.values()), dtype=np.int64)
 
 
 def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]]:

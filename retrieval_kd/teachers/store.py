@@ -139,6 +139,16 @@ class ScoreStore:
         known = pc.is_in(asked, value_set=pa.chunked_array(stored, pa.string()))
         return int(pc.sum(known).as_py() or 0)
 
+    def id_pairs(self, key: TeacherKey) -> np.ndarray:
+        """Hashes of the (query ID, document ID) pairs that a teacher scored, see `hash_ids`."""
+        hashes = [np.zeros(0, np.uint64)]
+        for path in store_files.shard_paths(self.folder(key)):
+            if not store_files.texts_unknown(path):
+                table = store_files.read_shard(path, ["query_id", "document_id"])
+                columns = (table[name].to_pylist() for name in ("query_id", "document_id"))
+                hashes.append(store_files.hash_ids(*columns))
+        return np.unique(np.concatenate(hashes))
+
     def verify(self, key: TeacherKey | None = None) -> list[Problem]:
         """Everything wrong with the files of a teacher, or of all; nothing is changed."""
         if key is None and not self.path.is_dir():

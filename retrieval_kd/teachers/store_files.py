@@ -164,3 +164,13 @@ def column_to_words(column: pa.ChunkedArray) -> np.ndarray:
         words = np.frombuffer(chunk.buffers()[1], dtype="<u8").reshape(-1, 2)
         parts.append(words[chunk.offset : chunk.offset + len(chunk)])
     return np.concatenate(parts)
+
+
+def hash_ids(query_ids: Sequence[str], document_ids: Sequence[str]) -> np.ndarray:
+    """64-bit hashes (n,) of pairs of IDs: only to count, a collision counts one pair too many."""
+    pairs = zip(query_ids, document_ids, strict=True)
+    digests = b"".join(
+        hashlib.blake2b(f"{query}\x1f{document}".encode(), digest_size=8).digest()
+        for query, document in pairs
+    )
+    return np.frombuffer(digests, dtype=np.uint64)

@@ -43,7 +43,9 @@ def stored_scores(
         )
     found = []
     for key in keys:
-        wanted = candidates or _known_pairs(collection, queries, store, key, drops)
+        wanted = candidates
+        if wanted is None:
+            wanted = _known_pairs(collection, queries, store, key, drops)
         scores = scores_of(collection, queries, wanted, store, key)
         if not scores:
             raise InputError(

@@ -30,21 +30,28 @@ def z_scores(values: np.ndarray) -> np.ndarray:
 
 
 def fuse(
-    teachers: Sequence[Scores], weights: Sequence[float], drops: Drops | None = None
+    teachers: Sequence[Scores],
+    weights: Sequence[float],
+    drops: Drops | None = None,
+    *,
+    normalise: bool | None = None,
 ) -> Scores:
     """Σ_k w_k · z_k per query: each teacher's scores z-normalised over the candidates, summed.
 
-    Only candidates that all teachers scored are kept; the others are counted in `drops`. With one
-    teacher and weight 1 the scores stay raw: MarginMSE needs logits.
+    Only candidates that all teachers scored are kept; the others are counted in `drops`.
+
+    Args:
+        normalise: whether to z-normalise. Default: where there are several teachers. One teacher's
+            scores stay raw, because MarginMSE needs logits.
 
     Raises:
         InputError: no candidate was scored by all teachers.
     """
     if len(teachers) != len(weights):
-        raise ValueError(f"{len(teachers)} teachers, {len(weights)} weights")
-    if len(teachers) == 1:
-        scale = weights[0]
-        return {q: {d: scale * s for d, s in docs.items()} for q, docs in teachers[0].items()}
+        raise InputError(
+            f"{len(weights)} weights for {len(teachers)} teachers", remedy="give one for each"
+        )
+    prepare = z_scores if (len(teachers) > 1 if normalise is None else normalise) else np.asarray
     fused: Scores = {}
     for query_id in dict.fromkeys(q for teacher in teachers for q in teacher):
         lists = [teacher.get(query_id, {}) for teacher in teachers]
@@ -54,7 +61,7 @@ def fuse(
             drops.add("candidate not scored by every teacher", query_id, lost)
         if shared:
             total = sum(
-                weight * z_scores(np.array([scores[d] for d in shared], dtype=np.float64))
+                weight * prepare(np.array([scores[d] for d in shared], dtype=np.float64))
                 for weight, scores in zip(weights, lists, strict=True)
             )
             fused[query_id] = dict(zip(shared, np.asarray(total).tolist(), strict=True))

@@ -57,7 +57,7 @@ def build_dev_task(
             found = list(first_stage.results.get(query, {}))
             if rank < len(found) and len(ids) < pool:
                 ids[found[rank]] = None
-    listed = list(ids)
+    listed = sorted(ids)  # ties go by ID, so that a constant scorer gets no credit
     documents = [collection.documents[id].full for id in listed]
     return DevTask({q: texts[q] for q in chosen}, judged, listed, documents)
 

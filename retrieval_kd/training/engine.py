@@ -18,9 +18,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json, read_json, write_json
-from retrieval_kd.hardware import fast_dtype
+from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.progress import bar
+from retrieval_kd.students.dense import weights_digest
 from retrieval_kd.training.curve import curve_from_log
 from retrieval_kd.training.slates import Pool, digest_pools
 
@@ -53,10 +56,27 @@ class TrainSettings(BaseModel):
 
 
 def identity_of(
-    model_digest: str, pools: Sequence[Pool], settings: TrainSettings, *more: Any
+    model: Any, pools: Sequence[Pool], documents: Texts, settings: TrainSettings, *more: Any
 ) -> str:
     """Digest of everything that decides a training's outcome on one machine."""
-    return digest_json([model_digest, digest_pools(pools), settings.model_dump(), *more])
+    of_model = [weights_digest(model), model.max_seq_length, str(model), dict(model.prompts or {})]
+    of_data = [digest_pools(pools), documents.digest]
+    dtype = dtype_name(fast_dtype())
+    return digest_json([of_model, of_data, settings.model_dump(), dtype, *more])
+
+
+def check_replaceable(out: Path) -> None:
+    """Refuse to replace a folder that is not an earlier training's.
+
+    Raises:
+        InputError: `out` holds something else.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists())):
+        raise InputError(
+            "this is no earlier training of ours, and it would be replaced",
+            file=out,
+            remedy="give a new folder",
+        )
 
 
 def train(
@@ -80,10 +100,11 @@ def train(
     done = out / RECORD
     if done.exists() and read_json(done)["identity"] == identity:
         return read_json(done)
-    started = time.monotonic()
+    check_replaceable(out)
     work = out.parent / f".{out.name}.training"
     _clear_if_other(work, identity)
-    checkpoint = get_last_checkpoint(str(work))
+    checkpoint = _last_whole_checkpoint(work)
+    clock = _Clock(work / "seconds.json")
     evaluation_length = model.max_seq_length
     model.max_seq_length = settings.max_tokens
     own_dropout = set_dropout(model, settings.dropout)
@@ -95,7 +116,7 @@ def train(
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
-        callbacks=[_Bar(settings.steps, out.name)],
+        callbacks=[_Bar(settings.steps, out.name), clock],
     )
     trainer.remove_callback(PrinterCallback)
     if evaluator is not None and checkpoint is None:
@@ -109,7 +130,7 @@ def train(
     record = {
         "identity": identity,
         "steps": settings.steps,
-        "seconds": round(time.monotonic() - started, 1),
+        "seconds": round(clock.seconds(), 1),
         "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
         "settings": settings.model_dump(),
         "curve": curve_from_log([*start, *trainer.state.log_history]),
@@ -176,12 +197,23 @@ def _arguments(kind: type[Any], settings: TrainSettings, work: Path, *, evaluate
         save_strategy="steps",
         save_steps=settings.save_steps,
         save_total_limit=1,
+        logging_nan_inf_filter=False,
         logging_steps=max(1, min(settings.eval_steps, settings.steps) // 2),
         report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def _last_whole_checkpoint(work: Path) -> str | None:
+    """The last checkpoint that was written to its end: its trainer state comes last."""
+    for folder in work.glob("checkpoint-*"):
+        try:
+            read_json(folder / "trainer_state.json")
+        except (OSError, ValueError):
+            shutil.rmtree(folder)
+    return get_last_checkpoint(str(work))
 
 
 def _clear_if_other(work: Path, identity: str) -> None:
@@ -193,11 +225,14 @@ def _clear_if_other(work: Path, identity: str) -> None:
 
 def _save_whole(model: Any, out: Path) -> None:
     """Save beside `out`, then rename: a killed save leaves no half model under the final name."""
-    staged = out.parent / f".{out.name}.saving"
-    shutil.rmtree(staged, ignore_errors=True)
+    staged, old = (out.parent / f".{out.name}.{end}" for end in ("saving", "old"))
+    for leftover in (staged, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     model.save(str(staged), safe_serialization=True)
-    shutil.rmtree(out, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
     staged.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class _NoCard:
@@ -205,6 +240,20 @@ class _NoCard:
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         return None
+
+
+class _Clock(TrainerCallback):
+    """Seconds of a training over all its attempts: what a checkpoint holds is paid for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._start = path, time.monotonic()
+        self._before = float(read_json(path)) if path.exists() else 0.0
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        write_json(self._path, self.seconds())
 
 
 class _Bar(TrainerCallback):

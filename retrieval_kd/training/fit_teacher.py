@@ -18,13 +18,13 @@ from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCo
 from torch import Tensor, nn
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.models import load_cross_encoder
-from retrieval_kd.students.dense import keep_layers, weights_digest
+from retrieval_kd.models import load_cross_encoder, pair_length
+from retrieval_kd.students.dense import keep_layers
 from retrieval_kd.training import engine
 from retrieval_kd.training.collate import draw_slates, slate_tensors
 from retrieval_kd.training.engine import TrainSettings
 from retrieval_kd.training.slates import Pool
-from retrieval_kd.training.terms import Term, check_targets, evaluate_term
+from retrieval_kd.training.terms import Term, check_targets, evaluate_terms
 
 FIT_DEFAULTS = TrainSettings(
     steps=150, batch_queries=8, slate_size=8, max_tokens=128, learning_rate=5e-5
@@ -40,7 +40,7 @@ def fit_teacher(
     layers: Sequence[int] | None = None,
     settings: TrainSettings = FIT_DEFAULTS,
     terms: Sequence[Term] = (Term(name="infonce"),),
-    max_length: int = 256,
+    max_length: int | None = None,
 ) -> dict[str, Any]:
     """Train a cross-encoder on slates and save it in `out`; gives what `out/training.json` holds.
 
@@ -52,18 +52,20 @@ def fit_teacher(
         model_spec: a cross-encoder, or any encoder to make one of.
         layers: layers to keep of it, for a cheaper teacher; all, if none are given.
         pools: judged queries with first-stage candidates, from `slates.build_pools`.
-        max_length: tokens of a pair when the teacher is used; `settings.max_tokens` in training.
+        max_length: tokens of a pair when the teacher is used, 256 by default. In training it is
+            `settings.max_tokens`.
 
     Raises:
         InputError: no pool has a judged relevant document.
     """
     check_targets(pools, terms)
     torch.manual_seed(settings.seed)  # the new head's weights
-    model = load_cross_encoder(model_spec, max_length=max_length, dtype=torch.float32)
+    length = pair_length(model_spec, max_length)
+    model = load_cross_encoder(model_spec, max_length=length, dtype=torch.float32)
     if layers is not None:
         keep_layers(model, list(layers))
     told = [term.model_dump() for term in terms]
-    identity = engine.identity_of(weights_digest(model), pools, settings, documents.digest, told)
+    identity = engine.identity_of(model, pools, documents, settings, told)
     return engine.train(
         model,
         CrossEncoderTrainer,
@@ -124,6 +126,4 @@ class PairLoss(nn.Module):
         scores = torch.cat(logits).expand(
             len(labels["mask"]), -1
         )  # (B, pairs), seen through columns
-        return {
-            term.label: term.weight * evaluate_term(term, scores, labels) for term in self.terms
-        }
+        return evaluate_terms(self.terms, scores, labels)

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from retrieval_kd.students.dense import embed, score_matrix, similarity_of
-from retrieval_kd.training.terms import Term, evaluate_term, with_temperature
+from retrieval_kd.training.terms import Term, evaluate_terms, with_temperature
 
 DEFAULT_TEMPERATURE = {"cosine": 0.05, "dot": 1.0}
 
@@ -39,6 +39,4 @@ class ScoreMatrixLoss(nn.Module):
         queries = embed(self.model, features[0])  # (B, D)
         documents = torch.cat([embed(self.model, group) for group in features[1:]])  # (M, D)
         scores = score_matrix(queries, documents, self.similarity)  # (B, M)
-        return {
-            term.label: term.weight * evaluate_term(term, scores, labels) for term in self.terms
-        }
+        return evaluate_terms(self.terms, scores, labels)

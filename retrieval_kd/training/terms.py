@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from retrieval_kd import objectives
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import validate
 from retrieval_kd.training.slates import Pool
 
 
@@ -34,9 +36,13 @@ class Term(BaseModel):
                 f"no objective {self.name!r}; there are {', '.join(objectives.__all__)}"
             )
         known = list(inspect.signature(self.function).parameters)[3:]
-        for key in self.parameters:
+        for key, value in self.parameters.items():
             if key not in known:
                 raise ValueError(f"{self.name} has no parameter {key!r}; it has {', '.join(known)}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+                raise ValueError(f"{key} of {self.name} is {value!r}, not a number above 0")
+        if self.candidates == "batch" and self.function in objectives.POSITIVE_FIRST:
+            raise ValueError(f"{self.name} needs slates: it compares with the positive in column 0")
         return self
 
     @property
@@ -68,18 +74,23 @@ def parse_terms(text: str) -> list[Term]:
     for part in text.split("+"):
         rest, _, candidates = part.strip().partition("@")
         name, _, weight = rest.partition(":")
+        given = {"name": name, "weight": weight or 1.0, "candidates": candidates or "slate"}
         try:
-            terms.append(
-                Term.model_validate(
-                    {"name": name, "weight": weight or 1.0, "candidates": candidates or "slate"}
-                )
-            )
-        except ValueError as error:
-            reason = str(error).splitlines()[-2].strip() if "\n" in str(error) else str(error)
+            terms.append(validate(Term, given))
+        except InputError as error:
             raise InputError(
-                f"cannot read objective {part!r}: {reason}",
+                f"cannot read objective {part!r}: {error.problem.removeprefix('configuration: ')}",
                 remedy="write for example kl, kl+infonce or kl:1.0+infonce:0.5@batch",
             ) from error
+    return check_distinct(terms)
+
+
+def check_distinct(terms: list[Term]) -> list[Term]:
+    """Refuse two terms of one label: the log could not tell them apart."""
+    labels = [term.label for term in terms]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise InputError(f"objective {twice[0]} is given twice", remedy="give it once")
     return terms
 
 
@@ -112,8 +123,27 @@ def evaluate_term(term: Term, scores: Tensor, label: Mapping[str, Tensor]) -> Te
     return term.function(student, target, mask, **term.parameters)
 
 
+def evaluate_terms(
+    terms: Sequence[Term], scores: Tensor, label: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Each term's weighted loss by its label.
+
+    Raises:
+        InputError: a loss is NaN or infinite; going on would save a ruined model.
+    """
+    losses = {term.label: term.weight * evaluate_term(term, scores, label) for term in terms}
+    for name, loss in losses.items():
+        if not loss.isfinite():
+            raise InputError(
+                f"the loss {name} became {loss.item()}",
+                remedy="lower train.learning_rate, or look at the teacher's scores",
+            )
+    return losses
+
+
 def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
     """Refuse, before anything is trained, objectives that have nothing to learn from."""
+    check_distinct(list(terms))
     for term in terms:
         if term.learns_from == "teacher":
             enough = any(np.isfinite(pool.teacher).any() for pool in pools)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sentence_transformers import (
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import read_json, write_json
-from retrieval_kd.students.dense import describe_student, weights_digest
+from retrieval_kd.students.dense import describe_student
 from retrieval_kd.training import engine
 from retrieval_kd.training.collate import SlateCollator
 from retrieval_kd.training.curve import DevEvaluator, DevTask
@@ -48,16 +49,17 @@ def train_student(
         groups: shares of the training by name, see `engine.schedule`.
 
     Raises:
-        InputError: an objective learns from a teacher (labels) and no pool has scores (judgments).
+        InputError: an objective learns from a teacher (labels) and no pool has scores (judgments),
+            or `out` holds something that is no earlier training.
     """
     check_targets(pools, terms)
     told = [term.model_dump() for term in terms]
     identity = engine.identity_of(
-        weights_digest(student), pools, settings, documents.digest, told, dict(groups or {})
+        student, pools, documents, settings, told, dict(groups or {}), asdict(dev) if dev else None
     )
     collator = SlateCollator(
         preprocess_fn=student.preprocess,
-        prompts={k: v for k, v in (student.prompts or {}).items() if v},
+        prompts=prompts_of(student),
         pools=pools,
         texts=documents,
         slate_size=settings.slate_size,
@@ -81,3 +83,15 @@ def train_student(
         record |= {"queries": len(pools), "terms": told, "student": describe_student(student)}
         write_json(out / engine.RECORD, record)
     return read_json(out / engine.RECORD)
+
+
+def prompts_of(model: SentenceTransformer) -> dict[str, str]:
+    """The prompts that `encode_query` and `encode_document` would use, by column."""
+    prompts = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
+    default = prompts.get(model.default_prompt_name or "", "")
+    names = {"query": ("query",), "document": ("document", "passage", "corpus")}
+    found = {
+        column: next((prompts[name] for name in candidates if name in prompts), default)
+        for column, candidates in names.items()
+    }
+    return {column: prompt for column, prompt in found.items() if prompt}

@@ -151,11 +151,29 @@ def test_stored_scores_name_what_is_missing(collection, candidates, tmp_path):
         stored_scores(collection, collection.query_texts("dev"), store, [], None, drops)
 
 
+def test_an_encoder_is_no_teacher(tiny_encoder):
+    """It would get a random head, and random scores would be stored."""
+    with pytest.raises(InputError, match="no cross-encoder"):
+        CrossEncoderTeacher(str(tiny_encoder))
+
+
+def test_two_documents_of_one_text_are_asked_once(tmp_path):
+    rows = [{"_id": i, "title": "", "text": "sparrow wing"} for i in ("a", "b")]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "wing"}\n')
+    collection = open_collection(str(tmp_path))
+    teacher = Counting(open_teacher("bm25", collection))
+    store, queries, wanted = ScoreStore(tmp_path / "s"), {"q": "wing"}, {"q": ["a", "b"]}
+    score(collection, queries, wanted, teacher, store)
+    assert len(teacher.asked) == 1
+    assert set(scores_of(collection, queries, wanted, store, teacher.key)["q"]) == {"a", "b"}
+
+
 def test_changed_weights_are_another_teacher(tiny_cross_encoder, tmp_path):
     from tests.tiny_models import write_cross_encoder
 
     other = write_cross_encoder(tmp_path / "other", seed=5)
     one, two = (CrossEncoderTeacher(str(path)).key for path in (tiny_cross_encoder, other))
     assert one.fingerprint != two.fingerprint
-    longer = CrossEncoderTeacher(str(other), max_length=64).key
+    longer = CrossEncoderTeacher(str(other), max_length=48).key
     assert longer.fingerprint != two.fingerprint

@@ -38,6 +38,17 @@ def test_a_single_teacher_stays_raw():
     assert fuse([{"q": {"a": 7.5, "b": -2.0}}], [1.0]) == {"q": {"a": 7.5, "b": -2.0}}
 
 
+def test_the_scale_can_be_fixed_whatever_the_number_of_teachers():
+    assert fuse([{"q": {"a": 20.0, "b": 10.0}}], [1.0], normalise=True) == {
+        "q": {"a": 1.0, "b": -1.0}
+    }
+
+
+def test_a_weight_for_each_teacher():
+    with pytest.raises(InputError, match="2 weights for 1 teachers"):
+        fuse([{"q": {"a": 1.0}}], [1, 1])
+
+
 def test_nothing_in_common_is_an_error():
     with pytest.raises(InputError, match="no candidate"):
         fuse([{"q": {"a": 1.0}}, {"q": {"b": 1.0}}], [1, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,14 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.dense import make_student, score_matrix
+from retrieval_kd.training import engine
 from retrieval_kd.training.collate import SlateCollator
 from retrieval_kd.training.curve import build_dev_task
 from retrieval_kd.training.engine import TrainSettings, schedule
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.slates import Pool, build_pools, draw
-from retrieval_kd.training.terms import Term, evaluate_term, parse_terms
-from retrieval_kd.training.train import train_student
+from retrieval_kd.training.terms import Term, evaluate_term, evaluate_terms, parse_terms
+from retrieval_kd.training.train import prompts_of, train_student
 
 
 @pytest.fixture(scope="module")
@@ -171,6 +173,64 @@ def test_unscored_candidates_do_not_teach(name, candidates):
 def test_objectives_that_cannot_be_read_are_explained(text):
     with pytest.raises(InputError, match="cannot read objective"):
         parse_terms(text)
+
+
+def test_an_objective_that_needs_the_positive_first_cannot_see_a_batch():
+    with pytest.raises(InputError, match="needs slates"):
+        parse_terms("margin_mse@batch")
+
+
+def test_an_objective_given_twice_is_refused():
+    with pytest.raises(InputError, match="twice"):
+        parse_terms("kl:1+kl:5")
+
+
+@pytest.mark.parametrize("value", ["half", 0, -1, float("inf"), True])
+def test_a_temperature_is_a_number_above_zero(value):
+    with pytest.raises(ValueError, match="teacher_temperature"):
+        Term(name="kl", teacher_temperature=value)
+
+
+def test_a_loss_that_is_no_number_stops_the_training(pools, collection, tiny_encoder):
+    student = make_student(str(tiny_encoder))
+    label = _batch(pools, collection, student)["label"]
+    scores = torch.full((6, label["batch_teacher"].shape[1]), float("nan"))
+    with pytest.raises(InputError, match="became nan"):
+        evaluate_terms(parse_terms("kl"), scores, label)
+
+
+def test_a_foreign_folder_is_not_replaced(pools, collection, tiny_encoder, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(InputError, match="would be replaced"):
+        _train(collection, pools, tiny_encoder, tmp_path)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_torn_checkpoint_is_not_resumed_from(pools, collection, tiny_encoder, tmp_path):
+    work = tmp_path / ".s.training"
+    whole = work / "checkpoint-4"
+    whole.mkdir(parents=True)
+    (whole / "trainer_state.json").write_text('{"global_step": 4}')
+    (work / "checkpoint-8").mkdir()
+    (work / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
+    assert engine._last_whole_checkpoint(work) == str(whole)
+    assert not (work / "checkpoint-8").exists()
+
+
+def test_another_length_is_another_training(pools, collection, tiny_encoder, tmp_path):
+    settings = TrainSettings(steps=2, batch_queries=2, max_tokens=16)
+    for length in (32, 24):
+        student = make_student(str(tiny_encoder), max_length=length)
+        terms = [Term(name="kl")]
+        train_student(student, pools, collection.documents, terms, settings, tmp_path / "s")
+        saved = json.loads((tmp_path / "s" / "sentence_bert_config.json").read_text())
+        assert length in saved.values() or student.max_seq_length == length
+
+
+def test_prompts_are_those_of_encoding(tiny_encoder):
+    student = make_student(str(tiny_encoder))
+    student.prompts = {"query": "ask: ", "passage": "read: "}
+    assert prompts_of(student) == {"query": "ask: ", "document": "read: "}
 
 
 def test_an_unknown_parameter_of_an_objective_is_refused():

@@ -1,0 +1,145 @@
+"""The teacher of `rkd run`: several as one, each tried on dev before the rest is paid for.
+
+Members are named by what they are, not by where their files lie, so a moved run stays the same.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from retrieval_kd.config import Config
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.errors import Drops
+from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.teachers.score import Teacher, open_teacher, score, scores_of
+from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.targets import Scores, fuse, rerank
+from retrieval_kd.workspace import Workspace
+
+Qrels = dict[str, dict[str, int]]
+FITTED = "cross-encoder"
+WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of one part: texts, judgments (none for unlabelled ones) and their source."""
+
+    texts: dict[str, str]
+    qrels: Qrels
+    sources: dict[str, str]  # unlabelled query → the document it was made of
+
+
+class Ensemble:
+    """Several teachers as one: Σ weight · z-score, weights chosen on dev."""
+
+    def __init__(
+        self,
+        config: Config,
+        work: Workspace,
+        collection: Collection,
+        queries: Callable[[str], Queries],
+        candidates: Callable[[str], Scores],
+    ) -> None:
+        self.config, self.work, self.collection = config, work, collection
+        self.queries, self.candidates = queries, candidates
+
+    @property
+    def members(self) -> list[str]:
+        """The teachers' names, the cross-encoder first."""
+        teacher = self.config.teacher
+        own = [FITTED] if teacher.fit else [teacher.model] if teacher.model else []
+        return [*own, *teacher.fuse_with]
+
+    def score(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
+        """What this teacher is asked of some parts, into the store; nothing is asked twice.
+
+        A teacher that got no weight on dev is asked nothing more.
+        """
+        if "dev" not in parts and member not in self._used:
+            return {"teacher": member, "skipped": "weight 0 on dev"}
+        teacher, pairs, scored = self._open(member), 0, 0
+        for part in parts:
+            report = score(
+                self.collection, self.queries(part).texts, self._wanted(part), teacher, self._store
+            )
+            pairs, scored = pairs + report.pairs, scored + report.scored
+        return {"teacher": member, "fingerprint": teacher.key.fingerprint} | {
+            "pairs": pairs, "scored": scored
+        }  # fmt: skip
+
+    def tune(self) -> dict[str, Any]:
+        """Choose the members' weights on dev, or take the given ones, into teacher.json."""
+        qrels, drops = self.queries("dev").qrels, Drops()
+        lists = [self._scores("dev", member) for member in self.members]
+        weights, tried = self.config.teacher.weights, []
+        if weights is None and len(lists) > 1:
+            for candidate in itertools.product(WEIGHT_GRID, repeat=len(lists)):
+                if abs(sum(candidate) - 1.0) < 1e-9:
+                    tried.append((_ndcg(qrels, fuse(lists, candidate)), candidate))
+        chosen = list(weights or (max(tried)[1] if tried else [1.0]))
+        named = dict(zip(self.members, chosen, strict=True))
+        write_json(self.work.path("teacher.json"), {"weights": named})
+        alone = zip(self.members, lists, strict=True)
+        return {
+            "weights": named,
+            "chosen_on_dev": bool(tried),
+            "dev_ndcg@10_alone": {m: round(_ndcg(qrels, scores), 4) for m, scores in alone},
+            "dev_ndcg@10": round(_ndcg(qrels, self.fused("dev", drops)), 4),
+            "drops": drops.summary(),
+        }
+
+    def fused(self, part: str, drops: Drops) -> Scores:
+        """The teacher's targets for a part's candidates.
+
+        With several members all are z-normalised, also where only one got a weight: the scale of
+        the targets must not depend on which. A single member's scores stay raw.
+        """
+        used = self._used
+        lists = [self._scores(part, member) for member in used]
+        return fuse(lists, list(used.values()), drops, normalise=len(self.members) > 1)
+
+    @cached_property
+    def _store(self) -> ScoreStore:
+        return ScoreStore(self.work.path("scores"))
+
+    @property
+    def _used(self) -> dict[str, float]:
+        """The teachers with a weight, by name."""
+        weights = read_json(self.work.path("teacher.json"))["weights"]
+        return {member: weight for member, weight in weights.items() if weight}
+
+    def _open(self, member: str) -> Teacher:
+        teacher, student = self.config.teacher, self.config.student
+        length = student.max_length if member.startswith("dense:") else teacher.max_length
+        fitted = bool(teacher.fit) and member == FITTED
+        spec = str(self.work.path("teacher")) if fitted else member
+        return open_teacher(spec, self.collection, max_length=length)
+
+    def _wanted(self, part: str) -> dict[str, list[str]]:
+        """A part's candidates; judged relevant documents of the train part too."""
+        wanted = {query: list(found) for query, found in self.candidates(part).items()}
+        if part == "train":
+            for query, judged in self.queries(part).qrels.items():
+                listed = wanted.setdefault(query, [])
+                listed += [d for d, gain in judged.items() if gain > 0 and d not in listed]
+        return wanted
+
+    def _scores(self, part: str, member: str) -> Scores:
+        """One teacher's scores of a part; what the store lost is asked again."""
+        teacher, wanted = self._open(member), self._wanted(part)
+        texts = self.queries(part).texts
+        found = scores_of(self.collection, texts, wanted, self._store, teacher.key)
+        if sum(map(len, found.values())) < sum(map(len, wanted.values())):
+            score(self.collection, texts, wanted, teacher, self._store)
+            found = scores_of(self.collection, texts, wanted, self._store, teacher.key)
+        return found
+
+
+def _ndcg(qrels: Qrels, scores: Scores) -> float:
+    return evaluate(qrels, {"dev": rerank("dev", scores)}, ["ndcg@10"]).mean("dev", "ndcg@10")
