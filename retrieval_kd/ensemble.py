@@ -6,7 +6,7 @@ Members are named by what they are, not by where their files lie, so a moved run
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -103,6 +103,18 @@ class Ensemble:
         used = self._used
         lists = [self._scores(part, member) for member in used]
         return fuse(lists, list(used.values()), drops, normalise=len(self.members) > 1)
+
+    def answer(self, text: str, candidates: Mapping[str, float]) -> None:
+        """Ask every teacher that has a weight about one query's candidates, for timing."""
+        documents = [self.collection.documents[id] for id in candidates]
+        for member in self._used:
+            if member not in self._opened:
+                self._opened[member] = self._open(member)
+            self._opened[member].score([text] * len(documents), documents)
+
+    @cached_property
+    def _opened(self) -> dict[str, Teacher]:
+        return {}
 
     @cached_property
     def _store(self) -> ScoreStore:

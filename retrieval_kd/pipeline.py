@@ -97,13 +97,14 @@ def plan(config: Config) -> Workspace:
             _add_search(add, stages, system, folder, [spec, length], f"train:{system}")
             systems.append(system)
             searches.append(f"search:{system}")
+    add("measure", stages.measure, (), [], *searches)
     summary = Summary(config, work, stages)
     add(
         "evaluate",
         summary.evaluate,
         ("results.json",),
         [config.measures, list(config.compare), __version__],
-        *searches,
+        "measure",
     )
     add("report", summary.report, ("report.html",), [config.name, __version__], "evaluate")
     return work

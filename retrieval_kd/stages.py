@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from retrieval_kd.files import read_json, write_json
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import load_spec
+from retrieval_kd.latency import latencies
+from retrieval_kd.retrieval.bm25 import BM25, DEFAULT
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student, make_student
 from retrieval_kd.teachers.targets import rerank
@@ -28,6 +30,7 @@ from retrieval_kd.training.slates import Pool, build_pools
 from retrieval_kd.training.train import train_student
 from retrieval_kd.workspace import Workspace
 
+TIMED_QUERIES = 40
 PARTS = ("train", "dev", "test", "unlabelled")
 
 
@@ -216,7 +219,7 @@ class Stages:
     # -- index, search, measure -----------------------------------------------------------------
 
     def index_and_search(self, system: str, model: str) -> dict[str, Any]:
-        """Index the corpus under one model, search the test queries, time the search."""
+        """Index the corpus under one model, search the test queries."""
         config = self.config
         folder = self.work.path("indexes", system)
         build_index(
@@ -230,15 +233,32 @@ class Stages:
         queries = self.queries("test").texts
         run = index.search_run(queries, config.depth, name=system)
         write_run(run, self.work.path("runs", f"{system}.trec"))
-        timing = index.measure(list(queries.values())[:200])
         manifest = index.manifest
         size = sum(int(file["bytes"]) for file in manifest["files"].values())
         return {
-            **timing.as_dict(),
             "index_bytes": size,
             "documents": len(index),
             **describe_student(index.model),
         }
+
+    def measure(self) -> dict[str, Any]:
+        """Latency of BM25, the teacher's re-ranking, the encoder and one student of each kind."""
+        config, test = self.config, self.queries("test")
+        chosen = sorted(test.texts)[:TIMED_QUERIES]
+        by_text = {test.texts[query]: query for query in chosen}
+        bm25, candidates = BM25.open(self.collection.documents, DEFAULT), self.candidates("test")
+        systems: dict[str, Callable[[str], object]] = {
+            "bm25": lambda text: bm25.search(text, config.depth),
+            "teacher": lambda text: self.ensemble.answer(text, candidates.get(by_text[text], {})),
+        }
+        names = {name: f"{name}-seed{config.seeds[0]}" for name in config.students}
+        for name, folder in ({"encoder": "encoder"} | names).items():
+            index = Index.open(self.work.path("indexes", folder))
+            systems[name] = partial(self._search_one, index)
+        return latencies(systems, list(by_text))
+
+    def _search_one(self, index: Index, text: str) -> object:
+        return index.search([text], self.config.depth)
 
     def search_bm25(self) -> None:
         run = retrieve(self.collection, self.queries("test").texts, "bm25", self.config.depth)

@@ -74,13 +74,14 @@ class Summary:
 
     def costs(self, system: str) -> dict[str, Any]:
         """Size and speed of a system; of a student its first seed's, and its training time."""
+        timed = self.work.record("measure").get("facts", {}).get(system, {})
         if system in ("bm25", "teacher"):
-            return {}
+            return timed
         name = f"{system}-seed{self.config.seeds[0]}" if system in self.config.students else system
         facts = self.work.record(f"search:{name}")["facts"]
         facts["bytes_per_document"] = facts["index_bytes"] / max(1, facts["documents"])
         trained = self.work.record(f"train:{name}").get("facts", {})
-        return facts | {"training_seconds": trained.get("seconds")}
+        return facts | timed | {"training_seconds": trained.get("seconds")}
 
     def share_of_teacher(self, evaluation: Evaluation, system: str) -> float | None:
         """The system's first measure as a share of the teacher's; none if the teacher has 0."""
@@ -148,8 +149,9 @@ class Summary:
                 f"{student} keeps {share:.1%} of the teacher's {measure} with {mine['layers']} of "
                 f"{encoder['layers']} layers and {mine['parameters'] / 1e6:.1f} M of "
                 f"{encoder['parameters'] / 1e6:.1f} M parameters; "
-                f"{mine['queries_per_second']:.0f} against {encoder['queries_per_second']:.0f} "
-                "queries per second (both against the encoder it was made of)."
+                f"{mine['latency_ms_p50']:.1f} against {encoder['latency_ms_p50']:.1f} ms a query "
+                "(against the encoder it was made of; the teacher re-ranks in "
+                f"{self.costs('teacher')['latency_ms_p50']:.0f} ms)."
             )
         print(f"Report: {self.report_path}")
 
@@ -175,7 +177,7 @@ class Summary:
             )
             if costs.get(name) is not None
         }
-        if costs:
+        if "layers" in costs:
             known["document_tokens"] = self.config.student.max_length
         label, description, kind = self._describe(system)
         return SystemRow.of(
@@ -195,7 +197,8 @@ class Summary:
             ),
             "teacher": (
                 "Teacher, re-ranking",
-                f"re-ranks the first {depth} of {self.config.first_stage.with_} by {used}",
+                f"re-ranks the first {depth} of {self.config.first_stage.with_} by {used}; "
+                "latency without the first stage",
                 "reranker",
             ),
         }
@@ -205,8 +208,8 @@ class Summary:
         told = " + ".join(f"{term.weight:g} {term.label}" for term in terms)
         kept = self.config.student.layers
         start = f"layers {kept} of {self.config.student.base}" if kept else self.config.student.base
-        learns = any(term.learns_from == "teacher" for term in terms)
-        label = f"Student, {'distilled' if learns else 'labels only'} ({system})"
+        plain = {"distilled": "distilled", "labels": "labels only"}
+        label = f"Student, {plain.get(system, system)}"
         return label, f"{start}, trained with {told}", "dense"
 
     def _teacher_notes(self) -> list[str]:

@@ -112,6 +112,7 @@ def test_a_changed_setting_runs_only_what_depends_on_it(finished, config_file):
     todo = [stage.name for stage in work.stages if not work.done(stage)]
     assert todo == [
         *(f"{verb}:distilled-seed{seed}" for seed in (0, 1) for verb in ("train", "search")),
+        "measure",
         "evaluate",
         "report",
     ]
