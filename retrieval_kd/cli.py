@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from retrieval_kd.cli_stages import stages_app
+from retrieval_kd.cli_train import train_app
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.score_commands import scores_app
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-app.registered_commands += stages_app.registered_commands
+app.registered_commands += stages_app.registered_commands + train_app.registered_commands
 app.add_typer(scores_app, name="scores")
 
 Overrides = Annotated[

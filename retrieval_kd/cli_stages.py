@@ -1,17 +1,13 @@
-"""The subcommands that run one stage each: retrieve, score, fit-teacher, train, index, search,
-evaluate. `cli.py` mounts them."""
+"""The subcommands retrieve, score, index, search and evaluate. `cli.py` mounts them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from retrieval_kd.errors import Drops, InputError
-
-if TYPE_CHECKING:
-    from retrieval_kd.data.collection import Collection
+from retrieval_kd.errors import InputError
 
 stages_app = typer.Typer()
 
@@ -89,115 +85,6 @@ def score(
     print(
         f"{store}: {made.pairs} pairs, {made.reused} known, {made.scored} scored in "
         f"{made.seconds:.0f} s by {made.teacher} ({made.fingerprint})"
-    )
-
-
-@stages_app.command("fit-teacher")
-def fit_teacher(
-    collection: CollectionOption,
-    candidates: Annotated[Path, typer.Option(help="TREC run file of the split: the negatives")],
-    base: Annotated[str, typer.Option(help="MODEL: a cross-encoder, or an encoder to make one of")],
-    out: Annotated[Path, typer.Option(help="folder for the teacher")],
-    split: Split = "train",
-    steps: Annotated[
-        int, typer.Option(min=1, help="optimizer steps of 8 queries × 8 documents")
-    ] = 150,
-    max_length: Annotated[
-        int | None, typer.Option(help="tokens of a pair when it is used; default 256")
-    ] = None,
-    seed: int = 0,
-) -> None:
-    """Fine-tune a cross-encoder on judged queries with mined negatives."""
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.data.runs import check_run, read_run
-    from retrieval_kd.schema import validate
-    from retrieval_kd.training import fit_teacher as fitting
-    from retrieval_kd.training.slates import build_pools
-
-    opened, run, drops = open_collection(collection), read_run(candidates), Drops()
-    check_run(run, opened)
-    pools = build_pools(
-        opened.query_texts(split), run.results, opened, opened.qrels(split), None, drops
-    )
-    drops.warn(str(candidates))
-    fitting.engine.check_replaceable(out)
-    changed = {**fitting.FIT_DEFAULTS.model_dump(), "steps": steps, "seed": seed}
-    settings = validate(fitting.TrainSettings, changed)
-    record = fitting.fit_teacher(
-        base, pools, opened.documents, out, settings=settings, max_length=max_length
-    )
-    print(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
-
-
-@stages_app.command()
-def train(
-    collection: CollectionOption,
-    student: Annotated[str, typer.Option(help="MODEL to start from")],
-    out: Annotated[Path, typer.Option(help="folder for the student")],
-    store: Annotated[Path | None, typer.Option(help="score store of the teachers")] = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="name or fingerprint in the store; several are z-normalised and summed; "
-            "default: the only one there"
-        ),
-    ] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="of each --teacher; default 1")] = None,
-    candidates: Annotated[
-        Path | None, typer.Option(help="TREC run file; needed without a store")
-    ] = None,
-    objective: Annotated[
-        str, typer.Option(help="kl, margin_mse, infonce; sums: kl:1.0+infonce:0.5@batch")
-    ] = "kl",
-    split: Split = "train",
-    layers: Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")] = None,
-    dev_split: Annotated[str | None, typer.Option(help="for the learning curve")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="optimizer steps")] = 200,
-    batch_queries: Annotated[int, typer.Option(min=1, help="queries per step")] = 32,
-    slate_size: Annotated[int, typer.Option(min=2, help="candidates per query")] = 4,
-    max_tokens: Annotated[int, typer.Option(help="tokens per document in training")] = 64,
-    learning_rate: float = 1e-4,
-    seed: int = 0,
-) -> None:
-    """Train a student on stored teacher scores, on judgments, or on both."""
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
-    from retrieval_kd.schema import validate
-    from retrieval_kd.students.dense import make_student
-    from retrieval_kd.training.curve import build_dev_task
-    from retrieval_kd.training.engine import TrainSettings, check_replaceable
-    from retrieval_kd.training.slates import build_pools
-    from retrieval_kd.training.terms import parse_terms
-    from retrieval_kd.training.train import train_student
-
-    terms = parse_terms(objective)
-    given: dict[str, float] = {
-        "steps": steps,
-        "batch_queries": batch_queries,
-        "slate_size": slate_size,
-    }
-    given |= {"max_tokens": max_tokens, "learning_rate": learning_rate, "seed": seed}
-    settings = validate(TrainSettings, given)
-    check_replaceable(out)
-    kept = _integers(layers) if layers else None
-    opened, drops = open_collection(collection), Drops()
-    queries = opened.query_texts(split)
-    wanted, scores = _candidates(opened, queries, candidates, store, teacher or [], weight)
-    if not any(term.learns_from == "teacher" for term in terms):
-        scores = None  # a label-only student's negatives owe nothing to the teacher
-    pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops)
-    drops.warn(f"training on {opened.name}/{split}")
-    dev = None
-    if dev_split is not None:
-        texts = opened.query_texts(dev_split)
-        first = retrieve_run(opened, texts, "bm25", 20)
-        dev = build_dev_task(opened, texts, opened.qrels(dev_split), first)
-    model = make_student(student, kept)
-    record = train_student(model, pools, opened.documents, terms, settings, out, dev=dev)
-    size = record["student"]
-    print(
-        f"{out}: {size['layers']} layers, {size['parameters']:,} parameters, "
-        f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
 
 
@@ -287,46 +174,3 @@ def evaluate(
         exclude_self=not keep_self,
         json_out=json,
     )
-
-
-def _integers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.strip("[] ").split(",")]
-    except ValueError as error:
-        raise InputError(
-            f"cannot read the layers {text!r}", remedy="write them as 0,2,5"
-        ) from error
-
-
-def _candidates(
-    collection: Collection,
-    queries: dict[str, str],
-    candidates: Path | None,
-    store: Path | None,
-    names: list[str],
-    weights: list[float] | None,
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]] | None]:
-    """The candidates to train on, and the (fused) scores of the named teachers, if any."""
-    from retrieval_kd.data.runs import check_run, read_run
-    from retrieval_kd.teachers.stored import stored_scores
-    from retrieval_kd.teachers.targets import fuse
-
-    run = None
-    if candidates is not None:
-        read = read_run(candidates)
-        check_run(read, collection)
-        run = {query: found for query, found in read.results.items() if query in queries}
-        if not run:
-            raise InputError(
-                "none of its queries is in this split", file=candidates, remedy="check --split"
-            )
-    if store is None:
-        if run is None:
-            raise InputError("nothing to train on", remedy="give --store, or --candidates RUN")
-        return run, None
-    drops = Drops()
-    wanted = {query: list(found) for query, found in run.items()} if run is not None else None
-    lists = stored_scores(collection, queries, store, names, wanted, drops)
-    fused = fuse(lists, weights or [1.0] * len(lists), drops)
-    drops.warn(str(store))
-    return (run if run is not None else fused), fused
