@@ -123,7 +123,9 @@ def _quiet(arguments: list[str]) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)  # bm25s sets its own logger to DEBUG
+    logging.basicConfig(handlers=[handler], format="%(levelname)s: %(message)s")
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     if arguments and "--help" not in arguments:
         from transformers.utils import logging as transformers_logging
