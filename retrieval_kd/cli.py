@@ -127,10 +127,7 @@ def _quiet(arguments: list[str]) -> None:
     handler.setLevel(logging.WARNING)  # bm25s sets its own logger to DEBUG
     logging.basicConfig(handlers=[handler], format="%(levelname)s: %(message)s")
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    if arguments and "--help" not in arguments:
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
+    os.environ["RETRIEVAL_KD_QUIET"] = "1"  # see models._load: importing transformers takes seconds
 
 
 if __name__ == "__main__":

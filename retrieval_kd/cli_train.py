@@ -89,7 +89,8 @@ def train(
     from retrieval_kd.schema import validate
     from retrieval_kd.students.dense import make_student
     from retrieval_kd.training.curve import build_dev_task
-    from retrieval_kd.training.engine import TrainSettings, check_replaceable
+    from retrieval_kd.training.engine import check_replaceable
+    from retrieval_kd.training.settings import TrainSettings
     from retrieval_kd.training.slates import build_pools
     from retrieval_kd.training.terms import parse_terms
     from retrieval_kd.training.train import train_student

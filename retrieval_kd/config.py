@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from retrieval_kd.evaluation.names import parse_measures
 from retrieval_kd.schema import apply_overrides, read_yaml, validate
-from retrieval_kd.training.engine import TrainSettings
-from retrieval_kd.training.fit_teacher import FIT_DEFAULTS
+from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 from retrieval_kd.training.terms import Term, check_distinct, parse_terms
 
 

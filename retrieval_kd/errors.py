@@ -31,7 +31,8 @@ class InputError(Exception):
         self.problem, self.file, self.line, self.id, self.remedy = problem, file, line, id, remedy
         where = "" if file is None else f"{file}:{line}: " if line is not None else f"{file}: "
         who = "" if id is None else f" (id {id})"
-        fix = f" To fix: {remedy.rstrip('.')}." if remedy else ""
+        end = "" if remedy.endswith((".", "?")) else "."
+        fix = f" To fix: {remedy}{end}" if remedy else ""
         super().__init__(f"{where}{problem}{who}{'.' if fix else ''}{fix}")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from transformers.utils import logging as transformers_logging
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text, read_json
@@ -121,6 +122,8 @@ def _unreachable(ref: ModelRef) -> InputError:
 
 
 def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
+    if os.environ.get("RETRIEVAL_KD_QUIET"):  # set by the command line, which has its own bars
+        transformers_logging.disable_progress_bar()
     try:
         return kind(ref.location, revision=ref.revision, device=best_device(), **arguments)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

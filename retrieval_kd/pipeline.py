@@ -24,6 +24,8 @@ def plan(config: Config) -> Workspace:
     work = Workspace(config.out)
     stages = Stages(config, work)
     collection = stages.collection
+    for split in filter(None, (config.splits.train, config.splits.dev, config.splits.test)):
+        collection.qrels(split)  # a split that is not there is said before anything runs
     add = partial(_add, work)
     length = config.student.max_length
     unlabelled = config.unlabelled.model_dump() if config.unlabelled else None

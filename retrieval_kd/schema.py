@@ -23,6 +23,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError("no such file", file=path, remedy="name a YAML file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"cannot read it: {error}", file=path, remedy="name a YAML file"

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from pydantic import BaseModel, ConfigDict, Field
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -25,34 +24,10 @@ from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.progress import bar
 from retrieval_kd.students.dense import weights_digest
 from retrieval_kd.training.curve import curve_from_log
+from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool, digest_pools
 
 RECORD = "training.json"
-
-
-class TrainSettings(BaseModel):
-    """How a model is trained. Defaults are for two CPU cores."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int = Field(200, ge=1, description="optimizer steps")
-    batch_queries: int = Field(32, ge=1, description="queries in a batch")
-    slate_size: int = Field(4, ge=2, description="candidates per query, the positive included")
-    slate_depth: int = Field(
-        30, ge=1, description="candidates are drawn from the teacher's best this many"
-    )
-    learning_rate: float = Field(1e-4, gt=0, description="peak of AdamW, per step")
-    warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
-    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    max_tokens: int = Field(
-        64, ge=8, description="training length: a document's (student), a pair's (teacher)"
-    )
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability in all dropout layers")
-    seed: int = Field(0, ge=0, description="of slates, order and dropout")
-    eval_steps: int = Field(50, ge=1, description="steps between points of the learning curve")
-    save_steps: int = Field(50, ge=1, description="steps between checkpoints")
-    group_size: int = Field(32, ge=1, description="texts encoded together, by length")
 
 
 def identity_of(
@@ -168,8 +143,8 @@ def schedule(
 def set_dropout(model: torch.nn.Module, probability: float) -> list[tuple[torch.nn.Dropout, float]]:
     """Set every dropout layer; gives what they were, to be put back before saving.
 
-    Zero is the default: the teacher's distribution already regularises, and on a CPU dropout
-    doubles the time of a step (`docs/results.md`).
+    Zero is the default: the teacher's distribution already regularises, and on a CPU dropout in the
+    attention keeps torch from its fused kernel.
     """
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     before = [(layer, layer.p) for layer in layers]

@@ -22,13 +22,9 @@ from retrieval_kd.models import load_cross_encoder, pair_length
 from retrieval_kd.students.dense import keep_layers
 from retrieval_kd.training import engine
 from retrieval_kd.training.collate import draw_slates, slate_tensors
-from retrieval_kd.training.engine import TrainSettings
+from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 from retrieval_kd.training.slates import Pool
 from retrieval_kd.training.terms import Term, check_targets, evaluate_terms
-
-FIT_DEFAULTS = TrainSettings(
-    steps=150, batch_queries=8, slate_size=8, max_tokens=128, learning_rate=5e-5
-)
 
 
 def fit_teacher(

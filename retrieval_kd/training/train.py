@@ -19,8 +19,8 @@ from retrieval_kd.students.dense import describe_student
 from retrieval_kd.training import engine
 from retrieval_kd.training.collate import SlateCollator
 from retrieval_kd.training.curve import DevEvaluator, DevTask
-from retrieval_kd.training.engine import TrainSettings
 from retrieval_kd.training.loss import ScoreMatrixLoss
+from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool
 from retrieval_kd.training.terms import Term, check_targets
 

@@ -9,8 +9,8 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.models import load_cross_encoder
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.training.engine import TrainSettings
 from retrieval_kd.training.fit_teacher import PairCollator, PairLoss, fit_teacher
+from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import build_pools, draw
 from retrieval_kd.training.terms import Term
 

@@ -1,0 +1,35 @@
+"""How a model is trained, as settings; `engine.py` obeys them. Needs no torch to be checked."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainSettings(BaseModel):
+    """How a model is trained. Defaults are for two CPU cores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(200, ge=1, description="optimizer steps")
+    batch_queries: int = Field(32, ge=1, description="queries in a batch")
+    slate_size: int = Field(4, ge=2, description="candidates per query, the positive included")
+    slate_depth: int = Field(
+        30, ge=1, description="candidates are drawn from the teacher's best this many"
+    )
+    learning_rate: float = Field(1e-4, gt=0, description="peak of AdamW, per step")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    max_tokens: int = Field(
+        64, ge=8, description="training length: a document's (student), a pair's (teacher)"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="probability in all dropout layers")
+    seed: int = Field(0, ge=0, description="of slates, order and dropout")
+    eval_steps: int = Field(50, ge=1, description="steps between points of the learning curve")
+    save_steps: int = Field(50, ge=1, description="steps between checkpoints")
+    group_size: int = Field(32, ge=1, description="texts encoded together, by length")
+
+
+FIT_DEFAULTS = TrainSettings(
+    steps=150, batch_queries=8, slate_size=8, max_tokens=128, learning_rate=5e-5
+)
