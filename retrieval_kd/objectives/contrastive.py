@@ -26,6 +26,7 @@ def infonce(
     Properties: adding a constant to a row changes nothing; the order of candidates does not matter.
 
     Example:
+        >>> import torch
         >>> labels = torch.tensor([[1, 0]])
         >>> infonce(torch.zeros(1, 2), labels, torch.ones(1, 2, dtype=torch.bool)).item()
         0.6931471824645996

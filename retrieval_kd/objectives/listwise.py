@@ -36,6 +36,7 @@ def kl(
     changes nothing; the order of candidates does not matter.
 
     Example:
+        >>> import torch
         >>> scores = torch.tensor([[2.0, 1.0, 0.0]])
         >>> kl(scores, scores + 5, torch.ones(1, 3, dtype=torch.bool)).item()
         0.0

@@ -27,6 +27,7 @@ def margin_mse(
     the negatives does not matter.
 
     Example:
+        >>> import torch
         >>> student, teacher = torch.tensor([[1.0, 0.5]]), torch.tensor([[7.0, 4.0]])
         >>> margin_mse(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         6.25
