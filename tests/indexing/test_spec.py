@@ -46,7 +46,7 @@ def test_a_wrong_specification_is_one_clear_error(text: str, problem: str, tmp_p
 
 
 def test_a_missing_specification_is_an_error() -> None:
-    with pytest.raises(InputError, match="cannot read it"):
+    with pytest.raises(InputError, match="no such file"):
         load_spec("nowhere.yaml")
 
 
