@@ -76,9 +76,3 @@ def fuse(
 def rerank(name: str, scores: Scores) -> Run:
     """The run that ranks each query's candidates by the (fused) teacher's score."""
     return Run(name, {query_id: dict(documents) for query_id, documents in scores.items()})
-
-
-def teacher_spread(scores: Scores) -> float:
-    """Median over queries of the standard deviation of a query's scores: a first guess for τ_t."""
-    spreads = [np.std(list(documents.values())) for documents in scores.values() if documents]
-    return float(np.median(spreads)) if spreads else 0.0
