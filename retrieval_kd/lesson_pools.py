@@ -78,6 +78,7 @@ class LessonPools:
                 members=(
                     self.ensemble.one_by_one(part, candidates, weights, named) if singly else ()
                 ),
+                sources=queries.sources,
             )
             if lesson.false_negatives is not None:
                 made = without_false_negatives(made, lesson.false_negatives, drops)

@@ -32,6 +32,7 @@ class SlateCollator(SentenceTransformerDataCollator):
     - `teacher`, `gains (B, N)`: of the slate (teacher NaN where it said nothing);
     - `batch_teacher`, `batch_gains (B, M)`: of every document of the batch that is among the
       query's candidates; elsewhere −inf and 0;
+    - `batch_mask (B, M)`: false for the documents that the query's pool ignores;
     - `batch_members (T, B, M)`: the same of each single teacher, where pools have them;
     - `texts`: of the batch, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
     - `vectors`: of each MODEL that an objective on vectors learns from, `queries (B, D)` and
@@ -135,15 +136,17 @@ def _batch_tensors(pools: Sequence[Pool], distinct: np.ndarray) -> dict[str, tor
     gains = np.zeros((len(pools), len(distinct)), dtype=np.int64)  # (B, M)
     teachers = 0 if pools[0].members is None else len(pools[0].members)
     members = np.full((teachers, *teacher.shape), -np.inf, dtype=np.float32)  # (T, B, M)
+    mask = np.ones(teacher.shape, dtype=bool)  # (B, M)
     for row, pool in enumerate(pools):
         order = np.argsort(pool.positions, kind="stable")
         at = np.minimum(np.searchsorted(pool.positions[order], distinct), len(order) - 1)
         found = pool.positions[order][at] == distinct
+        mask[row] = found | ~np.isin(distinct, pool.ignored)
         teacher[row, found] = pool.teacher[order][at[found]]
         gains[row, found] = pool.gains[order][at[found]]
         if pool.members is not None:
             members[:, row, found] = pool.members[:, order][:, at[found]]
-    batch = {"batch_teacher": teacher, "batch_gains": gains}
+    batch = {"batch_teacher": teacher, "batch_gains": gains, "batch_mask": mask}
     if pools[0].members is not None:
         batch["batch_members"] = members
     return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -5,6 +5,7 @@ What is trained, on what, with which loss, is the caller's business (`train.py`,
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_model, save_model
 from sentence_transformers.base.modules import Module
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from retrieval_kd.data.texts import Texts
@@ -105,11 +106,11 @@ def train(
     clock = _Clock(work / "seconds.json")
     evaluation_length = model.max_seq_length
     model.max_seq_length = settings.max_tokens
-    own_dropout = set_dropout(model, settings.dropout)
+    own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
     set_seed(settings.seed)
     trainer: Any = type("Trainer", (_NoCard, trainer_class), {})(
         model=model,
-        args=_arguments(arguments_class, settings, work, evaluates=evaluator is not None),
+        args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
         train_dataset=schedule,
         loss=loss,
         evaluator=evaluator,
@@ -176,8 +177,12 @@ def set_dropout(model: torch.nn.Module, probability: float) -> list[tuple[torch.
     return before
 
 
-def _arguments(kind: type[Any], settings: TrainSettings, work: Path, *, evaluates: bool) -> Any:
+def _arguments(
+    kind: type[Any], settings: TrainSettings, work: Path, loss: torch.nn.Module, *, evaluates: bool
+) -> Any:
+    rate, heads = settings.head_learning_rate, head_parameters(loss)
     return kind(
+        learning_rate_mapping={heads_pattern(heads): rate} if rate and heads else {},
         output_dir=str(work),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_queries,
@@ -202,6 +207,18 @@ def _arguments(kind: type[Any], settings: TrainSettings, work: Path, *, evaluate
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
+
+
+def head_parameters(loss: torch.nn.Module) -> list[str]:
+    """Names of what is trained above transformer encoders: heads, projections."""
+    encoders = [m.base_model for m in loss.modules() if isinstance(m, PreTrainedModel)]
+    inside = {id(p) for encoder in encoders for p in encoder.parameters()}
+    return [n for n, p in loss.named_parameters() if p.requires_grad and id(p) not in inside]
+
+
+def heads_pattern(names: Sequence[str]) -> str:
+    """The regular expression by which Sentence Transformers' `learning_rate_mapping` finds them."""
+    return "^(" + "|".join(re.escape(name) for name in names) + ")$"
 
 
 def trained_beside(loss: torch.nn.Module) -> torch.nn.Module | None:
@@ -288,6 +305,10 @@ class _Follow(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._loss.progress = state.global_step / max(1, state.max_steps)  # type: ignore[assignment]
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._own is not None:  # the trainer clips the model's gradients alone
+            torch.nn.utils.clip_grad_norm_(self._own.parameters(), args.max_grad_norm)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._own is not None:

@@ -51,7 +51,8 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
     likely relevant documents that the judges have not seen (RocketQA's denoising, Qu et al. 2021,
     https://arxiv.org/abs/2010.08191, by the teacher's confidence there; NV-Retriever's margin,
     https://arxiv.org/abs/2407.15831, here). Queries without a judgment or with an unscored positive
-    are kept as they are. What was left out is counted in `drops`.
+    are kept as they are. What was left out is counted in `drops`, and is no negative either where
+    another query's slate brings it into the batch.
 
     Args:
         margin: on the scale of the teacher's targets; 0 removes only what is better than the best
@@ -83,6 +84,7 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
                 teacher=pool.teacher[~likely],
                 gains=pool.gains[~likely],
                 members=members,
+                ignored=np.concatenate([pool.ignored, pool.positions[likely]]),
             )
         )
     return kept

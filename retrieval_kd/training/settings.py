@@ -24,6 +24,12 @@ class TrainSettings(BaseModel):
         "the teacher's order; hardest: its best",
     )
     learning_rate: float = Field(1e-4, gt=0, description="peak of AdamW, per step")
+    head_learning_rate: float | None = Field(
+        None,
+        gt=0,
+        description="of what lies above the encoder: new heads, projections, a live teacher's "
+        "classifier. none: learning_rate",
+    )
     warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.teachers.targets import Scores
+
+NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,10 @@ class Pool:
 
     `positions (C,)` are rows of the collection's documents, `teacher (C,)` its scores (NaN where it
     said nothing), `gains (C,)` the judgments (0: none). `members (T, C)` are the scores of each of
-    the T teachers that `teacher` is made of, where objectives ask for them one by one.
+    the T teachers that `teacher` is made of, where objectives ask for them one by one. `ignored`
+    are documents of which nobody knows enough to call them negatives, though another query's slate
+    may bring them into the batch: the one an unlabelled query was taken from, likely false
+    negatives.
     """
 
     query: str
@@ -30,6 +35,7 @@ class Pool:
     teacher: np.ndarray
     gains: np.ndarray
     members: np.ndarray | None = None
+    ignored: np.ndarray = field(default_factory=lambda: NOTHING)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ def build_pools(
     *,
     judged_only: bool = True,
     members: Sequence[Scores] = (),
+    sources: Mapping[str, str] | None = None,
 ) -> list[Pool]:
     """One pool per query that has something to learn from; the others are counted in `drops`.
 
@@ -62,6 +69,7 @@ def build_pools(
         judged_only: leave out queries with neither judgment nor teacher score. An objective that
             learns from vectors or from the student itself needs neither.
         members: the scores of single teachers, for `Pool.members`.
+        sources: the document that a query was taken from, by query; see `Pool.ignored`.
 
     Raises:
         InputError: no query is left.
@@ -96,7 +104,10 @@ def build_pools(
         gains = np.array([max(0, judged.get(listed[i], 0)) for i in order], np.int64)
         alone = [[m.get(query_id, {}).get(listed[i], np.nan) for i in order] for m in members]
         own = np.array(alone, np.float32) if members else None
-        pools.append(Pool(text, positions, scores[order], gains, own))
+        source = (sources or {}).get(query_id)
+        known = source is not None and source in collection.documents and source not in ids
+        ignored = np.array([collection.documents.position(source)]) if known else NOTHING
+        pools.append(Pool(text, positions, scores[order], gains, own, ignored))
     if not pools:
         raise InputError(
             "no query to train on: " + "; ".join(drops.summary()),
@@ -110,6 +121,6 @@ def digest_pools(pools: Sequence[Pool]) -> str:
     state = hashlib.blake2b(digest_size=16)
     for pool in pools:
         state.update(pool.query.encode("utf-8", errors="surrogatepass") + b"\0")
-        for array in (pool.positions, pool.teacher, pool.gains, pool.members):
+        for array in (pool.positions, pool.teacher, pool.gains, pool.members, pool.ignored):
             state.update(b"" if array is None else array.tobytes())
     return state.hexdigest()

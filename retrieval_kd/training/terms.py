@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Literal
@@ -69,6 +70,8 @@ class Term(BaseModel):
             raise ValueError(f"{self.name} needs as many `teacher` scores as `student` scores")
         if self.dimensions and self.kind != "scores":
             raise ValueError(f"{self.name} is not of one score matrix: it has no dimensions to cut")
+        if self.joint and (self.kind != "scores" or self.teacher.split(":")[0] == STORED):
+            raise ValueError(f"{self.name} has no teacher here that a gradient could reach (joint)")
         if min(self.dimensions, default=1) < 1:
             raise ValueError("dimensions are counted from 1")
         for score in self.scores:
@@ -161,7 +164,8 @@ class Term(BaseModel):
         parts += (
             [f"from_{self.teacher}"] if self.teacher != STORED and self.kind == "scores" else []
         )
-        return "_".join(parts).replace(".", "_")
+        parts += [f"from_{self.teacher.rpartition('/')[2]}"] if self.kind == "vectors" else []
+        return re.sub(r"\W", "_", "_".join(parts))
 
 
 def check_score_name(name: str) -> None:

@@ -112,7 +112,8 @@ def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
     """The term's loss, not weighted.
 
     In a batch, a document that is no candidate of a query has teacher probability zero; one that is
-    a candidate but was not scored is left out, like everywhere.
+    a candidate but was not scored is left out, like everywhere, and so is one that the query's pool
+    ignores.
     """
     if term.kind == "vectors":
         return _vectors(term, batch, projections)
@@ -139,7 +140,7 @@ def _candidates(term: Term, batch: Batch) -> tuple[Tensor, Tensor]:
     if term.candidates == "slate":
         return labels["columns"], labels["mask"]  # (B, N)
     columns = positive_first(labels["columns"][:, 0], labels["batch_gains"].shape[1])  # (B, M)
-    return columns, torch.ones_like(columns, dtype=torch.bool)
+    return columns, labels["batch_mask"].gather(1, columns)
 
 
 def _scores(term: Term, batch: Batch, scores: Tensor) -> Tensor:
@@ -168,7 +169,7 @@ def _layers(term: Term, batch: Batch) -> Tensor:
     columns = positive_first(batch.labels["columns"][:, 0], gains.shape[1])
     student = [batch.matrix(name).gather(1, columns) for name in term.students]  # L of (B, M)
     teacher = [batch.matrix(name).detach().gather(1, columns) for name in term.teachers]
-    mask = torch.ones_like(columns, dtype=torch.bool)
+    mask = batch.labels["batch_mask"].gather(1, columns)
     given = {"labels": gains.gather(1, columns)}
     return term.function(student, teacher, mask, **given, **term.parameters)
 

@@ -51,6 +51,7 @@ def _batch(model):
         "columns": torch.tensor([[0, 2], [1, 2]]),
         "mask": torch.ones(2, 2, dtype=torch.bool),
         "batch_gains": gains,
+        "batch_mask": torch.ones(2, 3, dtype=torch.bool),
         "batch_teacher": torch.zeros(2, 3),
     }
     return features, labels

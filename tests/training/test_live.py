@@ -134,3 +134,45 @@ def test_a_frozen_encoder_has_no_dropout_in_training(tiny_encoder):
     assert isinstance(teacher, LiveEncoder)
     teacher.train()
     assert not teacher.model.training
+
+
+def test_new_weights_have_a_learning_rate_of_their_own(trained, tiny_cross_encoder):
+    """At a rate of nearly zero for the rest, only what lies above the encoders moves."""
+    teacher = open_live(str(tiny_cross_encoder), "cross_encoder", trains=True)
+    before = {name: weight.clone() for name, weight in teacher.model.model.state_dict().items()}
+    terms = [Term(name="infonce", student="reranker")]
+    rates = {"learning_rate": 1e-12, "head_learning_rate": 1e-2, "weight_decay": 0.0}
+    trained([*terms, Term(name="kl", teacher="reranker")], {"reranker": teacher}, **rates)
+    moved = {
+        name
+        for name, weight in teacher.model.model.state_dict().items()
+        if not torch.allclose(weight, before[name], atol=1e-6)
+    }
+    assert moved and all(name.startswith("classifier") for name in moved)
+
+
+def test_a_live_teachers_gradients_are_clipped_too(trained, tiny_cross_encoder, monkeypatch):
+    clipped = []
+    real = torch.nn.utils.clip_grad_norm_
+
+    def watch(parameters, max_norm, *args, **kwargs):
+        listed = list(parameters)
+        clipped.append((len(listed), max_norm))
+        return real(listed, max_norm, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", watch)
+    teacher = open_live(str(tiny_cross_encoder), "cross_encoder", trains=True)
+    terms = [Term(name="infonce", student="reranker"), Term(name="infonce")]
+    trained(terms, {"reranker": teacher}, max_grad_norm=0.5)
+    of_teacher = len(list(teacher.parameters()))
+    assert clipped.count((of_teacher, 0.5)) == 3  # once a step
+
+
+def test_dropout_is_set_in_live_teachers_and_put_back(trained, tiny_cross_encoder):
+    teacher = open_live(str(tiny_cross_encoder), "cross_encoder", trains=True)
+    layers = [m for m in teacher.modules() if isinstance(m, torch.nn.Dropout)]
+    before, seen = [layer.p for layer in layers], []
+    layers[0].register_forward_pre_hook(lambda layer, _: seen.append(layer.p))
+    trained([Term(name="infonce", student="reranker"), Term(name="infonce")], {"reranker": teacher})
+    assert max(before) > 0 and set(seen) == {0.0}
+    assert [layer.p for layer in layers] == before

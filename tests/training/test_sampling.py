@@ -56,6 +56,7 @@ def test_what_is_better_than_the_judged_document_is_left_out_and_counted():
 def test_the_margin_reaches_below_the_judged_document():
     kept = without_false_negatives([pool(6, 2)], 1.5, Drops())
     assert kept[0].positions.tolist() == [2, 4, 5]
+    assert sorted(kept[0].ignored) == [0, 1, 3]  # nor negatives where others bring them
 
 
 @pytest.mark.parametrize("relevant", [None, 0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,42 @@ def test_in_batch_targets_come_from_the_whole_pool(pools, collection, tiny_encod
 
 
 @pytest.mark.parametrize("name", ["kl", "infonce"])
+def test_what_a_query_ignores_is_no_negative_of_another_slate_either(
+    name, pools, collection, tiny_encoder
+):
+    """The document that an unlabelled query was taken from, when a second query brings it."""
+    student = make_student(str(tiny_encoder))
+    other = pools[1].positions[~np.isin(pools[1].positions, pools[0].positions)]
+    ignoring = [replace(pools[0], ignored=other), *pools[1:]]
+    plain, label = (_batch(p, collection, student)["label"] for p in (pools, ignoring))
+    assert plain["batch_mask"].all()
+    masked = ~label["batch_mask"]  # (B, M)
+    assert masked[0].any() and not masked[1:].any()
+    assert label["batch_mask"][0, label["columns"][0]].all()  # its own slate is as before
+    scores = torch.randn(masked.shape, generator=torch.manual_seed(0), requires_grad=True)
+    term = Term(name=name, candidates="batch")
+    evaluate_term(term, Batch.of_scores(scores, label)).backward()
+    assert (scores.grad[0][masked[0]] == 0).all() and scores.grad[0].abs().sum() > 0
+
+
+def test_the_source_of_a_query_is_ignored_unless_it_is_a_candidate(collection):
+    queries = {"a": "one", "b": "two"}
+    first, second, third = (collection.documents.id_at(at) for at in range(3))
+    candidates = {q: {first: 2.0, second: 1.0} for q in queries}
+    made = build_pools(
+        queries,
+        candidates,
+        collection,
+        {},
+        candidates,
+        Drops(),
+        sources={"a": third, "b": first},
+    )
+    assert made[0].ignored.tolist() == [collection.documents.position(third)]
+    assert made[1].ignored.tolist() == []
+
+
+@pytest.mark.parametrize("name", ["kl", "infonce"])
 @pytest.mark.parametrize("candidates", ["slate", "batch"])
 def test_unscored_candidates_do_not_teach(name, candidates):
     torch.manual_seed(0)
@@ -165,6 +202,7 @@ def test_unscored_candidates_do_not_teach(name, candidates):
         "gains": torch.tensor([[1, 0, 0], [1, 0, 0]]),
         "batch_teacher": torch.tensor([[2.0, nan, 1.0, minus, minus], [minus] * 5]),
         "batch_gains": torch.tensor([[1, 0, 0, 0, 0], [0, 0, 0, 1, 0]]),
+        "batch_mask": torch.ones(2, 5, dtype=torch.bool),
     }
     loss = evaluate_term(Term(name=name, candidates=candidates), Batch.of_scores(scores, label))
     loss.backward()
@@ -188,6 +226,7 @@ def test_in_a_batch_the_own_positive_comes_first():
         "mask": torch.ones(2, 2, dtype=torch.bool),
         "batch_teacher": teacher,
         "batch_gains": torch.zeros(2, 4, dtype=torch.int64),
+        "batch_mask": torch.ones(2, 4, dtype=torch.bool),
     }
     loss = evaluate_term(
         Term(name="margin_mse", candidates="batch"), Batch.of_scores(scores, label)

@@ -49,7 +49,8 @@ def test_another_option_is_another_training(kind, options, tiny_encoder):
 def test_projections_start_by_their_seed(tiny_encoder):
     student, terms = make_student(str(tiny_encoder)), [Term(name="embedding_mse", teacher="m")]
     a, b, c = (
-        projections(student, terms, {"m": 16}, seed)["embedding_mse"].weight for seed in (1, 1, 2)
+        projections(student, terms, {"m": 16}, seed)["embedding_mse_from_m"].weight
+        for seed in (1, 1, 2)
     )
     assert torch.equal(a, b) and not torch.equal(a, c)
 
