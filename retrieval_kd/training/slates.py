@@ -105,8 +105,9 @@ def build_pools(
         alone = [[m.get(query_id, {}).get(listed[i], np.nan) for i in order] for m in members]
         own = np.array(alone, np.float32) if members else None
         source = (sources or {}).get(query_id)
-        known = source is not None and source in collection.documents and source not in ids
-        ignored = np.array([collection.documents.position(source)]) if known else NOTHING
+        ignored = NOTHING
+        if source is not None and source in collection.documents and source not in ids:
+            ignored = np.array([collection.documents.position(source)])
         pools.append(Pool(text, positions, scores[order], gains, own, ignored))
     if not pools:
         raise InputError(
