@@ -1,7 +1,7 @@
 """What pairwise and listwise teachers are asked, what they answer, and in which order to ask.
 
-A strategy is a generator: it yields the requests it wants next and is sent their answers. Those that
-need earlier answers (sorting, sliding windows) and those that do not (all pairs) look alike to
+A strategy is a generator: it yields the requests it wants next and is sent their answers. Those
+that need earlier answers (sorting, sliding windows) and those that do not (all pairs) look alike to
 `ask.py`, which runs many queries' strategies at once and batches what they want.
 """
 
