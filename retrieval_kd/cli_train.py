@@ -36,6 +36,7 @@ def fit_teacher(
     from retrieval_kd.data.runs import check_run, read_run
     from retrieval_kd.schema import validate
     from retrieval_kd.training import fit_teacher as fitting
+    from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.slates import build_pools
 
     opened, run, drops = open_collection(collection), read_run(candidates), Drops()
@@ -44,7 +45,7 @@ def fit_teacher(
         opened.query_texts(split), run.results, opened, opened.qrels(split), None, drops
     )
     drops.warn(str(candidates))
-    fitting.engine.check_replaceable(out)
+    check_replaceable(out)
     changed = {**fitting.FIT_DEFAULTS.model_dump(), "steps": steps, "seed": seed}
     settings = validate(fitting.TrainSettings, changed)
     record = fitting.fit_teacher(
@@ -91,8 +92,8 @@ def train(
     from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
     from retrieval_kd.schema import validate
     from retrieval_kd.students.make import make
+    from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.curve import build_dev_task
-    from retrieval_kd.training.engine import check_replaceable
     from retrieval_kd.training.settings import TrainSettings
     from retrieval_kd.training.slates import build_pools
     from retrieval_kd.training.terms import parse_terms

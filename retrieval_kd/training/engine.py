@@ -7,31 +7,32 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from safetensors.torch import load_model, save_model
 from sentence_transformers.base.modules import Module
-from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_path, digest_json, read_json, write_json
+from retrieval_kd.files import digest_json, read_json, write_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.progress import bar
 from retrieval_kd.students.layers import weights_digest
+from retrieval_kd.training.callbacks import Bar, Clock, Follow, NoCard, trained_beside
+from retrieval_kd.training.checkpoints import (
+    RECORD,
+    check_replaceable,
+    clear_if_other,
+    finished,
+    last_whole_checkpoint,
+    save_whole,
+)
 from retrieval_kd.training.curve import curve_from_log
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool, digest_pools
-
-RECORD = "training.json"
-BESIDE = "loss.safetensors"  # in a checkpoint: what is trained beside the model
 
 
 def identity_of(
@@ -49,26 +50,6 @@ def state_of(model: Any) -> list[Any]:
     # a head's configuration is neither among the weights nor in the model's name of itself
     modules = [m.get_config_dict() for m in model.modules() if isinstance(m, Module)]
     return [weights_digest(model), model.max_seq_length, str(model), config, modules]
-
-
-def check_replaceable(out: Path) -> None:
-    """Refuse to replace a folder that is not an earlier training's.
-
-    Raises:
-        InputError: `out` holds something else.
-    """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists())):
-        raise InputError(
-            "this is no earlier training of ours, and it would be replaced",
-            file=out,
-            remedy="give a new folder",
-        )
-
-
-def finished(out: Path, identity: str) -> bool:
-    """Whether `out` holds the outcome of exactly this training."""
-    done = out / RECORD
-    return done.exists() and bool(read_json(done)["identity"] == identity)
 
 
 def train(
@@ -100,22 +81,22 @@ def train(
         return read_json(done)
     check_replaceable(out)
     work = out.parent / f".{out.name}.training"
-    _clear_if_other(work, identity)
+    clear_if_other(work, identity)
     own = trained_beside(loss)
-    checkpoint = _last_whole_checkpoint(work, own)
-    clock = _Clock(work / "seconds.json")
+    checkpoint = last_whole_checkpoint(work, own)
+    clock = Clock(work / "seconds.json")
     evaluation_length = model.max_seq_length
     model.max_seq_length = settings.max_tokens
     own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
     set_seed(settings.seed)
-    trainer: Any = type("Trainer", (_NoCard, trainer_class), {})(
+    trainer: Any = type("Trainer", (NoCard, trainer_class), {})(
         model=model,
         args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
         train_dataset=schedule,
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
-        callbacks=[_Bar(settings.steps, out.name), clock, _Follow(loss)],
+        callbacks=[Bar(settings.steps, out.name), clock, Follow(loss)],
     )
     trainer.remove_callback(PrinterCallback)
     if evaluator is not None and checkpoint is None:
@@ -134,7 +115,7 @@ def train(
         "curve": curve_from_log([*start, *trainer.state.log_history]),
         **facts(),
     }
-    _save_whole(model, out, record, beside or {})
+    save_whole(model, out, record, beside or {})
     shutil.rmtree(work, ignore_errors=True)
     return read_json(done)
 
@@ -219,117 +200,3 @@ def head_parameters(loss: torch.nn.Module) -> list[str]:
 def heads_pattern(names: Sequence[str]) -> str:
     """The regular expression by which Sentence Transformers' `learning_rate_mapping` finds them."""
     return "^(" + "|".join(re.escape(name) for name in names) + ")$"
-
-
-def trained_beside(loss: torch.nn.Module) -> torch.nn.Module | None:
-    """What a loss trains beside the model; none if that has no weights."""
-    own = loss.own_state() if isinstance(loss, OwnsWeights) else None
-    return own if own is not None and len(own.state_dict()) else None
-
-
-def _last_whole_checkpoint(work: Path, own: torch.nn.Module | None = None) -> str | None:
-    """The last checkpoint that was written to its end: trainer state, then weights of the loss."""
-    for folder in work.glob("checkpoint-*"):
-        try:
-            read_json(folder / "trainer_state.json")
-            whole = own is None or (folder / BESIDE).exists()
-        except (OSError, ValueError):
-            whole = False
-        if not whole:
-            shutil.rmtree(folder)
-    return get_last_checkpoint(str(work))
-
-
-def _clear_if_other(work: Path, identity: str) -> None:
-    mark = work / "identity.json"
-    if work.exists() and (not mark.exists() or read_json(mark) != identity):
-        shutil.rmtree(work)
-    write_json(mark, identity)
-
-
-def _save_whole(
-    model: Any, out: Path, record: Mapping[str, Any], beside: Mapping[str, Any]
-) -> None:
-    """Save beside `out`, then rename: a killed save leaves no half model under the final name."""
-    staged, old = (out.parent / f".{out.name}.{end}" for end in ("saving", "old"))
-    for leftover in (staged, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.save(str(staged), safe_serialization=True)
-    for folder, other in beside.items():
-        other.save(str(staged / folder), safe_serialization=True)
-    write_json(staged / RECORD, record)
-    if out.exists():
-        out.rename(old)
-    staged.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-class _NoCard:
-    """Keeps the trainer from filling the model card: its rows are pool numbers, not texts."""
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        return None
-
-
-class _Clock(TrainerCallback):
-    """Seconds of a training over all its attempts: what a checkpoint holds is paid for."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._start = path, time.monotonic()
-        self._before = float(read_json(path)) if path.exists() else 0.0
-
-    def seconds(self) -> float:
-        return self._before + time.monotonic() - self._start
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        write_json(self._path, self.seconds())
-
-
-@runtime_checkable
-class OwnsWeights(Protocol):
-    """A loss with weights of its own, such as projections and live teachers."""
-
-    def own_state(self) -> torch.nn.Module: ...
-
-
-class _Follow(TrainerCallback):
-    """Tells the loss how far the training is, and keeps its own weights beside each checkpoint."""
-
-    def __init__(self, loss: torch.nn.Module) -> None:
-        self._loss, self._own = loss, trained_beside(loss)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._own is not None and state.global_step:
-            kept = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BESIDE
-            load_model(self._own, kept)
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._loss.progress = state.global_step / max(1, state.max_steps)  # type: ignore[assignment]
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._own is not None:  # the trainer clips the model's gradients alone
-            torch.nn.utils.clip_grad_norm_(self._own.parameters(), args.max_grad_norm)
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._own is not None:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            with atomic_path(folder / BESIDE) as temporary:
-                save_model(self._own, str(temporary))
-
-
-class _Bar(TrainerCallback):
-    """The toolkit's progress bar in place of the trainer's."""
-
-    def __init__(self, steps: int, name: str) -> None:
-        self._context = bar(f"training {name}", steps)
-        self._bar: Any = None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar = self._context.__enter__()
-        self._bar.advance(state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._bar.advance()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._context.__exit__(None, None, None)

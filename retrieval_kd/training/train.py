@@ -24,7 +24,7 @@ from retrieval_kd.files import read_json
 from retrieval_kd.models import model_digest
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.teachers.live import LiveCrossEncoder, LiveEncoder
-from retrieval_kd.training import engine
+from retrieval_kd.training import checkpoints, engine
 from retrieval_kd.training.collate import SlateCollator
 from retrieval_kd.training.curve import DevEvaluator, DevTask
 from retrieval_kd.training.loss import ScoreMatrixLoss
@@ -77,8 +77,8 @@ def train_student(
     identity = engine.identity_of(
         student, pools, documents, settings, told, learnt, shares, task, teachers
     )
-    if engine.finished(out, identity):
-        return read_json(out / engine.RECORD)
+    if checkpoints.finished(out, identity):
+        return read_json(out / checkpoints.RECORD)
     queries = [pool.query for pool in pools]
     vectors = {
         model: teacher_vectors(model, queries, documents, max_length=teacher_length)

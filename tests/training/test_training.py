@@ -18,7 +18,7 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.dense import make_student, score_matrix
-from retrieval_kd.training import engine
+from retrieval_kd.training import checkpoints
 from retrieval_kd.training.collate import SlateCollator
 from retrieval_kd.training.curve import build_dev_task
 from retrieval_kd.training.engine import schedule
@@ -273,7 +273,7 @@ def test_a_torn_checkpoint_is_not_resumed_from(pools, collection, tiny_encoder, 
     (whole / "trainer_state.json").write_text('{"global_step": 4}')
     (work / "checkpoint-8").mkdir()
     (work / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
-    assert engine._last_whole_checkpoint(work) == str(whole)
+    assert checkpoints.last_whole_checkpoint(work) == str(whole)
     assert not (work / "checkpoint-8").exists()
 
 

@@ -17,7 +17,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import make_student
 from retrieval_kd.students.make import make
 from retrieval_kd.teachers.live import open_live
-from retrieval_kd.training import engine
+from retrieval_kd.training import callbacks, checkpoints, engine
 from retrieval_kd.training.loss import projections
 from retrieval_kd.training.selection import pool_scores
 from retrieval_kd.training.settings import TrainSettings
@@ -60,8 +60,8 @@ def test_a_checkpoint_without_the_live_teacher_is_not_whole(tmp_path):
     for folder in (whole, torn):
         folder.mkdir()
         (folder / "trainer_state.json").write_text("{}")
-    (whole / engine.BESIDE).write_bytes(b"")
-    assert engine._last_whole_checkpoint(tmp_path, torch.nn.Linear(1, 1)) == str(whole)
+    (whole / checkpoints.BESIDE).write_bytes(b"")
+    assert checkpoints.last_whole_checkpoint(tmp_path, torch.nn.Linear(1, 1)) == str(whole)
 
 
 class Killed(Exception):
@@ -92,14 +92,14 @@ def test_a_killed_training_with_a_live_teacher_ends_as_an_undisturbed_one(
         )
 
     run(tmp_path / "whole")
-    after = engine._Follow.on_save
+    after = callbacks.Follow.on_save
 
     def killed(self: TrainerCallback, *arguments, **more) -> None:
         after(self, *arguments, **more)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(engine._Follow, "on_save", killed)
+        patch.setattr(callbacks.Follow, "on_save", killed)
         run(tmp_path / "killed")
     record = run(tmp_path / "killed")
     assert record["resumed_from_step"] == 2 and record["student"]["layers"] == 2
@@ -113,8 +113,8 @@ def test_a_killed_training_with_a_live_teacher_ends_as_an_undisturbed_one(
 def test_a_folder_never_holds_a_model_without_its_record(tiny_encoder, tmp_path, monkeypatch):
     """Killed between the two, the next run would take the folder for somebody else's."""
     out, student = tmp_path / "s", make_student(str(tiny_encoder))
-    engine._save_whole(student, out, {"identity": "a"}, {"live/big": student})
-    assert engine.finished(out, "a") and (out / "live" / "big" / "model.safetensors").exists()
+    checkpoints.save_whole(student, out, {"identity": "a"}, {"live/big": student})
+    assert checkpoints.finished(out, "a") and (out / "live" / "big" / "model.safetensors").exists()
     shutil.rmtree(out)
 
 
