@@ -66,3 +66,19 @@ def tiny_cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_models import write_cross_encoder
 
     return write_cross_encoder(tmp_path_factory.mktemp("models") / "cross")
+
+
+@pytest.fixture(scope="session")
+def tiny_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a 2-layer Llama-style decoder, its tokenizer and a chat template."""
+    from tests.tiny_models import write_decoder
+
+    return write_decoder(tmp_path_factory.mktemp("models") / "decoder")
+
+
+@pytest.fixture(scope="session")
+def tiny_base_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without a chat template: a base model."""
+    from tests.tiny_models import write_decoder
+
+    return write_decoder(tmp_path_factory.mktemp("models") / "base", chat=False, seed=1)

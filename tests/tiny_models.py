@@ -9,11 +9,21 @@ from pathlib import Path
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedTokenizerFast,
 )
 
@@ -120,4 +130,67 @@ def write_cross_encoder(folder: Path, *, layers: int = 2, seed: int = 0) -> Path
     model = CrossEncoder(str(base), device="cpu")
     model.max_seq_length = 64
     model.save(str(folder))
+    return folder
+
+
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n"
+    "{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def decoder_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer, as Llama-style models have it: any text, any token boundary."""
+    tok = Tokenizer(models.BPE())
+    tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tok.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=512,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    words = "yes no true false passage query relevant answer the of is a"
+    lines = [" ".join([topic, words]) for topic, words in TOPICS.items()]
+    tok.train_from_iterator([line for line in [*lines, words] for _ in range(3)], trainer)
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=tok,
+        pad_token="<|pad|>",
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        additional_special_tokens=special[3:],
+        model_max_length=1024,
+    )
+    if chat:
+        made.chat_template = CHAT_TEMPLATE
+    return made
+
+
+def write_decoder(
+    folder: Path, *, layers: int = 2, chat: bool = True, seed: int = 0, spread: float = 0.3
+) -> Path:
+    """A Llama-style decoder of 32 dimensions with its tokenizer, and a chat template if `chat`.
+
+    `spread` is the standard deviation of its random weights: at the library's 0.02 all answers are
+    nearly equally likely, and no test could tell a right number from a wrong one.
+    """
+    torch.manual_seed(seed)
+    tok = decoder_tokenizer(chat=chat)
+    config = LlamaConfig(
+        vocab_size=len(tok),
+        hidden_size=32,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=1024,
+        initializer_range=spread,
+        pad_token_id=tok.pad_token_id,
+        bos_token_id=tok.bos_token_id,
+        eos_token_id=tok.eos_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tok.save_pretrained(folder)
     return folder
