@@ -7,9 +7,12 @@ that need earlier answers (sorting, sliding windows) and those that do not (all 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+from retrieval_kd.data.texts import Document
+from retrieval_kd.teachers.store_key import TeacherKey
 
 Status = Literal["ok", "repaired", "unparsable"]
 
@@ -22,23 +25,86 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Question:
+    """A request with its texts: what a teacher is given."""
+
+    query: str
+    documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True)
 class Answer:
     """What the teacher said of a request, as it said it.
 
     Args:
         text: the words; empty where only probabilities were asked.
-        log_odds: pairwise: log p(first is better) − log p(second is better).
+        logs: log-probabilities of the labels of the documents shown, where they were asked; NaN
+            where the teacher did not tell.
+        log_odds: pairwise: log p(first is better) − log p(second is better), where probabilities
+            were asked. A pairwise teacher that answered in words has an `order` instead.
         order: listwise: places in `shown`, best first; all of them, or, where only the best was
             asked (set-wise), those that were named. None where the answer could not be parsed.
         status: `repaired`: doubles or strangers were left out, or missing ones were left unordered.
     """
 
     text: str = ""
+    logs: tuple[float, ...] | None = None
     log_odds: float | None = None
     order: tuple[int, ...] | None = None
     status: Status = "ok"
 
 
-# Answers come in the order of the requests; None: the call failed and may be asked again.
-Asking = Generator[Sequence[Request], Sequence[Answer | None], None]
-Strategy = Callable[[int], Asking]  # number of candidates, first-stage order → what to ask
+@dataclass(frozen=True)
+class Listed:
+    """One query's candidates as a strategy sees them: numbered in the order of the first stage.
+
+    Args:
+        scores: a pointwise teacher's, higher is better; for strategies that choose by them.
+        seed: made of the query and its candidates, so that a resumed strategy draws the same.
+    """
+
+    count: int
+    scores: tuple[float, ...] | None = None
+    seed: int = 0
+
+
+# Answers come in the order of the requests; None: the call failed and may be asked again. What is
+# returned: candidate → score, higher is better, of those that the answers rank; empty where the
+# strategy only collects pairs, which are aggregated later.
+Asking = Generator[Sequence[Request], Sequence[Answer | None], dict[int, float]]
+
+
+class Strategy(Protocol):
+    """Which requests to make of a query's candidates."""
+
+    @property
+    def spec(self) -> str:
+        """How a user writes it, such as `pairs=adjacent&reach=2`; noted in the store."""
+        ...
+
+    def calls(self, count: int) -> int:
+        """The most requests for so many candidates, if every answer can be parsed."""
+        ...
+
+    def ask(self, listed: Listed) -> Asking:
+        """The requests of one query."""
+        ...
+
+
+class Asker(Protocol):
+    """What `ask.py` needs of a pairwise or listwise teacher.
+
+    `at_once`: how many questions are worth giving together; answers are stored after as many.
+    """
+
+    at_once: int
+
+    @property
+    def key(self) -> TeacherKey: ...
+
+    @property
+    def strategy(self) -> Strategy: ...
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer | None]:
+        """One answer per question, in their order; None where the call failed."""
+        ...
