@@ -23,6 +23,12 @@ from sentence_transformers import (
     SparseEncoder,
 )
 from sentence_transformers.util import load_file_path
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+)
 from transformers.utils import logging as transformers_logging
 
 from retrieval_kd.errors import InputError
@@ -36,6 +42,7 @@ KINDS: dict[str, Any] = {
     "multi_vector": MultiVectorEncoder,
 }
 WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
+WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 NOT_OF_A_MODEL = {"training.json"}  # a training's record holds times: same weights, same digest
 
 
@@ -191,6 +198,42 @@ def load_cross_encoder(
     ref = resolve_model(spec)
     model = _load(CrossEncoder, ref, num_labels=1, model_kwargs={"dtype": dtype or fast_dtype()})
     return _cut_at(model, max_length, spec)
+
+
+def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
+    """A model that writes and its tokenizer, for inference, in the machine's fast dtype by default.
+
+    Decoders, and encoder–decoders such as T5.
+
+    Raises:
+        InputError: it is something else, which would be given random output words.
+    """
+    ref = resolve_model(spec)
+    try:
+        config = AutoConfig.from_pretrained(ref.location, revision=ref.revision)
+        named = getattr(config, "architectures", None) or []
+        if named and not any(word in name for name in named for word in WRITES):
+            raise InputError(
+                f"this is no language model but {', '.join(named)}",
+                id=spec,
+                remedy="give a causal language model, or score with pointwise:MODEL",
+            )
+        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = kind.from_pretrained(
+            ref.location, revision=ref.revision, dtype=dtype or fast_dtype()
+        )
+        tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        if ref.is_local:
+            raise InputError(f"not a language model: {error}", file=ref.location) from error
+        raise _unreachable(ref) from error
+    if not tokenizer.is_fast:
+        raise InputError(
+            "this tokenizer does not say which characters a token is of",
+            id=spec,
+            remedy="save the model with a tokenizer.json",
+        )
+    return model.to(best_device()).eval(), tokenizer
 
 
 def pair_length(spec: str, max_length: int | None) -> int:
