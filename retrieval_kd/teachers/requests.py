@@ -68,10 +68,10 @@ class Listed:
     seed: int = 0
 
 
-# Answers come in the order of the requests; None: the call failed and may be asked again. What is
-# returned: candidate → score, higher is better, of those that the answers rank; empty where the
-# strategy only collects pairs, which are aggregated later.
-Asking = Generator[Sequence[Request], Sequence[Answer | None], dict[int, float]]
+# Answers come in the order of the requests; a query of which a call failed is asked no further.
+# What is returned: candidate → score, higher is better, of those that the answers rank; empty where
+# the strategy only collects pairs, which are aggregated later.
+Asking = Generator[Sequence[Request], Sequence[Answer], dict[int, float]]
 
 
 class Strategy(Protocol):

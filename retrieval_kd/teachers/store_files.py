@@ -87,13 +87,15 @@ def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:
     return path
 
 
-def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+def read_shard(
+    path: Path, columns: list[str] | None = None, schema: pa.Schema = SCHEMA
+) -> pa.Table:
     """A shard's table, its bytes checked against its name.
 
     Raises:
         InputError: a byte changed since it was written, or it is no Parquet file of this schema.
     """
-    remedy = "delete the file; its pairs are scored again by the next `rkd score`"
+    remedy = "delete the file; what it held is asked again by the next `rkd score`"
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -104,7 +106,7 @@ def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
         table = pq.read_table(pa.BufferReader(data), columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"not a Parquet file: {error}", file=path, remedy=remedy) from error
-    expected = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    expected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     if not table.schema.equals(expected, check_metadata=False):
         raise InputError(
             f"columns {table.schema.names} are not those of a shard", file=path, remedy=remedy

@@ -25,7 +25,7 @@ class TeacherKey:
         (True, 16)
     """
 
-    kind: str  # "pointwise"
+    kind: str  # "pointwise", "pairwise" or "listwise"
     model: str  # as the user named it; for people, not in the fingerprint
     digest: str  # of the weights, or hub name@commit, or of the parameters
     prompt: str = ""
@@ -42,6 +42,11 @@ class TeacherKey:
         """16 hex digits of all that changes an answer; the teacher's folder in the store."""
         told = {key: value for key, value in asdict(self).items() if key not in _NOT_TOLD}
         return files.digest_json(told)[:16]
+
+    @property
+    def gives_scores(self) -> bool:
+        """Whether an answer is a number for one document, and not about several together."""
+        return self.kind not in ("pairwise", "listwise")
 
     def about(self) -> dict[str, Any]:
         """What teacher.json says."""

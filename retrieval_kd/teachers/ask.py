@@ -1,0 +1,151 @@
+"""Running strategies of many queries at once: what they want is batched, answered, and stored.
+
+What the store knows is not asked. What comes of the answers is in `answered.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.progress import bar
+from retrieval_kd.teachers.answer_files import as_stored
+from retrieval_kd.teachers.answer_writer import AnswerWriter
+from retrieval_kd.teachers.answers import AnswerStore, asked_by_id, same_listing
+from retrieval_kd.teachers.conversation import Conversation, Scores, open_topic
+from retrieval_kd.teachers.requests import Asker, Strategy
+from retrieval_kd.teachers.store import ScoreStore
+
+Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
+QUERIES_AT_ONCE = 64
+
+
+@dataclass
+class AskReport:
+    """What one asking did; `questions` were wanted, the other counts are parts of them.
+
+    Args:
+        reused: known before.
+        asked: answered now.
+        missing: the call failed; they are asked again by the next run.
+        unfinished: queries (not questions) that were asked no further because of it.
+        repaired: of `asked`, orders with doubles, strangers or gaps.
+        unparsable: of `asked`, no order was to be read.
+        stale: of `asked`, asked before about other texts under the same IDs.
+    """
+
+    teacher: str
+    fingerprint: str
+    questions: int = 0
+    reused: int = 0
+    asked: int = 0
+    missing: int = 0
+    unfinished: int = 0
+    repaired: int = 0
+    unparsable: int = 0
+    stale: int = 0
+    seconds: float = 0.0
+
+
+def most_calls(candidates: Candidates, strategy: Strategy) -> int:
+    """How many questions a strategy asks at most, if every answer can be parsed.
+
+    Example:
+        >>> from retrieval_kd.teachers.pairs import AllPairs
+        >>> most_calls({"q1": ["d1", "d2", "d3"], "q2": ["d1", "d2"]}, AllPairs())
+        8
+    """
+    return sum(strategy.calls(len(set(ids))) for ids in candidates.values())
+
+
+def ask(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    teacher: Asker,
+    store: ScoreStore,
+    *,
+    scores: Scores | None = None,
+) -> AskReport:
+    """Ask what the teacher's strategy wants to know of every query's candidates.
+
+    An answer is on disk once the batch it came in is (`teacher.at_once` questions); a job killed at
+    any moment asks for nothing again that was stored. Documents of one text are shown once.
+
+    Args:
+        queries: ID → text.
+        candidates: query ID → document IDs in first-stage order, which strategies start from.
+        scores: a pointwise teacher's, for strategies that choose by them.
+
+    Raises:
+        InputError: a candidate's query or document is unknown, or has no score though the
+            strategy chooses by them.
+    """
+    started, key, strategy = time.monotonic(), teacher.key, teacher.strategy
+    report = AskReport(key.model, key.fingerprint)
+    answers = AnswerStore(store.folder(key), key)
+    earlier = answers.id_digests()
+    waiting = iter(candidates.items())
+    active: list[Conversation] = []
+    total = most_calls(candidates, strategy)
+    with bar(f"asking {key.model}", total) as progress, answers.writer() as writer:
+        while True:
+            while len(active) < QUERIES_AT_ONCE and (one := next(waiting, None)) is not None:
+                topic = open_topic(collection, queries, *one, scores)
+                same = [a.known for a in active if a.topic.query_digest == topic.query_digest]
+                known = same[0] if same else answers.known(topic.query_digest)
+                listing = topic.listing(strategy)
+                if not (known.listings and same_listing(known.listings[-1], listing)):
+                    writer.add([listing])
+                    known.add(listing)
+                active.append(Conversation.start(topic, known, strategy))
+            if not active:
+                break
+            _answer(active, teacher, writer, report, earlier)
+            for talk in active:
+                before = talk.questions
+                talk.go_on()
+                most = strategy.calls(len(talk.topic.documents))
+                progress.advance(most - before if talk.done else talk.questions - before)
+            for talk in (talk for talk in active if talk.done):
+                report.questions += talk.questions
+                report.reused += talk.questions - len(talk.new)
+                report.missing += talk.missing
+                report.unfinished += talk.missing > 0
+            active = [talk for talk in active if not talk.done]
+    report.seconds = time.monotonic() - started
+    return report
+
+
+def _answer(
+    active: Sequence[Conversation],
+    teacher: Asker,
+    writer: AnswerWriter,
+    report: AskReport,
+    earlier: set[str],
+) -> None:
+    """Ask, in batches, what active conversations want and nobody knows; store each batch."""
+    wanted = {
+        (talk.topic.query_digest, talk.topic.shown(request)): (talk, request)
+        for talk in active
+        for request in talk.unknown()
+    }
+    todo = list(wanted.values())
+    for start in range(0, len(todo), max(1, teacher.at_once)):
+        batch = todo[start : start + max(1, teacher.at_once)]
+        given = teacher.answer([talk.topic.question(request) for talk, request in batch])
+        rows = []
+        for (talk, request), answer in zip(batch, given, strict=True):
+            if answer is None:
+                continue
+            answer = as_stored(answer)
+            row = talk.topic.row(request, answer)
+            rows.append(row)
+            talk.known.add(row)
+            report.asked += 1
+            report.repaired += answer.status == "repaired"
+            report.unparsable += answer.status == "unparsable"
+            report.stale += asked_by_id(row.query_id, row.document_ids) in earlier
+        writer.add(rows)

@@ -1,0 +1,92 @@
+"""Reading an order, or a choice, from what a model wrote. What is not there is not made up.
+
+A missing candidate stays unordered and garbage stays unparsable: putting either where the first
+stage had it would teach the first stage's order as if the teacher had confirmed it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from retrieval_kd.teachers.requests import Status
+
+_STRICT = re.compile(r"\s*\[\d+\](?:\s*>\s*\[\d+\])*\s*")
+_CHAINS = [  # the first that is found decides: what was asked for, then what is often written
+    re.compile(rf"{number}(?: ?{between} ?{number})+")
+    for between in (">", "[,\n]")
+    for number in (r"\[\d+\]", r"(?<![\w\[])\d+(?![\w\]])")
+]
+_BRACKETED = re.compile(r"\[(\d+)\]")
+_NUMBERED = re.compile(r"^\d+[.):] (?=\[?\d)", re.MULTILINE)
+_NUMBER = re.compile(r"\d+")
+LONGEST = 20_000  # characters looked at: an answer of more is no order of a prompt's passages
+
+
+def parse_order(text: str, count: int) -> tuple[tuple[int, ...] | None, Status]:
+    """`[2] > [1] > [3]` as places counted from 0, best first, and how much it needed repair.
+
+    `ok` is exactly that form with every number from 1 to `count` once. Else the longest chain of
+    numbers is taken: divided by `>`, or else by commas or line ends, in brackets or else without;
+    at last, all numbers in brackets. A number that comes again or that no passage has is left out,
+    a missing one stays missing: `repaired`. `unparsable` are fewer than two numbers, and several
+    longest chains that say different things.
+
+    Example:
+        >>> parse_order("[2] > [1] > [3]", 3)
+        ((1, 0, 2), 'ok')
+        >>> parse_order("The order is: 2 > 1 > 2 > 9. I hope this helps.", 3)
+        ((1, 0), 'repaired')
+        >>> parse_order("I cannot rank these passages.", 3)
+        (None, 'unparsable')
+    """
+    answer = _tidy(text)
+    if _STRICT.fullmatch(answer):
+        order = _places(answer, count)
+        if len(order) == count == len(_NUMBER.findall(answer)):
+            return order, "ok"
+    answer = _NUMBERED.sub("", answer)
+    found = [_places(" ".join(_BRACKETED.findall(answer)), count)]
+    for pattern in _CHAINS:
+        chains = [_places(chain[0], count) for chain in pattern.finditer(answer)]
+        if any(len(chain) > 1 for chain in chains):
+            found = chains
+            break
+    longest = max(map(len, found))
+    best = {chain for chain in found if len(chain) == longest}
+    if longest < min(2, count) or len(best) > 1:
+        return None, "unparsable"
+    return best.pop(), "repaired"
+
+
+def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
+    """The place of the one label that an answer names.
+
+    `ok` is the label alone (brackets and a full stop allowed); else it must be the only one of the
+    labels that occurs as a word of its own.
+
+    Example:
+        >>> parse_choice(" B.", "ABC"), parse_choice("Passage B is better", "ABC")
+        ((1, 'ok'), (1, 'repaired'))
+        >>> parse_choice("A or B", "ABC")
+        (None, 'unparsable')
+    """
+    answer = _tidy(text)
+    bare = answer.strip("[]().: \n")
+    if bare in labels:
+        return list(labels).index(bare), "ok"
+    words = set(re.findall(r"\w+", answer))
+    named = [place for place, label in enumerate(labels) if label in words]
+    return (named[0], "repaired") if len(named) == 1 else (None, "unparsable")
+
+
+def _tidy(text: str) -> str:
+    """Without thinking aloud, empty lines and runs of blanks."""
+    answer = text.rpartition("</think>")[2][-LONGEST:]
+    return "\n".join(" ".join(line.split()) for line in answer.splitlines() if line.strip())
+
+
+def _places(text: str, count: int) -> tuple[int, ...]:
+    """The distinct numbers from 1 to `count` in a text, counted from 0."""
+    numbers = (int(number) - 1 for number in _NUMBER.findall(text) if len(number) < 9)
+    return tuple(dict.fromkeys(number for number in numbers if 0 <= number < count))
