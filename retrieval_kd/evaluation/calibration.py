@@ -1,55 +1,25 @@
 """Scores as probabilities of relevance: fitted on other queries, then held against the judgments.
 
-Platt's sigmoid and isotonic regression (scikit-learn), cross-fitted over queries; reliability bins
-and the expected calibration error. Documents without a judgment count as not relevant.
+The maps of `teachers/calibrate.py`, cross-fitted over queries; log-loss, reliability bins and the
+expected calibration error. Documents without a judgment count as not relevant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.calibrate import Method, fit, log_loss
 
 if TYPE_CHECKING:
     from retrieval_kd.data.qrels import Qrels
     from retrieval_kd.data.runs import Run
 
-Method = Literal["platt", "isotonic"]
-Calibrator = Callable[[np.ndarray], np.ndarray]  # scores (N,) → probabilities (N,)
 BINS = 10
 FOLDS = 5
-
-
-def fit(scores: np.ndarray, labels: np.ndarray, method: Method = "platt") -> Calibrator:
-    """Learn P(relevant | score) from scores (N,) and labels (N,) of 0 and 1.
-
-    `platt`: 1 / (1 + exp(−(a s + b))), a and b by maximum likelihood with a weak L2 penalty on the
-    standardised score, so that separable data have a solution (Platt, 1999). `isotonic`: the best
-    non-decreasing step function. With labels of one kind both give that kind's share.
-
-    Example:
-        >>> calibrate = fit(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 1, 0, 1]), "isotonic")
-        >>> calibrate(np.array([-9.0, 1.5, 9.0])).tolist()
-        [0.0, 0.5, 1.0]
-    """
-    if len(scores) != len(labels) or not len(scores):
-        raise InputError("calibration needs a label for each score, and at least one")
-    mean, spread = float(scores.mean()), float(scores.std())
-    if labels.min() == labels.max() or spread == 0:
-        share = float(labels.mean())
-        return lambda x: np.full(len(x), share)
-    if method == "isotonic":
-        from sklearn.isotonic import IsotonicRegression
-
-        steps = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(scores, labels)
-        return lambda x: np.asarray(steps.predict(x), dtype=np.float64)
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=1e3).fit(((scores - mean) / spread)[:, None], labels)
-    return lambda x: model.predict_proba(((x - mean) / spread)[:, None])[:, 1]
 
 
 def reliability(
@@ -99,6 +69,8 @@ def calibration(
     """How well one global map from score to probability fits a system; None for a single query.
 
     Each query's documents get their probability from a map fitted on the other folds' queries.
+    `log_loss` is that of these probabilities, and beside it that of the scores as log-odds and of
+    the other folds' base rate; `raw` has the bins and the ECE of the scores as log-odds.
     `brier` is the mean of (p − label)², `base_rate` the share of relevant documents, `skill` is
     1 − brier / (base_rate (1 − base_rate)): 0 for a system that always says the base rate, whose
     ECE is 0 too. `spread` is the standard deviation of a query's scores, over queries: where it
@@ -116,11 +88,14 @@ def calibration(
         return None
     scores, labels, owner = _table(run, qrels, queries, depth)
     fold = np.arange(len(queries))[owner] % min(folds, len(queries))  # (N,)
-    probabilities = np.empty(len(scores))
+    probabilities, log_odds, rates = np.empty((3, len(scores)))
     for number in np.unique(fold):
         held = fold == number
-        probabilities[held] = fit(scores[~held], labels[~held], method)(scores[held])
-    bins = reliability(probabilities, labels)
+        fitted = fit(scores[~held], labels[~held], method)
+        probabilities[held] = fitted.probabilities(scores[held])
+        log_odds[held] = fitted.log_odds(scores[held])
+        rates[held] = fit(np.zeros((~held).sum()), labels[~held]).log_odds(scores[held])
+    bins, raw = reliability(probabilities, labels), reliability(expit(scores), labels)
     base, brier = float(labels.mean()), float(np.mean((probabilities - labels) ** 2))
     spreads = np.array([scores[owner == i].std() for i in range(len(queries))])
     low, middle, high = np.quantile(spreads, [0.1, 0.5, 0.9])
@@ -133,6 +108,12 @@ def calibration(
         "brier": brier,
         "skill": 1 - brier / (base * (1 - base)) if 0 < base < 1 else None,
         "bins": bins,
+        "log_loss": {
+            "calibrated": log_loss(log_odds, labels),
+            "raw": log_loss(scores, labels),
+            "base_rate": log_loss(rates, labels),
+        },
+        "raw": {"ece": expected_calibration_error(raw), "bins": raw},
         "spread": {"p10": float(low), "median": float(middle), "p90": float(high)},
     }
 

@@ -6,11 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_kd.data.runs import Run
-from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.calibration import (
     calibration,
     expected_calibration_error,
-    fit,
     reliability,
 )
 
@@ -25,43 +23,6 @@ def simulated(queries: int, slope: float, seed: int = 0) -> tuple[Run, dict[str,
         results[f"q{q}"] = {f"d{i}": float(s) for i, s in enumerate(scores)}
         qrels[f"q{q}"] = {f"d{i}": int(r) for i, r in enumerate(relevant)}
     return Run("s", results), qrels
-
-
-def test_platt_finds_the_sigmoid_that_made_the_labels() -> None:
-    run, qrels = simulated(400, slope=2.0)
-    pairs = [(s, qrels[q][d]) for q, found in run.results.items() for d, s in found.items()]
-    scores, labels = (np.array(column) for column in zip(*pairs, strict=True))
-    at = np.array([-2.0, 0.0, 1.0, 2.0])
-    expected = 1 / (1 + np.exp(-2 * (at - 1)))
-    # 8,000 labels: a share of one half has a standard error of .006
-    assert fit(scores, labels)(at) == pytest.approx(expected, abs=0.03)
-    assert fit(scores, labels, "isotonic")(at) == pytest.approx(expected, abs=0.1)
-
-
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_probabilities_never_fall_with_the_score(method) -> None:
-    run, qrels = simulated(20, slope=1.0)
-    pairs = [(s, qrels[q][d]) for q, found in run.results.items() for d, s in found.items()]
-    scores, labels = (np.array(column) for column in zip(*pairs, strict=True))
-    found = fit(scores, labels, method)(np.linspace(-9, 9, 50))
-    assert (np.diff(found) >= 0).all() and found.min() >= 0 and found.max() <= 1
-
-
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_constant_scores_or_labels_give_the_base_rate(method) -> None:
-    constant = fit(np.ones(4), np.array([0, 0, 0, 1]), method)
-    assert constant(np.array([-5.0, 5.0])).tolist() == [0.25, 0.25]
-    assert fit(np.arange(4.0), np.zeros(4, int), method)(np.array([9.0])).tolist() == [0.0]
-
-
-def test_platt_stands_separable_labels() -> None:
-    found = fit(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 0, 1, 1]))(np.array([0.0, 3.0]))
-    assert np.isfinite(found).all() and found[0] < 0.1 and found[1] > 0.9
-
-
-def test_calibration_without_data_is_an_error() -> None:
-    with pytest.raises(InputError, match="a label for each score"):
-        fit(np.array([]), np.array([]))
 
 
 @given(
@@ -104,6 +65,16 @@ def test_a_system_whose_scores_mean_the_same_everywhere_is_calibrated_by_other_q
     bad = calibration(moved, qrels)
     assert bad is not None and bad["skill"] < good["skill"] / 2
     assert bad["spread"] == pytest.approx(good["spread"])
+
+
+def test_log_loss_is_measured_on_other_queries_than_the_map_was_fitted_on() -> None:
+    """Scores whose log-odds are 2 (s − 1), so that as they stand they are no log-odds."""
+    found = calibration(*simulated(300, slope=2.0))
+    assert found is not None
+    loss = found["log_loss"]
+    assert loss["calibrated"] < loss["base_rate"] < loss["raw"]
+    assert found["ece"] < found["raw"]["ece"]
+    assert sum(b["count"] for b in found["raw"]["bins"]) == found["documents"]
 
 
 def test_scores_without_meaning_have_no_skill() -> None:
