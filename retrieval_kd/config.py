@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.names import parse_measures
-from retrieval_kd.lessons import Lesson, Training, check_scores
+from retrieval_kd.lessons import Lesson, Training, check_cached, check_scores
 from retrieval_kd.methods import Method
 from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
 from retrieval_kd.students.options import SEARCHED_AS, check_options
@@ -110,11 +110,14 @@ class Teacher(Part):
 class Student(Part):
     """The student's start, common to all trainings that say nothing else."""
 
-    kind: Literal["dense", "sparse", "multi_vector", "multi_function", "interaction"] = Field(
+    kind: Literal[
+        "dense", "sparse", "multi_vector", "multi_function", "interaction", "cross_encoder"
+    ] = Field(
         "dense",
         description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
         "multi_vector: a vector per token; multi_function: all three of one encoder; interaction: "
-        "a dense one with a head that scores two vectors",
+        "a dense one with a head that scores two vectors; cross_encoder: no vectors, re-ranks what "
+        "the first stage found",
     )
     base: str = Field(description="MODEL to make the student from")
     layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
@@ -195,7 +198,8 @@ class Config(Part):
             if self.student_of(training).max_length != self.student.max_length:
                 raise ValueError("all students read the same text: max_length is the common one")
             for lesson, seed in itertools.product(training.lessons, self.seeds):
-                self.settings_of(training, lesson, seed=seed)
+                settings = self.settings_of(training, lesson, seed=seed)
+                check_cached(lesson, settings.mini_batch_size, self.student_of(training).kind)
             for lesson in training.lessons:
                 check_scores(lesson, self.teacher.members, self.student_of(training).kind)
         return self

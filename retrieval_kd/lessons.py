@@ -9,7 +9,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.schema import Part
-from retrieval_kd.students.options import PARTS
+from retrieval_kd.students.options import PARTS, RE_RANKS
+from retrieval_kd.training.term_checks import check_for_pairs
 from retrieval_kd.training.terms import Term, check_distinct, parse_terms
 
 
@@ -118,12 +119,53 @@ def check_live(live: Mapping[str, Live], terms: Sequence[Term]) -> None:
                 raise ValueError(f"{term.label}: {name!r} scores slates only: candidates: slate")
 
 
+def check_re_ranks(lesson: Lesson) -> None:
+    """Refuse, for a student without vectors, what takes a search or another's scores of the batch.
+
+    Raises:
+        ValueError: saying what.
+    """
+    check_for_pairs(lesson.objective)
+    asked = [n for n in ("live", "refresh", "confused", "select") if getattr(lesson, n)]
+    if asked:
+        raise ValueError(f"{asked[0]!r} is not for a cross-encoder student: it cannot search")
+
+
+def check_cached(lesson: Lesson, mini_batch_size: int | None, kind: str) -> None:
+    """Refuse cached gradients where no gradient would reach the student's representations.
+
+    Raises:
+        ValueError: saying why, and what to do.
+    """
+    if mini_batch_size is None:
+        return
+    if kind in RE_RANKS:
+        raise ValueError(
+            "mini_batch_size: a cross-encoder's gradients are not cached; leave it out"
+        )
+    if all(_only_live(term, lesson) for term in lesson.objective):
+        raise ValueError(
+            "mini_batch_size: every objective of this stage trains a live model and none the "
+            "student, whose gradients alone are cached; leave it out, or let the student learn too"
+        )
+
+
+def _only_live(term: Term, lesson: Lesson) -> bool:
+    """Whether all that learns by a term are live models."""
+    learns = [*term.students, *(term.teachers if term.joint else [])] if term.scores else ["score"]
+    return all(owner_of(score) in lesson.live for score in learns)
+
+
 def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
     """Refuse names of teachers and scores that a stage does not have.
 
     Raises:
         ValueError: naming those there are.
     """
+    if kind in RE_RANKS:
+        check_re_ranks(lesson)
+    elif any(term.kind == "states" for term in lesson.objective):
+        raise ValueError("objectives on states of whole pairs are for a cross_encoder student")
     for name in lesson.teachers:
         if name not in members:
             raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")

@@ -18,6 +18,7 @@ from retrieval_kd.lessons import Lesson
 from retrieval_kd.models import model_digest
 from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.stages import PARTS, Stages
+from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.summary import Summary
 from retrieval_kd.workspace import Stage, Workspace
 
@@ -96,9 +97,9 @@ def plan(config: Config) -> Workspace:
     for name, training in config.students.items():
         student = config.student_of(training)
         start = [model_digest(student.base), student.as_dict()]
-        of_kind = (
-            spec if student.searched_as == "dense" else spec_for(student.searched_as).as_dict()
-        )
+        re_ranks = student.kind in RE_RANKS
+        searched = student.searched_as
+        of_kind = spec if re_ranks or searched == "dense" else spec_for(searched).as_dict()
         for seed in config.seeds:
             system = f"{name}-seed{seed}"
             before = "teacher"
@@ -117,7 +118,12 @@ def plan(config: Config) -> Workspace:
                 )
                 before = stage
             model = str(work.path("students", system))
-            _add_search(add, stages, system, model, [of_kind, length], f"train:{system}")
+            if re_ranks:
+                again = partial(stages.rerank_with, system, model)
+                needed = ("candidates", f"train:{system}")
+                add(f"search:{system}", again, (f"runs/{system}.trec",), [length], *needed)
+            else:
+                _add_search(add, stages, system, model, [of_kind, length], f"train:{system}")
             systems.append(system)
             searches.append(f"search:{system}")
     summary = Summary(config, work, stages)
@@ -172,8 +178,8 @@ def _add_search(
 
 
 def _learnt(lesson: Lesson) -> list[str]:
-    """Digests of the models whose vectors are learnt, and of live teachers."""
-    vectors = [term.teacher for term in lesson.objective if term.kind == "vectors"]
+    """Digests of the models whose vectors or states are learnt, and of live teachers."""
+    vectors = [term.teacher for term in lesson.objective if term.learns_model]
     live = [teacher.model for teacher in lesson.live.values() if teacher.model != "start"]
     return [model_digest(model) for model in [*vectors, *live]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property, partial
 from typing import Any
@@ -21,19 +21,21 @@ from retrieval_kd.latency import latencies
 from retrieval_kd.lesson_pools import LessonPools
 from retrieval_kd.lessons import Training
 from retrieval_kd.models import kind_of
-from retrieval_kd.retrieval.bm25 import BM25, DEFAULT
+from retrieval_kd.retrieval.rerank import Reranker
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.make import make
+from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.live import open_live
 from retrieval_kd.teachers.targets import rerank
+from retrieval_kd.timed_systems import timed_systems
 from retrieval_kd.training.curve import build_dev_task
 from retrieval_kd.training.fit_teacher import fit_teacher
+from retrieval_kd.training.pairs import train_cross_encoder
 from retrieval_kd.training.slates import build_pools
 from retrieval_kd.training.train import train_student
 from retrieval_kd.workspace import Workspace
 
-TIMED_QUERIES = 40
 PARTS = ("train", "dev", "test", "unlabelled")
 
 
@@ -134,10 +136,6 @@ class Stages:
         source = LessonPools(config, self.collection, self.ensemble, self.queries, self.candidates)
         pools, groups = source.of(lesson, start, drops)
         settings = config.settings_of(training, lesson, seed=seed)
-        dev = self.queries("dev")
-        task = build_dev_task(
-            self.collection, dev.texts, dev.qrels, Run("first", self.candidates("dev"))
-        )
         student = make(
             start,
             begin.kind,
@@ -146,6 +144,16 @@ class Stages:
             dimensions=begin.dimensions,
             seed=seed,
             options=begin.options,
+        )
+        if begin.kind in RE_RANKS:
+            documents, to = self.collection.documents, self.work.path(folder)
+            record = train_cross_encoder(
+                student, pools, documents, lesson.objective, settings, to, groups=groups
+            )
+            return {**record, "drops": drops.summary()}
+        dev = self.queries("dev")
+        task = build_dev_task(
+            self.collection, dev.texts, dev.qrels, Run("first", self.candidates("dev"))
         )
         record = train_student(
             student,
@@ -196,24 +204,20 @@ class Stages:
             **describe_student(index.model),
         }
 
+    def rerank_with(self, system: str, model: str) -> dict[str, Any]:
+        """A cross-encoder student's order of the first stage's candidates for the test queries."""
+        reranker = Reranker(self.collection, model, max_length=self.config.student.max_length)
+        scores = reranker.scores(self.queries("test").texts, self.candidates("test"))
+        write_run(rerank(system, scores), self.work.path("runs", f"{system}.trec"))
+        return {
+            "index_bytes": 0,
+            "documents": len(self.collection.documents),
+            **describe_student(reranker.model),
+        }
+
     def measure(self) -> dict[str, Any]:
         """Latency of BM25, the teacher's re-ranking, the encoder and one student of each kind."""
-        config, test = self.config, self.queries("test")
-        chosen = sorted(test.texts)[:TIMED_QUERIES]
-        by_text = {test.texts[query]: query for query in chosen}
-        bm25, candidates = BM25.open(self.collection.documents, DEFAULT), self.candidates("test")
-        systems: dict[str, Callable[[str], object]] = {
-            "bm25": lambda text: bm25.search(text, config.depth),
-            "teacher": lambda text: self.ensemble.answer(text, candidates.get(by_text[text], {})),
-        }
-        names = {name: f"{name}-seed{config.seeds[0]}" for name in config.students}
-        for name, folder in ({"encoder": "encoder"} | names).items():
-            index = Index.open(self.work.path("indexes", folder))
-            systems[name] = partial(self._search_one, index)
-        return latencies(systems, list(by_text))
-
-    def _search_one(self, index: Index, text: str) -> object:
-        return index.search([text], self.config.depth)
+        return latencies(*timed_systems(self))
 
     def search_bm25(self) -> None:
         run = retrieve(self.collection, self.queries("test").texts, "bm25", self.config.depth)

@@ -10,6 +10,7 @@ from retrieval_kd.lessons import Lesson
 from retrieval_kd.schema import validate
 
 FROZEN = {"big": {"model": "m"}}
+CROSS, CACHED = {"kind": "cross_encoder"}, {"mini_batch_size": 8}
 TRAINED = {"big": {"model": "m", "kind": "cross_encoder", "trains": True}}
 
 
@@ -50,6 +51,26 @@ def config(training: dict, **more) -> Config:
         ({"stages": [{"objective": "kl"}, {"objective": []}]}, "each stage needs"),
         ({"stages": [{"objective": "kl"}], "uses_unlabelled": False}, "give 'uses_unlabelled' in"),
         ({"stages": [{"objective": "kl"}], "live": FROZEN}, "no term names|give 'live' in"),
+        ({"objective": "kl@batch", "student": CROSS}, "candidates: slate"),
+        ({"objective": [{"name": "kl", "dimensions": [8]}], "student": CROSS}, "no dimensions"),
+        (
+            {"objective": [{"name": "kl", "teacher": "big"}], "live": FROZEN, "student": CROSS},
+            "from stored ones",
+        ),
+        (
+            {"stages": [{"objective": "kl"}, {"objective": "kl", "refresh": 5}], "student": CROSS},
+            "'refresh' is not for a cross-encoder",
+        ),
+        ({"objective": "kl", "student": CROSS, "train": CACHED}, "gradients are not cached"),
+        ({"objective": [{"name": "hidden_states", "teacher": "m"}]}, "are for a cross_encoder"),
+        (
+            {
+                "objective": [{"name": "infonce", "student": "big"}],
+                "live": TRAINED,
+                "train": CACHED,
+            },
+            "trains a live model and none the student",
+        ),
     ],
 )
 def test_what_a_stage_does_not_have_is_named(training, message):
@@ -63,6 +84,17 @@ def test_what_it_has_is_taken():
     parts = [{"name": "kl", "student": "dense", "teacher": "integrated"}]
     assert config({"objective": parts, "student": {"kind": "multi_function"}})
     assert config({"objective": [{"name": "kl", "teacher": "stored:1"}]})
+    hidden = [{"name": "hidden_states", "teacher": "m", "distance": "cosine"}]
+    assert config({"objective": hidden, "student": CROSS})
+
+
+def test_cached_gradients_need_only_some_term_that_trains_the_student():
+    joint = {"name": "kl", "student": "big", "teacher": "score", "joint": True}
+    terms = [joint, {"name": "infonce", "student": "big"}]
+    assert config({"objective": terms, "live": TRAINED, "train": CACHED})
+    detached = [{**joint, "joint": False}]
+    with pytest.raises(InputError, match="trains a live model"):
+        config({"objective": detached, "live": TRAINED, "train": CACHED})
 
 
 @pytest.mark.parametrize("name", ["layer_relevance", "teacher_dropping", "flops"])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
@@ -94,12 +94,16 @@ def score_matrix(queries: Tensor, documents: Tensor, similarity: str) -> Tensor:
 def describe_student(model: Any) -> dict[str, int | str | None]:
     """Layers, parameters, dimensions and similarity of a student of any kind, for the report."""
     transformer: Any = model[0]
-    dense = isinstance(model, SentenceTransformer)
+    similarity = None  # a cross-encoder has no vectors to compare
+    if isinstance(model, SentenceTransformer):
+        similarity = similarity_of(model)
+    elif not isinstance(model, CrossEncoder):
+        similarity = str(model.similarity_fn_name)
     return {
         "layers": transformer.auto_model.config.num_hidden_layers,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "dimensions": model.get_embedding_dimension(),
-        "similarity": similarity_of(model) if dense else str(model.similarity_fn_name),
+        "dimensions": model.get_embedding_dimension() if similarity else None,
+        "similarity": similarity,
     }
 
 

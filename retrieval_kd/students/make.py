@@ -9,6 +9,7 @@ import torch
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models import kind_of, load_retriever, resolve_model
+from retrieval_kd.students.cross_encoder import make_cross_encoder
 from retrieval_kd.students.dense import make_student
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.layers import check_survives_saving, keep_layers
@@ -32,11 +33,12 @@ def make(
     """A float32 student of a kind, made of an encoder or of a student of that kind.
 
     The same arguments give the same weights. What the student saves loads in plain
-    `SentenceTransformer`, `SparseEncoder` or `MultiVectorEncoder`; of multi_function and
-    interaction students that is the dense encoder without its heads.
+    `SentenceTransformer`, `SparseEncoder`, `MultiVectorEncoder` or `CrossEncoder`; of
+    multi_function and interaction students that is the dense encoder without its heads.
 
     Args:
-        kind: "dense", "sparse", "multi_vector", "multi_function" or "interaction".
+        kind: "dense", "sparse", "multi_vector", "multi_function", "interaction" or
+            "cross_encoder", which has no vectors and re-ranks.
         layers: those to keep, from 0; none: all.
         max_length: tokens a text is cut to; none: the encoder's own.
         dimensions: of a multi-vector or multi-function student's tokens.
@@ -61,6 +63,8 @@ def make(
         )
     if kind == "dense":
         return make_student(model_spec, layers, max_length=max_length)
+    if kind == "cross_encoder":
+        return make_cross_encoder(model_spec, layers, max_length=max_length, seed=seed)
     common: dict[str, Any] = {"max_length": max_length, "seed": seed, **given}
     if kind == "multi_function":
         return make_multi_function(model_spec, layers, dimensions=dimensions, **common)

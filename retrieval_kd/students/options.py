@@ -13,7 +13,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "multi_vector": (),
     "multi_function": ("lexical", "weights", "main"),
     "interaction": ("head", "hidden", "attention_heads"),
+    "cross_encoder": (),
 }
+RE_RANKS = ("cross_encoder",)  # kinds without vectors: they order what a first stage found
 WITH_TOKENS = ("multi_vector", "multi_function")  # kinds with `dimensions` of a token's vector
 PARTS = {  # names of a student's scores besides `score`
     "multi_function": ("dense", "sparse", "multi", "integrated"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from math import inf
 from typing import Any, Literal
 
 import numpy as np
@@ -17,12 +16,17 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import several, sparsity
 from retrieval_kd.schema import validate
 from retrieval_kd.training.slates import Pool
+from retrieval_kd.training.term_checks import POSITIVE, STORED, check_number, check_score_name
 
-STORED, POSITIVE = "stored", "positive"
-GIVEN = ("labels", "progress")  # parameters that the trainer fills
-# Functions of `objectives.features` on scores of several layers, and on one vector per text.
+__all__ = ["POSITIVE", "STORED", "Term", "check_distinct", "check_targets", "parse_terms"]
+
+# Parameters that the trainer fills.
+GIVEN = ("labels", "progress", "policy", "queries", "projections")
+# Functions of `objectives.features` on scores of several layers, on one vector per text, and on
+# the states of all layers.
 ON_LAYERS = ("layer_relevance",)
 ON_VECTORS = ("embedding_mse", "embedding_cosine", "rkd_distance", "rkd_angle", "contrastive_kd")
+ON_STATES = ("hidden_states",)
 
 
 class Term(BaseModel):
@@ -56,7 +60,8 @@ class Term(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> Term:
-        known = [*objectives.__all__, *several.__all__, *ON_LAYERS, *ON_VECTORS, *sparsity.__all__]
+        known = [*objectives.__all__, *several.__all__, *sparsity.__all__]
+        known += [*ON_LAYERS, *ON_VECTORS, *ON_STATES]
         if self.name not in known:
             raise ValueError(f"no objective {self.name!r}; there are {', '.join(known)}")
         own = [key for key in self.takes[self._tensors :] if key not in GIVEN]
@@ -64,8 +69,8 @@ class Term(BaseModel):
             if key not in own:
                 raise ValueError(f"{self.name} has no parameter {key!r}; it has {', '.join(own)}")
             check_number(self.name, key, value)
-        if self.kind == "vectors" and self.teacher == STORED:
-            raise ValueError(f"{self.name} needs `teacher`, the MODEL whose vectors are learnt")
+        if self.kind in ("vectors", "states") and self.teacher == STORED:
+            raise ValueError(f"{self.name} needs `teacher`, the MODEL whose {self.kind} are learnt")
         if self.kind == "layers" and len(self.students) != len(self.teachers):
             raise ValueError(f"{self.name} needs as many `teacher` scores as `student` scores")
         if self.dimensions and self.kind != "scores":
@@ -83,7 +88,7 @@ class Term(BaseModel):
         return self
 
     @property
-    def kind(self) -> Literal["scores", "several", "layers", "vectors", "regulariser"]:
+    def kind(self) -> Literal["scores", "several", "layers", "vectors", "states", "regulariser"]:
         """What the objective is a function of."""
         if self.name in objectives.__all__:
             return "scores"
@@ -91,11 +96,13 @@ class Term(BaseModel):
             return "several"
         if self.name in ON_LAYERS:
             return "layers"
+        if self.name in ON_STATES:
+            return "states"
         return "vectors" if self.name in ON_VECTORS else "regulariser"
 
     @property
     def function(self) -> Callable[..., Tensor]:
-        if self.kind in ("vectors", "layers"):
+        if self.kind in ("vectors", "layers", "states"):
             from retrieval_kd.objectives import features
 
             return getattr(features, self.name)
@@ -109,7 +116,7 @@ class Term(BaseModel):
 
     @property
     def _tensors(self) -> int:
-        return {"scores": 3, "several": 3, "layers": 3, "vectors": 2, "regulariser": 1}[self.kind]
+        return {"vectors": 2, "regulariser": 1}.get(self.kind, 3)
 
     @property
     def learns_from(self) -> Literal["teacher", "labels", "itself", "nothing"]:
@@ -125,6 +132,11 @@ class Term(BaseModel):
         return "teacher" if stored or self.kind == "several" else "itself"
 
     @property
+    def learns_model(self) -> bool:
+        """Whether `teacher` is a MODEL, whose vectors or states are learnt."""
+        return self.kind in ("vectors", "states")
+
+    @property
     def students(self) -> list[str]:
         """The scores that learn, one for most objectives."""
         return self.student.split(",")
@@ -137,7 +149,7 @@ class Term(BaseModel):
     @property
     def scores(self) -> list[str]:
         """Names of all the score matrices that are looked at."""
-        if self.kind in ("vectors", "regulariser"):
+        if self.kind in ("vectors", "states", "regulariser"):
             return []
         return [*self.students, *(self.teachers if self.kind != "several" else [])]
 
@@ -164,35 +176,8 @@ class Term(BaseModel):
         parts += (
             [f"from_{self.teacher}"] if self.teacher != STORED and self.kind == "scores" else []
         )
-        parts += [f"from_{self.teacher.rpartition('/')[2]}"] if self.kind == "vectors" else []
+        parts += [f"from_{self.teacher.rpartition('/')[2]}"] if self.learns_model else []
         return re.sub(r"\W", "_", "_".join(parts))
-
-
-def check_score_name(name: str) -> None:
-    """Refuse `score@x` and `stored:x`, where x is no number.
-
-    Raises:
-        ValueError: saying what is a name.
-    """
-    _, cut, width = name.partition("@")
-    if cut and not (width.isdecimal() and int(width)):
-        raise ValueError(f"{name!r}: after @ comes a number of dimensions, as in score@64")
-    member = name.removeprefix(f"{STORED}:")
-    if member != name and not member.isdecimal():
-        raise ValueError(f"{name!r}: after stored: comes the number of a teacher, from 0")
-
-
-def check_number(name: str, key: str, value: Any) -> None:
-    """Refuse what no objective can compute with.
-
-    Raises:
-        ValueError: not a number, infinite, negative, or a temperature of zero.
-    """
-    if isinstance(value, bool | str) and not key.endswith("temperature"):
-        return  # a switch or the name of a variant
-    good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not 0 <= value < inf or (value == 0 and key.endswith("temperature")):
-        raise ValueError(f"{key} of {name} is {value!r}, not a number above 0")
 
 
 def parse_terms(text: str) -> list[Term]:

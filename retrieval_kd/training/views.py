@@ -41,6 +41,7 @@ class Batch:
         self.labels, self.progress = labels, progress
         self.live = dict(live or {})
         self.matrices: dict[str, Tensor] = {}
+        self.states: dict[str, Tensor] = {}  # objectives on hidden states, by their term's label
 
     @classmethod
     def of_scores(cls, scores: Tensor, labels: Mapping[str, Any], progress: float = 0.0) -> Batch:
@@ -117,6 +118,8 @@ def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
     """
     if term.kind == "vectors":
         return _vectors(term, batch, projections)
+    if term.kind == "states":
+        return _states(term, batch)
     if term.kind == "regulariser":
         given = {"progress": batch.progress} if "progress" in term.takes else {}
         sides = [batch.vectors(side) for side in ("queries", "documents")]
@@ -183,6 +186,15 @@ def _vectors(term: Term, batch: Batch, projections: Any) -> Tensor:
             student = projections[term.label](student)  # (n, D')
         losses.append(term.function(student, teacher, **term.parameters))
     return torch.stack(losses).mean()
+
+
+def _states(term: Term, batch: Batch) -> Tensor:
+    if term.label not in batch.states:
+        raise InputError(
+            f"{term.name} compares states of whole pairs, which this student does not read",
+            remedy="use an objective on vectors, or a cross_encoder student",
+        )
+    return batch.states[term.label]
 
 
 def positive_first(positive: Tensor, documents: int) -> Tensor:

@@ -9,7 +9,8 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.models import load_cross_encoder
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.training.fit_teacher import PairCollator, PairLoss, fit_teacher
+from retrieval_kd.training.fit_teacher import fit_teacher
+from retrieval_kd.training.pairs import PairCollator, PairLoss
 from retrieval_kd.training.sampling import draw
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import build_pools

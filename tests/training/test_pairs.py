@@ -1,0 +1,148 @@
+"""A cross-encoder student: what it learns from, its teacher's layers, and what it is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sentence_transformers import CrossEncoder
+
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import InputError
+from retrieval_kd.models import load_encoder
+from retrieval_kd.objectives.features import hidden_states
+from retrieval_kd.retrieval.rerank import Reranker
+from retrieval_kd.students.make import make
+from retrieval_kd.training.hidden import HiddenTeacher, all_states
+from retrieval_kd.training.pairs import PairLoss, train_cross_encoder
+from retrieval_kd.training.settings import TrainSettings
+from retrieval_kd.training.terms import Term, parse_terms
+from tests.students.learning import pools_of
+from tests.tiny_models import write_encoder
+
+SETTINGS = TrainSettings(
+    steps=20,
+    batch_queries=6,
+    slate_size=4,
+    slate_depth=10,
+    max_tokens=48,
+    learning_rate=2e-3,
+    eval_steps=10,
+    save_steps=10,
+)
+PAIRS = [["sparrow wing", "feather nest wing"], ["anchor", "harbour mast anchor tide cargo"]]
+
+
+@pytest.fixture(scope="module")
+def collection(tiny_collection):
+    return open_collection(str(tiny_collection))
+
+
+@pytest.fixture(scope="module")
+def pools(collection):
+    return pools_of(collection)
+
+
+def first_and_last_loss(record):
+    losses = [point["loss"] for point in record["curve"] if "loss" in point]
+    return losses[0], losses[-1]
+
+
+def test_it_learns_the_teachers_scores_and_loads_in_plain_sentence_transformers(
+    collection, pools, tiny_encoder, tmp_path
+):
+    student = make(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
+    terms = [Term(name="kl", teacher_temperature=0.5)]
+    out = tmp_path / "student"
+    record = train_cross_encoder(student, pools, collection.documents, terms, SETTINGS, out)
+    first, last = first_and_last_loss(record)
+    assert last < first
+    assert record["student"]["layers"] == 2 and record["student"]["dimensions"] is None
+    plain = CrossEncoder(str(out), device="cpu")
+    found = Reranker(collection, str(out), max_length=48).scores(
+        {"q": "sparrow nest"}, {"q": {"birds0": 1.0, "ships0": 0.0}}
+    )
+    pairs = [["sparrow nest", collection.documents[id].full] for id in ("birds0", "ships0")]
+    logits = plain.predict(pairs, activation_fn=torch.nn.Identity(), convert_to_tensor=True)
+    torch.testing.assert_close(torch.tensor(list(found["q"].values())), logits, atol=1e-5, rtol=0)
+
+
+def test_it_learns_the_layers_of_the_encoder_it_was_made_of(
+    collection, pools, tiny_encoder, tmp_path
+):
+    student = make(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
+    terms = [Term(name="hidden_states", teacher=str(tiny_encoder))]
+    out = tmp_path / "student"
+    record = train_cross_encoder(student, pools, collection.documents, terms, SETTINGS, out)
+    first, last = first_and_last_loss(record)
+    assert last < 0.9 * first
+
+
+def test_a_model_of_all_layers_already_has_their_states(tiny_encoder):
+    student = make(str(tiny_encoder), "cross_encoder")
+    teacher = HiddenTeacher(str(tiny_encoder), student)
+    features = student.preprocess(PAIRS)
+    with torch.no_grad(), all_states(student.eval()) as states:
+        student(dict(features))
+    assert len(states) == 5 and teacher.layers == [(i, i) for i in range(5)]
+    term = Term(name="hidden_states", teacher=str(tiny_encoder))
+    assert float(teacher.loss(term, states, features)) < 1e-10
+
+
+def test_the_loss_on_states_is_the_mean_over_all_tokens_of_the_batch(tiny_encoder):
+    """By the transformer's own hidden states, of groups of different lengths."""
+    student = make(str(tiny_encoder), "cross_encoder", [0, 3]).eval()
+    term = Term(name="hidden_states", teacher=str(tiny_encoder))
+    groups = [dict(student.preprocess([pair])) for pair in PAIRS]
+    labels = {"mask": torch.ones(1, 2, dtype=torch.bool), "columns": torch.tensor([[0, 1]])}
+    with torch.no_grad():
+        got = PairLoss(student, [term])(groups, labels)[term.label]
+        encoder = load_encoder(str(tiny_encoder), dtype=torch.float32)
+        whole = student.preprocess(PAIRS)
+        own, other = (
+            m[0].auto_model(**whole, output_hidden_states=True).hidden_states
+            for m in (student, encoder)
+        )
+        expected = hidden_states(
+            own, other, whole["attention_mask"], layers=[(0, 0), (1, 2), (2, 4)]
+        )
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_layers_of_another_width_or_vocabulary_cannot_be_learnt(
+    tiny_encoder, tiny_cross_encoder, tmp_path
+):
+    from tests.tiny_models import TOPICS
+
+    student = make(str(tiny_encoder), "cross_encoder")
+    student.tokenizer.add_tokens(["zeppelin"])
+    assert "zeppelin" not in str(TOPICS)
+    with pytest.raises(InputError, match="another vocabulary"):
+        HiddenTeacher(str(write_encoder(tmp_path / "other")), student)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        ("kl@batch", "candidates: slate"),
+        ("teacher_dropping", "not for a cross-encoder"),
+        ("flops", "not for a cross-encoder"),
+    ],
+)
+def test_what_it_cannot_learn_is_said_before_training(
+    objective, message, collection, pools, tiny_encoder, tmp_path
+):
+    student = make(str(tiny_encoder), "cross_encoder")
+    with pytest.raises(InputError, match=message):
+        train_cross_encoder(
+            student,
+            pools,
+            collection.documents,
+            parse_terms(objective),
+            SETTINGS,
+            tmp_path / "student",
+        )
+
+
+def test_hidden_states_are_of_a_model_and_of_pairs():
+    with pytest.raises(InputError, match="MODEL whose states are learnt"):
+        parse_terms("hidden_states")
