@@ -218,7 +218,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
                 id=spec,
                 remedy="give a causal language model, or score with pointwise:MODEL",
             )
-        kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = kind.from_pretrained(
             ref.location, revision=ref.revision, dtype=dtype or fast_dtype()
         )

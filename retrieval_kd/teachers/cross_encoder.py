@@ -16,9 +16,10 @@ from sentence_transformers.util import batch_to_device
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import read_json
+from retrieval_kd.files import digest_text, read_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models import load_cross_encoder, model_digest, pair_length, resolve_model
+from retrieval_kd.students.layers import keep_layers
 from retrieval_kd.teachers.first_token import shorten_last_layer
 from retrieval_kd.teachers.store import TeacherKey
 
@@ -37,6 +38,8 @@ class CrossEncoderTeacher:
         batch_tokens: padded tokens in a batch. Larger is not faster on a CPU.
         dtype: float32 or bfloat16; the machine's fast one by default.
         prompt: put before every query.
+        layers: answer from this layer, counted from 1, with the classifier that reads the last one;
+            for models trained for early exit. The layers above are not computed.
     """
 
     def __init__(
@@ -47,13 +50,15 @@ class CrossEncoderTeacher:
         batch_tokens: int | None = None,
         dtype: torch.dtype | None = None,
         prompt: str = "",
+        layers: int | None = None,
     ) -> None:
-        self.model_spec, self.prompt = model_spec, prompt
+        self.model_spec, self.prompt, self.layers = model_spec, prompt, layers
         self.max_length = pair_length(model_spec, max_length)
         self.dtype = dtype or fast_dtype()
         self.batch_tokens = batch_tokens or (262_144 if torch.cuda.is_available() else 8_192)
         check_has_head(model_spec)
-        self._digest = model_digest(model_spec)
+        digest = model_digest(model_spec)
+        self._digest = digest if layers is None else digest_text(digest, f"layers {layers}")
         self._model: CrossEncoder | None = None
 
     @property
@@ -76,6 +81,10 @@ class CrossEncoderTeacher:
                 self.model_spec, max_length=self.max_length, dtype=self.dtype
             )
             classifier: Any = self._model[0].auto_model
+            if self.layers is not None:
+                there = classifier.config.num_hidden_layers
+                check_exit(self.layers, there, self.model_spec)
+                keep_layers(self._model, list(range(self.layers)))
             shorten_last_layer(classifier)
         return self._model
 
@@ -136,6 +145,20 @@ def check_has_head(model_spec: str) -> None:
         raise InputError(
             f"a teacher gives one logit per pair, this classifier has {labels} labels",
             file=ref.location,
+        )
+
+
+def check_exit(layers: int, there: int, model_spec: str) -> None:
+    """Refuse an exit that a model does not have.
+
+    Raises:
+        InputError: `layers` is not from 1 to `there`.
+    """
+    if not 1 <= layers <= there:
+        raise InputError(
+            f"this model has no exit after layer {layers}: it has {there} layers",
+            id=model_spec,
+            remedy="leave ?layers= out, or name a layer it has",
         )
 
 

@@ -1,4 +1,4 @@
-"""First-stage rankers as teachers: BM25 and bi-encoders score the same pairs into the same store.
+"""First-stage rankers as teachers: BM25 and retrievers score the same pairs into the same store.
 
 Neither is a strong teacher alone; fused with each other, or with a cross-encoder, they are
 (`targets.py`), and they cost next to nothing.
@@ -7,18 +7,30 @@ Neither is a strong teacher alone; fused with each other, or with a cross-encode
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from scipy.sparse import vstack
 from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models import load_encoder, model_digest
+from retrieval_kd.models import (
+    kind_of,
+    load_encoder,
+    load_multi_vector,
+    load_retriever,
+    model_digest,
+)
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
 from retrieval_kd.retrieval.encode import document_vectors, encode_queries
+from retrieval_kd.retrieval.kinds import maxsim_scores, sparse_rows, token_rows
 from retrieval_kd.teachers.store import TeacherKey
+
+REMEMBERED = 20_000  # documents whose representations are kept for the next queries
 
 
 class BM25Teacher:
@@ -79,3 +91,68 @@ class DenseTeacher:
         at = np.array([self.collection.documents.position(d.id) for d in documents], dtype=np.int64)
         left = encoded[[row[q] for q in queries]]  # (n, D)
         return np.einsum("nd,nd->n", left, vectors[at]).astype(np.float32)
+
+
+class RetrieverTeacher:
+    """A sparse or a multi-vector model: the dot product of word weights, or MaxSim over tokens.
+
+    Only the documents that are asked about are encoded; a dense model read as multi-vector gives
+    the vectors of its tokens.
+
+    Args:
+        kind: "sparse" or "multi_vector".
+        max_length: tokens of a text; the model's own by default.
+    """
+
+    def __init__(self, kind: str, model_spec: str, *, max_length: int | None = None) -> None:
+        self.kind, self.model_spec, self.max_length = kind, model_spec, max_length
+        if kind == "sparse" and kind_of(model_spec) != "sparse":
+            raise InputError(
+                f"this is no sparse model but {kind_of(model_spec)}",
+                id=model_spec,
+                remedy=f"score with {kind_of(model_spec)}:MODEL",
+            )
+        self._digest = model_digest(model_spec)
+        self._model: Any = None
+        self._known: dict[str, Any] = {}  # text → its representation
+
+    @property
+    def key(self) -> TeacherKey:
+        return TeacherKey(
+            kind="pointwise",
+            model=f"{self.kind}:{self.model_spec}",
+            digest=digest_text(self.kind, self._digest),
+            max_length=self.max_length,
+            dtype=dtype_name(fast_dtype()),
+        )
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """Scores (n,) float32 of n pairs, as the model was made for."""
+        asked = dict(zip(dict.fromkeys(queries), self._encode(queries, "query"), strict=True))
+        known = self._documents([document.full for document in documents])
+        scores = np.empty(len(queries), dtype=np.float32)
+        for query, own in asked.items():
+            rows = [row for row, other in enumerate(queries) if other == query]
+            found = [known[documents[row].full] for row in rows]
+            if self.kind == "sparse":
+                scores[rows] = (own @ vstack(found).T).toarray()[0]
+            else:
+                scores[rows] = maxsim_scores([own], found)[0]
+        return scores
+
+    def _documents(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Representations of these texts, and of some before them."""
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known |= zip(new, self._encode(new, "document"), strict=True)
+        return self._known
+
+    def _encode(self, texts: Sequence[str], side: str) -> Any:
+        """A row of weights (1, V), or vectors (tokens, D), of each distinct text."""
+        distinct = list(dict.fromkeys(texts))
+        if self._model is None:
+            load = load_multi_vector if self.kind == "multi_vector" else load_retriever
+            self._model = load(self.model_spec, max_length=self.max_length)
+        rows = sparse_rows if self.kind == "sparse" else token_rows
+        return rows(self._model, distinct, side)

@@ -22,6 +22,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models import load_language_model, model_digest
+from retrieval_kd.teachers.cross_encoder import check_exit
 from retrieval_kd.teachers.language_model import Completion, Prompt, Side, Usage
 from retrieval_kd.teachers.prefix_cache import last_logits
 
@@ -92,6 +93,7 @@ class LocalModel:
         for rows, logits in self._logits(sequences, [1] * len(sequences)):
             words = logits[:, -1].log_softmax(dim=-1)  # (rows, V)
             found[rows] = words[:, first].cpu().numpy()
+        self._check_finite(found)
         self._count(sequences, len(sequences), started)
         return found
 
@@ -115,6 +117,7 @@ class LocalModel:
                 target = torch.tensor(sequences[row][-lengths[row] :], device=logits.device)
                 words = logits[number, kept - lengths[row] :].log_softmax(dim=-1)  # (tokens, V)
                 found[row] = words.gather(1, target[:, None])[:, 0].cpu().numpy()
+        self._check_finite(*found)
         self._count(sequences, 0, started)
         return found
 
@@ -266,6 +269,14 @@ class LocalModel:
                 remedy="cut passages shorter (?passage_tokens=), or show fewer at once",
             )
 
+    def _check_finite(self, *found: np.ndarray) -> None:
+        if not all(np.isfinite(values).all() for values in found):
+            raise InputError(
+                "the model gave probabilities that are not finite",
+                id=self.name,
+                remedy="try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN",
+            )
+
     def _logits(self, sequences: Sequence[Sequence[int]], keep: Sequence[int]) -> Any:
         return last_logits(
             self.model,
@@ -310,13 +321,9 @@ def _exit_at(model: Any, layers: int, spec: str) -> None:
     """Drop the layers above; the last norm and the output words read what is then the last."""
     body = model.base_model
     stack = getattr(body, "layers", None)
-    if stack is None or not 1 <= layers <= len(stack):
-        there = f"it has {len(stack)} layers" if stack is not None else "its layers are not a list"
-        raise InputError(
-            f"this model has no exit after layer {layers}: {there}",
-            id=spec,
-            remedy="leave ?layers= out, or name a layer it has",
-        )
+    if stack is None:
+        raise InputError("this model's layers cannot be told", id=spec, remedy="leave ?layers= out")
+    check_exit(layers, len(stack), spec)
     body.layers = stack[:layers]
     model.config.num_hidden_layers = layers
 

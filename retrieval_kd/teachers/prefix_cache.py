@@ -160,7 +160,7 @@ def _read(model: Any, prefixes: Sequence[Tokens]) -> list[tuple[Tensor, Tensor]]
     for number, prefix in enumerate(prefixes):
         ids[number, : len(prefix)] = torch.tensor(prefix)
         mask[number, : len(prefix)] = 1
-    cache = DynamicCache(config=model.config)
+    cache: Any = DynamicCache(config=model.config)
     model(
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -13,26 +12,21 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
-from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
-from retrieval_kd.teachers.first_stage import BM25Teacher, DenseTeacher
+from retrieval_kd.teachers.opening import Teacher, open_teacher
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 from retrieval_kd.teachers.store_files import document_digest, hash_ids, query_digest
+
+__all__ = ["Candidates", "ScoreReport", "Teacher", "open_teacher", "score", "scores_of"]
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs
 
 
-class Teacher(Protocol):
-    """What scoring needs of a pointwise teacher."""
-
-    @property
-    def key(self) -> TeacherKey: ...
-
-    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray: ...
-
-
 @dataclass(frozen=True)
 class ScoreReport:
-    """What one scoring did: pairs asked for, found in the store, scored now, and stale ones."""
+    """What one scoring did: pairs asked for, found in the store, scored now, and stale ones.
+
+    `missing`: pairs of which the call failed; they are not in the store, and asked the next time.
+    """
 
     teacher: str
     fingerprint: str
@@ -41,17 +35,7 @@ class ScoreReport:
     scored: int
     stale: int
     seconds: float
-
-
-def open_teacher(spec: str, collection: Collection, *, max_length: int | None = None) -> Teacher:
-    """`bm25`, `bm25-lucene`, `dense:MODEL`, or `MODEL` / `pointwise:MODEL` for a cross-encoder."""
-    if spec in ("bm25", "bm25-lucene"):
-        return BM25Teacher(collection, lucene=spec == "bm25-lucene")
-    kind, _, rest = spec.partition(":")
-    if kind == "dense":
-        return DenseTeacher(collection, rest, max_length=max_length)
-    model = rest if kind == "pointwise" else spec
-    return CrossEncoderTeacher(model, max_length=max_length)
+    missing: int = 0
 
 
 def score(
@@ -78,7 +62,7 @@ def score(
     started = time.monotonic()
     key = teacher.key
     total = sum(len(ids) for ids in candidates.values())
-    scored = stale = 0
+    scored = stale = missing = 0
     earlier = store.id_pairs(key)
     with bar(f"scoring with {key.model}", total) as progress, store.writer(key) as writer:
         for chunk in _chunks(candidates, shard_pairs):
@@ -86,9 +70,13 @@ def score(
             known = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
             if not known.all():
                 todo = batch.select(_first_of_each(batch, np.flatnonzero(~known)))
+                scores = teacher.score(todo.queries, todo.documents)
+                answered = ~np.ma.getmaskarray(scores)
+                missing += int((~answered).sum())
+                scores = np.ma.getdata(scores)[answered]
+                todo = todo.select(np.flatnonzero(answered))
                 document_ids = [d.id for d in todo.documents]
                 stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
-                scores = teacher.score(todo.queries, todo.documents)
                 writer.add(
                     todo.query_ids, document_ids, todo.query_digests, todo.document_digests, scores
                 )
@@ -96,7 +84,8 @@ def score(
                 scored += len(scores)
             progress.advance(len(chunk))
     seconds = time.monotonic() - started
-    return ScoreReport(key.model, key.fingerprint, total, total - scored, scored, stale, seconds)
+    reused = total - scored - missing
+    return ScoreReport(key.model, key.fingerprint, total, reused, scored, stale, seconds, missing)
 
 
 @dataclass(frozen=True)
