@@ -24,11 +24,14 @@ class Prompt:
             a query's candidates share the longest beginning.
         system: the role; empty for models without one.
         start: words put into the model's mouth, after which it goes on.
+        form: a regular expression that the whole answer should match, for servers that can hold a
+            model to one; others do not look at it.
     """
 
     user: str
     system: str = ""
     start: str = ""
+    form: str = ""
 
 
 @dataclass(frozen=True)
