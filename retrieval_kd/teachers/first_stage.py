@@ -21,7 +21,6 @@ from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models import (
     kind_of,
     load_encoder,
-    load_multi_vector,
     load_retriever,
     model_digest,
 )
@@ -96,21 +95,24 @@ class DenseTeacher:
 class RetrieverTeacher:
     """A sparse or a multi-vector model: the dot product of word weights, or MaxSim over tokens.
 
-    Only the documents that are asked about are encoded; a dense model read as multi-vector gives
-    the vectors of its tokens.
+    Only the documents that are asked about are encoded.
 
     Args:
         kind: "sparse" or "multi_vector".
         max_length: tokens of a text; the model's own by default.
+
+    Raises:
+        InputError: the model is of another kind; made into this one it would begin with random
+            weights.
     """
 
     def __init__(self, kind: str, model_spec: str, *, max_length: int | None = None) -> None:
         self.kind, self.model_spec, self.max_length = kind, model_spec, max_length
-        if kind == "sparse" and kind_of(model_spec) != "sparse":
+        if (saved := kind_of(model_spec)) != kind:
             raise InputError(
-                f"this is no sparse model but {kind_of(model_spec)}",
+                f"this model is not {kind} but {saved}",
                 id=model_spec,
-                remedy=f"score with {kind_of(model_spec)}:MODEL",
+                remedy=f"score with {saved}:MODEL",
             )
         self._digest = model_digest(model_spec)
         self._model: Any = None
@@ -152,7 +154,6 @@ class RetrieverTeacher:
         """A row of weights (1, V), or vectors (tokens, D), of each distinct text."""
         distinct = list(dict.fromkeys(texts))
         if self._model is None:
-            load = load_multi_vector if self.kind == "multi_vector" else load_retriever
-            self._model = load(self.model_spec, max_length=self.max_length)
+            self._model = load_retriever(self.model_spec, max_length=self.max_length)
         rows = sparse_rows if self.kind == "sparse" else token_rows
         return rows(self._model, distinct, side)

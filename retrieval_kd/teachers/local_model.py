@@ -26,6 +26,8 @@ from retrieval_kd.teachers.cross_encoder import check_exit
 from retrieval_kd.teachers.language_model import Completion, Prompt, Side, Usage
 from retrieval_kd.teachers.prefix_cache import last_logits
 
+OPENING = "([{<\"'“‘"  # characters after which an answer goes on without a space
+
 
 class LocalModel:
     """A Llama-style decoder: everything that `LanguageModel` asks.
@@ -255,9 +257,9 @@ class LocalModel:
         return first
 
     def _glue(self, text: str) -> str:
-        """What stands between a prompt and its answer: nothing after a space or a control word."""
+        """What stands between a prompt and its answer: a space, where a word has just ended."""
         ends = any(text.endswith(word) for word in self.tokenizer.all_special_tokens)
-        return "" if not text or text[-1].isspace() or ends else " "
+        return "" if not text or text[-1].isspace() or text[-1] in OPENING or ends else " "
 
     def _check_lengths(self, sequences: Sequence[Sequence[int]], more: int) -> None:
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
