@@ -19,7 +19,6 @@ from typing import Any
 
 from benchmarks.methods_page import page, table
 from retrieval_kd.files import read_json, write_json, write_text
-from retrieval_kd.lesson_pools import draws_unlabelled
 from retrieval_kd.methods import MEASURE, RESULTS, ROOT, Entry, list_methods
 
 # What a collection needs that is not as in configs/methods.yaml.
@@ -154,6 +153,7 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
 def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
     """Seconds of a training (mean over seeds) and the most its teachers are asked."""
     from retrieval_kd.stages import Stages
+    from retrieval_kd.teacher_calls import teacher_calls
 
     stages, training = Stages(config, work), config.students[name]
     folders = [
@@ -164,30 +164,8 @@ def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
     seconds = work.seconds(f"train:{Path(folder).name}" for folder in folders)
     return {
         "training_seconds": round(seconds / len(config.seeds), 1),
-        "teacher_calls": calls(config, training, stages, work),
+        "teacher_calls": teacher_calls(config, training, stages),
     }
-
-
-def calls(config: Any, training: Any, stages: Any, work: Any) -> dict[str, int]:
-    """Pairs that stored teachers are asked at most, and texts or pairs that live ones are."""
-    weights = read_json(work.path("teacher.json"))["weights"]
-    members = sum(weight > 0 for weight in weights.values())
-    stored = live = 0
-    for number, lesson in enumerate(training.lessons):
-        settings = config.settings_of(training, lesson, seed=config.seeds[0])
-        slate = settings.steps * settings.batch_queries * settings.slate_size
-        for teacher in lesson.live.values():
-            queries = settings.steps * settings.batch_queries
-            live += slate if teacher.kind == "cross_encoder" else slate + queries
-        if not any(term.learns_from == "teacher" for term in lesson.objective):
-            continue
-        parts = ["train", "unlabelled"] if draws_unlabelled(config, lesson) else ["train"]
-        candidates = [stages.candidates(part) for part in parts]
-        if number == 0:
-            stored += members * sum(len(found) for part in candidates for found in part.values())
-        if lesson.refresh:
-            stored += members * lesson.refresh * sum(len(part) for part in candidates)
-    return {"stored": stored, "live": live}
 
 
 def read_results(path: Path) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def evaluate(
         list[Path] | None, typer.Option(help="TREC run file; give several to compare them")
     ] = None,
     collection: Annotated[str | None, typer.Option(help="judgments of this collection")] = None,
-    split: Annotated[str, typer.Option(help="which judged queries")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="which judged queries of --collection; default test")
+    ] = None,
     qrels: Annotated[Path | None, typer.Option(help="or judgments of a TREC or BEIR file")] = None,
     suite: Annotated[
         str | None,
@@ -104,14 +106,18 @@ def evaluate(
             outputs=outputs,
         )
         return
-    _refuse("not with --suite", run=run, collection=collection, qrels=qrels)
+    _refuse("not with --suite", run=run, collection=collection, split=split, qrels=qrels)
+    from retrieval_kd.evaluation.outputs import check_card
     from retrieval_kd.evaluation.suite_command import evaluate_suite
     from retrieval_kd.evaluation.suite_outputs import print_suite, write_outputs
+    from retrieval_kd.evaluation.systems import system_names
     from retrieval_kd.progress import console
 
+    systems = with_ or ["bm25"]
+    check_card(outputs, system_names(systems))
     result = evaluate_suite(
         suite,
-        with_ or ["bm25"],
+        systems,
         data=data,
         out=out,
         only=only.split(",") if only else (),
@@ -147,6 +153,7 @@ def compare(
 
     from retrieval_kd.evaluation import grid
     from retrieval_kd.evaluation.compare_command import compare_files, to_grid
+    from retrieval_kd.evaluation.terminal import print_grid
     from retrieval_kd.files import write_json, write_text
 
     result = compare_files(a, b, measures=measures, method=_method(test), anyway=anyway)
@@ -159,7 +166,7 @@ def compare(
             console.print(f"Warning: {head}{warning}", markup=False, highlight=False, emoji=False)
     for warning in result.warnings:
         console.print(f"Warning: {warning}", markup=False, highlight=False, emoji=False)
-    console.print(grid.to_rich(table))
+    print_grid(table, console)
     if json is not None:
         write_json(json, result.to_json())
     if latex is not None:

@@ -13,9 +13,9 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.ensemble import Ensemble, Queries
 from retrieval_kd.errors import Drops
+from retrieval_kd.evaluation.efficiency import timed_build
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.indexing.build import build_index
-from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.latency import latencies
 from retrieval_kd.lesson_pools import LessonPools
@@ -185,14 +185,15 @@ class Stages:
         """Index the corpus under one model, search the test queries."""
         config, kind = self.config, kind_of(model)
         folder = self.work.path("indexes", system)
-        build_index(
+        build = partial(
+            build_index,
             self.collection,
             model,
             load_spec(config.index) if kind == "dense" else spec_for(kind),
             folder,
             max_length=config.student.max_length,
         )
-        index = Index.open(folder, model)
+        index, encoded = timed_build(build, folder)
         queries = self.queries("test").texts
         run = index.search_run(queries, config.depth, name=system)
         write_run(run, self.work.path("runs", f"{system}.trec"))
@@ -201,6 +202,7 @@ class Stages:
         return {
             "index_bytes": size,
             "documents": len(index),
+            "documents_per_second": encoded,
             **describe_student(index.model),
         }
 

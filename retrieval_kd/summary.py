@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,12 @@ from retrieval_kd.evaluation.report import write_report
 from retrieval_kd.evaluation.report_data import Curve, Main, ReportData, SystemRow
 from retrieval_kd.evaluation.report_explorer import explorer_from
 from retrieval_kd.evaluation.significance import Comparison, compare
-from retrieval_kd.evaluation.table import print_table
-from retrieval_kd.files import read_json, write_json
+from retrieval_kd.evaluation.table import print_table, to_latex, to_markdown
+from retrieval_kd.files import read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
+from retrieval_kd.run_costs import FIELDS, run_costs
 from retrieval_kd.stages import Stages
 from retrieval_kd.workspace import Workspace
-
-COSTS = (
-    "layers", "parameters", "dimensions", "queries_per_second", "latency_ms_p50", "latency_ms_p95",
-    "index_bytes", "bytes_per_document", "training_seconds",
-)  # fmt: skip
 
 
 class Summary:
@@ -66,7 +63,7 @@ class Summary:
                 for system in evaluation.systems
             },
             "comparisons": [vars(comparison) for comparison in comparisons],
-            "costs": {system: self.costs(system) for system in evaluation.systems},
+            "costs": self.costs,
             "teacher": self.work.record("weights").get("facts", {}),
             "audit": audit_run(self.config, evaluation),
             "diagnostics": diagnose_run(self.config, self.stages, measures[0], self.config.compare),
@@ -90,16 +87,10 @@ class Summary:
         evaluation = single.group(groups)
         return evaluation, compare(evaluation, baseline=config.compare[1])
 
-    def costs(self, system: str) -> dict[str, Any]:
-        """Size and speed of a system; of a student its first seed's, and its training time."""
-        timed = self.work.record(self.stage("measure")).get("facts", {}).get(system, {})
-        if system in ("bm25", "teacher"):
-            return timed
-        name = f"{system}-seed{self.config.seeds[0]}" if system in self.config.students else system
-        facts = self.work.record(f"search:{name}")["facts"]
-        facts["bytes_per_document"] = facts["index_bytes"] / max(1, facts["documents"])
-        trained = self.work.record(f"train:{name}").get("facts", {})
-        return facts | timed | {"training_seconds": trained.get("seconds")}
+    @cached_property
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """System → what it costs."""
+        return run_costs(self.config, self.work, self.stages, self.stage("measure"))
 
     def share_of_teacher(self, evaluation: Evaluation, system: str) -> float | None:
         """The system's first measure as a share of the teacher's; none if the teacher has 0."""
@@ -108,7 +99,7 @@ class Summary:
         return evaluation.mean(system, measure) / teacher if teacher else None
 
     def report(self) -> None:
-        """Write report.html."""
+        """Write report.html, and the table as results.md and results.tex."""
         evaluation, comparisons = self.evaluation()
         student, baseline = self.config.compare
         stats = self.stages.collection.stats()
@@ -140,16 +131,19 @@ class Summary:
         )
         write_json(self.work.path(self.file("report.json")), data.to_json())
         write_report(data, self.work.path(self.file("report.html")))
+        for name, write in (("results.md", to_markdown), ("results.tex", to_latex)):
+            text = write(evaluation, comparisons, self.costs)
+            write_text(self.work.path(self.file(name)), text + "\n")
 
     def print(self) -> None:
         """The table, the main comparison, what the student costs and keeps, the report's path."""
         evaluation, comparisons = self.evaluation()
-        print_table(evaluation, comparisons)
+        print_table(evaluation, comparisons, self.costs)
         student, measure = self.config.compare[0], evaluation.measures[0]
         for comparison in comparisons:
             if comparison.a == student and comparison.measure == measure:
                 print(comparison.sentence())
-        mine, encoder = self.costs(student), self.costs("encoder")
+        mine, encoder = self.costs[student], self.costs["encoder"]
         share = self.share_of_teacher(evaluation, student)
         if share is not None:
             print(
@@ -158,7 +152,7 @@ class Summary:
                 f"{encoder['parameters'] / 1e6:.1f} M parameters; "
                 f"{mine['latency_ms_p50']:.1f} against {encoder['latency_ms_p50']:.1f} ms a query "
                 "(against the encoder it was made of; the teacher re-ranks in "
-                f"{self.costs('teacher')['latency_ms_p50']:.0f} ms)."
+                f"{self.costs['teacher']['latency_ms_p50']:.0f} ms)."
             )
         print(f"Report: {self.report_path}")
 
@@ -168,8 +162,8 @@ class Summary:
         return f"{self.stages.collection.name}: " + ", ".join(parts)
 
     def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
-        costs = self.costs(system)
-        known = {name: costs[name] for name in COSTS if costs.get(name) is not None}
+        costs = self.costs[system]
+        known = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
         if "layers" in costs:
             known["document_tokens"] = self.config.student.max_length
         label, description, kind = self._describe(system)

@@ -98,6 +98,29 @@ def test_everything_is_there_and_can_be_looked_at(finished):
     assert ScoreStore(out / "scores").verify() == []
 
 
+def test_what_distillation_and_encoding_cost_stands_beside_quality(finished):
+    """Teacher calls are the pairs that the stages asked; what is not known is not 0."""
+    out, work = Path(finished.out), plan(finished)
+    stages = Stages(finished, work)
+    test = sum(map(len, stages.candidates("test").values()))
+    used = json.loads((out / "teacher.json").read_text())["weights"]
+    pairs = [work.record(f"score:{m}")["facts"]["pairs"] - test for m, w in used.items() if w]
+    costs = json.loads((out / "results.json").read_text())["costs"]
+    assert costs["distilled"]["teacher_calls"] == sum(pairs) > 0
+    assert costs["labels"]["teacher_calls"] == 0 and "teacher_calls" not in costs["encoder"]
+    assert costs["distilled"]["documents_per_second"] > 0
+    # the encoder's vectors were made for the first stage
+    assert costs["encoder"]["documents_per_second"] is None
+    for name in ("results.md", "results.tex", "report.html"):
+        page = (out / name).read_text()
+        for heading in ("Teacher calls", "Docs/s", "Bytes/doc", "p95, ms", "Training"):
+            assert heading in page, (name, heading)
+    head, _, *rows = (out / "results.md").read_text().splitlines()
+    encoder = next(row.split("|") for row in rows if "| encoder |" in row)
+    said = dict(zip(map(str.strip, head.split("|")), map(str.strip, encoder), strict=True))
+    assert [said[heading] for heading in ("Docs/s", "Training", "Teacher calls")] == ["–"] * 3
+
+
 def test_the_student_and_its_index_open_without_this_project(finished):
     out = Path(finished.out)
     student = SentenceTransformer(str(out / "students" / "distilled-seed0"), device="cpu")

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.files import cache_dir
+from retrieval_kd.files import cache_dir, read_json
+from retrieval_kd.indexing.index import Index
+from retrieval_kd.indexing.manifest import MANIFEST
 from retrieval_kd.latency import latencies
 from retrieval_kd.retrieval.bm25 import BM25, DEFAULT, LUCENE, BM25Parameters, for_language
 from retrieval_kd.retrieval.retrieve import cached_index
@@ -191,14 +193,48 @@ def _cached(kind: str) -> set[str]:
     return {path.name for path in (cache_dir() / kind).glob("*")}
 
 
+def timed_build(build: Callable[[], Index], folder: Path) -> tuple[Index, float | None]:
+    """Build an index, and say how many documents per second were encoded for it.
+
+    None where that is not known: the index or its vectors were there already, or an earlier process
+    had begun them.
+    """
+    manifest, before = folder / MANIFEST, _cached("vectors")
+    stamp = manifest.stat().st_mtime_ns if manifest.exists() else 0
+    begun = any(folder.glob(".shards-*"))
+    index = build()
+    made = index.manifest
+    fresh = manifest.stat().st_mtime_ns != stamp and not begun
+    if fresh and made["spec"].get("kind", "faiss") == "faiss":
+        fresh = any(_made_of(name, made) for name in _cached("vectors") - before)
+    return index, speed(len(index), made["seconds"]["encode"]) if fresh else None
+
+
+def _made_of(name: str, index: dict[str, Any]) -> bool:
+    """Whether these cached vectors are those that an index was made of."""
+    path = cache_dir() / "vectors" / name / MANIFEST
+    vectors = read_json(path) if path.exists() else {}
+    same = {"model_digest": "model_digest", "texts_digest": "documents_digest", "dtype": "dtype"}
+    return all(vectors.get(here) == index[there] for here, there in same.items())
+
+
+def speed(documents: int, seconds: float) -> float | None:
+    """Documents per second; None where it took no time that can be told.
+
+    Example:
+        >>> speed(5183, 30.0), speed(5183, 0.0)
+        (172.8, None)
+    """
+    return round(documents / seconds, 1) if seconds > 0 else None
+
+
 def _costs(collection: Collection, size: int, known: bool, seconds: float) -> dict[str, Any]:
     documents = len(collection.documents)
-    speed = None if known or seconds <= 0 else round(documents / seconds, 1)
     return {
         "index_bytes": size,
         "bytes_per_document": round(size / max(1, documents), 1),
         "index": "cached" if known else "made now",
-        "documents_per_second": speed,
+        "documents_per_second": None if known else speed(documents, seconds),
     }
 
 

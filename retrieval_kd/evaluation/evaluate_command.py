@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.evaluation import Evaluation
+from retrieval_kd.evaluation.evaluation import Evaluation, system_of
 from retrieval_kd.evaluation.measures import DEFAULT_MEASURES, evaluate
-from retrieval_kd.evaluation.outputs import Outputs, system_of_card
+from retrieval_kd.evaluation.outputs import Outputs, check_card, system_of_card
 from retrieval_kd.evaluation.result_file import collection_record, seal
 from retrieval_kd.evaluation.significance import Comparison, Method, compare
 from retrieval_kd.evaluation.table import print_table, to_latex, to_markdown
@@ -31,7 +31,7 @@ def evaluate_files(
     run_paths: Sequence[str | Path],
     *,
     collection: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     qrels_path: str | Path | None = None,
     measures: str | Iterable[str] = DEFAULT_MEASURES,
     baseline: str | None = None,
@@ -46,16 +46,20 @@ def evaluate_files(
 
     A run is named after its file. Files named `NAME#seed1.trec`, `NAME#seed2.trec` are seeds of one
     system: they are averaged per query before tests. Without `baseline`, all pairs are compared.
+
+    Args:
+        split: of the collection; default test.
     """
     outputs = outputs or Outputs(json=json_out)
-    qrels, source = _judgments(collection, split, qrels_path)
     paths = run_names(run_paths)
+    check_card(outputs, {name: name for name in map(system_of, paths)})
+    qrels, source = _judgments(collection, split, qrels_path)
     runs = {name: _read(name, path) for name, path in paths.items()}
     evaluation = evaluate(
         qrels, runs, measures, exclude_self=exclude_self, condensed=condensed
     ).group()
     comparisons = compare(evaluation, _baseline(baseline, paths), method=method)
-    print_table(evaluation, comparisons, console)
+    print_table(evaluation, comparisons, console=console)
     for comparison in comparisons:
         if comparison.measure == evaluation.measures[0]:
             line = f"{comparison.a} − {comparison.b}: {comparison.power_sentence()}"
@@ -75,7 +79,7 @@ def evaluate_files(
         from retrieval_kd.evaluation.model_card import update_model_card
 
         of_file = Path(str(qrels_path)).name  # of which split it is, nobody said
-        name = f"{source['name']}, {split}" if "name" in source else of_file
+        name = f"{source['name']}, {source['split']}" if "name" in source else of_file
         system = system_of_card(outputs, {s: s for s in evaluation.systems})
         update_model_card(outputs.card, {name: evaluation}, system, digest=record["digest"])
     return evaluation, comparisons
@@ -152,7 +156,7 @@ def _baseline(baseline: str | None, paths: dict[str, Path]) -> str | None:
 
 
 def _judgments(
-    collection: str | None, split: str, qrels_path: str | Path | None
+    collection: str | None, split: str | None, qrels_path: str | Path | None
 ) -> tuple[Qrels, dict[str, Any]]:
     """Judgments, and where they came from."""
     from retrieval_kd.data.collection import open_collection
@@ -164,10 +168,17 @@ def _judgments(
             remedy="give exactly one of --collection and --qrels",
         )
     if qrels_path is not None:
+        if split is not None:
+            raise InputError(
+                f"--split {split}: a file of judgments has no splits",
+                remedy="leave --split out, or name the collection with --collection in place of "
+                "--qrels",
+            )
         qrels = read_qrels(qrels_path)
         path = {"path": str(qrels_path), "digest": digest_file(qrels_path)}
         return qrels, {**path, "qrels_digest": digest_json(qrels)}
     assert collection is not None
+    split = split or "test"
     opened = open_collection(collection)
     qrels = opened.qrels(split)
     digests = {"qrels_digest": opened.qrels_digest(split), "texts_digest": opened.digest()}

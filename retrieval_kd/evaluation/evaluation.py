@@ -34,6 +34,16 @@ SELF_RULE = {
 }
 
 
+def system_of(run: str) -> str:
+    """The system that a run is a seed of, by its name; a folder's name says nothing of that.
+
+    Example:
+        >>> [system_of(run) for run in ("distilled#seed1", "x#1/bm25", "x#1/bm25#2")]
+        ['distilled', 'x#1/bm25', 'x#1/bm25']
+    """
+    return re.sub(r"(?<=[^/])#[^#/]*$", "", run)
+
+
 @dataclass
 class Evaluation:
     """Values per system, measure and query; every system has the same queries.
@@ -122,7 +132,7 @@ class Evaluation:
             if label in self.systems and members.get(label) != label:
                 raise InputError(f"{label!r} already names a system", remedy="use another name")
         if groups is None:
-            members = {s: re.sub(r"#[^#]*$", "", s) for s in self.systems if "#" in s}
+            members = {s: system_of(s) for s in self.systems if system_of(s) != s}
             both = next((m for m, label in members.items() if label in self.systems), None)
             if both is not None:
                 problem = f"{both!r} is a seed of {members[both]!r}, which is a run itself"

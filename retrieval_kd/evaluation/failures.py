@@ -76,11 +76,14 @@ def bins(
 ) -> list[tuple[float, float, list[str]]]:
     """Queries by value, in at most `most` bins of about equal size: (lowest, highest, queries).
 
-    Equal values never part; a few distinct values get a bin each.
+    Equal values never part; a few distinct values get a bin each, and so does a value that would
+    fill several.
 
     Example:
         >>> bins({"a": 1, "b": 1, "c": 2, "d": 7}, most=2)
         [(1, 1, ['a', 'b']), (2, 7, ['c', 'd'])]
+        >>> bins({"a": 0.2, "b": 0.5, "c": 1, "d": 1, "e": 1, "f": 1}, most=2)
+        [(0.2, 0.5, ['a', 'b']), (1, 1, ['c', 'd', 'e', 'f'])]
     """
     if not values:
         return []
@@ -89,7 +92,11 @@ def bins(
     upper = distinct
     if len(distinct) > most:
         cuts = np.quantile(numbers, np.linspace(0, 1, most + 1)[1:], method="lower")
-        upper = np.unique(cuts)  # a bin holds what is above the last cut, up to its own
+        upper, times = np.unique(cuts, return_counts=True)
+        # a bin holds what is above the last cut, up to its own: where two cuts are one value, the
+        # one to spare goes between that value and those below it
+        below = np.searchsorted(distinct, upper[times > 1]) - 1
+        upper = np.union1d(upper, distinct[below[below >= 0]])
     place = np.searchsorted(upper, numbers, side="left")
     found = []
     for number in np.unique(place):

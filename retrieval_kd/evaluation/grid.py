@@ -1,14 +1,10 @@
-"""A table as plain cells, written for a terminal, as Markdown and as LaTeX."""
+"""A table as plain cells, written as Markdown and as LaTeX; for a terminal in `terminal.py`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich import box
-from rich.table import Table
-from rich.text import Text
 
 LETTERS = "abcdefghijklmnoprstuvwxyz"  # Unicode has no superscript q
 SUPERSCRIPT = dict(zip(LETTERS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
@@ -63,32 +59,6 @@ class Grid:
     note: str = ""
     left: int = 1
     title: str = ""
-
-
-def to_rich(grid: Grid) -> Table:
-    """For a terminal; names are text, never markup."""
-    table = Table(
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,
-        title=Text(grid.title) if grid.title else None,
-        title_justify="left",
-        caption=Text(grid.note) if grid.note else None,
-        caption_justify="left",
-    )
-    for number, header in enumerate(grid.headers):
-        text = number < grid.left
-        widest = max((len(row[number].plain) for row in grid.rows), default=1)
-        # where the terminal is narrow, headings and names are folded, numbers never
-        table.add_column(
-            Text(header),
-            overflow="fold",
-            min_width=min(widest, 8) if text else widest,
-            justify="left" if text else "right",
-        )
-    for row in grid.rows:
-        table.add_row(*(Text(cell.plain, style="bold" if cell.bold else "") for cell in row))
-    return table
 
 
 def to_markdown(grid: Grid) -> str:

@@ -1,6 +1,7 @@
 """Measures per query and their means, by ranx, on rankings in the order that `Run` gives them.
 
-What lives elsewhere: tests between systems in `significance.py`, tables in `table.py`.
+What lives elsewhere: how ranx is asked in `judgments.py`, tests between systems in
+`significance.py`, tables in `table.py`.
 The rules (ties, self-matches, which queries count) are in `RULES` and in `docs/evaluation.md`.
 """
 
@@ -8,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.names import cutoff, level, parse_measures
+from retrieval_kd.evaluation.judgments import Judgments
+from retrieval_kd.evaluation.names import cutoff, parse_measures
 
 if TYPE_CHECKING:
     from retrieval_kd.data.qrels import Qrels
@@ -64,7 +65,7 @@ def evaluate(
     gains = _judged_queries(qrels, exclude_self, counts)
     cutoffs = [cutoff(name) for name in names]
     depth = None if None in cutoffs else max(k for k in cutoffs if k)
-    judgments = _Judgments(gains, names)
+    judgments = Judgments(gains, names)
     evaluation = Evaluation(
         names, {}, {**counts, "systems": {}}, exclude_self=exclude_self, condensed=condensed
     )
@@ -176,59 +177,6 @@ def _numbers(
         numbered, of_hits = np.array(hits).T
         column[np.searchsorted(-scores, -of_hits)] = numbered
     return column
-
-
-class _Judgments:
-    """Judgments as ranx reads them, once for all runs: arrays (judged documents, [number, gain]).
-
-    Two of ranx's kernels need help. bpref divides by the number of judged non-relevant documents:
-    where there is none, one is added that no system returned, which gives trec_eval's value.
-    RBP adds up gains where its definition says 0 or 1: it gets 0 or 1.
-    """
-
-    def __init__(self, gains: Mapping[str, Mapping[str, int]], measures: Sequence[str]) -> None:
-        from numba.typed import List
-
-        graded = [np.array(list(enumerate(g.values())), dtype=np.float64) for g in gains.values()]
-        graded = [array[np.argsort(-array[:, 1], kind="stable")] for array in graded]
-        self.measures = measures
-        self.groups: dict[str, list[str]] = {}  # measures that share a form of the judgments
-        for measure in measures:
-            base = measure.split("-l")[0].split(".")[0].split("@")[0]
-            key = f"{base}-l{level(measure)}" if base in ("rbp", "bpref") else ""
-            self.groups.setdefault(key, []).append(measure)
-        # a numba list takes 6 µs an array to build, so each form is made once
-        self.forms = {key: List(_form(graded, key)) for key in self.groups}
-
-    def measure(self, lists: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Measure → one value per query, of a run whose arrays come sorted.
-
-        Thus ranx neither hashes IDs nor sorts scores.
-        """
-        import ranx  # compiles for seconds and writes ~/.ir_datasets: only when needed
-        from numba.typed import List
-
-        run = List(lists)
-        values: dict[str, np.ndarray] = {}
-        for key, measures in self.groups.items():
-            names = [m.split("-l")[0] if m.startswith("rbp") else m for m in measures]
-            with warnings.catch_warnings():
-                # numba: "unsafe cast from uint64 to int64" of an index
-                warnings.simplefilter("ignore")
-                # asked twice, as ranx 0.3 loses the name when a single measure has parameters
-                found = ranx.evaluate(self.forms[key], run, [*names, names[0]], return_mean=False)
-            values |= {m: found[name] for m, name in zip(measures, names, strict=True)}
-        return {measure: values[measure] for measure in self.measures}
-
-
-def _form(graded: list[np.ndarray], key: str) -> list[np.ndarray]:
-    """The judgments as the measures of this key need them."""
-    least = level(key)
-    if key.startswith("rbp"):
-        return [np.column_stack([a[:, 0], a[:, 1] >= least]) for a in graded]
-    if key.startswith("bpref"):
-        return [np.vstack([a, [len(a), 0]]) if a[-1, 1] >= least else a for a in graded]
-    return graded
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:

@@ -42,11 +42,7 @@ def update_model_card(
     Raises:
         InputError: the folder is no model's, or its card cannot be read.
     """
-    folder = Path(folder)
-    if not (folder / "modules.json").is_file() and not (folder / "config.json").is_file():
-        problem = "no Sentence Transformers model in here, so no model card"
-        raise InputError(problem, file=folder, remedy="name a student's folder")
-    card = _open(folder)
+    card, text = open_card(folder)
     data: Any = card.data  # fields depend on the card's head
     measured = {
         _key(result): result
@@ -56,17 +52,30 @@ def update_model_card(
     }
     # a result of our own makes room where it stood; all others stay, also two of one measure
     kept = [measured.pop(_key(r), r) for r in data.get("eval_results") or []]
-    data.model_name = data.get("model_name") or folder.resolve().name
+    data.model_name = data.get("model_name") or Path(folder).resolve().name
     data.eval_results = [*kept, *measured.values()]
     section = _section(evaluations, system, digest)
-    path = folder / "README.md"
-    text = _without_section(card.text, path).rstrip()
     card.text = f"{text}\n\n{section}\n"
+    path = Path(folder) / "README.md"
     write_text(path, str(card))
     return path
 
 
-def _open(folder: Path) -> ModelCard:
+def open_card(folder: str | Path) -> tuple[ModelCard, str]:
+    """A model folder's card, and its text without our section.
+
+    Raises:
+        InputError: as of `update_model_card`.
+    """
+    folder = Path(folder)
+    if not (folder / "modules.json").is_file() and not (folder / "config.json").is_file():
+        problem = "no Sentence Transformers model in here, so no model card"
+        raise InputError(problem, file=folder, remedy="name a student's folder")
+    card = _read(folder)
+    return card, _without_section(card.text, folder / "README.md").rstrip()
+
+
+def _read(folder: Path) -> ModelCard:
     path = folder / "README.md"
     if not path.is_file():
         name = folder.resolve().name
@@ -81,7 +90,8 @@ def _open(folder: Path) -> ModelCard:
     try:
         return ModelCard(path.read_text(encoding="utf-8"))
     except Exception as error:  # YAML errors, and several kinds of its own
-        problem = f"the model card's head cannot be read: {error}"
+        told = " ".join(str(error).split())
+        problem = f"the model card's head cannot be read: {told}"
         raise InputError(problem, file=path, remedy="mend or delete README.md") from error
 
 

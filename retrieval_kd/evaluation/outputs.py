@@ -40,3 +40,16 @@ def system_of_card(outputs: Outputs, systems: Mapping[str, str]) -> str:
         f"which of {', '.join(systems)} is the model in {folder.name}?",
         remedy="name it with --card-system",
     )
+
+
+def check_card(outputs: Outputs, systems: Mapping[str, str]) -> None:
+    """Refuse a model card that could not be written, before anything is measured.
+
+    Args:
+        systems: as `system_of_card` takes them.
+    """
+    if outputs.card is not None:
+        from retrieval_kd.evaluation.model_card import open_card
+
+        system_of_card(outputs, systems)
+        open_card(outputs.card)

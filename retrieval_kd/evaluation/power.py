@@ -64,6 +64,9 @@ def detectable_difference(
 ) -> float | None:
     """The smallest true difference that so many queries show with this power.
 
+    None with fewer than two queries, and where all differ alike: how much they would vary if one
+    system were better is then unknown, and not 0.
+
     Args:
         deviation: standard deviation of the differences per query.
 
@@ -74,10 +77,8 @@ def detectable_difference(
     from scipy.optimize import brentq
 
     _check(power, alpha)
-    if queries < 2:
+    if queries < 2 or deviation == 0:
         return None
-    if deviation == 0:
-        return 0.0
 
     def missing(effect: float) -> float:
         return t_test_power(effect, queries, alpha) - power

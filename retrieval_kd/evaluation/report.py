@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from statistics import stdev
@@ -21,6 +22,7 @@ import yaml
 from markupsafe import Markup
 
 from retrieval_kd.evaluation import formats
+from retrieval_kd.evaluation.costs import COSTS, Cost, known, note
 from retrieval_kd.evaluation.headline import facts, headline, main_comparison
 from retrieval_kd.evaluation.names import readable
 from retrieval_kd.evaluation.report_data import ReportData, SystemRow
@@ -78,6 +80,7 @@ def render(data: ReportData) -> str:
         tests=TESTS,
         pictures=pictures(data),
         costs=cost_columns(data.systems),
+        costs_note=note(known(map(vars, data.systems), COSTS_SHOWN)),
         shape=shape,
         explorer=explorer_block(data),
         teacher=teacher_section(data),
@@ -108,27 +111,21 @@ def is_best(data: ReportData, row: SystemRow, measure: str) -> bool:
     return bool(means) and formats.score(row.mean(measure)) == max(means)
 
 
-# field of SystemRow → heading, what it means, and format of its column
-COSTS: dict[str, tuple[str, str, str]] = {
-    "parameters": ("Parameters", "of the model", "scaled"),
-    "latency_ms_p50": ("p50, ms", "median latency of one query", "number"),
-    "latency_ms_p95": ("p95, ms", "latency that 95% of the queries stay below", "number"),
-    "index_bytes": ("Index", "size of the index", "bytes"),
-    "bytes_per_document": ("Bytes/doc", "of the index", "number"),
-    "training_seconds": ("Training", "of the student, one seed", "duration"),
-}
+INDEX = Cost("index_bytes", "Index", "its size", partial(formats.scaled, unit="B"))
+COSTS_SHOWN = (*COSTS, INDEX)
 
 
 def cost_columns(systems: Sequence[SystemRow]) -> list[dict[str, Any]]:
     """The columns of which at least one system knows a value: heading, and per system its cell."""
-    columns = []
-    for name, (heading, meaning, form) in COSTS.items():
-        values = [getattr(row, name) for row in systems]
-        if any(value is not None for value in values):
-            write = getattr(formats, form, lambda value: formats.scaled(value, "B"))
-            cells = [(value, write(value)) for value in values]
-            columns.append({"heading": heading, "meaning": meaning, "cells": cells})
-    return columns
+    facts = [vars(row) for row in systems]
+    return [
+        {
+            "heading": cost.heading,
+            "meaning": cost.meaning,
+            "cells": [(paid[cost.field], cost.write(paid[cost.field])) for paid in facts],
+        }
+        for cost in known(facts, COSTS_SHOWN)
+    ]
 
 
 def shape(row: SystemRow) -> str:

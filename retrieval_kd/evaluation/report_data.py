@@ -35,7 +35,9 @@ class SystemRow:
     index_bytes: int | None = None
     bytes_per_document: float | None = None
     document_tokens: int | None = None  # maximum length at which documents are encoded
-    training_seconds: float | None = None
+    documents_per_second: float | None = None  # encoded when the index was made
+    training_seconds: float | None = None  # one seed
+    teacher_calls: int | None = None  # pairs and texts, at most, for the training of one seed
 
     @classmethod
     def of(cls, evaluation: Evaluation, name: str, **facts: Any) -> SystemRow:

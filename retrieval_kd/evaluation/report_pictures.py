@@ -16,18 +16,16 @@ from retrieval_kd.evaluation.significance import bootstrap_interval
 
 MOST_POINTS = 1_500  # of a scatter plot: each is an element of the page
 Picture = dict[str, Any]
-COSTS = (  # field of SystemRow, its unit, the axis, the heading
-    ("latency_ms_p50", 1.0, "median latency of a query, ms", "Quality and latency"),
-    ("index_bytes", 1e6, "size of the index, MB", "Quality and index size"),
-    ("parameters", 1e6, "parameters, millions", "Quality and model size"),
-)
 
 
 def pictures(data: ReportData) -> dict[str, list[Picture]]:
     """Section → its pictures, as far as the data allow them."""
-    found = {
+    found: dict[str, Sequence[Picture | None]] = {
         "quality": [_dots(data), _differences(data)],
-        "cost": [_tradeoff(data, *cost) for cost in COSTS],
+        "cost": trade_figures.trade_offs(
+            [(row.label, vars(row), row.mean(data.measure)) for row in data.systems],
+            readable(data.measure),
+        ),
         "training": [_curves(data)],
         "teacher": [_reliability(data), *_scatters(data)],
     }
@@ -56,25 +54,6 @@ def _dots(data: ReportData) -> Picture | None:
         caption += "; the ticks below are single seeds"
     caption += ". Intervals that overlap may still differ significantly: the tests are paired."
     return {"heading": f"{readable(data.measure)} of every system", "svg": svg, "caption": caption}
-
-
-def _tradeoff(data: ReportData, field: str, unit: float, axis: str, heading: str) -> Picture | None:
-    points, unknown = [], []
-    for place, row in enumerate(data.systems):
-        cost, mean = getattr(row, field), row.mean(data.measure)
-        if mean is None:
-            continue
-        if cost:
-            points.append((row.label, cost / unit, mean, place))
-        else:
-            unknown.append(row.label)
-    if not points:
-        return None
-    svg = trade_figures.pareto(points, axis, readable(data.measure), f"figure-{field}")
-    caption = "Up is better, left is cheaper; a hollow mark is beaten on both by a filled one."
-    if unknown:
-        caption += f" Unknown, so not shown: {', '.join(unknown)}."
-    return {"heading": heading, "svg": svg, "caption": caption}
 
 
 def _curves(data: ReportData) -> Picture | None:
@@ -137,8 +116,10 @@ def _scatter(points: Sequence[Any], heading: str, name: str, told: str) -> Pictu
     caption = "Each point is a query and a document that both ranked; "
     caption += f"{formats.count(len(pairs[::step]))} shown"
     caption += f" of {formats.count(len(pairs))}. " if step > 1 else ". "
-    rho = float(spearmanr([p[0] for p in pairs], [p[1] for p in pairs]).statistic)
-    if not told and math.isfinite(rho):
+    of_teacher, of_student = [p[0] for p in pairs], [p[1] for p in pairs]
+    # where one of them scores all alike there is no order to correlate
+    if not told and len(set(of_teacher)) > 1 and len(set(of_student)) > 1:
+        rho = float(spearmanr(of_teacher, of_student).statistic)
         told = f"Rank correlation (Spearman) over all of them: {rho:.2f}."
     svg = figures.score_scatter(pairs[::step], name)
     return {"heading": heading, "svg": svg, "caption": (caption + told).replace("  ", " ")}

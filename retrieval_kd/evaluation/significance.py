@@ -32,7 +32,7 @@ class Comparison:
     queries, `effect` is mean / standard deviation of the differences, `spread_a` and `spread_b`
     are standard deviations over seeds. `queries_needed` is how many queries would show the seen
     difference with 80 % power, `detectable` the difference that these queries show with it, both of
-    a single t-test at .05 (`power.py`).
+    a single t-test at .05 (`power.py`); None where all queries differ alike.
     """
 
     measure: str
@@ -73,8 +73,13 @@ class Comparison:
 
     def power_sentence(self) -> str:
         """What could have been seen on these queries, and what the seen difference would need."""
-        if self.detectable is None:
+        if self.queries < 2:
             return "One query allows no test."
+        if not self.detectable:  # older result files have 0 here
+            alike = f"Both are equal on all {self.queries:,} queries"
+            if self.difference:
+                alike = f"All {self.queries:,} queries differ by the same {self.difference:+.4f}"
+            return f"{alike}: how small a difference they would show cannot be said."
         text = f"{self.queries:,} queries show differences from {self.detectable:.4f} on"
         if self.queries_needed is None:
             return f"{text} with 80 % power."
@@ -141,7 +146,7 @@ def _compare(
     p_t, p_randomisation = t_test(d), randomisation_test(d, seed, resamples)
     p = p_t if method == "t" else p_randomisation
     low, high = bootstrap_interval(d, seed, resamples)
-    deviation = float(np.std(d, ddof=1)) if len(d) > 1 else 0.0
+    deviation = float(np.std(d, ddof=1)) if np.ptp(d) > 0 else 0.0  # else it is rounding's
     return Comparison(
         measure=measure,
         a=a,

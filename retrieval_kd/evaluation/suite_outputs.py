@@ -10,15 +10,17 @@ from retrieval_kd.evaluation.outputs import Outputs, system_of_card
 from retrieval_kd.evaluation.suite_command import SuiteResult
 from retrieval_kd.evaluation.suite_report import write_suite_report
 from retrieval_kd.evaluation.suite_table import result_grids, suite_record, systems_grid
+from retrieval_kd.evaluation.terminal import print_grid
 from retrieval_kd.files import write_json, write_text
 
 
 def print_suite(result: SuiteResult, console: Console | None = None) -> None:
     """Quality and cost of the systems, then the collections, then what was left out and why."""
     console = console or Console()
-    console.print(grid.to_rich(systems_grid(result)))
+    print_grid(systems_grid(result), console)
     if len(result.collections) > 1:
-        console.print(grid.to_rich(result_grids(result)[0]))
+        console.print()
+        print_grid(result_grids(result)[0], console)
     for name, message in result.missing.items():
         console.print(f"Left out: {name}: {message}", markup=False, highlight=False, emoji=False)
 

@@ -13,19 +13,20 @@ from typing import Any
 import jinja2
 
 from retrieval_kd.evaluation import formats
+from retrieval_kd.evaluation.costs import known
 from retrieval_kd.evaluation.grid import Cell, Grid
 from retrieval_kd.evaluation.names import readable
 from retrieval_kd.evaluation.significance import Comparison, format_p
 from retrieval_kd.evaluation.suite_command import Evaluated, SuiteResult
 from retrieval_kd.evaluation.suite_table import (
-    COSTS,
     across,
     averages,
-    cost_cells,
+    costs,
     result_grids,
     systems_grid,
 )
 from retrieval_kd.evaluation.table import letters, to_grid
+from retrieval_kd.evaluation.trade_figures import trade_offs
 from retrieval_kd.files import write_text
 from retrieval_kd.hardware import describe, versions
 
@@ -63,6 +64,7 @@ def render(result: SuiteResult) -> str:
         colour={s: i % COLOURS + 1 for i, s in enumerate(result.systems)},
         overview=systems_grid(result),
         by_measure=result_grids(result),
+        pictures=pictures(result),
         dots=dots(result),
         across=across(result),
         sections=[section(name, found) for name, found in result.collections.items()],
@@ -105,6 +107,18 @@ def lead(result: SuiteResult) -> list[str]:
     return told
 
 
+def pictures(result: SuiteResult) -> list[dict[str, Any]]:
+    """Average quality against each cost; none where no collection counts for the average."""
+    average, measure = averages(result), result.options.measures[0]
+    if average is None:
+        return []
+    systems = [
+        (formats.one_line(s, 48), costs(result, s), average.mean(s, measure))
+        for s in result.systems
+    ]
+    return trade_offs(systems, readable(measure))
+
+
 def dots(result: SuiteResult) -> list[dict[str, Any]]:
     """Per collection, each system's place on a line from 0 to 1 (%)."""
     measure = result.options.measures[0]
@@ -139,8 +153,12 @@ def section(name: str, found: Evaluated) -> dict[str, Any]:
 
 
 def _cost_grid(found: Evaluated) -> Grid:
-    rows = [[Cell(system), *cost_cells(facts)] for system, facts in found.costs.items()]
-    return Grid(["System", *COSTS], rows)
+    columns = known(found.costs.values())
+    rows = [
+        [Cell(system), *(cost.cell(facts) for cost in columns)]
+        for system, facts in found.costs.items()
+    ]
+    return Grid(["System", *(cost.heading for cost in columns)], rows)
 
 
 def _tests(result: SuiteResult, a: str, b: str, measure: str) -> list[Comparison]:

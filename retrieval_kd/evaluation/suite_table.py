@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_kd.evaluation.costs import known, note
 from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.formats import UNKNOWN, number, scaled
 from retrieval_kd.evaluation.grid import Cell, Grid
 from retrieval_kd.evaluation.names import readable
 from retrieval_kd.evaluation.result_file import seal
@@ -18,12 +18,6 @@ from retrieval_kd.evaluation.significance import Comparison, compare
 from retrieval_kd.evaluation.suite_command import SuiteResult
 from retrieval_kd.evaluation.suites import average_units
 from retrieval_kd.evaluation.table import cell, letters, marks_legend
-
-COSTS = ("Parameters", "Bytes/doc", "Docs/s", "p50, ms", "p95, ms")
-COSTS_NOTE = (
-    "bytes per document of the index; documents per second while it was made; one query at a time, "
-    "median over collections"
-)
 
 
 def averages(result: SuiteResult) -> Evaluation | None:
@@ -63,20 +57,20 @@ def across(result: SuiteResult) -> list[Comparison]:
 
 def costs(result: SuiteResult, system: str) -> dict[str, Any]:
     """A system's costs over all collections, under the names that one collection's have."""
-    known = [(found.documents, found.costs[system]) for found in result.collections.values()]
+    of = [(found.documents, found.costs[system]) for found in result.collections.values()]
     total: dict[str, Any] = {}
     for key in ("kind", "layers", "parameters", "dimensions", "document_tokens"):
-        values = [facts[key] for _, facts in known if facts.get(key) is not None]
+        values = [facts[key] for _, facts in of if facts.get(key) is not None]
         if values:
             total[key] = values[0]
-    sizes = [(n, facts["index_bytes"]) for n, facts in known if "index_bytes" in facts]
+    sizes = [(n, facts["index_bytes"]) for n, facts in of if "index_bytes" in facts]
     if sizes:
         total["index_bytes"] = sum(size for _, size in sizes)
         documents = sum(n for n, _ in sizes)
         total["bytes_per_document"] = round(total["index_bytes"] / max(1, documents), 1)
         total["index"] = "cached"
     for key in ("documents_per_second", "latency_ms_p50", "latency_ms_p95", "queries_per_second"):
-        values = [facts[key] for _, facts in known if facts.get(key) is not None]
+        values = [facts[key] for _, facts in of if facts.get(key) is not None]
         if values:
             total[key] = round(median(values), 3)
     if total.get("documents_per_second"):
@@ -88,12 +82,16 @@ def systems_grid(result: SuiteResult) -> Grid:
     """Quality and cost of each system in one row."""
     evaluation, tests = averages(result), across(result)
     measures = result.options.measures if evaluation is not None else []
+    paid = {system: costs(result, system) for system in result.systems}
+    columns = known(paid.values())
     rows = []
     for system, letter in letters(result.systems).items():
         quality = [cell(evaluation, tests, system, m) for m in measures if evaluation is not None]
-        rows.append([Cell(letter), Cell(system), *quality, *cost_cells(costs(result, system))])
-    headers = [" ", "System", *map(readable, measures), *COSTS]
-    return Grid(headers, rows, f"{_average_note(result, tests)} Costs: {COSTS_NOTE}.", left=2)
+        bought = [cost.cell(paid[system]) for cost in columns]
+        rows.append([Cell(letter), Cell(system), *quality, *bought])
+    headers = [" ", "System", *map(readable, measures), *(cost.heading for cost in columns)]
+    told = f"{_average_note(result, tests)} {note(columns)} Times are medians over collections."
+    return Grid(headers, rows, told, left=2)
 
 
 def result_grids(result: SuiteResult) -> list[Grid]:
@@ -171,16 +169,3 @@ def _parts(present: Sequence[str], wanted: Sequence[str]) -> str:
     if len(present) < len(wanted):
         return f"{len(present)} of its {len(wanted)} parts"
     return f"{len(present)} parts"
-
-
-def cost_cells(facts: dict[str, Any]) -> list[Cell]:
-    """The columns of COSTS; where an index was not made now, that stands for its speed."""
-    speed = facts.get("documents_per_second")
-    told = number(speed) if speed is not None else facts.get("index", UNKNOWN)
-    return [
-        Cell(scaled(facts.get("parameters"))),
-        Cell(number(facts.get("bytes_per_document"))),
-        Cell(told),
-        Cell(number(facts.get("latency_ms_p50"))),
-        Cell(number(facts.get("latency_ms_p95"))),
-    ]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
 
-from retrieval_kd.evaluation import grid
+from retrieval_kd.evaluation import costs, grid
+from retrieval_kd.evaluation.costs import Facts
 from retrieval_kd.evaluation.evaluation import Evaluation
 from retrieval_kd.evaluation.grid import LETTERS, Cell, Grid
 from retrieval_kd.evaluation.names import readable
 from retrieval_kd.evaluation.significance import Comparison
+from retrieval_kd.evaluation.terminal import print_grid
 
 TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test"}
 ALPHA = 0.05
@@ -75,46 +76,67 @@ def cell(
     )
 
 
-def to_grid(evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> Grid:
-    """Systems × measures."""
+def to_grid(
+    evaluation: Evaluation,
+    comparisons: Sequence[Comparison] = (),
+    facts: Mapping[str, Facts] | None = None,
+) -> Grid:
+    """Systems × measures, and what each costs, where that is known.
+
+    Args:
+        facts: system → its costs, by the fields of `costs.COSTS`.
+    """
+    paid = {system: (facts or {}).get(system, {}) for system in evaluation.systems}
+    columns = costs.known(paid.values())
     rows = [
-        [Cell(letter), Cell(s), *(cell(evaluation, comparisons, s, m) for m in evaluation.measures)]
+        [
+            Cell(letter),
+            Cell(s),
+            *(cell(evaluation, comparisons, s, m) for m in evaluation.measures),
+            *(cost.cell(paid[s]) for cost in columns),
+        ]
         for s, letter in letters(evaluation.systems).items()
     ]
-    headers = [" ", "System", *map(readable, evaluation.measures)]
-    return Grid(headers, rows, legend(evaluation, comparisons), left=2)
-
-
-def to_table(evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> Table:
-    """A rich table; the best of each measure in bold."""
-    return grid.to_rich(to_grid(evaluation, comparisons))
+    headers = [" ", "System", *map(readable, evaluation.measures), *(c.heading for c in columns)]
+    told = " ".join(filter(None, [legend(evaluation, comparisons), costs.note(columns)]))
+    return Grid(headers, rows, told, left=2)
 
 
 def print_table(
     evaluation: Evaluation,
     comparisons: Sequence[Comparison] = (),
+    facts: Mapping[str, Facts] | None = None,
     console: Console | None = None,
 ) -> None:
-    (console or Console()).print(to_table(evaluation, comparisons))
+    """In a terminal; the best of each measure in bold."""
+    print_grid(to_grid(evaluation, comparisons, facts), console)
 
 
-def to_markdown(evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> str:
+def to_markdown(
+    evaluation: Evaluation,
+    comparisons: Sequence[Comparison] = (),
+    facts: Mapping[str, Facts] | None = None,
+) -> str:
     """The same table for a README.
 
     Example:
         >>> values = {"bm25": {"q1": 0.5, "q2": 0.25}, "dense": {"q1": 1.0, "q2": 0.25}}
         >>> evaluation = Evaluation(["mrr@10"], {s: {"mrr@10": v} for s, v in values.items()})
-        >>> print(to_markdown(evaluation))
-        |   | System | MRR@10 |
-        |---|---|---:|
-        | a | bm25 | 0.3750 |
-        | b | dense | **0.6250** |
+        >>> print(to_markdown(evaluation, facts={"dense": {"parameters": 22713216}}))
+        |   | System | MRR@10 | Parameters |
+        |---|---|---:|---:|
+        | a | bm25 | 0.3750 | – |
+        | b | dense | **0.6250** | 22.7 M |
         <BLANKLINE>
-        2 queries.
+        2 queries. Costs: Parameters: of the model; – is not known.
     """
-    return grid.to_markdown(to_grid(evaluation, comparisons))
+    return grid.to_markdown(to_grid(evaluation, comparisons, facts))
 
 
-def to_latex(evaluation: Evaluation, comparisons: Sequence[Comparison] = ()) -> str:
+def to_latex(
+    evaluation: Evaluation,
+    comparisons: Sequence[Comparison] = (),
+    facts: Mapping[str, Facts] | None = None,
+) -> str:
     """The same table for a paper, with booktabs' rules."""
-    return grid.to_latex(to_grid(evaluation, comparisons))
+    return grid.to_latex(to_grid(evaluation, comparisons, facts))

@@ -14,7 +14,52 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from retrieval_kd.evaluation.costs import Facts
 from retrieval_kd.evaluation.figures import FAINT, MARKERS, PAPER, SERIES, WIDTH, to_svg, with_style
+
+AXES = (  # field of a system's costs, its unit, the axis, the heading
+    ("latency_ms_p50", 1.0, "median latency of a query, ms", "Quality and latency"),
+    ("index_bytes", 1e6, "size of the index, MB", "Quality and index size"),
+    ("parameters", 1e6, "parameters, millions", "Quality and model size"),
+)
+
+
+def trade_offs(
+    systems: Sequence[tuple[str, Facts, float | None]], measure: str
+) -> list[dict[str, Any]]:
+    """A picture of quality against each cost that a system knows: heading, picture, caption.
+
+    Args:
+        systems: label, costs and mean of each; its place here is that of its colour.
+    """
+    found = [_trade_off(systems, measure, *axis) for axis in AXES]
+    return [picture for picture in found if picture is not None]
+
+
+def _trade_off(
+    systems: Sequence[tuple[str, Facts, float | None]],
+    measure: str,
+    field: str,
+    unit: float,
+    axis: str,
+    heading: str,
+) -> dict[str, Any] | None:
+    points, unknown = [], []
+    for place, (label, facts, mean) in enumerate(systems):
+        cost = facts.get(field)
+        if mean is None:
+            continue
+        if cost:
+            points.append((label, cost / unit, mean, place))
+        else:
+            unknown.append(label)
+    if not points:
+        return None
+    svg = pareto(points, axis, measure, f"figure-{field}")
+    caption = "Up is better, left is cheaper; a hollow mark is beaten on both by a filled one."
+    if unknown:
+        caption += f" Unknown, so not shown: {', '.join(unknown)}."
+    return {"heading": heading, "svg": svg, "caption": caption}
 
 
 @with_style

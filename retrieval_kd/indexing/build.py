@@ -24,7 +24,8 @@ from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import multi_vector, sparse
 from retrieval_kd.indexing.factory import faiss_threads, make_index
 from retrieval_kd.indexing.faiss_vectors import FAISS
-from retrieval_kd.indexing.index import IDS, MANIFEST, Index, describe_files
+from retrieval_kd.indexing.index import Index
+from retrieval_kd.indexing.manifest import IDS, MANIFEST, describe_files
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models import kind_of, load_retriever, model_digest
 from retrieval_kd.progress import bar
@@ -92,7 +93,7 @@ def build_index(
             writer = sparse if spec.kind == "sparse" else multi_vector
             names = writer.FILES
             facts = writer.write(model, texts, out, document_prompt, inputs)
-            facts["seconds"] = {"encode": round(time.monotonic() - start, 1)}
+            facts["seconds"] = {"encode": round(time.monotonic() - start, 3)}
         _write_ids(texts, out / IDS)
         files = describe_files(out, names)
         manifest = {
@@ -149,9 +150,9 @@ def _write_faiss(
         "dimensions": dimensions,
         "trained_on": sample,
         "seconds": {
-            "encode": round(encoded - start, 1),
-            "train": round(trained - encoded, 1),
-            "add": round(added - trained, 1),
+            "encode": round(encoded - start, 3),
+            "train": round(trained - encoded, 3),
+            "add": round(added - trained, 3),
         },
     }
 

@@ -1,54 +1,35 @@
-"""A built index: open it, check it, search it, time it. How it is built is in `build.py`.
+"""A built index: open it and search it.
 
-A folder holds `ids.arrow` (document IDs in row order), `manifest.json` (what it was made of, and
-with what) and, for a dense model, `index.faiss` (any FAISS reads it); what it holds for a sparse
-or multi-vector model is said in `sparse.py` and `multi_vector.py`.
+It is built in `build.py`, checked by `manifest.py` and timed by `timing.py`. A folder holds
+`ids.arrow` (document IDs in row order), `manifest.json` (what it was made of, and with what) and,
+for a dense model, `index.faiss` (any FAISS reads it); what it holds for a sparse or multi-vector
+model is said in `sparse.py` and `multi_vector.py`.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_file, read_json
-from retrieval_kd.indexing.faiss_vectors import FAISS, FaissVectors
+from retrieval_kd.files import read_json
+from retrieval_kd.indexing.faiss_vectors import FaissVectors
+from retrieval_kd.indexing.manifest import IDS, MANIFEST, check_files, check_model, differs
 from retrieval_kd.indexing.multi_vector import TokenVectors
 from retrieval_kd.indexing.sparse import SparseVectors
-from retrieval_kd.models import load_retriever, model_digest
+from retrieval_kd.indexing.timing import Timing, time_queries
+from retrieval_kd.models import load_retriever
 from retrieval_kd.retrieval.topk import top_k
-
-IDS, MANIFEST = "ids.arrow", "manifest.json"
 
 Hits = list[tuple[str, float]]
 """(document ID, score), best first; a larger score is better, always."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """What a search costs. Latencies are of one query at a time, in milliseconds."""
-
-    queries: int
-    encode_ms_p50: float
-    encode_ms_p95: float
-    search_ms_p50: float
-    search_ms_p95: float
-    queries_per_second: float
-    """All queries in one call, encoding included."""
-    index_bytes: int
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 class Index:
@@ -102,21 +83,21 @@ class Index:
             raise InputError(
                 "no finished index here", file=folder, remedy="build it with rkd index"
             ) from error
-        _check_files(folder, manifest, verify)
+        check_files(folder, manifest, verify)
         if model_spec is not None:
-            _check_model(folder, manifest, model_spec)
+            check_model(folder, manifest, model_spec)
         vectors = _open_vectors(folder, manifest, search)
         if (vectors.count, vectors.dimensions) != (manifest["count"], manifest["dimensions"]):
-            raise _differs(folder / next(iter(manifest["files"])), "documents or dimensions")
+            raise differs(folder / next(iter(manifest["files"])), "documents or dimensions")
         opened = cls(folder, manifest, vectors, model_spec or manifest["model"])
         if len(opened.ids) != len(opened):
-            raise _differs(folder / IDS, "number of documents")
+            raise differs(folder / IDS, "number of documents")
         return opened
 
     @cached_property
     def model(self) -> Any:
         """The encoder, loaded at first use, in the dtype and length that encoded the documents."""
-        _check_model(self.folder, self.manifest, self.model_spec)
+        check_model(self.folder, self.manifest, self.model_spec)
         return load_retriever(
             self.model_spec,
             max_length=self.manifest["max_length"],
@@ -179,43 +160,7 @@ class Index:
 
     def measure(self, queries: Sequence[str], depth: int = 10) -> Timing:
         """Time these queries one at a time, then all at once, after one that does not count."""
-        if not queries:
-            raise InputError("no queries to time")
-        self.search(queries[:1], depth)
-        encoding, searching = [], []
-        for text in queries:
-            start = time.perf_counter()
-            vector = self.encode([text])
-            middle = time.perf_counter()
-            self.search_vectors(vector, depth)
-            encoding.append(middle - start)
-            searching.append(time.perf_counter() - middle)
-        start = time.perf_counter()
-        self.search(queries, depth)
-        seconds = time.perf_counter() - start
-        return Timing(
-            queries=len(queries),
-            encode_ms_p50=_milliseconds(encoding, 0.5),
-            encode_ms_p95=_milliseconds(encoding, 0.95),
-            search_ms_p50=_milliseconds(searching, 0.5),
-            search_ms_p95=_milliseconds(searching, 0.95),
-            queries_per_second=round(len(queries) / seconds, 1),
-            index_bytes=sum(
-                int(file["bytes"]) for name, file in self.manifest["files"].items() if name != IDS
-            ),
-        )
-
-
-def _milliseconds(times: Sequence[float], quantile: float) -> float:
-    return round(1000 * float(np.quantile(times, quantile)), 3)
-
-
-def describe_files(folder: Path, names: Sequence[str] = (FAISS,)) -> dict[str, dict[str, Any]]:
-    """Size and digest of an index's files, for the manifest."""
-    return {
-        name: {"bytes": (folder / name).stat().st_size, "digest": digest_file(folder / name)}
-        for name in (*names, IDS)
-    }
+        return time_queries(self, queries, depth)
 
 
 def _open_vectors(
@@ -231,33 +176,3 @@ def _open_vectors(
             remedy="leave them out: this search is exact",
         )
     return (SparseVectors if kind == "sparse" else TokenVectors)(folder, manifest)
-
-
-def _check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
-    for name, said in manifest["files"].items():
-        path = folder / name
-        if not path.exists():
-            raise InputError("the index lacks this file", file=path, remedy="build the index again")
-        if path.stat().st_size != said["bytes"]:
-            raise _differs(path, "size")
-        if verify and digest_file(path) != said["digest"]:
-            raise _differs(path, "digest")
-
-
-def _check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
-    if model_digest(model_spec) != manifest["model_digest"]:
-        changed = " (its files have changed since)" if model_spec == manifest["model"] else ""
-        raise InputError(
-            f"this index was built with model {manifest['model']}, not with {model_spec}{changed}: "
-            "their vectors do not compare",
-            file=folder,
-            remedy="search with the model it was built with, or build it again",
-        )
-
-
-def _differs(path: Path, what: str) -> InputError:
-    return InputError(
-        f"{what} differs from what the index's manifest says",
-        file=path,
-        remedy="restore the file, or build the index again",
-    )

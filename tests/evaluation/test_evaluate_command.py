@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import ModelCard
 from rich.console import Console
 
+from retrieval_kd.cli_evaluate import evaluate
 from retrieval_kd.data.qrels import write_qrels
 from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
@@ -100,6 +101,38 @@ def test_a_run_is_not_taken_for_a_seed_of_its_own_name(tmp_path, qrels):
     runs = [write(tmp_path, f"{n}.trec", i + 1) for i, n in enumerate(("s", "s#seed1", "b"))]
     with pytest.raises(InputError, match=r"'s#seed1' is a seed of 's'.*To fix: rename"):
         evaluate_files(runs, qrels_path=qrels, console=Console(file=io.StringIO()))
+
+
+def test_a_folder_named_like_a_seed_names_none(tmp_path, qrels):
+    runs = [write(tmp_path / f"x#{i}", "bm25.trec", i) for i in (1, 2)]
+    quiet = Console(file=io.StringIO())
+    evaluation, [c] = evaluate_files(runs, qrels_path=qrels, measures="mrr@10", console=quiet)
+    assert evaluation.systems == ["x#1/bm25", "x#2/bm25"] and not evaluation.seeds
+    assert (c.mean_a, c.mean_b) == (0.5, 1.0)
+
+
+def test_a_card_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, tiny_encoder):
+    """So neither runs nor judgments nor collections need be there for the message."""
+    nowhere, student = tmp_path / "nowhere.trec", shutil.copytree(tiny_encoder, tmp_path / "s")
+    for outputs, message in (
+        (Outputs(card=tmp_path), "no Sentence Transformers model in here"),
+        (Outputs(card=student, card_system="b"), r"unknown system 'b'.*name one of nowhere"),
+    ):
+        with pytest.raises(InputError, match=message):
+            evaluate_files([nowhere], qrels_path=nowhere, outputs=outputs)
+    with pytest.raises(InputError, match="no Sentence Transformers model in here"):
+        evaluate(suite="local", data=tmp_path / "empty", card=tmp_path)
+    (student / "README.md").write_text("---\ntags: [a\n---\n")
+    with pytest.raises(InputError, match=r"head cannot be read.*To fix: mend or delete"):
+        evaluate(suite="local", data=tmp_path / "empty", with_=["bm25"], card=student)
+
+
+def test_a_split_of_a_file_of_judgments_is_refused_not_ignored(tmp_path, qrels):
+    run = write(tmp_path, "bm25.trec", 1)
+    with pytest.raises(InputError, match=r"--split dev: .* no splits.*To fix: leave --split out"):
+        evaluate_files([run], qrels_path=qrels, split="dev")
+    with pytest.raises(InputError, match="--split: not with --suite"):
+        evaluate(suite="local", split="dev")
 
 
 def test_names_are_stems_made_different_by_what_differs():

@@ -48,6 +48,16 @@ def test_distinct_values_are_split_evenly() -> None:
     assert [len(queries) for _, _, queries in found] == [10, 10, 10, 10]
 
 
+@pytest.mark.parametrize("common", [1.0, 0.5, 0.0])
+def test_a_value_that_most_queries_have_stands_apart_from_the_others(common: float) -> None:
+    """Highest, lowest or in between: what the few others do must not drown in it."""
+    few = [x / 10 for x in range(11) if x / 10 != common]
+    values = {f"q{i:03}": v for i, v in enumerate([*few, *[common] * 90])}
+    [own] = [b for b in bins(values, 4) if b[0] <= common <= b[1]]
+    assert len(own[2]) == 90 and own[:2] == (common, common)
+    assert 2 <= len(bins(values, 4)) <= 4
+
+
 def test_no_value_no_bin() -> None:
     assert bins({}) == []
     assert failure_tables({"length": {"q": 1.0}}, {}, {}) == {"length": []}

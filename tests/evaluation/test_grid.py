@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
 from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.grid import Cell, Grid, to_latex, to_markdown, to_rich
+from retrieval_kd.evaluation.grid import Cell, Grid, to_latex, to_markdown
 from retrieval_kd.evaluation.significance import compare
 from retrieval_kd.evaluation.table import to_latex as evaluation_to_latex
+from retrieval_kd.evaluation.terminal import print_grid
 
 HOSTILE = r"50%_of\{a&b}$x^2~#"
 
@@ -42,10 +44,29 @@ def test_markdown_cells_stay_cells():
     assert r"| a\|b |" in text and r"| c\|d e |" in text
 
 
-def test_numbers_are_never_cut_in_a_narrow_terminal_and_names_are_no_emoji():
-    grid = Grid(["System", *["Recall@100"] * 6], [[Cell("a:package: b"), *[Cell("0.1234")] * 6]])
-    for width, name in ((72, "a:packag"), (120, "a:package: b")):
-        out = io.StringIO()
-        Console(file=out, width=width).print(to_rich(grid))
-        assert out.getvalue().count("0.1234") == 6
-        assert name in out.getvalue()
+@pytest.mark.parametrize("width", [24, 40, 72, 80, 120])
+def test_nothing_is_cut_at_any_width_and_names_stand_beside_every_part(width):
+    numbers = [f"0.{i}234" for i in range(12)]
+    rows = [[Cell(name), *map(Cell, numbers)] for name in ("a:package: b/c_student-of-all", "bm25")]
+    shown = printed(Grid(["System", *["Recall@100"] * 12], rows, "a note", title="a title"), width)
+    lines = shown.splitlines()
+    assert max(map(len, lines)) <= width
+    for number in numbers:
+        assert shown.count(number) == 2, number
+    parts = sum("System" in line for line in lines)
+    assert shown.count("a:packag") == shown.count("bm25") == parts >= (2 if width < 100 else 1)
+    assert lines[0].strip() == "a title" and lines[-1].strip() == "a note"
+    assert shown.count("a note") == shown.count("a title") == 1
+
+
+def test_a_heading_is_folded_between_its_words_before_a_table_is_parted():
+    grid = Grid(["System", *["Recall@100"] * 6], [[Cell("bm25"), *[Cell("0.1234")] * 6]])
+    shown = printed(grid, 56)
+    assert shown.count("Recall") == shown.count("@100") == 6 and "Recall@100" not in shown
+    assert shown.count("System") == 1
+
+
+def printed(grid, width):
+    out = io.StringIO()
+    print_grid(grid, Console(file=out, width=width))
+    return out.getvalue()

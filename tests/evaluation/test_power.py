@@ -63,8 +63,24 @@ def test_a_comparison_says_what_it_could_have_seen():
 def test_what_cannot_be_answered():
     assert queries_needed(0.0) is None
     assert detectable_difference(0.2, 1) is None
-    assert detectable_difference(0.0, 10) == 0.0
+    assert detectable_difference(0.0, 10) is None
     assert t_test_power(5.0, 1) == 0.0
     assert queries_needed(1e6) == 2 and t_test_power(1e8, 300) == 1.0
     with pytest.raises(InputError, match="choose a power"):
         queries_needed(0.2, power=0.01)
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [(0.0, "Both are equal on all 20 queries"), (0.1, "All 20 queries differ by the same +0.1000")],
+)
+def test_queries_that_all_differ_alike_show_no_size_of_difference(difference, said):
+    """A standard deviation of 0 is no promise that a difference of 0 would be seen."""
+    base = [i / 40 for i in range(20)]
+    of = lambda values: {"map": {str(i): v for i, v in enumerate(values)}}  # noqa: E731
+    systems = {"base": of(base), "new": of([v + difference for v in base])}
+    [c] = compare(Evaluation(["map"], systems), baseline="base")
+    assert c.detectable is None and c.queries_needed is None and c.effect == 0.0
+    assert c.power_sentence().startswith(said) and "0.0000" not in c.power_sentence()
+    [one] = compare(Evaluation(["map"], {s: {"map": {"0": 0.5}} for s in "ab"}))
+    assert one.power_sentence() == "One query allows no test."

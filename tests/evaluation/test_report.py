@@ -14,7 +14,7 @@ import yaml
 
 from retrieval_kd.audit.audit import audit
 from retrieval_kd.audit.show import audit_summary
-from retrieval_kd.checks import effect_of, only, thinned
+from retrieval_kd.checks import effect_of, thinned
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
@@ -33,6 +33,7 @@ from retrieval_kd.evaluation.report_data import (
     SystemRow,
 )
 from retrieval_kd.evaluation.report_explorer import explorer_from
+from retrieval_kd.evaluation.report_pictures import pictures
 from retrieval_kd.evaluation.significance import compare
 from retrieval_kd.evaluation.trade_figures import undominated
 
@@ -142,7 +143,8 @@ def data(tiny_collection):
     for student in record["students"].values():
         del student["loyalty"]["per_query"]
         student["points"] = [list(point) for point in thinned(student["points"])]
-    leaks = only(audit([f"{tiny_collection}:train"], f"{tiny_collection}:test"), evaluation.queries)
+    train, test = f"{tiny_collection}:train", f"{tiny_collection}:test"
+    leaks = audit([train], test, only=evaluation.queries)
     effect = effect_of(evaluation, leaks.groups(), ("distilled", "labels"))
     costs = {"teacher": (6, 900.0), "labels": (3, 4.0), "distilled": (3, 4.0)}
     return ReportData(
@@ -361,7 +363,7 @@ def test_the_explorer_is_bounded_and_keeps_what_differs_most(data, tiny_collecti
     assert all(len(text) <= 200 for document in some.documents for text in document)
 
 
-def test_leakage_is_shown_with_and_without_the_overlap(data):
+def test_leakage_is_shown_with_and_without_the_overlap(data, tiny_collection):
     page = check_page(render(data))
     sizes = data.audit["queries"]
     assert f"{sizes['clean']} of {sizes['all']} test queries share nothing" in page.text
@@ -370,6 +372,16 @@ def test_leakage_is_shown_with_and_without_the_overlap(data):
                 if {c.a, c.b} == {"distilled", "labels"} and c.measure == "ndcg@10")  # fmt: skip
     assert abs(effect["comparisons"]["all"]["difference"]) == pytest.approx(abs(main.difference))
     assert effect["comparisons"]["clean"]["queries"] == sizes["clean"]
+
+
+def test_where_all_scores_are_alike_no_correlation_is_told(recwarn):
+    """And no library complains of it."""
+    constant = [(1.0, float(i), False) for i in range(5)]
+    for points, told in ((constant, False), ([(float(i), *p[1:]) for i, p in
+                         enumerate(constant)], True)):  # fmt: skip
+        [picture] = pictures(ReportData("x", scatter=points))["teacher"]
+        assert ("Spearman" in picture["caption"]) == told
+    assert not [w for w in recwarn if "constant" in str(w.message).lower()]
 
 
 def test_only_systems_that_none_beats_are_on_the_front():

@@ -113,6 +113,19 @@ def test_costs_stand_beside_quality(evaluated):
     assert first[result.systems[2]].get("documents_per_second") is None
 
 
+def test_the_page_shows_quality_against_cost(evaluated):
+    result, _, _, _ = evaluated
+    page = render(result)
+    for field in ("latency_ms_p50", "index_bytes", "parameters"):
+        assert f'id="figure-{field}-' in page, field
+    assert "var(--c3)" in page and "Unknown, so not shown: bm25." in page
+    fusion = result.systems[2]
+    row = next(row for row in systems_grid(result).rows if row[1].text == fusion)
+    said = dict(zip(systems_grid(result).headers, row, strict=True))
+    # its parts' indexes were there; how fast they were made was another system's
+    assert said["Docs/s"].text == "–" and said["Parameters"].text != "–"
+
+
 def test_a_second_time_nothing_is_retrieved_and_the_result_is_the_same(evaluated):
     result, lines, run, _ = evaluated
     lines.clear()

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from retrieval_kd.evaluation.evaluation import Evaluation
 from retrieval_kd.evaluation.significance import compare
-from retrieval_kd.evaluation.table import letters, print_table, to_markdown
+from retrieval_kd.evaluation.table import letters, print_table, to_latex, to_markdown
 
 
 def evaluation_of(**systems):
@@ -51,3 +51,20 @@ def test_there_are_letters_for_25_systems_and_none_after():
     marks = letters([f"s{i}" for i in range(27)])
     assert len({mark for mark in marks.values() if mark}) == 25
     assert marks["s26"] == ""
+
+
+def test_costs_are_columns_beside_quality_and_what_is_unknown_is_no_zero():
+    evaluation = evaluation_of(bm25=[0.5, 0.6], student=[0.7, 0.8])
+    facts = {
+        "bm25": {"latency_ms_p50": 0.9, "documents_per_second": None},
+        "student": {"latency_ms_p50": 5.1, "documents_per_second": 1234.5, "teacher_calls": 0},
+    }
+    head, _, bm25, student, _, note = to_markdown(evaluation, (), facts).splitlines()
+    assert head.endswith("| nDCG@10 | Docs/s | p50, ms | Teacher calls |")
+    assert bm25.endswith("| – | 0.90 | – |") and student.endswith("| 1\u202f234 | 5.10 | 0 |")
+    assert "Docs/s: documents encoded per second" in note and "– is not known" in note
+    assert "& Teacher calls" in to_latex(evaluation, (), facts)
+    out = io.StringIO()
+    print_table(evaluation, (), facts, Console(file=out, width=80))
+    assert "Teacher calls" in out.getvalue()
+    assert "Costs" not in to_markdown(evaluation)

@@ -1,0 +1,66 @@
+"""The costs that stand beside quality: which there are, how they are called and written.
+
+One list for the tables of a run, its report, and a suite. They are measured in `efficiency.py` and
+by the stages of a run; here is only how they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retrieval_kd.evaluation import formats
+from retrieval_kd.evaluation.grid import Cell
+
+Facts = Mapping[str, Any]  # a system's costs by field; what is not known is absent or None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A column of costs."""
+
+    field: str  # of a system's facts, and of `report_data.SystemRow`
+    heading: str
+    meaning: str
+    write: Callable[[Any], str]
+
+    def cell(self, facts: Facts) -> Cell:
+        return Cell(self.write(facts.get(self.field)))
+
+
+COSTS = (
+    Cost("parameters", "Parameters", "of the model", formats.scaled),
+    Cost("bytes_per_document", "Bytes/doc", "bytes per document of the index", formats.number),
+    Cost("documents_per_second", "Docs/s", "documents encoded per second for the index",
+         formats.number),
+    Cost("latency_ms_p50", "p50, ms", "median latency of one query", formats.number),
+    Cost("latency_ms_p95", "p95, ms", "latency that 95 % of the queries stay below",
+         formats.number),
+    Cost("training_seconds", "Training", "of the student, one seed", formats.duration),
+    Cost("teacher_calls", "Teacher calls",
+         "pairs and texts that teachers are asked for the training of one seed, at most",
+         formats.count),
+)  # fmt: skip
+
+
+def known(systems: Iterable[Facts], of: Sequence[Cost] = COSTS) -> list[Cost]:
+    """The columns of which at least one system knows a value.
+
+    Example:
+        >>> [cost.heading for cost in known([{"latency_ms_p50": 2.5}, {"parameters": None}])]
+        ['p50, ms']
+    """
+    rows = list(systems)
+    return [cost for cost in of if any(facts.get(cost.field) is not None for facts in rows)]
+
+
+def note(columns: Sequence[Cost]) -> str:
+    """What the columns mean, in a sentence.
+
+    Example:
+        >>> print(note(COSTS[:1]))
+        Costs: Parameters: of the model; – is not known.
+    """
+    meanings = "; ".join(f"{cost.heading}: {cost.meaning}" for cost in columns)
+    return f"Costs: {meanings}; {formats.UNKNOWN} is not known." if columns else ""
