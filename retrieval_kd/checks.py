@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from retrieval_kd.audit.audit import Audit, audit
+from retrieval_kd.audit.audit import audit
 from retrieval_kd.audit.effect import restrict
 from retrieval_kd.audit.show import audit_summary
 from retrieval_kd.config import Config
@@ -38,25 +38,12 @@ def audit_run(config: Config, evaluation: Evaluation) -> dict[str, Any]:
         [f"run:{config.out}"],
         f"{config.collection}:{config.splits.test}",
         collection=config.collection,
+        only=evaluation.queries,  # a run may test a sample of its split
     )
-    found = only(found, evaluation.queries)
     record = audit_summary(found)
     record["effect"] = effect_of(evaluation, found.groups(), config.compare)
     record["seconds"] = round(time.monotonic() - started, 1)
     return record
-
-
-def only(found: Audit, queries: Sequence[str]) -> Audit:
-    """The audit of these evaluated queries alone, as a run may test a sample of its split."""
-    kept, pairs = set(queries), []
-    for pair in found.pairs:
-        concerned = [query for query in pair.queries if query in kept]
-        if concerned:
-            pair.queries = concerned
-            pairs.append(pair)
-    found.pairs, found.queries = pairs, list(queries)
-    found.evaluated["queries"] = len(found.queries)
-    return found
 
 
 def effect_of(

@@ -12,9 +12,10 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from retrieval_kd.cli_audit import audit_app
 from retrieval_kd.cli_diagnose import diagnose_app
@@ -26,8 +27,28 @@ from retrieval_kd.cli_train import train_app
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.score_commands import scores_app
 
+
+class Commands(TyperGroup):
+    """The subcommands; an option's wrong value is said as any other wrong input is."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            message = error.format_message().rstrip(".").replace("Value error, ", "")
+            wanted = {"valid integer": "give a whole number", "valid number": "give a number",
+                      "valid float": "give a number", "Missing": "add it",
+                      "one of": "choose one of them"}  # fmt: skip
+            found = next((fix for said, fix in wanted.items() if said in message), "give another")
+            path = error.ctx.command_path.split() if error.ctx else []
+            command = " ".join(["rkd", *path[1:], "--help"])
+            remedy = f"{found}; {command} says what it means"
+            raise InputError(message, remedy=remedy) from error
+
+
 app = typer.Typer(
     name="rkd",
+    cls=Commands,
     help="Distil rerankers into retrieval models: score once, train many students, index, "
     "evaluate.\n\nThe whole loop on built-in data:  rkd run configs/quickstart.yaml",
     no_args_is_help=True,

@@ -45,7 +45,7 @@ def audit(
         list[Path] | None, typer.Option(help="TREC run file to measure on clean queries too")
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="or a result file of `rkd evaluate --json`")
+        Path | None, typer.Option(help="or a result file of `rkd evaluate` or `rkd run`")
     ] = None,
     measures: Annotated[str, typer.Option(help="for --run")] = "ndcg@10,mrr@10,recall@100",
     baseline: Annotated[str | None, typer.Option(help="run that others are compared with")] = None,

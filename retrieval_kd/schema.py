@@ -14,6 +14,23 @@ from retrieval_kd.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+# how pydantic's types of mistakes begin → what belongs there
+TYPES = {
+    "int": "a whole number, such as 8,",
+    "float": "a number, such as 0.5,",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list, such as [a, b],",
+    "tuple": "a list, such as [a, b],",
+    "dict": "a mapping, such as {key: value},",
+    "model": "a mapping, such as {key: value},",
+    "literal": "one of these",
+}
+RANGES = {
+    "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
+    "too_short", "too_long", "multiple_of",
+}  # fmt: skip
+
 
 class Part(BaseModel):
     """A part of the configuration; unknown keys are refused."""
@@ -39,11 +56,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         line = mark.line + 1 if mark else None
-        raise InputError(f"not YAML: {problem}", file=path, line=line) from error
+        remedy = "mend the line: keys end in a colon and a space, what belongs together is indented"
+        raise InputError(f"not YAML: {problem}", file=path, line=line, remedy=remedy) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise InputError("a configuration is a mapping of keys to values", file=path)
+        remedy = "write lines such as name: value"
+        raise InputError("a configuration is a mapping of keys to values", file=path, remedy=remedy)
     return values
 
 
@@ -120,7 +139,10 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         try:
             at[last] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise InputError(f"the value of {key!r} is not YAML: {text!r}") from error
+            raise InputError(
+                f"the value of {key!r} is not YAML: {text!r}",
+                remedy="write it as in a file, text with special characters in quotes",
+            ) from error
     return values
 
 
@@ -143,11 +165,25 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] != "extra_forbidden":
             message = first["msg"].removeprefix("Value error, ")
-            raise InputError(f"{key or 'configuration'}: {message}", file=file) from error
+            raise InputError(
+                f"{key or 'configuration'}: {message}", file=file, remedy=_remedy(key, first)
+            ) from error
         known = _known_keys(model, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         raise InputError(f"{key}: unknown key", file=file, remedy=remedy) from error
+
+
+def _remedy(key: str, mistake: Mapping[str, Any]) -> str:
+    """What to write instead, where only the value's type or range is wrong."""
+    kind, given = str(mistake["type"]), mistake.get("input")
+    told = repr(given) if isinstance(given, str | int | float | None) else "it"
+    if kind == "missing":
+        return f"add {key}"
+    for start, wanted in TYPES.items():
+        if kind.startswith(start):
+            return f"write {wanted} in place of {told}"
+    return f"choose another value than {told}" if kind in RANGES else ""
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

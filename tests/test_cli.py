@@ -75,9 +75,16 @@ def test_the_stages_one_by_one(rkd, tiny_collection, tiny_encoder, tmp_path):
         tiny_encoder,
         "--steps",
         2,
+        "--layers",
+        "0,2",
+        "--set",
+        "batch_queries=4",
         "--out",
         tmp_path / "teacher",
     )
+    fitted = json.loads((tmp_path / "teacher" / "training.json").read_text())
+    assert fitted["settings"]["batch_queries"] == 4
+    assert json.loads((tmp_path / "teacher" / "config.json").read_text())["num_hidden_layers"] == 2
     scored = [
         rkd(
             "score",
@@ -226,6 +233,10 @@ def test_the_stages_one_by_one(rkd, tiny_collection, tiny_encoder, tmp_path):
         (["search", "--index", "no-index", "a question"], "no-index"),
         (["search", "--index", "no-index"], "a question or"),
         (["evaluate", "--collection", "{c}", "--run", "no.trec"], "no.trec"),
+        (["evaluate", "--suite", "local", "--depth", "ten"], "To fix: give a whole number"),
+        (["audit", "--train", "a:train", "--eval", "a:test", "--cosine", "x"], "give a number"),
+        (["evaluate", "--suite", "local", "--depth", "0"], "rkd evaluate --help says"),
+        (["audit", "--train", "a:train"], "'--eval'. To fix: add it"),
         (["run", "no.yaml"], "no.yaml"),
         (["report", "no-folder"], "no finished run"),
         (["scores", "inspect", "no-store"], "no score store"),

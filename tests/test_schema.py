@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_kd.config import Config
 from retrieval_kd.errors import InputError
-from retrieval_kd.schema import apply_overrides, read_yaml, validate
+from retrieval_kd.schema import apply_overrides, overlay, read_extended, read_yaml, validate
 
+ROOT = Path(__file__).parent.parent
 keys = st.text("abcxyz", min_size=1, max_size=4)
 
 
@@ -44,3 +47,21 @@ def test_an_override_keeps_its_neighbours():
     assert apply_overrides(values, ["student.layers=[1,2]"]) == {
         "student": {"base": "m", "layers": [1, 2]}
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"steps": "many"}}, r"train\.steps: .*To fix: write a whole number.*'many'"),
+        ({"train": {"learning_rate": "x"}}, r"To fix: write a number, such as 0\.5"),
+        ({"train": {"steps": 0}}, r"train\.steps: .*To fix: choose another value than 0"),
+        ({"seeds": 3}, r"seeds: .*To fix: write a list, such as \[a, b\], in place of 3"),
+        ({"student": 3}, r"student: .*To fix: write a mapping"),
+        ({"collection": ["a"]}, r"collection: .*To fix: write text in place of it"),
+        ({"unlabelled": {"kind": "words"}}, r"unlabelled\.kind: .*To fix: write one of these"),
+    ],
+)
+def test_a_value_of_a_wrong_type_or_range_says_what_belongs_there(values, message):
+    whole = read_extended(ROOT / "configs" / "quickstart.yaml")
+    with pytest.raises(InputError, match=message):
+        validate(Config, overlay(whole, values))

@@ -111,6 +111,7 @@ def audit(
     queries: Limits = QUERIES,
     documents: Limits | None = DOCUMENTS,
     model: str | None = None,
+    only: Sequence[str] | None = None,
 ) -> Audit:
     """Compare everything trained on with the queries and relevant documents of a split.
 
@@ -120,11 +121,13 @@ def audit(
         collection: gives the texts of score stores and unfinished runs.
         queries, documents: from where on texts overlap; `documents=None` compares queries only.
         model: an encoder for embedding neighbours; none: not compared.
+        only: the split's queries that are evaluated on, where they are not all; nothing of the
+            others is looked at or counted.
     """
     start, drops = time.monotonic(), Drops()
     if not train:
         raise InputError("nothing trained on is named", remedy="give --train at least once")
-    evaluated = open_evaluated(evaluate_on)
+    evaluated = open_evaluated(evaluate_on, only)
     sources = _open_all(train, evaluated, collection, drops)
     encoder = Encoder(model) if model else None
     asked = Distinct(evaluated.queries)

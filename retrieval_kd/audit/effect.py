@@ -6,6 +6,7 @@ one group by the paired tests of `evaluation/significance.py`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.evaluate_command import run_names
 from retrieval_kd.evaluation.evaluation import Evaluation
 from retrieval_kd.evaluation.measures import DEFAULT_MEASURES, evaluate
+from retrieval_kd.evaluation.result_file import read_result
 from retrieval_kd.evaluation.significance import Comparison, compare, holm
-from retrieval_kd.files import read_json
+
+log = logging.getLogger("retrieval_kd")
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,11 @@ def evaluate_groups(
     baseline: str | None = None,
     exclude_self: bool = True,
 ) -> Effect:
-    """The effect on run files, or on the result file of an `rkd evaluate --json`."""
+    """The effect on run files, or on a result file of `rkd evaluate` or `rkd run`."""
     if bool(runs) == (results is not None):
         raise InputError("results come from runs or a result file", remedy="give only one of them")
     if results is not None:
-        return effect(_read_results(results), audit.groups(), baseline)
+        return effect(results_of(audit, results), audit.groups(), baseline)
     name, _, split = audit.evaluated["name"].rpartition(":")
     paths = run_names(runs)
     read = {stem: Run(stem, read_run(path).results) for stem, path in paths.items()}
@@ -204,14 +207,33 @@ def _gap(
     )
 
 
-def _read_results(path: Path) -> Evaluation:
-    if not path.is_file():
-        raise InputError("no such file", file=path, remedy="check the path")
-    try:
-        return Evaluation.from_json(read_json(path))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+def results_of(audit: Audit, path: Path) -> Evaluation:
+    """The part of a result file that is of the audited split.
+
+    Raises:
+        InputError: no part of the file has the audited texts and judgments.
+    """
+    name, _, split = audit.evaluated["name"].rpartition(":")
+    texts, judgments = audit.evaluated["digest"], open_collection(name).qrels_digest(split)
+    file = read_result(path)
+    if not file.intact:
+        log.warning("%s was changed after it was written: its digest does not fit", path)
+    fits = {
+        collection: measured
+        for collection, measured in file.collections.items()
+        if measured.texts in (None, texts) and measured.judgments in (None, judgments)
+    }
+    if not fits:
+        told = ", ".join(filter(None, file.collections))
+        of = f" (it has {told})" if told else ""
         raise InputError(
-            "not a result file with values per query",
+            f"these results are of other texts or judgments than {audit.evaluated['name']}{of}",
             file=path,
-            remedy="write it with `rkd evaluate … --json FILE`, or give the runs with --run",
-        ) from error
+            remedy="audit the collection and split that they were measured on",
+        )
+    # what says so by its digests is surer than what does not say
+    sure = [m for m in fits.values() if m.texts or m.judgments]
+    found = (sure or list(fits.values()))[0]
+    if not sure:
+        log.warning("%s does not say which texts and judgments it was measured on", path)
+    return found.evaluation

@@ -98,14 +98,16 @@ def kind_of(spec: str) -> tuple[str, str]:
     return kind, rest
 
 
-def open_evaluated(spec: str) -> Evaluated:
-    """The collection and split that are evaluated on."""
+def open_evaluated(spec: str, only: Sequence[str] | None = None) -> Evaluated:
+    """The collection and split that are evaluated on; of the split's queries `only` these."""
     if kind_of(spec)[0] != "collection":
         remedy = "name COLLECTION:SPLIT, such as scifact:test"
         raise InputError(f"{spec!r} cannot be evaluated on", remedy=remedy)
     name, split = split_of(spec)
     collection = open_collection(name)
     qrels = collection.qrels(split)
+    if only is not None:
+        qrels = {query: qrels[query] for query in only if query in qrels}
     answers: dict[str, list[str]] = {}
     for query, judged in qrels.items():
         for document, gain in judged.items():

@@ -192,3 +192,21 @@ def test_only_a_collection_can_be_evaluated_on(tmp_path, test_spec):
         audit([test_spec], f"run:{tmp_path}")
     with pytest.raises(InputError, match="give --train"):
         audit([], test_spec)
+
+
+def test_of_a_sample_of_a_split_only_the_sample_is_counted(tiny_collection, test_spec, tmp_path):
+    """A run may test some queries of a split: no number of the audit is then of the others."""
+    collection = open_collection(str(tiny_collection))
+    qrels = collection.qrels("test")
+    sample = list(qrels)[1:4]
+    # every test query was trained on, and once more as an empty text
+    made = tmp_path / "made.jsonl"
+    lines = [{"_id": f"copy-{q}", "text": t} for q, t in collection.query_texts("test").items()]
+    made.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = audit([f"file:{made}", test_spec], test_spec, only=sample)
+    assert found.queries == sample and found.evaluated["queries"] == 3
+    relevant = {d for query in sample for d, gain in qrels[query].items() if gain > 0}
+    assert found.evaluated["relevant_documents"] == len(relevant)
+    assert found.counts()["query"]["exact"] == 3 and found.counts()["query"]["id"] == 3
+    assert {query for pair in found.pairs for query in pair.queries} == set(sample)
+    assert sum(map(len, list(found.groups().values())[1:])) == 3

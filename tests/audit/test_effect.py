@@ -18,6 +18,7 @@ from retrieval_kd.cli import app, main
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
+from retrieval_kd.evaluation.evaluate_command import evaluate_files
 from retrieval_kd.evaluation.evaluation import Evaluation
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.evaluation.significance import compare
@@ -112,6 +113,26 @@ def test_runs_and_a_result_file_give_the_same_effect(half_leaked, runs, spec, tm
     again = evaluate_groups(half_leaked[0], [], tmp_path / "results.json", baseline="reversed")
     assert again == from_runs
     assert from_runs.means["oracle"]["ndcg@10"]["clean"] == 1.0
+
+
+def test_a_result_file_is_of_the_audited_texts_and_judgments(half_leaked, runs, spec, tmp_path):
+    """Also one collection of a suite's file; that of other judgments is refused, not measured."""
+    found, path = half_leaked[0], tmp_path / "results.json"
+    evaluate_files(runs, collection=spec, split="test", measures="ndcg@10", json_out=path)
+    measured = evaluate_groups(found, [], path)
+    assert measured.means["oracle"]["ndcg@10"]["clean"] == 1.0
+    one, train = read_json(path), tmp_path / "train.json"
+    other = json.loads(json.dumps(one))
+    other["inputs"]["judgments"]["texts_digest"] = "other"
+    suite = {"suite": "s", "collections": {"elsewhere": other, "birds": one}}
+    write_json(tmp_path / "suite.json", suite)
+    assert evaluate_groups(found, [], tmp_path / "suite.json") == measured
+    one["inputs"]["judgments"]["qrels_digest"] = "that of another split"
+    write_json(train, one)
+    for wrong in (other, one):
+        write_json(train, wrong)
+        with pytest.raises(InputError, match=r"of other texts or judgments.*To fix: audit the"):
+            evaluate_groups(found, [], train)
 
 
 def test_what_is_printed_and_summarised(half_leaked, runs):
