@@ -1,4 +1,4 @@
-"""Answers about several documents as rows: of a Parquet shard, and of a journal's lines.
+"""Answers about several documents as rows of a Parquet shard.
 
 A row is one answer, or the list of candidates that a strategy was given ("listed"): with both, what
 the strategy concluded can be worked out again from the files alone.
@@ -6,7 +6,6 @@ the strategy concluded can be worked out again from the files alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,20 +66,6 @@ def to_table(rows: Sequence[Row]) -> pa.Table:
 def to_rows(table: pa.Table) -> list[Row]:
     """A shard's table as rows."""
     return [_row(record) for record in table.to_pylist()]
-
-
-def to_line(row: Row) -> str:
-    """A row as a line of a journal."""
-    record = _record(row)
-    digests = {name: record[name].hex() for name in ("query_digest", "document_digests")}
-    return json.dumps(record | digests, ensure_ascii=False) + "\n"
-
-
-def from_line(line: str) -> Row:
-    """Raises ValueError, KeyError or TypeError if the line is not a row."""
-    record = json.loads(line)
-    digests = {n: bytes.fromhex(record[n]) for n in ("query_digest", "document_digests")}
-    return _row(record | digests)
 
 
 def read_answers(path: Path) -> pa.Table:

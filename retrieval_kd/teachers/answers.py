@@ -73,9 +73,9 @@ class AnswerStore:
         """How many different questions were answered."""
         return sum(1 for row in self.rows() if row.answer is not None)
 
-    def writer(self, shard_rows: int = 5_000) -> AnswerWriter:
+    def writer(self, shard_rows: int = 5_000, most_seconds: float = 30) -> AnswerWriter:
         """To add answers; `known` sees at once what is added."""
-        self._writer = AnswerWriter(self.folder, self.key, shard_rows)
+        self._writer = AnswerWriter(self.folder, self.key, shard_rows, most_seconds)
         return self._writer
 
     def known(self, query_digest: str) -> Known:

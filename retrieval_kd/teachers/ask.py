@@ -5,6 +5,7 @@ What the store knows is not asked. What comes of the answers is in `answered.py`
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,9 @@ def ask(
 ) -> AskReport:
     """Ask what the teacher's strategy wants to know of every query's candidates.
 
-    An answer is on disk once the batch it came in is (`teacher.at_once` questions); a job killed at
-    any moment asks for nothing again that was stored. Documents of one text are shown once.
+    Answers come in batches of `teacher.at_once`; a killed job has stored all but the last batch or
+    half minute of them. Documents of one text are shown once. How many questions there are at most
+    is said before the first.
 
     Args:
         queries: ID → text.
@@ -90,6 +92,8 @@ def ask(
     waiting = iter(candidates.items())
     active: list[Conversation] = []
     total = most_calls(candidates, strategy)
+    stated = f"at most {total:,} questions about {len(candidates):,} queries ({strategy.spec})"
+    print(f"{key.model}: {stated}; what is stored is not asked again", file=sys.stderr)
     with bar(f"asking {key.model}", total) as progress, answers.writer() as writer:
         while True:
             while len(active) < QUERIES_AT_ONCE and (one := next(waiting, None)) is not None:

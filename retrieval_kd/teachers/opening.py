@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,7 +15,10 @@ from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.first_stage import BM25Teacher, DenseTeacher, RetrieverTeacher
 from retrieval_kd.teachers.language_model import LanguageModel
 from retrieval_kd.teachers.likelihood import LikelihoodTeacher
+from retrieval_kd.teachers.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.local_model import LocalModel
+from retrieval_kd.teachers.pairwise import PairwiseOptions, PairwiseTeacher
+from retrieval_kd.teachers.requests import Asker
 from retrieval_kd.teachers.spec import (
     CrossEncoderOptions,
     LikelihoodOptions,
@@ -32,6 +35,7 @@ from retrieval_kd.teachers.yes_no import YesNoTeacher
 OpenModel = Callable[[str], LanguageModel]
 
 
+@runtime_checkable
 class Teacher(Protocol):
     """What scoring needs of a pointwise teacher."""
 
@@ -49,7 +53,7 @@ def open_teacher(
     *,
     max_length: int | None = None,
     language_model: OpenModel | None = None,
-) -> Teacher:
+) -> Teacher | Asker:
     """The teacher that a spec names: `[KIND:]MODEL[?option=value&…]`, or `bm25`.
 
     Args:
@@ -85,6 +89,12 @@ def open_teacher(
     if asked.kind == "yesno":
         yes_no = asked.checked(YesNoOptions)
         return YesNoTeacher(open_model(asked, yes_no, language_model), **own_options(yes_no))
+    if asked.kind == "pairwise":
+        pairwise = asked.checked(PairwiseOptions)
+        return PairwiseTeacher(open_model(asked, pairwise, language_model), pairwise)
+    if asked.kind == "listwise":
+        listwise = asked.checked(ListwiseOptions)
+        return ListwiseTeacher(open_model(asked, listwise, language_model), listwise)
     likelihood = asked.checked(LikelihoodOptions)
     told = own_options(likelihood)
     told["answers"] = likelihood.answers and answers_of(collection, likelihood.answers)

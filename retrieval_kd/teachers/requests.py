@@ -94,10 +94,13 @@ class Strategy(Protocol):
 class Asker(Protocol):
     """What `ask.py` needs of a pairwise or listwise teacher.
 
-    `at_once`: how many questions are worth giving together; answers are stored after as many.
+    Args:
+        at_once: how many questions are worth giving together; answers are stored after as many.
+        by: the pointwise teacher in the store whose scores its strategy chooses by, if it does.
     """
 
     at_once: int
+    by: str | None
 
     @property
     def key(self) -> TeacherKey: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -12,20 +13,31 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
+from retrieval_kd.teachers.answered import answered_scores
+from retrieval_kd.teachers.answers import AnswerStore
+from retrieval_kd.teachers.ask import ask
 from retrieval_kd.teachers.opening import Teacher, open_teacher
+from retrieval_kd.teachers.requests import Asker
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 from retrieval_kd.teachers.store_files import document_digest, hash_ids, query_digest
 
 __all__ = ["Candidates", "ScoreReport", "Teacher", "open_teacher", "score", "scores_of"]
 
-Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs
+Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
 
 
 @dataclass(frozen=True)
 class ScoreReport:
     """What one scoring did: pairs asked for, found in the store, scored now, and stale ones.
 
-    `missing`: pairs of which the call failed; they are not in the store, and asked the next time.
+    Of a pairwise or listwise teacher all counts are of its questions.
+
+    Args:
+        missing: the call failed; they are not in the store, and asked the next time.
+        noun: what was counted.
+        unfinished: queries of which no more was asked because a call had failed.
+        repaired: orders with doubles, strangers or gaps; what is wrong in them is left out.
+        unparsable: answers without an order; they rank nothing.
     """
 
     teacher: str
@@ -36,18 +48,22 @@ class ScoreReport:
     stale: int
     seconds: float
     missing: int = 0
+    noun: str = "pairs"
+    unfinished: int = 0
+    repaired: int = 0
+    unparsable: int = 0
 
 
 def score(
     collection: Collection,
     queries: Mapping[str, str],
     candidates: Candidates,
-    teacher: Teacher,
+    teacher: Teacher | Asker,
     store: ScoreStore,
     *,
     shard_pairs: int = 2_048,
 ) -> ScoreReport:
-    """Score every (query, candidate) pair that `store` lacks.
+    """Score every (query, candidate) pair that `store` lacks, or ask what the teacher asks of them.
 
     After `shard_pairs` pairs a shard is on disk; a job killed at any moment loses at most the shard
     it was in, and asks for none of the others again.
@@ -59,6 +75,9 @@ def score(
     Raises:
         InputError: a candidate's query or document is unknown, or the teacher gave NaN.
     """
+    if not teacher.key.gives_scores:
+        return _ask(collection, queries, candidates, cast(Asker, teacher), store)
+    teacher = cast(Teacher, teacher)
     started = time.monotonic()
     key = teacher.key
     total = sum(len(ids) for ids in candidates.values())
@@ -86,6 +105,33 @@ def score(
     seconds = time.monotonic() - started
     reused = total - scored - missing
     return ScoreReport(key.model, key.fingerprint, total, reused, scored, stale, seconds, missing)
+
+
+def _ask(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    teacher: Asker,
+    store: ScoreStore,
+) -> ScoreReport:
+    scores = None
+    if teacher.by is not None:
+        scores = scores_of(collection, queries, candidates, store, store.resolve(teacher.by))
+    made = ask(collection, queries, candidates, teacher, store, scores=scores)
+    return ScoreReport(
+        made.teacher,
+        made.fingerprint,
+        pairs=made.questions,
+        reused=made.reused,
+        scored=made.asked,
+        stale=made.stale,
+        seconds=made.seconds,
+        missing=made.missing,
+        noun="questions",
+        unfinished=made.unfinished,
+        repaired=made.repaired,
+        unparsable=made.unparsable,
+    )
 
 
 @dataclass(frozen=True)
@@ -155,8 +201,19 @@ def scores_of(
     candidates: Candidates,
     store: ScoreStore,
     key: TeacherKey,
+    aggregate: str | None = None,
 ) -> dict[str, dict[str, float]]:
-    """What the store knows of the candidates: query ID → document ID → raw score."""
+    """What the store knows of the candidates: query ID → document ID → raw score.
+
+    Answers about pairs and lists become scores by `aggregate`, see `answered.answered_scores`.
+    """
+    if not key.gives_scores:
+        answers = AnswerStore(store.folder(key), key)
+        return answered_scores(collection, queries, candidates, answers, aggregate)
+    if aggregate is not None:
+        raise InputError(
+            f"{aggregate!r} is for pairs or lists, this teacher scores one by one", id=key.model
+        )
     found: dict[str, dict[str, float]] = {}
     for chunk in _chunks(candidates, 100_000):
         batch = _look_up_texts(collection, queries, chunk)

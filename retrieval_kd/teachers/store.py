@@ -106,7 +106,8 @@ class ScoreStore:
         return self._index(key).lookup(keys)
 
     def read(self, key: TeacherKey) -> pa.Table:
-        """Every answer of a teacher once, in the order they were given."""
+        """Every score of a pointwise teacher once, in the order they were given."""
+        check_gives_scores(key)
         shards = store_files.shard_paths(self.folder(key))
         if not shards:
             raise InputError("no scores of this teacher", file=self.path, id=key.model)
@@ -157,6 +158,7 @@ class ScoreStore:
         return [problem for folder in folders for problem in store_verify.verify_folder(folder)]
 
     def _index(self, key: TeacherKey) -> PairIndex:
+        check_gives_scores(key)
         index, seen = self._loaded.get(key.fingerprint, (PairIndex(), []))
         there = store_files.shard_paths(self.folder(key))
         if there[: len(seen)] != seen:  # a shard before the last one appeared or went: start over
@@ -170,6 +172,16 @@ class ScoreStore:
             index.add(table_keys(table), table["score"].to_numpy())
         self._loaded[key.fingerprint] = (index, there)
         return index
+
+
+def check_gives_scores(key: TeacherKey) -> None:
+    """Refuse teachers whose answers are about several documents: `answers.py` reads theirs."""
+    if not key.gives_scores:
+        raise InputError(
+            f"a {key.kind} teacher's answers are not scores of single documents",
+            id=key.model,
+            remedy="take a pointwise teacher here",
+        )
 
 
 def _joined(left: pa.ChunkedArray | pa.Array, right: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.answer_check import wrong_with
+from retrieval_kd.teachers.answer_files import LISTED, read_answers
 from retrieval_kd.teachers.store_files import (
     SHARD_NAME,
     TEACHER_FILE,
@@ -24,7 +27,10 @@ from retrieval_kd.teachers.store_files import (
 from retrieval_kd.teachers.store_index import sort_order, table_keys
 from retrieval_kd.teachers.store_key import read_teacher
 
-DAMAGED = "delete the file; its pairs are scored again by the next `rkd score`"
+DAMAGED = "delete the file; what it held is asked again by the next `rkd score`"
+FIRST_STANDS = (
+    "nothing if the first may stand (it does); else delete this teacher's folder and score again"
+)
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,21 @@ def verify_folder(folder: Path) -> Iterator[Problem]:
     if not folder.is_dir():
         yield Problem(folder, "not a teacher's folder", "move it out of the score store")
         return
-    shards = shard_paths(folder)
+    shards, key = shard_paths(folder), None
     if shards or (folder / TEACHER_FILE).exists():
         try:
-            read_teacher(folder)
+            key = read_teacher(folder)
         except InputError as error:
             yield Problem(folder / TEACHER_FILE, error.problem, error.remedy)
     yield from _foreign_files(folder)
     yield from _missing_shards(folder, shards)
+    if key is None or key.gives_scores:
+        yield from _problems_of_scores(shards)
+    else:
+        yield from _problems_of_answers(shards, key.kind)
+
+
+def _problems_of_scores(shards: list[Path]) -> Iterator[Problem]:
     tables = []
     for path in shards:
         try:
@@ -69,6 +82,31 @@ def verify_folder(folder: Path) -> Iterator[Problem]:
         yield from _bad_rows(path, table)
         tables.append((path, table.select(["query_digest", "document_digest", "score"])))
     yield from _conflicts(tables)
+
+
+def _problems_of_answers(shards: list[Path], kind: str) -> Iterator[Problem]:
+    first: dict[tuple[bytes, bytes], tuple[Path, int, Any]] = {}
+    for path in shards:
+        try:
+            records = read_answers(path).to_pylist()
+        except InputError as error:
+            yield Problem(path, error.problem, error.remedy or DAMAGED)
+            continue
+        for row, record in enumerate(records):
+            wrong = list(wrong_with(record, kind))
+            yield from (Problem(path, problem, DAMAGED, row) for problem in wrong)
+            if wrong or record["status"] == LISTED:
+                continue
+            said = (record["order"], record["log_odds"])
+            asked = (record["query_digest"], record["document_digests"])
+            before = first.setdefault(asked, (path, row, said))
+            if before[2] != said:
+                yield Problem(
+                    path,
+                    f"another answer than {before[0].name} row {before[1]} to the same question",
+                    FIRST_STANDS,
+                    row,
+                )
 
 
 def clean(folder: Path) -> list[Path]:
@@ -126,7 +164,6 @@ def _conflicts(tables: list[tuple[Path, pa.Table]]) -> Iterator[Problem]:
             path,
             f"score {scores[later]} of a pair that {first_path.name} row "
             f"{earlier - starts[shard_of_first]} gives {scores[earlier]}",
-            "nothing if the first may stand (it does); else delete this teacher's folder "
-            "and score again",
+            FIRST_STANDS,
             int(later - starts[shard]),
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.teachers.answered import listed
+from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.score import Candidates, scores_of
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 
@@ -72,9 +74,23 @@ def _known_pairs(
     key: TeacherKey,
     drops: Drops,
 ) -> dict[str, list[str]]:
+    if not key.gives_scores:
+        listings = listed(AnswerStore(store.folder(key), key))
+        ids = [(listing.query_id, id) for listing in listings for id in listing.document_ids]
+        return _present(collection, queries, ids, drops)
     table = store.read(key)
+    names = (table[name].to_pylist() for name in ("query_id", "document_id"))
+    return _present(collection, queries, zip(*names, strict=True), drops)
+
+
+def _present(
+    collection: Collection,
+    queries: Mapping[str, str],
+    ids: Iterable[tuple[str, str]],
+    drops: Drops,
+) -> dict[str, list[str]]:
+    """Of pairs of a query's and a document's ID, those that the queries and the collection have."""
     pairs: dict[str, list[str]] = {}
-    ids = zip(table["query_id"].to_pylist(), table["document_id"].to_pylist(), strict=True)
     for query, document in ids:
         if query not in queries:
             continue

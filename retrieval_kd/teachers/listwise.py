@@ -1,0 +1,161 @@
+"""A language model as listwise teacher: in what order do these passages answer the query?
+
+Which of them it is shown is its strategy's business (`windows.py`, `set_wise.py`), asking and
+storing is `ask.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.first_logits import order_by_logits
+from retrieval_kd.teachers.language_model import Completion, LanguageModel, Prompt
+from retrieval_kd.teachers.pairwise import CHOICE_TOKENS, choice
+from retrieval_kd.teachers.parse_order import parse_order
+from retrieval_kd.teachers.prompts import find_template
+from retrieval_kd.teachers.requests import Answer, Question, Strategy
+from retrieval_kd.teachers.set_prompts import (
+    BEST_TEMPLATES,
+    LETTERS,
+    NUMBERS,
+    ORDER_TEMPLATES,
+    set_prompts,
+    template_for,
+)
+from retrieval_kd.teachers.set_wise import Heap, Tournament
+from retrieval_kd.teachers.spec import PassageOptions
+from retrieval_kd.teachers.store_key import TeacherKey
+from retrieval_kd.teachers.windows import Windows
+
+LABEL_TOKENS = 8  # of "[12] > " in an answer, by a tokenizer of single characters
+
+
+class ListwiseOptions(PassageOptions):
+    """Of `listwise`."""
+
+    passage_tokens: int = Field(128, gt=0, description="tokens of a passage; the rest is cut off")
+    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
+    how: Literal["windows", "heap", "tournament"] = Field(
+        "windows", description="what to show: sliding windows, a heap of small sets, tournaments"
+    )
+    answer: Literal["words", "logits"] = Field(
+        "words", description="read what the model writes, or the probabilities of its first label"
+    )
+    window: int = Field(20, gt=1, description="windows: passages in a prompt")
+    stride: int = Field(10, gt=0, description="windows: how far the next window is above")
+    passes: int = Field(1, gt=0, description="windows: how often from the end to the top")
+    children: int = Field(3, gt=0, description="heap: a prompt shows so many passages and one more")
+    top: int = Field(10, gt=0, description="heap: how many of the best to rank")
+    group: int = Field(10, gt=1, description="tournament: passages in a prompt")
+    rounds: int = Field(2, gt=0, description="tournament: how many, each with other groups")
+
+    def strategy(self) -> Strategy:
+        match self.how:
+            case "windows":
+                return Windows(self.window, self.stride, self.passes)
+            case "heap":
+                return Heap(self.children, self.top)
+            case "tournament":
+                return Tournament(self.group, self.rounds)
+
+
+class ListwiseTeacher:
+    """Answers with an order of the passages shown, or, for a heap, with the best of them.
+
+    In words it writes `[2] > [1]` (RankGPT, Sun et al. 2023, section 3.1); by logits the passages'
+    letters are ordered by their probability as its first word (`first_logits.py`).
+
+    Args:
+        model: where it runs is its own business.
+        options: as in a teacher's spec.
+        at_once: questions in a batch, after which the answers are stored.
+    """
+
+    def __init__(
+        self, model: LanguageModel, options: ListwiseOptions | None = None, *, at_once: int = 64
+    ) -> None:
+        self.model, self.options, self.at_once = model, options or ListwiseOptions(), at_once
+        known = BEST_TEMPLATES if self.options.how == "heap" else ORDER_TEMPLATES
+        self.template = find_template(self.options.prompt or template_for(model.name, known), known)
+        self.strategy = self.options.strategy()
+        self.by: str | None = None
+        letters = self.options.how == "heap" or self.options.answer == "logits"
+        self.labels = LETTERS if letters else NUMBERS
+
+    @property
+    def key(self) -> TeacherKey:
+        """Everything that changes an answer; which passages are shown together does not."""
+        options, template = self.options, f"{self.template.name} {self.template.digest}"
+        task = "best" if options.how == "heap" else "order"
+        return TeacherKey(
+            kind="listwise",
+            model=f"listwise:{self.model.name}",
+            digest=self.model.digest,
+            prompt=f"{task} by {options.answer}: {template}, query {options.query_tokens}, "
+            f"cut at the {options.cut}",
+            max_length=options.passage_tokens,
+            dtype=self.model.dtype,
+        )
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer | None]:
+        """One answer per question; None where the call failed.
+
+        Raises:
+            InputError: more passages than labels.
+        """
+        most = max((len(question.documents) for question in questions), default=0)
+        if most > len(self.labels):
+            raise InputError(
+                f"{most} passages in a prompt, but only {len(self.labels)} labels",
+                remedy="choose a smaller window or group",
+            )
+        if self.options.answer == "logits":
+            return self._by_logits(questions)
+        best = self.options.how == "heap"
+        tokens = CHOICE_TOKENS if best else LABEL_TOKENS * (most + 1)
+        written = self.model.generate(self._prompts(questions), tokens)
+        return [
+            self._read(one, len(question.documents))
+            for question, one in zip(questions, written, strict=True)
+        ]
+
+    def _by_logits(self, questions: Sequence[Question]) -> list[Answer | None]:
+        found: list[Answer | None] = [None] * len(questions)
+        sizes = [len(question.documents) for question in questions]
+        for size in sorted(set(sizes)):
+            rows = [row for row, other in enumerate(sizes) if other == size]
+            start = "" if self.options.how == "heap" else "["
+            prompts = [
+                Prompt(prompt.user, prompt.system, prompt.start or start)
+                for prompt in self._prompts([questions[row] for row in rows])
+            ]
+            logs = self.model.options(prompts, self.labels[:size])  # (rows, size)
+            for row, one in zip(rows, logs, strict=True):
+                found[row] = order_by_logits(one)
+        return found
+
+    def _read(self, written: Completion, count: int) -> Answer | None:
+        if written.status == "failed":
+            return None
+        if self.options.how == "heap":
+            return choice(written.text, self.labels[:count])
+        whole = written.text
+        if written.status == "cut off":  # its last number may be half of one
+            whole = whole.rstrip("0123456789")
+        order, status = parse_order(whole, count)
+        return Answer(written.text, order=order, status=status)
+
+    def _prompts(self, questions: Sequence[Question]) -> list[Prompt]:
+        return set_prompts(
+            self.model,
+            questions,
+            self.template,
+            self.labels,
+            query_tokens=self.options.query_tokens,
+            passage_tokens=self.options.passage_tokens,
+            cut=self.options.cut,
+        )
