@@ -84,6 +84,16 @@ class Teacher(Part):
     weights: list[float] | None = Field(
         None, description="of the cross-encoder and each of fuse_with; none: chosen on dev"
     )
+    fusion: Literal["z_scores", "calibrated", "ranks", "agreement", "learned"] = Field(
+        "z_scores",
+        description="how they become one. z_scores: weighted sum, in standard deviations of each "
+        "query's scores; calibrated: of log-odds of relevance; ranks: reciprocal rank fusion; "
+        "agreement: who agrees with the others of a query counts more there; learned: weights "
+        "for each query, learnt on dev",
+    )
+    calibration: Literal["platt", "isotonic", "temperature"] = Field(
+        "platt", description="of `calibrated`: from score to log-odds, learnt on dev"
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Teacher:

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from retrieval_kd.config import FITTED, Config
@@ -16,6 +17,8 @@ from retrieval_kd.data import collection as data
 from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
+from retrieval_kd.teachers.combine import Combination, fit_combination, held_out
+from retrieval_kd.teachers.requests import Asker
 from retrieval_kd.teachers.score import Teacher, open_teacher, score, scores_of
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.targets import Scores, fuse, rerank
@@ -35,7 +38,7 @@ class Queries:
 
 
 class Ensemble:
-    """Several teachers as one: Σ weight · z-score, weights chosen on dev."""
+    """Several teachers as one, by `teacher.fusion`; weights and all else it needs come from dev."""
 
     def __init__(
         self,
@@ -71,25 +74,35 @@ class Ensemble:
         }  # fmt: skip
 
     def tune(self) -> dict[str, Any]:
-        """Choose the members' weights on dev, or take the given ones, into teacher.json."""
-        qrels, drops = self.queries("dev").qrels, Drops()
-        lists = [self._scores("dev", member) for member in self.members]
-        weights, tried = self.config.teacher.weights, []
-        if weights is None and len(lists) > 1:
+        """Fit on dev how members become one, and their weights, or take given ones; teacher.json.
+
+        Weights that are learnt per query leave nothing for common ones to say: all get 1.
+        """
+        teacher, qrels, drops = self.config.teacher, self.queries("dev").qrels, Drops()
+        lists = {member: self._scores("dev", member) for member in self.members}
+        how, method = teacher.fusion, teacher.calibration
+        fitted = fit_combination(how, lists, qrels, method)
+        weights, tried = teacher.weights, []
+        if weights is None and len(lists) > 1 and how != "learned":
             for candidate in itertools.product(WEIGHT_GRID, repeat=len(lists)):
                 if abs(sum(candidate) - 1.0) < 1e-9:
-                    tried.append((_ndcg(qrels, fuse(lists, candidate)), candidate))
-        chosen = list(weights or (max(tried)[1] if tried else [1.0]))
+                    fused = fitted.fuse(lists, dict(zip(lists, candidate, strict=True)))
+                    tried.append((_ndcg(qrels, fused), candidate))
+        chosen = list(weights or (max(tried)[1] if tried else [1.0] * len(lists)))
         named = dict(zip(self.members, chosen, strict=True))
-        write_json(self.work.path("teacher.json"), {"weights": named})
-        alone = zip(self.members, lists, strict=True)
-        return {
+        told = {} if how == "z_scores" else {"combination": fitted.as_dict()}
+        write_json(self.work.path("teacher.json"), {"weights": named, **told})
+        facts = {
             "weights": named,
             "chosen_on_dev": bool(tried),
-            "dev_ndcg@10_alone": {m: round(_ndcg(qrels, scores), 4) for m, scores in alone},
+            "dev_ndcg@10_alone": {m: round(_ndcg(qrels, scores), 4) for m, scores in lists.items()},
             "dev_ndcg@10": round(_ndcg(qrels, self.fused("dev", drops)), 4),
-            "drops": drops.summary(),
         }
+        if how == "z_scores":
+            return {**facts, "drops": drops.summary()}
+        # What is fitted on dev looks better there than it is, so it is fitted on parts of it too.
+        apart = round(_ndcg(qrels, held_out(how, lists, named, qrels, method)), 4)
+        return {**facts, "fusion": how, "dev_ndcg@10_held_out": apart, "drops": drops.summary()}
 
     def fused(
         self,
@@ -100,12 +113,12 @@ class Ensemble:
     ) -> Scores:
         """The teacher's targets for a part's candidates, or for other ones; what is new is asked.
 
-        With several members all are z-normalised, also where only one got a weight: the scale of
-        the targets must not depend on which. A single member's scores stay raw.
+        Where z-scores are summed, all of several members are z-normalised, also where only one got
+        a weight: the scale of the targets must not depend on which. A single one's stay raw.
         """
         used = {m: w for m, w in weights.items() if w} if weights else self._used
-        lists = [self._scores(part, member, candidates) for member in used]
-        return fuse(lists, list(used.values()), drops, normalise=len(self.members) > 1)
+        lists = {member: self._scores(part, member, candidates) for member in used}
+        return self._combination.fuse(lists, used, drops, normalise=len(self.members) > 1)
 
     def one_by_one(
         self,
@@ -131,10 +144,16 @@ class Ensemble:
         for member in self._used:
             if member not in self._opened:
                 self._opened[member] = self._open(member)
-            self._opened[member].score([text] * len(documents), documents)
+            teacher = self._opened[member]
+            if isinstance(teacher, Teacher):
+                teacher.score([text] * len(documents), documents)
+            else:
+                with TemporaryDirectory() as folder:  # what is stored would not be asked
+                    wanted = {"q": list(candidates)}
+                    score(self.collection, {"q": text}, wanted, teacher, ScoreStore(folder))
 
     @cached_property
-    def _opened(self) -> dict[str, Teacher]:
+    def _opened(self) -> dict[str, Teacher | Asker]:
         return {}
 
     @cached_property
@@ -147,7 +166,13 @@ class Ensemble:
         weights = read_json(self.work.path("teacher.json"))["weights"]
         return {member: weight for member, weight in weights.items() if weight}
 
-    def _open(self, member: str) -> Teacher:
+    @property
+    def _combination(self) -> Combination:
+        """How they become one."""
+        told = read_json(self.work.path("teacher.json")).get("combination")
+        return Combination() if told is None else Combination.from_dict(told)
+
+    def _open(self, member: str) -> Teacher | Asker:
         teacher, student = self.config.teacher, self.config.student
         length = student.max_length if member.startswith("dense:") else teacher.max_length
         fitted = bool(teacher.fit) and member == FITTED

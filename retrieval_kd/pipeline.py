@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd import __version__
-from retrieval_kd.config import FITTED, Config
+from retrieval_kd.config import FITTED, Config, Teacher
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
@@ -84,7 +84,8 @@ def plan(config: Config) -> Workspace:
             )
             asked.append(f"{verb}:{member}")
         if verb == "try":  # who is worth asking is decided on dev, before the rest is paid for
-            add("weights", ensemble.tune, ("teacher.json",), [config.teacher.weights], *asked)
+            how = [config.teacher.weights, *_fusion(config.teacher)]
+            add("weights", ensemble.tune, ("teacher.json",), how, *asked)
     add("teacher", stages.rerank_test, ("runs/teacher.trec",), [], *asked)
     add("search:bm25", stages.search_bm25, ("runs/bm25.trec",), [config.depth], "queries")
     spec = load_spec(config.index).as_dict()
@@ -182,6 +183,12 @@ def _learnt(lesson: Lesson) -> list[str]:
     vectors = [term.teacher for term in lesson.objective if term.learns_model]
     live = [teacher.model for teacher in lesson.live.values() if teacher.model != "start"]
     return [model_digest(model) for model in [*vectors, *live]]
+
+
+def _fusion(teacher: Teacher) -> list[str]:
+    """How teachers become one, where that is not the default."""
+    calibration = [teacher.calibration] if teacher.fusion == "calibrated" else []
+    return [] if teacher.fusion == "z_scores" else [teacher.fusion, *calibration]
 
 
 def _models_in(retriever: str) -> list[str]:

@@ -5,7 +5,7 @@ This happens at training time, so that one expensive scoring serves many experim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -52,7 +52,47 @@ def fuse(
             f"{len(weights)} weights for {len(teachers)} teachers", remedy="give one for each"
         )
     prepare = z_scores if (len(teachers) > 1 if normalise is None else normalise) else np.asarray
+
+    def weighted(scores: np.ndarray) -> np.ndarray:
+        return sum(
+            (weight * prepare(row) for weight, row in zip(weights, scores, strict=True)),
+            np.zeros(scores.shape[1]),
+        )
+
+    return fuse_by(weighted, teachers, drops)
+
+
+def fuse_by(
+    function: Callable[[np.ndarray], np.ndarray],
+    teachers: Sequence[Scores],
+    drops: Drops | None = None,
+) -> Scores:
+    """One teacher of several: per query, `function` of their scores (T, N) gives its scores (N,).
+
+    Only candidates that all teachers scored are kept; the others are counted in `drops`.
+
+    Example:
+        >>> fuse_by(lambda scores: scores.max(0), [{"q": {"a": 1.0}}, {"q": {"a": 3.0, "b": 9.0}}])
+        {'q': {'a': 3.0}}
+
+    Raises:
+        InputError: no candidate was scored by all teachers.
+    """
     fused: Scores = {}
+    for query_id, documents, scores in aligned(teachers, drops):
+        fused[query_id] = dict(zip(documents, function(scores).tolist(), strict=True))
+    if not fused:
+        raise InputError(
+            "no candidate was scored by all teachers",
+            remedy="score the same candidates with each teacher",
+        )
+    return fused
+
+
+def aligned(
+    teachers: Sequence[Scores], drops: Drops | None = None
+) -> Iterator[tuple[str, list[str], np.ndarray]]:
+    """Per query: its ID, the documents that all teachers scored (N), their scores (T, N)."""
     for query_id in dict.fromkeys(q for teacher in teachers for q in teacher):
         lists = [teacher.get(query_id, {}) for teacher in teachers]
         shared = [d for d in lists[0] if all(d in other for other in lists[1:])]
@@ -60,17 +100,8 @@ def fuse(
         if lost and drops is not None:
             drops.add("candidate not scored by every teacher", query_id, lost)
         if shared:
-            total = sum(
-                weight * prepare(np.array([scores[d] for d in shared], dtype=np.float64))
-                for weight, scores in zip(weights, lists, strict=True)
-            )
-            fused[query_id] = dict(zip(shared, np.asarray(total).tolist(), strict=True))
-    if not fused:
-        raise InputError(
-            "no candidate was scored by all teachers",
-            remedy="score the same candidates with each teacher",
-        )
-    return fused
+            rows = [[scores[d] for d in shared] for scores in lists]
+            yield query_id, shared, np.array(rows, dtype=np.float64)
 
 
 def rerank(name: str, scores: Scores) -> Run:

@@ -70,7 +70,7 @@ def test_no_temperature_is_better_than_the_one_found(pairs):
         return  # all alike
     ours = log_loss(found.log_odds(scores), labels)
     for other in (1.0, 0.5 * found.slope, 2 * found.slope):
-        # At the hottest temperature tried, log-odds are at most .001, and the loss as near its best.
+        # At the hottest temperature tried, log-odds are .001 at most: so near is the loss.
         assert ours <= log_loss(other * scores, labels) + 1e-3
 
 

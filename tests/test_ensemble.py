@@ -1,0 +1,83 @@
+"""The teacher of `rkd run`: whatever makes several one, it is fitted on dev, kept, and used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval_kd.config import Config
+from retrieval_kd.errors import Drops
+from retrieval_kd.pipeline import plan
+from retrieval_kd.schema import validate
+from retrieval_kd.stages import Stages
+from retrieval_kd.workspace import Workspace
+
+HOWS = ("z_scores", "calibrated", "ranks", "agreement", "learned")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tiny_collection, tiny_encoder) -> Config:
+    return validate(
+        Config,
+        {
+            "name": "Teachers",
+            "collection": str(tiny_collection),
+            "out": str(tmp_path_factory.mktemp("ensemble") / "run"),
+            "encoder": str(tiny_encoder),
+            "splits": {"dev": "dev", "dev_queries": 10},
+            "first_stage": {"with": "bm25", "depth": 8},
+            "teacher": {"fuse_with": ["bm25", f"dense:{tiny_encoder}"], "max_length": 48},
+            "student": {"base": str(tiny_encoder), "max_length": 32},
+            "students": {"labels": {"objective": "infonce"}, "distilled": {"objective": "kl"}},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def candidates(config) -> Config:
+    """Queries and candidates are there, as of a run that was stopped before its teachers."""
+    stages = Stages(config, Workspace(config.out))
+    stages.choose_queries()
+    stages.retrieve_candidates()
+    return config
+
+
+def with_teacher(config: Config, **settings: object) -> Config:
+    told = config.model_dump(by_alias=True)
+    return validate(Config, {**told, "teacher": {**told["teacher"], **settings}})
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_the_way_that_is_configured_is_fitted_on_dev_and_makes_the_targets(candidates, how):
+    config = with_teacher(candidates, fusion=how)
+    facts = Stages(config, Workspace(config.out)).ensemble.tune()
+    assert 0 <= facts["dev_ndcg@10"] <= 1
+    assert facts.get("fusion", "z_scores") == how
+    written = json.loads((Path(config.out) / "teacher.json").read_text())
+    assert written.get("combination", {"how": "z_scores"})["how"] == how
+    if how == "learned":
+        assert list(facts["weights"].values()) == [1.0, 1.0] and not facts["chosen_on_dev"]
+    fused = Stages(config, Workspace(config.out)).ensemble.fused("test", Drops())  # from the file
+    assert fused and all(np.isfinite(list(found.values())).all() for found in fused.values())
+
+
+def test_a_single_teacher_can_be_calibrated(candidates):
+    config = with_teacher(candidates, fusion="calibrated", fuse_with=["bm25"])
+    ensemble = Stages(config, Workspace(config.out)).ensemble
+    ensemble.tune()
+    calibration = json.loads((Path(config.out) / "teacher.json").read_text())["combination"]
+    fitted = calibration["calibrations"]["bm25"]
+    drops = Drops()
+    raw = ensemble._scores("test", "bm25")
+    query, document = next((q, d) for q, found in raw.items() for d in found)
+    expected = fitted["slope"] * raw[query][document] + fitted["intercept"]
+    assert ensemble.fused("test", drops)[query][document] == pytest.approx(expected)
+
+
+def test_choosing_another_way_repeats_nothing_before_the_weights(config):
+    keys = [plan(with_teacher(config, fusion=how))._keys for how in HOWS]
+    assert len({one["weights"] for one in keys}) == len(HOWS)
+    assert len({one["try:bm25"] for one in keys}) == 1
