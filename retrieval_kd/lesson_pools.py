@@ -14,7 +14,7 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.lessons import Lesson, Select
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.teachers.targets import Scores
-from retrieval_kd.training.sampling import without_false_negatives
+from retrieval_kd.training.sampling import denoised, without_false_negatives
 from retrieval_kd.training.selection import pool_scores, select_pools
 from retrieval_kd.training.slates import Pool, build_pools
 
@@ -87,8 +87,15 @@ class LessonPools:
             unlabelled = self.config.unlabelled
             share = unlabelled.share if unlabelled and len(parts) > 1 else 1.0
             share = share if part == "unlabelled" or len(parts) == 1 else 1 - share
-            groups[part] = (len(pools), len(pools) + len(made), share)
+            sure: list[Pool] = []
+            if lesson.denoised and part == "train":
+                sure = denoised(made, lesson.denoised.below, lesson.denoised.above, drops)
+            of_sure = share * lesson.denoised.share if lesson.denoised and sure else 0.0
+            groups[part] = (len(pools), len(pools) + len(made), share - of_sure)
             pools += made
+            if sure:
+                groups["denoised"] = (len(pools), len(pools) + len(sure), of_sure)
+                pools += sure
         return pools, groups
 
     def _confusing(

@@ -37,6 +37,20 @@ class Select(Part):
     share: float = Field(0.5, gt=0, le=1, description="of the queries, those with the most")
 
 
+class Denoised(Part):
+    """Slates of sure candidates only, mixed with those of all candidates (RocketQAv2)."""
+
+    below: float = Field(description="a target below this is surely not relevant")
+    above: float = Field(description="a target above this is surely relevant")
+    share: float = Field(0.5, gt=0, le=1, description="of the judged queries' slates")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Denoised:
+        if self.below > self.above:
+            raise ValueError(f"below ({self.below}) must not be above {self.above}")
+        return self
+
+
 class Lesson(Part):
     """One stage of a student's training."""
 
@@ -54,6 +68,9 @@ class Lesson(Part):
         None,
         description="leave out unjudged candidates whose target is above the best judged one's, "
         "less this (standard deviations, where several teachers are fused)",
+    )
+    denoised: Denoised | None = Field(
+        None, description="draw a share of the slates from candidates that the teacher is sure of"
     )
     select: Select | None = Field(None, description="learn from some of the queries only")
     live: dict[str, Live] = Field({}, description="live teachers by the name that terms use")
@@ -90,7 +107,7 @@ class Lesson(Part):
         """Whether the stored scores are wanted: to learn from, or to choose what is learnt."""
         chooses = self.select is not None and self.select.by != "uncertainty"
         learns = any(term.learns_from == "teacher" for term in self.objective)
-        return learns or chooses or self.false_negatives is not None
+        return learns or chooses or self.false_negatives is not None or self.denoised is not None
 
 
 def check_live(live: Mapping[str, Live], terms: Sequence[Term]) -> None:

@@ -47,6 +47,7 @@ def config(training: dict, **more) -> Config:
             "scores slates only",
         ),
         ({"objective": "kl", "teachers": {"bm52": 1.0}}, "no teacher 'bm52'"),
+        ({"objective": "kl", "denoised": {"below": 2, "above": 1}}, "must not be above"),
         ({"objective": "kl", "teachers": {"bm25": 0.0}}, "above 0"),
         ({"stages": [{"objective": "kl"}, {"objective": []}]}, "each stage needs"),
         ({"stages": [{"objective": "kl"}], "uses_unlabelled": False}, "give 'uses_unlabelled' in"),
@@ -109,6 +110,7 @@ def test_a_teacher_that_chooses_is_asked_though_labels_teach():
     assert not Lesson(objective="infonce").asks_teacher
     assert Lesson(objective="infonce", false_negatives=0.0).asks_teacher
     assert Lesson(objective="infonce", select={"by": "divergence"}).asks_teacher
+    assert Lesson(objective="infonce", denoised={"below": 0, "above": 1}).asks_teacher
     assert not Lesson(objective="infonce", select={"by": "uncertainty"}).asks_teacher
 
 

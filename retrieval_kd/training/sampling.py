@@ -11,7 +11,7 @@ import numpy as np
 from retrieval_kd.errors import Drops
 from retrieval_kd.training.slates import Pool, Slate
 
-Sampling = Literal["random", "stratified", "hardest"]
+Sampling = Literal["random", "stratified", "bands", "hardest"]
 
 
 def draw(
@@ -26,6 +26,9 @@ def draw(
     - `stratified`: one at random from each of N − 1 equal parts of the candidates in the teacher's
       order, so that every slate spans its scores (Hofstätter et al. 2021, TAS-Balanced, bin the
       margins, https://arxiv.org/abs/2104.06967);
+    - `bands`: the range of the teacher's scores is cut into N − 1 bands of equal width, and each
+      draw takes a band that has candidates left, then one of these: as often from few close calls
+      as from many easy ones;
     - `hardest`: the teacher's best N − 1.
 
     A pool smaller than `size` gives a smaller slate; the batch masks the rest.
@@ -38,10 +41,73 @@ def draw(
         rest = rng.permutation(rest)[:wanted]
     elif sampling == "hardest":
         rest = rest[:wanted]
+    elif sampling == "bands":
+        rest = _from_bands(rest, pool.teacher[rest], wanted, rng)
     elif wanted:
         rest = np.array([rng.choice(part) for part in np.array_split(rest, wanted)])
     chosen = np.concatenate([[first], rest]).astype(np.int64)
     return Slate(pool.positions[chosen], pool.teacher[chosen], pool.gains[chosen])
+
+
+def _from_bands(
+    rest: np.ndarray, scores: np.ndarray, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`wanted` of `rest`, from bands of their scores; what has no score is a band of its own."""
+    known = np.isfinite(scores)
+    band = np.full(len(rest), -1)
+    if known.any():
+        edges = np.linspace(scores[known].min(), scores[known].max(), wanted + 1)[1:-1]
+        band[known] = np.digitize(scores[known], edges)
+    left = {number: rng.permutation(rest[band == number]).tolist() for number in np.unique(band)}
+    chosen = []
+    for _ in range(wanted):
+        number = rng.choice(sorted(left))
+        chosen.append(left[number].pop())
+        if not left[number]:
+            del left[number]
+    return np.array(chosen, dtype=np.int64)
+
+
+def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) -> list[Pool]:
+    """Pools of sure candidates only: unjudged ones that the teacher puts between both are left out.
+
+    An unjudged candidate with t > `above` counts as relevant (gain 1), one with t < `below` as not:
+    the denoised half of RocketQAv2's hybrid data (Ren et al. 2021, section 3.3,
+    https://arxiv.org/abs/2110.07367, with confidences 0.9 and 0.1), beside which the pools as they
+    are make the undenoised half. Candidates without a score and queries left without a relevant or
+    without another candidate are left out; both are counted in `drops`.
+
+    Args:
+        below, above: on the scale of the teacher's targets.
+
+    Example:
+        >>> pool = Pool("q", np.arange(4), np.array([3.0, 1.0, 0.5, -2.0]), np.array([0, 1, 0, 0]))
+        >>> found = denoised([pool], -1.0, 2.0, Drops())[0]
+        >>> found.positions.tolist(), found.gains.tolist()
+        ([0, 1, 3], [1, 1, 0])
+    """
+    kept = []
+    for pool in pools:
+        relevant = (pool.gains > 0) | (pool.teacher > above)
+        sure = relevant | (pool.teacher < below)
+        if (~sure).any():
+            drops.add(
+                "unsure candidate left out of denoised slates", pool.query[:40], (~sure).sum()
+            )
+        if not relevant.any() or not (sure & ~relevant).any():
+            drops.add("query without a sure negative or positive", pool.query[:40])
+            continue
+        kept.append(
+            replace(
+                pool,
+                positions=pool.positions[sure],
+                teacher=pool.teacher[sure],
+                gains=np.maximum(pool.gains, relevant)[sure],
+                members=None if pool.members is None else pool.members[:, sure],
+                ignored=np.concatenate([pool.ignored, pool.positions[~sure]]),
+            )
+        )
+    return kept
 
 
 def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) -> list[Pool]:

@@ -18,10 +18,10 @@ class TrainSettings(BaseModel):
     slate_depth: int = Field(
         30, ge=1, description="candidates are drawn from the teacher's best this many"
     )
-    sampling: Literal["random", "stratified", "hardest"] = Field(
+    sampling: Literal["random", "stratified", "bands", "hardest"] = Field(
         "random",
         description="of a slate's candidates. random: evenly; stratified: one from each part of "
-        "the teacher's order; hardest: its best",
+        "the teacher's order; bands: evenly over the range of its scores; hardest: its best",
     )
     learning_rate: float = Field(1e-4, gt=0, description="peak of AdamW, per step")
     head_learning_rate: float | None = Field(

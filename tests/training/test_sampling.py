@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_kd.errors import Drops
-from retrieval_kd.training.sampling import draw, without_false_negatives
+from retrieval_kd.training.sampling import denoised, draw, without_false_negatives
 from retrieval_kd.training.slates import Pool
 
 
@@ -78,3 +78,34 @@ def test_members_follow():
     )
     kept = without_false_negatives([with_members], 0.0, Drops())[0]
     assert kept.members.tolist() == [[1, 2, 3], [5, 6, 7]]
+
+
+def test_bands_draw_as_often_from_few_close_calls_as_from_many_easy_ones():
+    """90 candidates at about 0, two at about 1: a slate of two others has one of each."""
+    scores = np.concatenate([[1.0, 0.99], np.linspace(0.01, 0.0, 90)]).astype(np.float32)
+    gains = np.zeros(93, np.int64)
+    gains[92] = 1
+    many = Pool("q", np.arange(93), np.append(scores, np.float32(-1.0)), gains)
+    many.teacher[92] = np.nan
+    rng = np.random.default_rng(0)
+    drawn = [draw(many, 3, 93, rng, "bands").positions[1:] for _ in range(200)]
+    close = np.mean([position < 2 for slate in drawn for position in slate])
+    assert 0.4 < close < 0.6
+    assert all(len(set(slate)) == 2 for slate in drawn)
+
+
+def test_bands_without_scores_draw_from_everything():
+    unscored = Pool("q", np.arange(5), np.full(5, np.nan, np.float32), np.array([1, 0, 0, 0, 0]))
+    drawn = draw(unscored, 5, 5, np.random.default_rng(0), "bands")
+    assert sorted(drawn.positions) == [0, 1, 2, 3, 4]
+
+
+def test_denoised_pools_hold_what_the_teacher_is_sure_of():
+    drops = Drops()
+    scores = np.array([3.0, 1.0, 0.5, np.nan, -2.0])
+    unsure = Pool("q", np.arange(5), scores, np.array([0, 0, 1, 0, 0]), scores[None])
+    nothing = Pool("r", np.arange(2), np.array([1.0, 0.0]), np.array([0, 0]))
+    (kept,) = denoised([unsure, nothing], -1.0, 2.0, drops)
+    assert kept.positions.tolist() == [0, 2, 4] and kept.gains.tolist() == [1, 1, 0]
+    assert kept.members.shape == (1, 3) and kept.ignored.tolist() == [1, 3]
+    assert any("without a sure" in line for line in drops.summary())
