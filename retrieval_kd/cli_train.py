@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
 
 train_app = typer.Typer()
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="any other setting of `train` in a configuration, such as dropout=0.1, save_steps=20 "
+        "or mini_batch_size=32; may be given several times",
+    ),
+]
+Layers = Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")]
 
 
 @train_app.command("fit-teacher")
@@ -29,16 +39,21 @@ def fit_teacher(
     max_length: Annotated[
         int | None, typer.Option(help="tokens of a pair when it is used; default 256")
     ] = None,
+    layers: Layers = None,
     seed: int = 0,
+    set_: Settings = None,
 ) -> None:
     """Fine-tune a cross-encoder on judged queries with mined negatives."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import check_run, read_run
-    from retrieval_kd.schema import validate
+    from retrieval_kd.schema import apply_overrides, validate
     from retrieval_kd.training import fit_teacher as fitting
     from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.slates import build_pools
 
+    given = {**fitting.FIT_DEFAULTS.model_dump(), "steps": steps, "seed": seed}
+    settings = validate(fitting.TrainSettings, apply_overrides(given, set_ or []))
+    kept = _integers(layers) if layers else None
     opened, run, drops = open_collection(collection), read_run(candidates), Drops()
     check_run(run, opened)
     pools = build_pools(
@@ -46,10 +61,8 @@ def fit_teacher(
     )
     drops.warn(str(candidates))
     check_replaceable(out)
-    changed = {**fitting.FIT_DEFAULTS.model_dump(), "steps": steps, "seed": seed}
-    settings = validate(fitting.TrainSettings, changed)
     record = fitting.fit_teacher(
-        base, pools, opened.documents, out, settings=settings, max_length=max_length
+        base, pools, opened.documents, out, layers=kept, settings=settings, max_length=max_length
     )
     print(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
 
@@ -75,7 +88,7 @@ def train(
         str, typer.Option(help="kl, margin_mse, infonce; sums: kl:1.0+infonce:0.5@batch")
     ] = "kl",
     split: Split = "train",
-    layers: Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")] = None,
+    layers: Layers = None,
     kind: Annotated[
         str, typer.Option(help="dense, sparse (SPLADE) or multi_vector (ColBERT)")
     ] = "dense",
@@ -86,11 +99,12 @@ def train(
     max_tokens: Annotated[int, typer.Option(help="tokens per document in training")] = 64,
     learning_rate: float = 1e-4,
     seed: int = 0,
+    set_: Settings = None,
 ) -> None:
     """Train a student on stored teacher scores, on judgments, or on both."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
-    from retrieval_kd.schema import validate
+    from retrieval_kd.schema import apply_overrides, validate
     from retrieval_kd.students.make import make
     from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.curve import build_dev_task
@@ -100,13 +114,13 @@ def train(
     from retrieval_kd.training.train import train_student
 
     terms = parse_terms(objective)
-    given: dict[str, float] = {
+    given: dict[str, Any] = {
         "steps": steps,
         "batch_queries": batch_queries,
         "slate_size": slate_size,
     }
     given |= {"max_tokens": max_tokens, "learning_rate": learning_rate, "seed": seed}
-    settings = validate(TrainSettings, given)
+    settings = validate(TrainSettings, apply_overrides(given, set_ or []))
     check_replaceable(out)
     kept = _integers(layers) if layers else None
     opened, drops = open_collection(collection), Drops()
