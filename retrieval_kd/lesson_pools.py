@@ -6,7 +6,9 @@ The student so far may find candidates of its own, and say which queries are wor
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
+from retrieval_kd.chosen_queries import sample
 from retrieval_kd.config import Config
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.ensemble import Ensemble, Queries
@@ -27,6 +29,18 @@ def draws_unlabelled(config: Config, lesson: Lesson) -> bool:
 def learns_unjudged(lesson: Lesson) -> bool:
     """Whether queries without judgments teach something here."""
     return any(term.learns_from in ("teacher", "itself") for term in lesson.objective)
+
+
+def fewer_judged(queries: Queries, most: int | None) -> Queries:
+    """Queries of which at most so many keep their judgments; the same ones for every seed.
+
+    Example:
+        >>> some = Queries({"a": "x", "b": "y"}, {"a": {"d": 1}, "b": {"d": 1}}, {})
+        >>> len(fewer_judged(some, 1).qrels), len(fewer_judged(some, None).qrels)
+        (1, 2)
+    """
+    kept = sample({q: queries.texts[q] for q in queries.qrels}, most, 5)
+    return replace(queries, qrels={q: queries.qrels[q] for q in kept})
 
 
 class LessonPools:
@@ -59,7 +73,8 @@ class LessonPools:
         singly = any(term.asks_members for term in lesson.objective)
         named = {m for term in lesson.objective for m in term.members}
         for part in parts:
-            queries, candidates = self.queries(part), self.candidates(part)
+            queries = fewer_judged(self.queries(part), lesson.judged)
+            candidates = self.candidates(part)
             texts = queries.texts
             if lesson.confused and part == "train":
                 texts = self._confusing(queries, start, lesson.confused, drops)

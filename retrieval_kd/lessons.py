@@ -58,6 +58,12 @@ class Lesson(Part):
     teachers: dict[str, float] = Field(
         {}, description="weights of the teacher's members in this stage; none: those found on dev"
     )
+    judged: int | None = Field(
+        None,
+        ge=1,
+        description="use the judgments of so many train queries only, drawn by chance; the others "
+        "teach what the teacher says of them, or nothing (queries); none: of all",
+    )
     confused: int | None = Field(
         None,
         ge=2,
@@ -183,6 +189,11 @@ def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
         check_re_ranks(lesson)
     elif any(term.kind == "states" for term in lesson.objective):
         raise ValueError("objectives on states of whole pairs are for a cross_encoder student")
+    for term in lesson.objective:
+        if term.kind == "regulariser" and term.student != _regularised(kind):
+            raise ValueError(
+                f"{term.name} of a {kind} student needs `student: {_regularised(kind)}`"
+            )
     for name in lesson.teachers:
         if name not in members:
             raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
@@ -193,6 +204,11 @@ def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
             raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
         if name not in known and not re.fullmatch(r"exit\d+", name):
             raise ValueError(f"no scores named {score!r}; there are {', '.join(known)}")
+
+
+def _regularised(kind: str) -> str:
+    """Which of a student's vectors is one of words."""
+    return "sparse" if kind == "multi_function" else "score"
 
 
 def owner_of(score: str) -> str:

@@ -107,7 +107,9 @@ def plan(config: Config) -> Workspace:
             for number, lesson in enumerate(training.lessons):
                 folder, _ = stages.student_folders(name, training, seed, number)
                 settings = config.settings_of(training, lesson, seed=seed).model_dump()
-                taught = lesson.model_dump(exclude={"student"})
+                # what is new is only told where it is used: older runs keep their keys
+                silent = {"student", *([] if lesson.judged else ["judged"])}
+                taught = lesson.model_dump(exclude=silent)
                 share = unlabelled if draws_unlabelled(config, lesson) else None
                 stage = f"train:{Path(folder).name}"
                 add(

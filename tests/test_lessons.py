@@ -63,6 +63,8 @@ def config(training: dict, **more) -> Config:
             "'refresh' is not for a cross-encoder",
         ),
         ({"objective": "kl", "student": CROSS, "train": CACHED}, "gradients are not cached"),
+        ({"objective": "kl+flops", "student": {"kind": "multi_function"}}, "`student: sparse`"),
+        ({"objective": [{"name": "flops", "student": "sparse"}]}, "`student: score`"),
         ({"objective": [{"name": "hidden_states", "teacher": "m"}]}, "are for a cross_encoder"),
         (
             {
@@ -112,6 +114,17 @@ def test_a_teacher_that_chooses_is_asked_though_labels_teach():
     assert Lesson(objective="infonce", select={"by": "divergence"}).asks_teacher
     assert Lesson(objective="infonce", denoised={"below": 0, "above": 1}).asks_teacher
     assert not Lesson(objective="infonce", select={"by": "uncertainty"}).asks_teacher
+
+
+def test_judgments_of_some_queries_only_are_the_same_ones_always():
+    from retrieval_kd.ensemble import Queries
+    from retrieval_kd.lesson_pools import fewer_judged
+
+    texts = {f"q{i}": "text" for i in range(9)}
+    queries = Queries(texts, {query: {"d": 1} for query in texts}, {})
+    some = fewer_judged(queries, 4)
+    assert len(some.qrels) == 4 and some.texts == texts
+    assert fewer_judged(queries, 4) == some and fewer_judged(queries, 9) == queries
 
 
 def test_a_regulariser_needs_no_unlabelled_queries():

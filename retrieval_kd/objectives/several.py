@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from retrieval_kd.objectives import masked
 from retrieval_kd.objectives.listwise import divergence, log_distributions
 
-__all__ = ["teacher_dropping"]
+__all__ = ["reinforced_teachers", "teacher_dropping"]
+
+MOST = 10.0  # of a loss as a feature: −log of a probability that is as good as none
 
 
 def teacher_dropping(
@@ -41,18 +46,95 @@ def teacher_dropping(
         >>> teacher_dropping(scores, torch.stack([scores, scores + 3]), mask).item()
         0.0
     """
-    losses, said = [], []
-    for teacher in teachers:
-        known = mask & ~teacher.isnan()
-        known = known & (teacher.isfinite() & known).any(-1, keepdim=True)
-        log_target, log_student = log_distributions(
-            student, teacher, known, student_temperature, teacher_temperature
-        )
-        losses.append(divergence(log_target, log_student))  # (B,)
-        said.append(known.sum(-1) >= 2)
-    loss, there = torch.stack(losses), torch.stack(said)  # (T, B)
+    loss, there = _divergences(
+        student, teachers, mask, student_temperature, teacher_temperature
+    )  # (T, B)
     farthest = masked.fill(loss.detach(), there, -1.0).argmax(0)  # (B,)
     lucky = torch.rand(loss.shape, device=loss.device) >= drop
     kept = there & (lucky | (torch.arange(len(loss), device=loss.device)[:, None] == farthest))
     per_query = masked.fill(loss, kept, 0.0).sum(0) / kept.sum(0).clamp(min=1)
     return masked.row_mean(per_query, kept.any(0))
+
+
+def reinforced_teachers(
+    student: Tensor,
+    teachers: Tensor,
+    mask: Tensor,
+    *,
+    labels: Tensor | None = None,
+    queries: Tensor | None = None,
+    policy: Policy | None = None,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+) -> Tensor:
+    r"""Mean of KL(t_k ‖ s) over the teachers k that a policy chose for a query, then over queries.
+
+    Reinforced multi-teacher selection, Yuan et al. 2021, https://arxiv.org/abs/2012.06048: teacher
+    k is used for a query with the probability σ(A_k f + b_k) of its state f, which is made of the
+    query's vector, the student's loss with this teacher, the teacher's own loss by the labels, and
+    whether there are labels. The policy learns by REINFORCE; the reward is −(the student's loss by
+    the labels), their reward 1, here of the batch that follows the choice. Followed from the
+    paper's description; there is no released code to compare with.
+
+    Args:
+        student: scores (B, N).
+        teachers: scores (T, B, N), each on its own scale; −inf is a probability of zero.
+        mask: (B, N), true where the candidate exists.
+        labels: judged gains (B, N); above 0 is relevant. Given by the trainer.
+        queries: the student's vectors of the queries (B, D). Given by the trainer.
+        policy: `TeacherPolicy` of `training/policy.py`, which the trainer makes and trains along;
+            without one all teachers are used.
+
+    Properties: masked entries change nothing; without a policy `teacher_dropping` with `drop=0`. A
+    query for which no teacher is chosen teaches nothing here.
+
+    Example:
+        >>> scores = torch.tensor([[2.0, 1.0]])
+        >>> mask = torch.ones(1, 2, dtype=torch.bool)
+        >>> reinforced_teachers(scores, torch.stack([scores, scores + 3]), mask).item()
+        0.0
+    """
+    loss, there = _divergences(
+        student, teachers, mask, student_temperature, teacher_temperature
+    )  # (T, B)
+    kept, lesson = there, loss.new_zeros(())
+    if policy is not None and queries is not None and labels is not None:
+        judged = ((labels > 0) & mask).any(-1)  # (B,)
+        own = _label_loss(student.detach() / student_temperature, labels, mask)  # (B,)
+        theirs = [_label_loss(teacher / teacher_temperature, labels, mask) for teacher in teachers]
+        facts = [loss.detach(), torch.stack(theirs), judged.expand_as(loss)]  # (T, B) each
+        told = torch.stack([fact.float().clamp(0, MOST) for fact in facts], -1)  # (T, B, 3)
+        vectors = normalize(queries.detach().float(), dim=-1).expand(len(loss), -1, -1)  # (T, B, D)
+        states = torch.cat([vectors, masked.fill(told, there[..., None], 0.0)], -1)  # (T, B, D + 3)
+        reward = -masked.row_mean(own, judged) if bool(judged.any()) else None
+        kept, lesson = policy(states, there, reward)
+    per_query = masked.fill(loss, kept, 0.0).sum(0) / kept.sum(0).clamp(min=1)
+    return masked.row_mean(per_query, there.any(0)) + lesson
+
+
+# (states (T, B, F), there (T, B), reward or None) → (teachers kept (T, B), what the policy learns)
+Policy = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+def _divergences(
+    student: Tensor, teachers: Tensor, mask: Tensor, tau_s: float, tau_t: float
+) -> tuple[Tensor, Tensor]:
+    """KL(t_k ‖ s) of each teacher and query, and whether that teacher said enough, (T, B) each."""
+    losses, said = [], []
+    for teacher in teachers:
+        known = mask & ~teacher.isnan()
+        known = known & (teacher.isfinite() & known).any(-1, keepdim=True)
+        log_target, log_student = log_distributions(student, teacher, known, tau_s, tau_t)
+        losses.append(divergence(log_target, log_student))  # (B,)
+        said.append(known.sum(-1) >= 2)
+    return torch.stack(losses), torch.stack(said)
+
+
+def _label_loss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+    """−log of the probability that the scores give to the relevant candidates, (B,); 0 without."""
+    known = mask & scores.isfinite()
+    relevant = known & (labels > 0)  # (B, N)
+    found = masked.log_softmax(masked.fill(scores, known, float("-inf")), known)
+    likely = masked.fill(found, relevant, float("-inf")).logsumexp(-1)  # (B,)
+    missed = torch.where(relevant.any(-1), -likely, torch.full_like(likely, MOST))
+    return missed * ((labels > 0) & mask).any(-1)

@@ -22,6 +22,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import Student, student_of
 from retrieval_kd.training.packing import Layout, pack, unpack
+from retrieval_kd.training.policy import FACTS, TeacherPolicy
 from retrieval_kd.training.terms import Term, with_temperature
 from retrieval_kd.training.views import Batch, evaluate_terms
 
@@ -38,6 +39,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         live: live teachers by name; those that train are trained with the student. Their gradients
             are not cached.
         seed: of the projections' start.
+        members: number of stored teachers, for an objective that chooses among them.
         mini_batch_size: texts encoded at a time with cached gradients; none: all with their graph.
 
     Inputs: features of the queries and of one or more groups of documents, and the label dict of
@@ -53,6 +55,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         widths: Mapping[str, int] | None = None,
         live: Mapping[str, nn.Module] | None = None,
         seed: int = 0,
+        members: int = 0,
     ) -> None:
         super().__init__()
         self.model = model
@@ -60,7 +63,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         self.terms = [with_temperature(term, self.student.temperature) for term in terms]
         self.mini_batch_size = mini_batch_size or 0
         self.progress = 0.0
-        self.projections = projections(model, self.terms, widths or {}, seed)
+        self.projections = projections(model, self.terms, widths or {}, seed, members)
         self.live = nn.ModuleDict(dict(live or {}))
         set_exits(self.student, self.terms)
         for name, teacher in self.live.items():
@@ -156,11 +159,18 @@ def set_exits(student: Any, terms: Sequence[Term], owner: str = "") -> None:
 
 
 def projections(
-    model: Any, terms: Sequence[Term], widths: Mapping[str, int], seed: int = 0
+    model: Any, terms: Sequence[Term], widths: Mapping[str, int], seed: int = 0, members: int = 0
 ) -> nn.ModuleDict:
-    """A linear map per objective on vectors whose teacher has other dimensions than the student."""
+    """What is trained for an objective beside the student, by the term's label.
+
+    A linear map where an objective on vectors has a teacher of other dimensions than the student;
+    a policy where one chooses among `members` teachers.
+    """
     found, generator = nn.ModuleDict(), torch.Generator().manual_seed(seed)
     for term in terms:
+        if "policy" in term.takes and members:
+            states = int(model.get_embedding_dimension()) + FACTS
+            found[term.label] = TeacherPolicy(members, states)
         width = widths.get(term.teacher) if term.kind == "vectors" else None
         own = int(model.get_embedding_dimension()) if width is not None else None
         if width is not None and own is not None and width != own:

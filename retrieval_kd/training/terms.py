@@ -44,7 +44,7 @@ class Term(BaseModel):
         "score",
         description="which of the student's scores learns: score, a part of a student that has "
         "several, exitK (a layer below the last), or a live teacher's name; several with commas "
-        "for an objective on layers",
+        "for an objective on layers. A multi_function student's regulariser: sparse",
     )
     teacher: str = Field(
         STORED,

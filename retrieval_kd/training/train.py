@@ -114,6 +114,7 @@ def train_student(
             widths={model: found.documents.shape[1] for model, found in vectors.items()},
             live=live,
             seed=settings.seed,
+            members=0 if pools[0].members is None else len(pools[0].members),
         ),
         evaluator=DevEvaluator(dev) if dev is not None else None,
         beside={f"live/{name}": t.model for name, t in (live or {}).items() if t.trains},

@@ -98,15 +98,18 @@ class Batch:
         ]
         return torch.cat(rows)[self.labels["columns"][:, 0]]  # (M, M) → (B, M)
 
-    def vectors(self, side: str) -> Tensor:
-        """One vector per text, (B, D) of "queries" or (M, D) of "documents"."""
+    def vectors(self, side: str, name: str = "vector") -> Tensor:
+        """One vector per text, (B, D) of "queries" or (M, D) of "documents".
+
+        A multi-function student's weights of words are its "sparse" ones.
+        """
         parts = [self.queries] if side == "queries" else list(self.groups)
-        if any("vector" not in part for part in parts):
+        if any(name not in part for part in parts):
             raise InputError(
-                "this student has no single vector per text for an objective on vectors",
+                f"this student has no single {name} per text for an objective on vectors",
                 remedy="use an objective on scores, or a dense student",
             )
-        return torch.cat([part["vector"] for part in parts])
+        return torch.cat([part[name] for part in parts])
 
 
 def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
@@ -122,16 +125,13 @@ def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
         return _states(term, batch)
     if term.kind == "regulariser":
         given = {"progress": batch.progress} if "progress" in term.takes else {}
-        sides = [batch.vectors(side) for side in ("queries", "documents")]
+        part = "sparse" if term.student == "sparse" else "vector"
+        sides = [batch.vectors(side, part) for side in ("queries", "documents")]
         return torch.stack([term.function(v, **given, **term.parameters) for v in sides]).sum()
     if term.kind == "layers":
         return _layers(term, batch)
     if term.kind == "several":
-        columns, mask = _candidates(term, batch)
-        members = batch.labels["batch_members"]  # (T, B, M)
-        teachers = members.gather(2, columns.expand(len(members), -1, -1))  # (T, B, N)
-        student = batch.matrix(term.student).gather(1, columns)
-        return term.function(student, teachers, mask, **term.parameters)
+        return _several(term, batch, projections)
     names = [f"{term.student}@{d}" for d in term.dimensions] or [term.student]
     losses = [_scores(term, batch, batch.matrix(name)) for name in names]
     return torch.stack(losses).mean()
@@ -164,6 +164,22 @@ def _scores(term: Term, batch: Batch, scores: Tensor) -> Tensor:
     given = {"labels": gains, "progress": batch.progress}
     given = {name: value for name, value in given.items() if name in term.takes}
     return term.function(student, teacher, mask, **given, **term.parameters)
+
+
+def _several(term: Term, batch: Batch, projections: Any) -> Tensor:
+    """An objective on all stored teachers; one that chooses among them has its policy beside it."""
+    columns, mask = _candidates(term, batch)
+    members = batch.labels["batch_members"]  # (T, B, M)
+    teachers = members.gather(2, columns.expand(len(members), -1, -1))  # (T, B, N)
+    student = batch.matrix(term.student).gather(1, columns)
+    given = {}
+    if "policy" in term.takes and projections is not None and term.label in projections:
+        given = {
+            "policy": projections[term.label],
+            "queries": batch.vectors("queries"),
+            "labels": batch.labels["batch_gains"].gather(1, columns),
+        }
+    return term.function(student, teachers, mask, **given, **term.parameters)
 
 
 def _layers(term: Term, batch: Batch) -> Tensor:

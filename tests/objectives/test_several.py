@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrieval_kd.objectives import kl
-from retrieval_kd.objectives.several import teacher_dropping
+from retrieval_kd.objectives.several import reinforced_teachers, teacher_dropping
 
 B, N, T = 5, 4, 3
 
@@ -65,3 +65,70 @@ def test_without_any_teacher_there_is_nothing_to_learn(data):
     loss = teacher_dropping(student, teachers * float("nan"), mask)
     loss.backward()
     assert loss == 0 and (student.grad == 0).all()
+
+
+def test_without_a_policy_every_teacher_is_learnt(data):
+    student, teachers, mask = data
+    expected = teacher_dropping(student, teachers, mask, drop=0.0)
+    torch.testing.assert_close(reinforced_teachers(student, teachers, mask), expected)
+
+
+def test_only_the_teachers_that_the_policy_chose_are_learnt(data):
+    """The second query is taught by nobody and counts as zero."""
+    student, teachers, mask = data
+    chosen = torch.tensor([[1, 0, 1, 0, 0], [1, 0, 0, 1, 0], [0, 0, 0, 1, 1]], dtype=torch.bool)
+    got = reinforced_teachers(
+        student,
+        teachers,
+        mask,
+        labels=torch.zeros(B, N),
+        queries=torch.randn(B, 2),
+        policy=lambda states, there, reward: (chosen, torch.zeros(())),
+    )
+    losses = torch.stack([rows(student, t, mask) for t in teachers])  # (T, B)
+    counts = chosen.sum(0).clamp(min=1)
+    torch.testing.assert_close(got, ((losses * chosen).sum(0) / counts).mean())
+
+
+def test_a_state_holds_the_query_and_what_is_known_of_the_teacher(data):
+    student, teachers, mask = data
+    labels = torch.zeros(B, N)
+    labels[0, 2] = labels[0, 3] = 1
+    seen = {}
+
+    def policy(states, there, reward):
+        seen.update(states=states, there=there, reward=reward)
+        return there, torch.zeros(())
+
+    given = {"labels": labels, "queries": torch.tensor([[3.0, 4.0]] * B), "policy": policy}
+    reinforced_teachers(student, teachers, mask, teacher_temperature=2.0, **given)
+    states, there, reward = seen["states"], seen["there"], seen["reward"]
+    assert states.shape == (T, B, 2 + 3) and there.all() and not states.requires_grad
+    torch.testing.assert_close(states[1, 0, :2], torch.tensor([0.6, 0.8]))
+    student_loss = kl(student[:1], teachers[1, :1], mask[:1], teacher_temperature=2.0)
+    torch.testing.assert_close(states[1, 0, 2], student_loss)
+    relevant = torch.softmax(teachers[1, 0] / 2, 0)[2:].sum()
+    torch.testing.assert_close(states[1, 0, 3], -relevant.log())
+    assert states[1, :, 4].tolist() == [1, 0, 0, 0, 0]  # only the first query is judged
+    torch.testing.assert_close(reward, torch.softmax(student[0], 0)[2:].sum().log())
+    given["labels"] = torch.zeros(B, N)
+    reinforced_teachers(student, teachers, mask, **given)
+    assert seen["reward"] is None
+
+
+def test_a_teacher_that_ruled_the_relevant_out_has_the_worst_loss_and_no_nan(data):
+    student, teachers, mask = data
+    labels, seen = torch.zeros(B, N), {}
+    labels[:, 0] = 1
+    teachers[0, :, 0], teachers[1] = -torch.inf, torch.nan
+
+    def policy(states, there, reward):
+        seen.update(states=states, there=there)
+        return there, torch.zeros(())
+
+    student.requires_grad_()
+    given = {"labels": labels, "queries": torch.randn(B, 2), "policy": policy}
+    reinforced_teachers(student, teachers, mask, **given).backward()
+    assert student.grad.isfinite().all() and seen["states"].isfinite().all()
+    assert (seen["states"][0, :, 3] == 10).all()
+    assert not seen["there"][1].any() and not seen["states"][1, :, 2:].any()

@@ -12,6 +12,7 @@ from sentence_transformers import MultiVectorEncoder, SentenceTransformer, Spars
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models import load_encoder, load_retriever
+from retrieval_kd.objectives.sparsity import flops
 from retrieval_kd.students.layers import weights_digest
 from retrieval_kd.students.make import make
 from retrieval_kd.students.modules.lexical import LexicalEncoder, LexicalWeights
@@ -22,6 +23,7 @@ from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.terms import Term
 from retrieval_kd.training.train import train_student
+from retrieval_kd.training.views import Batch, evaluate_term
 from tests.students.learning import pools_of
 from tests.students.stopping import assert_same_after_a_stop
 
@@ -225,6 +227,17 @@ def test_the_objective_of_m3_falls_and_a_stopped_training_ends_the_same(
     first, last = record["curve"]  # means of ten steps each
     assert last["loss"] < first["loss"]
     assert {"kl_dense_from_integrated", "kl_sparse_from_integrated"} <= set(last)
+
+
+def test_the_regulariser_of_sparse_vectors_reaches_the_lexical_part(model):
+    model = copy.deepcopy(model).train()
+    queries = represented(model, QUERIES, "query")
+    documents = represented(model, DOCUMENTS, "document")
+    batch = Batch(student_of(model), queries, [documents], {}, progress=1.0)
+    got = evaluate_term(Term(name="flops", student="sparse"), batch)
+    torch.testing.assert_close(got, flops(queries["sparse"]) + flops(documents["sparse"]))
+    got.backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.heads.sparse.parameters())
 
 
 def test_wrong_settings_are_refused(tiny_encoder, tiny_dot_encoder):
