@@ -31,20 +31,16 @@ class Cost:
 
 COSTS = (
     Cost("parameters", "Parameters", "of the model", formats.scaled),
-    Cost("bytes_per_document", "Bytes/doc", "bytes per document of the index", formats.number),
-    Cost("documents_per_second", "Docs/s", "documents encoded per second for the index",
-         formats.number),
-    Cost("latency_ms_p50", "p50, ms", "median latency of one query", formats.number),
-    Cost("latency_ms_p95", "p95, ms", "latency that 95 % of the queries stay below",
-         formats.number),
-    Cost("training_seconds", "Training", "of the student, one seed", formats.duration),
-    Cost("teacher_calls", "Teacher calls",
-         "pairs and texts that teachers are asked for the training of one seed, at most",
-         formats.count),
-)  # fmt: skip
+    Cost("bytes_per_document", "Bytes/doc", "of the index", formats.number),
+    Cost("documents_per_second", "Docs/s", "encoded for the index", formats.number),
+    Cost("latency_ms_p50", "p50, ms", "median latency of a query", formats.number),
+    Cost("latency_ms_p95", "p95, ms", "95 % of queries take less", formats.number),
+    Cost("training_seconds", "Training", "of one seed", formats.duration),
+    Cost("teacher_calls", "Teacher calls", "pairs and texts for one seed, at most", formats.count),
+)
 
 
-def known(systems: Iterable[Facts], of: Sequence[Cost] = COSTS) -> list[Cost]:
+def known(systems: Iterable[Facts]) -> list[Cost]:
     """The columns of which at least one system knows a value.
 
     Example:
@@ -52,7 +48,7 @@ def known(systems: Iterable[Facts], of: Sequence[Cost] = COSTS) -> list[Cost]:
         ['p50, ms']
     """
     rows = list(systems)
-    return [cost for cost in of if any(facts.get(cost.field) is not None for facts in rows)]
+    return [cost for cost in COSTS if any(facts.get(cost.field) is not None for facts in rows)]
 
 
 def note(columns: Sequence[Cost]) -> str:

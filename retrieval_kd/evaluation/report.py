@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
-from functools import partial
 from importlib import resources
 from pathlib import Path
 from statistics import stdev
@@ -22,7 +21,7 @@ import yaml
 from markupsafe import Markup
 
 from retrieval_kd.evaluation import formats
-from retrieval_kd.evaluation.costs import COSTS, Cost, known, note
+from retrieval_kd.evaluation.costs import known, note
 from retrieval_kd.evaluation.headline import facts, headline, main_comparison
 from retrieval_kd.evaluation.names import readable
 from retrieval_kd.evaluation.report_data import ReportData, SystemRow
@@ -80,7 +79,7 @@ def render(data: ReportData) -> str:
         tests=TESTS,
         pictures=pictures(data),
         costs=cost_columns(data.systems),
-        costs_note=note(known(map(vars, data.systems), COSTS_SHOWN)),
+        costs_note=note(known(map(vars, data.systems))),
         shape=shape,
         explorer=explorer_block(data),
         teacher=teacher_section(data),
@@ -111,10 +110,6 @@ def is_best(data: ReportData, row: SystemRow, measure: str) -> bool:
     return bool(means) and formats.score(row.mean(measure)) == max(means)
 
 
-INDEX = Cost("index_bytes", "Index", "its size", partial(formats.scaled, unit="B"))
-COSTS_SHOWN = (*COSTS, INDEX)
-
-
 def cost_columns(systems: Sequence[SystemRow]) -> list[dict[str, Any]]:
     """The columns of which at least one system knows a value: heading, and per system its cell."""
     facts = [vars(row) for row in systems]
@@ -124,7 +119,7 @@ def cost_columns(systems: Sequence[SystemRow]) -> list[dict[str, Any]]:
             "meaning": cost.meaning,
             "cells": [(paid[cost.field], cost.write(paid[cost.field])) for paid in facts],
         }
-        for cost in known(facts, COSTS_SHOWN)
+        for cost in known(facts)
     ]
 
 

@@ -39,11 +39,12 @@ def print_grid(grid: Grid, console: Console | None = None) -> None:
     out = console or Console()
     parts = blocks(grid, out.width)
     for number, part in enumerate(parts, start=1):
-        note = grid.note if number == len(parts) else ""
-        title = grid.title if number == 1 else ""
         if number > 1:
             out.print()
-        out.print(to_rich(replace(part, note=note, title=title), out.width))
+        out.print(to_rich(replace(part, title=grid.title if number == 1 else ""), out.width))
+    if grid.note:
+        out.print()
+        out.print(Text(grid.note, style="dim"))
 
 
 def blocks(grid: Grid, width: int) -> list[Grid]:
@@ -66,7 +67,7 @@ def blocks(grid: Grid, width: int) -> list[Grid]:
 
 
 def to_rich(grid: Grid, width: int) -> Table:
-    """One table, in which columns have room up to `width` beyond the least that they need."""
+    """One table without its note; columns have room up to `width` beyond the least they need."""
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -74,8 +75,6 @@ def to_rich(grid: Grid, width: int) -> Table:
         collapse_padding=True,
         title=Text(grid.title) if grid.title else None,
         title_justify="left",
-        caption=Text(grid.note) if grid.note else None,
-        caption_justify="left",
     )
     for number, (header, wide) in enumerate(zip(grid.headers, widths(grid, width), strict=True)):
         table.add_column(
