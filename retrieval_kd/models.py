@@ -200,6 +200,24 @@ def load_cross_encoder(
     return _cut_at(model, max_length, spec)
 
 
+def is_encoder_decoder(spec: str) -> bool:
+    """Whether a model is one such as T5, by its configuration.
+
+    Raises:
+        InputError: there is no configuration, here or on the hub.
+    """
+    return bool(_config(resolve_model(spec)).is_encoder_decoder)
+
+
+def _config(ref: ModelRef) -> Any:
+    try:
+        return AutoConfig.from_pretrained(ref.location, revision=ref.revision)
+    except (OSError, ValueError) as error:
+        if ref.is_local:
+            raise InputError(f"not a model: {error}", file=ref.location) from error
+        raise _unreachable(ref) from error
+
+
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """A model that writes and its tokenizer, for inference, in the machine's fast dtype by default.
 
@@ -210,7 +228,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
     """
     ref = resolve_model(spec)
     try:
-        config = AutoConfig.from_pretrained(ref.location, revision=ref.revision)
+        config = _config(ref)
         named = getattr(config, "architectures", None) or []
         if named and not any(word in name for name in named for word in WRITES):
             raise InputError(

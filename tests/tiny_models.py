@@ -25,6 +25,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 TOPICS = {
@@ -192,5 +194,29 @@ def write_decoder(
         eos_token_id=tok.eos_token_id,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+    tok.save_pretrained(folder)
+    return folder
+
+
+def write_seq2seq(folder: Path, *, seed: int = 0) -> Path:
+    """A T5-style encoder–decoder of 32 dimensions; its tokenizer ends every text with `<|end|>`."""
+    torch.manual_seed(seed)
+    tok = decoder_tokenizer(chat=False)
+    tok.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <|end|>", special_tokens=[("<|end|>", tok.eos_token_id)]
+    )
+    config = T5Config(
+        vocab_size=len(tok),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        initializer_factor=2.0,
+        pad_token_id=tok.pad_token_id,
+        eos_token_id=tok.eos_token_id,
+        decoder_start_token_id=tok.pad_token_id,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder

@@ -1,12 +1,11 @@
 """A decoder in this process, by transformers: answers, likelihoods, probabilities of first words.
 
-Prompts are rendered by the tokenizer's chat template, if it has one. Batches and the shared
-beginning of prompts are in `prefix_cache.py`; encoder–decoders in `seq2seq_model.py`.
+Prompts become tokens in `rendering.py`; batches and the shared beginning of prompts are in
+`prefix_cache.py`; encoder–decoders in `seq2seq_model.py`.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 from transformers import GenerationConfig
 
@@ -25,8 +23,7 @@ from retrieval_kd.models import load_language_model, model_digest
 from retrieval_kd.teachers.cross_encoder import check_exit
 from retrieval_kd.teachers.language_model import Completion, Prompt, Side, Usage
 from retrieval_kd.teachers.prefix_cache import last_logits
-
-OPENING = "([{<\"'“‘"  # characters after which an answer goes on without a space
+from retrieval_kd.teachers.rendering import Renderer
 
 
 class LocalModel:
@@ -62,19 +59,24 @@ class LocalModel:
         self.usage = Usage()
 
     @cached_property
-    def _loaded(self) -> tuple[Any, Any]:
+    def _loaded(self) -> tuple[Any, Renderer]:
         model, tokenizer = load_language_model(self.name, dtype=self._dtype)
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if self.layers is not None:
             _exit_at(model, self.layers, self.name)
-        return model, tokenizer
+        return model, Renderer(tokenizer, positions, self.name)
 
     @property
     def model(self) -> Any:
         return self._loaded[0]
 
     @property
-    def tokenizer(self) -> Any:
+    def renderer(self) -> Renderer:
         return self._loaded[1]
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.renderer.tokenizer
 
     @torch.inference_mode()
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
@@ -89,12 +91,12 @@ class LocalModel:
         found = np.empty((len(prompts), len(options)), dtype=np.float32)
         if not prompts:
             return found
-        texts = [self.render(prompt) for prompt in prompts]
-        sequences = self._tokens(texts)
-        first = torch.tensor(self._first_tokens(texts[0], options), device=self.model.device)
+        texts = [self.renderer.render(prompt) for prompt in prompts]
+        sequences = self.renderer.tokens(texts)
+        first = self.renderer.first_tokens(texts[0], options)
         for rows, logits in self._logits(sequences, [1] * len(sequences)):
             words = logits[:, -1].log_softmax(dim=-1)  # (rows, V)
-            found[rows] = words[:, first].cpu().numpy()
+            found[rows] = words[:, torch.tensor(first, device=words.device)].cpu().numpy()
         self._check_finite(found)
         self._count(sequences, len(sequences), started)
         return found
@@ -109,8 +111,8 @@ class LocalModel:
             InputError: a continuation is empty, or a prompt is too long.
         """
         started = time.monotonic()
-        texts = [self.render(prompt) for prompt in prompts]
-        sequences, lengths = self._continued(texts, continuations)
+        texts = [self.renderer.render(prompt) for prompt in prompts]
+        sequences, lengths = self.renderer.continued(texts, continuations)
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
         # the last token predicts nothing that is asked
         for rows, logits in self._logits([sequence[:-1] for sequence in sequences], lengths):
@@ -127,7 +129,8 @@ class LocalModel:
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
         """Greedy answers of at most `most_tokens` tokens; the ends of turns are left out."""
         started = time.monotonic()
-        sequences = self._tokens([self.render(prompt) for prompt in prompts], most_tokens)
+        texts = [self.renderer.render(prompt) for prompt in prompts]
+        sequences = self.renderer.tokens(texts, most_tokens)
         order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
         found: list[Completion] = [Completion("", "failed")] * len(sequences)
         written = 0
@@ -145,50 +148,7 @@ class LocalModel:
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
         """Texts cut to `most_tokens` tokens, at their end or at their beginning."""
-        if not texts:
-            return []
-        encoded = self.tokenizer(
-            list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        return [
-            _cut(text, spans, most_tokens, side)
-            for text, spans in zip(texts, encoded["offset_mapping"], strict=True)
-        ]
-
-    def render(self, prompt: Prompt) -> str:
-        """The text the model reads: `prompt` by its chat template, or its parts one after another.
-
-        Control words of the tokenizer are broken up in what the prompt says, so that no passage can
-        end its turn; only `start`, which no passage is part of, is put in as it is.
-        """
-        user, system = self._plain(prompt.user), self._plain(prompt.system)
-        if not self.tokenizer.chat_template:
-            text = "\n".join(part for part in (system, user) if part)
-            glue = " " if prompt.start and not prompt.start[0].isspace() else ""
-            return text + glue + prompt.start
-        text = self._chat(system, user)
-        return text if prompt.start and text.endswith(prompt.start) else text + prompt.start
-
-    def _chat(self, system: str, user: str) -> str:
-        turns = [{"role": "system", "content": system}] if system else []
-        turns.append({"role": "user", "content": user})
-        settings = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-        try:
-            return self.tokenizer.apply_chat_template(turns, **settings)
-        except TemplateError:
-            if not system:
-                raise
-            return self._chat("", f"{system}\n\n{user}")  # a template without that role
-
-    def _plain(self, text: str) -> str:
-        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-    @cached_property
-    def _control(self) -> re.Pattern[str]:
-        added = self.tokenizer.added_tokens_decoder.values()
-        words = {token.content for token in added if token.special or token.content[0] in "<["}
-        found = sorted((w for w in words if len(w.strip()) > 1), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, found)) or r"(?!)")
+        return self.renderer.shorten(texts, most_tokens, side)
 
     @cached_property
     def _ends(self) -> set[int]:
@@ -196,80 +156,6 @@ class LocalModel:
         declared = self.model.generation_config.eos_token_id
         ends = {*declared} if isinstance(declared, list) else {declared}
         return {int(end) for end in (*ends, self.tokenizer.eos_token_id) if end is not None}
-
-    def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[Any]]]:
-        """Tokens of each text and their places in it; a first token is added if models expect it.
-
-        A chat template has written it already.
-        """
-        encoded = self.tokenizer(
-            list(texts),
-            add_special_tokens=not self.tokenizer.chat_template,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        rows, spans = list(encoded["input_ids"]), list(encoded["offset_mapping"])
-        for i, row in enumerate(rows):
-            if row and row[-1] == self.tokenizer.eos_token_id and spans[i][-1][1] == 0:
-                rows[i], spans[i] = row[:-1], spans[i][:-1]  # an end that the tokenizer added
-        return rows, spans
-
-    def _tokens(self, texts: Sequence[str], most_tokens: int = 1) -> list[list[int]]:
-        if not texts:
-            return []
-        sequences, _ = self._encode(texts)
-        self._check_lengths(sequences, most_tokens)
-        return sequences
-
-    def _continued(
-        self, texts: Sequence[str], continuations: Sequence[str]
-    ) -> tuple[list[list[int]], list[int]]:
-        """Tokens of each text with its continuation, and how many of them are the continuation's.
-
-        Both are tokenised as one text, as the model has seen texts. A token that has characters of
-        both sides counts to the continuation.
-        """
-        if not texts:
-            return [], []
-        whole = [t + self._glue(t) + c for t, c in zip(texts, continuations, strict=True)]
-        sequences, spans = self._encode(whole)
-        self._check_lengths(sequences, 0)
-        lengths = []
-        for text, continuation, span in zip(texts, continuations, spans, strict=True):
-            lengths.append(sum(1 for _, end in span if end > len(text)))
-            if not continuation.strip():
-                raise InputError(
-                    "an empty text has no likelihood",
-                    remedy="leave queries and answers without text out",
-                )
-        return sequences, lengths
-
-    def _first_tokens(self, text: str, options: Sequence[str]) -> list[int]:
-        """The token that each option begins with where `text` ends."""
-        sequences, lengths = self._continued([text] * len(options), options)
-        first = [s[-n] for s, n in zip(sequences, lengths, strict=True)]
-        if len(set(first)) < len(first):
-            raise InputError(
-                f"some of the answers {', '.join(map(repr, options))} begin with the same token",
-                id=self.name,
-                remedy="choose answers whose first tokens differ in this model's tokenizer",
-            )
-        return first
-
-    def _glue(self, text: str) -> str:
-        """What stands between a prompt and its answer: a space, where a word has just ended."""
-        ends = any(text.endswith(word) for word in self.tokenizer.all_special_tokens)
-        return "" if not text or text[-1].isspace() or text[-1] in OPENING or ends else " "
-
-    def _check_lengths(self, sequences: Sequence[Sequence[int]], more: int) -> None:
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest = max(map(len, sequences)) + more
-        if positions and longest > positions:
-            raise InputError(
-                f"a prompt and its answer have {longest} tokens, the model reads {positions}",
-                id=self.name,
-                remedy="cut passages shorter (?passage_tokens=), or show fewer at once",
-            )
 
     def _check_finite(self, *found: np.ndarray) -> None:
         if not all(np.isfinite(values).all() for values in found):
@@ -328,14 +214,5 @@ def _exit_at(model: Any, layers: int, spec: str) -> None:
     check_exit(layers, len(stack), spec)
     body.layers = stack[:layers]
     model.config.num_hidden_layers = layers
-
-
-def _cut(text: str, spans: Sequence[tuple[int, int]], most: int, side: Side) -> str:
-    """`text` without the tokens after the first `most`, or before the last `most`."""
-    if len(spans) <= most:
-        return text
-    if most <= 0:
-        return ""
-    if side == "end":  # a character of several tokens goes whole
-        return text[: min(spans[most - 1][1], spans[most][0])]
-    return text[max(spans[-most][0], spans[-most - 1][1]) :]
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:layers]

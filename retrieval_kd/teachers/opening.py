@@ -11,6 +11,7 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.query_files import read_queries
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
+from retrieval_kd.models import is_encoder_decoder
 from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.first_stage import BM25Teacher, DenseTeacher, RetrieverTeacher
 from retrieval_kd.teachers.language_model import LanguageModel
@@ -19,6 +20,7 @@ from retrieval_kd.teachers.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.local_model import LocalModel
 from retrieval_kd.teachers.pairwise import PairwiseOptions, PairwiseTeacher
 from retrieval_kd.teachers.requests import Asker
+from retrieval_kd.teachers.seq2seq_model import Seq2SeqModel
 from retrieval_kd.teachers.spec import (
     CrossEncoderOptions,
     LikelihoodOptions,
@@ -106,7 +108,15 @@ def open_model(
 ) -> LanguageModel:
     """The language model of a teacher: by `language_model`, or in this process."""
     if language_model is None:
-        return LocalModel(spec.model, layers=options.layers)
+        if not is_encoder_decoder(spec.model):
+            return LocalModel(spec.model, layers=options.layers)
+        if options.layers is None:
+            return Seq2SeqModel(spec.model)
+        raise InputError(
+            "an encoder–decoder answers from all its layers",
+            id=spec.model,
+            remedy="leave ?layers= out",
+        )
     if options.layers is not None:
         raise InputError(
             "a server answers from its model's last layer",

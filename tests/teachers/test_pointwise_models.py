@@ -51,7 +51,7 @@ def test_a_yes_no_score_is_the_difference_of_two_logits(prompt, tiny_decoder, pa
     ids = [model.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in (better, worse)]
     expected = []
     for query, document in zip(queries, documents, strict=True):
-        text = model.render(teacher.template.fill(query=query, passage=document.full))
+        text = model.renderer.render(teacher.template.fill(query=query, passage=document.full))
         tokens = model.tokenizer(text, add_special_tokens=False, return_tensors="pt")
         with torch.inference_mode():
             logits = model.model(**tokens).logits[0, -1]
