@@ -15,13 +15,6 @@ from retrieval_kd.progress import bar
 from retrieval_kd.training.checkpoints import BESIDE
 
 
-class NoCard:
-    """Keeps the trainer from filling the model card: its rows are pool numbers, not texts."""
-
-    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        return None
-
-
 class Clock(TrainerCallback):
     """Seconds of a training over all its attempts: what a checkpoint holds is paid for."""
 
@@ -33,7 +26,8 @@ class Clock(TrainerCallback):
         return self._before + time.monotonic() - self._start
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        write_json(self._path, self.seconds())
+        if state.is_world_process_zero:
+            write_json(self._path, self.seconds())
 
 
 @runtime_checkable
@@ -62,7 +56,7 @@ class Follow(TrainerCallback):
             torch.nn.utils.clip_grad_norm_(self._own.parameters(), args.max_grad_norm)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._own is not None:
+        if self._own is not None and state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             with atomic_path(folder / BESIDE) as temporary:
                 save_model(self._own, str(temporary))

@@ -34,6 +34,7 @@ class SlateCollator(SentenceTransformerDataCollator):
       query's candidates; elsewhere −inf and 0;
     - `batch_mask (B, M)`: false for the documents that the query's pool ignores;
     - `batch_members (T, B, M)`: the same of each single teacher, where pools have them;
+    - `positions (M,)` and `known`, if `gathers`: to look up other processes' documents;
     - `texts`: of the batch, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
     - `vectors`: of each MODEL that an objective on vectors learns from, `queries (B, D)` and
       `documents (M, D)`.
@@ -50,6 +51,7 @@ class SlateCollator(SentenceTransformerDataCollator):
     sampling: Sampling = "random"
     vectors: Mapping[str, TeacherVectors] = field(default_factory=dict)
     keep_texts: bool = False
+    gathers: bool = False
 
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         rows = [(int(row["pool"]), int(row["draw"])) for row in features]
@@ -83,12 +85,14 @@ class SlateCollator(SentenceTransformerDataCollator):
             batch.update({f"{group}_{name}": value for name, value in tokens.items()})
         batch["label"] = {
             **slate_tensors(slates, columns),
-            **_batch_tensors(pools, distinct),
+            **Known(pools).targets(distinct),
             "vectors": {
                 model: vectors.of_batch([index for index, _ in rows], distinct)
                 for model, vectors in self.vectors.items()
             },
         }
+        if self.gathers:
+            batch["label"] |= {"positions": torch.from_numpy(distinct), "known": Known(pools)}
         if self.keep_texts:
             batch["label"]["texts"] = {
                 "queries": [pool.query for pool in pools],
@@ -130,23 +134,29 @@ def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, tor
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _batch_tensors(pools: Sequence[Pool], distinct: np.ndarray) -> dict[str, torch.Tensor]:
-    """What is known of every (query, document) of the batch, from the queries' whole pools."""
-    teacher = np.full((len(pools), len(distinct)), -np.inf, dtype=np.float32)  # (B, M)
-    gains = np.zeros((len(pools), len(distinct)), dtype=np.int64)  # (B, M)
-    teachers = 0 if pools[0].members is None else len(pools[0].members)
-    members = np.full((teachers, *teacher.shape), -np.inf, dtype=np.float32)  # (T, B, M)
-    mask = np.ones(teacher.shape, dtype=bool)  # (B, M)
-    for row, pool in enumerate(pools):
-        order = np.argsort(pool.positions, kind="stable")
-        at = np.minimum(np.searchsorted(pool.positions[order], distinct), len(order) - 1)
-        found = pool.positions[order][at] == distinct
-        mask[row] = found | ~np.isin(distinct, pool.ignored)
-        teacher[row, found] = pool.teacher[order][at[found]]
-        gains[row, found] = pool.gains[order][at[found]]
-        if pool.members is not None:
-            members[:, row, found] = pool.members[:, order][:, at[found]]
-    batch = {"batch_teacher": teacher, "batch_gains": gains, "batch_mask": mask}
-    if pools[0].members is not None:
-        batch["batch_members"] = members
-    return {name: torch.from_numpy(array) for name, array in batch.items()}
+@dataclass(frozen=True)
+class Known:
+    """What is known of a batch's queries, from their whole pools."""
+
+    pools: Sequence[Pool]
+
+    def targets(self, distinct: np.ndarray) -> dict[str, torch.Tensor]:
+        """Of every query and each of the documents (M,): the `batch_…` tensors (B, M)."""
+        teacher = np.full((len(self.pools), len(distinct)), -np.inf, dtype=np.float32)  # (B, M)
+        gains = np.zeros((len(self.pools), len(distinct)), dtype=np.int64)  # (B, M)
+        teachers = 0 if self.pools[0].members is None else len(self.pools[0].members)
+        members = np.full((teachers, *teacher.shape), -np.inf, dtype=np.float32)  # (T, B, M)
+        mask = np.ones(teacher.shape, dtype=bool)  # (B, M)
+        for row, pool in enumerate(self.pools):
+            order = np.argsort(pool.positions, kind="stable")
+            at = np.minimum(np.searchsorted(pool.positions[order], distinct), len(order) - 1)
+            found = pool.positions[order][at] == distinct
+            mask[row] = found | ~np.isin(distinct, pool.ignored)
+            teacher[row, found] = pool.teacher[order][at[found]]
+            gains[row, found] = pool.gains[order][at[found]]
+            if pool.members is not None:
+                members[:, row, found] = pool.members[:, order][:, at[found]]
+        batch = {"batch_teacher": teacher, "batch_gains": gains, "batch_mask": mask}
+        if self.pools[0].members is not None:
+            batch["batch_members"] = members
+        return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -21,7 +21,7 @@ from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import digest_json, read_json, write_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.students.layers import weights_digest
-from retrieval_kd.training.callbacks import Bar, Clock, Follow, NoCard, trained_beside
+from retrieval_kd.training.callbacks import Bar, Clock, Follow, trained_beside
 from retrieval_kd.training.checkpoints import (
     RECORD,
     check_replaceable,
@@ -31,6 +31,13 @@ from retrieval_kd.training.checkpoints import (
     save_whole,
 )
 from retrieval_kd.training.curve import curve_from_log
+from retrieval_kd.training.devices import (
+    SharedTrainer,
+    is_first,
+    processes,
+    share_of,
+    wait_for_all,
+)
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool, digest_pools
 
@@ -81,42 +88,50 @@ def train(
         return read_json(done)
     check_replaceable(out)
     work = out.parent / f".{out.name}.training"
-    clear_if_other(work, identity)
     own = trained_beside(loss)
+    if is_first():
+        clear_if_other(work, identity)
+        last_whole_checkpoint(work, own)  # removes torn ones
+    wait_for_all()
     checkpoint = last_whole_checkpoint(work, own)
     clock = Clock(work / "seconds.json")
     evaluation_length = model.max_seq_length
     model.max_seq_length = settings.max_tokens
     own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
     set_seed(settings.seed)
-    trainer: Any = type("Trainer", (NoCard, trainer_class), {})(
+    trainer: Any = type("Trainer", (SharedTrainer, trainer_class), {})(
         model=model,
         args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
         train_dataset=schedule,
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
-        callbacks=[Bar(settings.steps, out.name), clock, Follow(loss)],
+        callbacks=[*([Bar(settings.steps, out.name)] if is_first() else []), clock, Follow(loss)],
     )
     trainer.remove_callback(PrinterCallback)
     if evaluator is not None and checkpoint is None:
-        write_json(work / "start.json", {"step": 0, **evaluator(model)})
+        measured = evaluator(model)
+        if is_first():
+            write_json(work / "start.json", {"step": 0, **measured})
     trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = evaluation_length
     for module, probability in own_dropout:
         module.p = probability
-    start = [read_json(work / "start.json")] if (work / "start.json").exists() else []
-    record = {
-        "identity": identity,
-        "steps": settings.steps,
-        "seconds": round(clock.seconds(), 1),
-        "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
-        "settings": settings.model_dump(),
-        "curve": curve_from_log([*start, *trainer.state.log_history]),
-        **facts(),
-    }
-    save_whole(model, out, record, beside or {})
-    shutil.rmtree(work, ignore_errors=True)
+    if is_first():
+        start = [read_json(work / "start.json")] if (work / "start.json").exists() else []
+        record = {
+            "identity": identity,
+            "steps": settings.steps,
+            "seconds": round(clock.seconds(), 1),
+            "processes": processes(),
+            "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
+            "settings": settings.model_dump(),
+            "curve": curve_from_log([*start, *trainer.state.log_history]),
+            **facts(),
+        }
+        save_whole(model, out, record, beside or {})
+        shutil.rmtree(work, ignore_errors=True)
+    wait_for_all()
     return read_json(done)
 
 
@@ -166,7 +181,7 @@ def _arguments(
         learning_rate_mapping={heads_pattern(heads): rate} if rate and heads else {},
         output_dir=str(work),
         max_steps=settings.steps,
-        per_device_train_batch_size=settings.batch_queries,
+        per_device_train_batch_size=share_of(settings.batch_queries),
         learning_rate=settings.learning_rate,
         warmup_steps=round(settings.warmup * settings.steps),
         weight_decay=settings.weight_decay,

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import Student, student_of
+from retrieval_kd.training.devices import gather
 from retrieval_kd.training.packing import Layout, pack, unpack
 from retrieval_kd.training.policy import FACTS, TeacherPolicy
 from retrieval_kd.training.terms import Term, with_temperature
@@ -91,8 +92,11 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         groups: Sequence[dict[str, Tensor]],
         labels: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        live = dict(self.live.items())
-        batch = Batch(self.student, queries, groups, labels, self.progress, live)
+        live, own = dict(self.live.items()), len(groups)
+        if "known" in labels:
+            gathered = gather(groups, labels)
+            groups, labels = gathered.groups, gathered.labels
+        batch = Batch(self.student, queries, groups, labels, self.progress, live, own=own)
         return evaluate_terms(self.terms, batch, self.projections)
 
     def own_state(self) -> nn.Module:

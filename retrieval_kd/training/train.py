@@ -27,6 +27,7 @@ from retrieval_kd.teachers.live import LiveCrossEncoder, LiveEncoder
 from retrieval_kd.training import checkpoints, engine
 from retrieval_kd.training.collate import SlateCollator
 from retrieval_kd.training.curve import DevEvaluator, DevTask
+from retrieval_kd.training.devices import processes
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool
@@ -96,6 +97,7 @@ def train_student(
         sampling=settings.sampling,
         vectors=vectors,
         keep_texts=bool(live),
+        gathers=processes() > 1,
     )
     carrier: Any = student
     carrier._model_card_text = ""  # its card is a new one, not that of the model it was made from

@@ -26,6 +26,7 @@ class Batch:
         labels: the label dict of `SlateCollator`.
         progress: share of the training's steps done.
         live: live teachers by name (`teachers/live.py`).
+        own: how many of the groups are this process's; objectives on vectors see these alone.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class Batch:
         labels: Mapping[str, Any],
         progress: float = 0.0,
         live: Mapping[str, nn.Module] | None = None,
+        own: int | None = None,
     ) -> None:
         self.student, self.queries, self.groups = student, queries, groups
         self.labels, self.progress = labels, progress
-        self.live = dict(live or {})
+        self.live, self.own = dict(live or {}), own
         self.matrices: dict[str, Tensor] = {}
         self.states: dict[str, Tensor] = {}  # objectives on hidden states, by their term's label
 
@@ -103,7 +105,7 @@ class Batch:
 
         A multi-function student's weights of words are its "sparse" ones.
         """
-        parts = [self.queries] if side == "queries" else list(self.groups)
+        parts = [self.queries] if side == "queries" else list(self.groups[: self.own])
         if any(name not in part for part in parts):
             raise InputError(
                 f"this student has no single {name} per text for an objective on vectors",
