@@ -22,7 +22,7 @@ from retrieval_kd.training.train import train_student
 
 DENSE = [Term(name="kl", candidates="batch", teacher_temperature=2.0)]
 # Case → student kind, terms, texts encoded at a time. All terms are means over queries, of which
-# each process has as many; a mean over pairs would count those of a process with short slates for more.
+# each process has as many; a mean over pairs would count short slates for more.
 CASES = {
     "dense": ("dense", DENSE, None),
     "cached": ("dense", DENSE, 2),
