@@ -47,7 +47,7 @@ def stored_scores(
     for key in keys:
         wanted = candidates
         if wanted is None:
-            wanted = _known_pairs(collection, queries, store, key, drops)
+            wanted = known_pairs(collection, queries, store, key, drops)
         scores = scores_of(collection, queries, wanted, store, key)
         if not scores:
             raise InputError(
@@ -67,7 +67,7 @@ def stored_scores(
     return found
 
 
-def _known_pairs(
+def known_pairs(
     collection: Collection,
     queries: Mapping[str, str],
     store: ScoreStore,
