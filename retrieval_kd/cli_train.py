@@ -90,7 +90,7 @@ def train(
     split: Split = "train",
     layers: Layers = None,
     kind: Annotated[
-        str, typer.Option(help="dense, sparse (SPLADE) or multi_vector (ColBERT)")
+        str, typer.Option(help="dense, sparse (SPLADE), multi_vector (ColBERT) or cross_encoder")
     ] = "dense",
     dev_split: Annotated[str | None, typer.Option(help="for the learning curve")] = None,
     steps: Annotated[int, typer.Option(min=1, help="optimizer steps")] = 200,
@@ -142,6 +142,27 @@ def train(
         f"{out}: {size['layers']} layers, {size['parameters']:,} parameters, "
         f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
+
+
+@train_app.command()
+def parts(
+    student: Annotated[str, typer.Argument(help="MODEL: a multi_function student")],
+    out: Annotated[Path, typer.Argument(help="folder for dense/, sparse/ and multi_vector/")],
+) -> None:
+    """Save each function of a multi-function student as a model of its own."""
+    import torch
+
+    from retrieval_kd.models import load_encoder
+    from retrieval_kd.students.modules.multi_function import MultiFunctionEncoder
+    from retrieval_kd.students.multi_function import save_parts
+
+    model = load_encoder(student, dtype=torch.float32)
+    if not isinstance(model, MultiFunctionEncoder):
+        raise InputError(
+            f"{student} has one function only", remedy="give a student of kind multi_function"
+        )
+    for folder in save_parts(model, out).values():
+        print(folder)
 
 
 def _integers(text: str) -> list[int]:

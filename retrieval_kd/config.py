@@ -14,7 +14,8 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.names import parse_measures
-from retrieval_kd.lessons import Lesson, Training, check_cached, check_scores
+from retrieval_kd.lesson_checks import check_cached, check_scores
+from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.methods import Method
 from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
 from retrieval_kd.students.options import SEARCHED_AS, check_options

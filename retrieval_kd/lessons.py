@@ -1,16 +1,13 @@
-"""The part of a configuration that says how a student is trained: stages, live teachers, checks."""
+"""The part of a configuration that says how a student is trained: its stages, live teachers."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from retrieval_kd.lesson_checks import check_live
 from retrieval_kd.schema import Part
-from retrieval_kd.students.options import PARTS, RE_RANKS
-from retrieval_kd.training.term_checks import check_for_pairs
 from retrieval_kd.training.terms import Term, check_distinct, parse_terms
 
 
@@ -114,111 +111,6 @@ class Lesson(Part):
         chooses = self.select is not None and self.select.by != "uncertainty"
         learns = any(term.learns_from == "teacher" for term in self.objective)
         return learns or chooses or self.false_negatives is not None or self.denoised is not None
-
-
-def check_live(live: Mapping[str, Live], terms: Sequence[Term]) -> None:
-    """Refuse live teachers whose names mean something else, or that no term can use as it says.
-
-    Raises:
-        ValueError: saying which.
-    """
-    meanings = {
-        "score",
-        "stored",
-        "positive",
-        *(part for parts in PARTS.values() for part in parts),
-    }
-    for name in live:
-        if name in meanings or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
-            raise ValueError(f"a live teacher cannot be called {name!r}: choose another word")
-        if not any(owner_of(score) == name for term in terms for score in term.scores):
-            raise ValueError(f"no term names the live teacher {name!r}")
-    for term in terms:
-        taught = [owner_of(score) for score in term.students if owner_of(score) in live]
-        for name in taught if term.scores else []:
-            if not live[name].trains:
-                raise ValueError(f"{term.label}: {name!r} learns, so it needs `trains: true`")
-            if live[name].kind == "cross_encoder" and term.candidates == "batch":
-                raise ValueError(f"{term.label}: {name!r} scores slates only: candidates: slate")
-
-
-def check_re_ranks(lesson: Lesson) -> None:
-    """Refuse, for a student without vectors, what takes a search or another's scores of the batch.
-
-    Raises:
-        ValueError: saying what.
-    """
-    check_for_pairs(lesson.objective)
-    asked = [n for n in ("live", "refresh", "confused", "select") if getattr(lesson, n)]
-    if asked:
-        raise ValueError(f"{asked[0]!r} is not for a cross-encoder student: it cannot search")
-
-
-def check_cached(lesson: Lesson, mini_batch_size: int | None, kind: str) -> None:
-    """Refuse cached gradients where no gradient would reach the student's representations.
-
-    Raises:
-        ValueError: saying why, and what to do.
-    """
-    if mini_batch_size is None:
-        return
-    if kind in RE_RANKS:
-        raise ValueError(
-            "mini_batch_size: a cross-encoder's gradients are not cached; leave it out"
-        )
-    if all(_only_live(term, lesson) for term in lesson.objective):
-        raise ValueError(
-            "mini_batch_size: every objective of this stage trains a live model and none the "
-            "student, whose gradients alone are cached; leave it out, or let the student learn too"
-        )
-
-
-def _only_live(term: Term, lesson: Lesson) -> bool:
-    """Whether all that learns by a term are live models."""
-    learns = [*term.students, *(term.teachers if term.joint else [])] if term.scores else ["score"]
-    return all(owner_of(score) in lesson.live for score in learns)
-
-
-def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
-    """Refuse names of teachers and scores that a stage does not have.
-
-    Raises:
-        ValueError: naming those there are.
-    """
-    if kind in RE_RANKS:
-        check_re_ranks(lesson)
-    elif any(term.kind == "states" for term in lesson.objective):
-        raise ValueError("objectives on states of whole pairs are for a cross_encoder student")
-    for term in lesson.objective:
-        if term.kind == "regulariser" and term.student != _regularised(kind):
-            raise ValueError(
-                f"{term.name} of a {kind} student needs `student: {_regularised(kind)}`"
-            )
-    for name in lesson.teachers:
-        if name not in members:
-            raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
-    known = ["score", "stored", "positive", *PARTS.get(kind, ()), *lesson.live]
-    for score in (score for term in lesson.objective for score in term.scores):
-        name, _, number = owner_of(score).partition(":")
-        if number and int(number) >= len(members):
-            raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
-        if name not in known and not re.fullmatch(r"exit\d+", name):
-            raise ValueError(f"no scores named {score!r}; there are {', '.join(known)}")
-
-
-def _regularised(kind: str) -> str:
-    """Which of a student's vectors is one of words."""
-    return "sparse" if kind == "multi_function" else "score"
-
-
-def owner_of(score: str) -> str:
-    """A score's name without a live teacher's part and without dimensions.
-
-    Example:
-        >>> owner_of("big.exit2"), owner_of("score@64"), owner_of("stored:1")
-        ('big', 'score', 'stored:1')
-    """
-    return score.partition(".")[0].partition("@")[0]
 
 
 class Training(Lesson):

@@ -108,7 +108,8 @@ def plan(config: Config) -> Workspace:
                 folder, _ = stages.student_folders(name, training, seed, number)
                 settings = config.settings_of(training, lesson, seed=seed).model_dump()
                 # what is new is only told where it is used: older runs keep their keys
-                silent = {"student", *([] if lesson.judged else ["judged"])}
+                new = [n for n in ("judged", "denoised") if getattr(lesson, n) is None]
+                silent = {"student", *new}
                 taught = lesson.model_dump(exclude=silent)
                 share = unlabelled if draws_unlabelled(config, lesson) else None
                 stage = f"train:{Path(folder).name}"

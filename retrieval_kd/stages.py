@@ -25,13 +25,11 @@ from retrieval_kd.retrieval.rerank import Reranker
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.make import make
-from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.live import open_live
 from retrieval_kd.teachers.targets import rerank
 from retrieval_kd.timed_systems import timed_systems
 from retrieval_kd.training.curve import build_dev_task
 from retrieval_kd.training.fit_teacher import fit_teacher
-from retrieval_kd.training.pairs import train_cross_encoder
 from retrieval_kd.training.slates import build_pools
 from retrieval_kd.training.train import train_student
 from retrieval_kd.workspace import Workspace
@@ -145,12 +143,6 @@ class Stages:
             seed=seed,
             options=begin.options,
         )
-        if begin.kind in RE_RANKS:
-            documents, to = self.collection.documents, self.work.path(folder)
-            record = train_cross_encoder(
-                student, pools, documents, lesson.objective, settings, to, groups=groups
-            )
-            return {**record, "drops": drops.summary()}
         dev = self.queries("dev")
         task = build_dev_task(
             self.collection, dev.texts, dev.qrels, Run("first", self.candidates("dev"))

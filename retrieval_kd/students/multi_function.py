@@ -135,10 +135,10 @@ def start_vocabulary(heads: MultiFunctionHeads, encoder: SentenceTransformer) ->
 def save_parts(model: MultiFunctionEncoder, folder: str | Path) -> dict[str, Path]:
     """Save each function as a model of its own, with the embeddings that it has in `model`.
 
-    `dense/` loads in plain `SentenceTransformer`, `multi_vector/` in plain `MultiVectorEncoder`.
-    `sparse/` loads in plain `SparseEncoder` if the weights are of the vocabulary. Those of a text's
-    own tokens are made by no module of Sentence Transformers: `LexicalEncoder` of this package, a
-    `SparseEncoder`, loads them.
+    `dense/` loads in plain `SentenceTransformer`, `multi_vector/` in plain `MultiVectorEncoder`,
+    `sparse/` in plain `SparseEncoder`. Weights of a text's own tokens are made by no module of
+    Sentence Transformers: their folder carries the code of one, for which `SparseEncoder` wants
+    `trust_remote_code=True`; `load_retriever` of this package does not.
     """
     device, prompts = str(model.device), _prompts(model)
     given: dict[str, Any] = {

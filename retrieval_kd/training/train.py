@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sentence_transformers import (
+    CrossEncoder,
     MultiVectorEncoder,
     MultiVectorEncoderTrainer,
     MultiVectorEncoderTrainingArguments,
@@ -29,6 +30,7 @@ from retrieval_kd.training.collate import SlateCollator
 from retrieval_kd.training.curve import DevEvaluator, DevTask
 from retrieval_kd.training.devices import processes
 from retrieval_kd.training.loss import ScoreMatrixLoss
+from retrieval_kd.training.pairs import train_cross_encoder
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool
 from retrieval_kd.training.terms import Term, check_targets
@@ -38,7 +40,7 @@ LiveModel = LiveEncoder | LiveCrossEncoder
 
 
 def train_student(
-    student: SentenceTransformer,
+    student: Any,
     pools: Sequence[Pool],
     documents: Texts,
     terms: Sequence[Term],
@@ -56,19 +58,23 @@ def train_student(
     finished one with the same inputs is not run again.
 
     Args:
+        student: of any kind; a cross-encoder learns as `pairs.train_cross_encoder` says.
         pools: queries with candidates and targets, from `slates.build_pools`.
         documents: the collection's texts, which the pools point into.
         terms: the weighted sum of objectives.
         teacher_length: tokens of a text for the models whose vectors are learnt.
         live: live teachers by name; what terms call `teacher: NAME`. One that trains is saved in
             `out/live/NAME`.
-        dev: where the learning curve is measured, every `settings.eval_steps`.
+        dev: where the learning curve is measured, every `settings.eval_steps`; a cross-encoder has
+            none.
         groups: shares of the training by name, see `engine.schedule`.
 
     Raises:
         InputError: an objective learns from a teacher (labels) and no pool has scores (judgments),
             or `out` holds something that is no earlier training.
     """
+    if isinstance(student, CrossEncoder):
+        return train_cross_encoder(student, pools, documents, terms, settings, out, groups=groups)
     check_targets(pools, terms)
     told = [term.model_dump() for term in terms]
     models = dict.fromkeys(term.teacher for term in terms if term.kind == "vectors")
@@ -99,8 +105,7 @@ def train_student(
         keep_texts=bool(live),
         gathers=processes() > 1,
     )
-    carrier: Any = student
-    carrier._model_card_text = ""  # its card is a new one, not that of the model it was made from
+    student._model_card_text = ""  # its card is a new one, not that of the model it was made from
     return engine.train(
         student,
         *trainer_of(student),

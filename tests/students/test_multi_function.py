@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
+from retrieval_kd.cli import main
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.models import load_encoder, load_retriever
+from retrieval_kd.models import kind_of, load_encoder, load_retriever
 from retrieval_kd.objectives.sparsity import flops
 from retrieval_kd.students.layers import weights_digest
 from retrieval_kd.students.make import make
@@ -132,6 +134,44 @@ def test_every_part_loads_alone_with_the_same_embeddings(model, tmp_path):
     opened = load_retriever(str(parts["sparse"]), dtype=torch.float32)
     assert isinstance(opened, SparseEncoder)
     assert weights_digest(opened) == weights_digest(sparse)
+
+
+def test_the_lexical_part_loads_without_this_package_where_code_is_trusted(
+    tiny_encoder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "c"))
+    model = make(str(tiny_encoder), "multi_function", [0, 3], options={"lexical": "own"})
+    torch.nn.init.normal_(model.heads.sparse[0].linear.weight)
+    folder = str(save_parts(model, tmp_path / "parts")["sparse"])
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        SparseEncoder(folder, device="cpu")
+    plain = SparseEncoder(folder, device="cpu", trust_remote_code=True)
+    assert type(plain[1]).__module__.startswith("transformers_modules.")
+    assert "import retrieval_kd" not in (tmp_path / "parts/sparse/lexical_weights.py").read_text()
+    assert "from retrieval_kd" not in (tmp_path / "parts/sparse/lexical_weights.py").read_text()
+    own = load_retriever(folder, dtype=torch.float32)
+    assert isinstance(own[1], LexicalWeights)
+    for encoder in (plain, own):
+        weights = encoder.encode_query(QUERIES, convert_to_sparse_tensor=False)
+        with torch.no_grad():
+            expected = represented(model, QUERIES, "query")["sparse"]
+        torch.testing.assert_close(weights, expected, atol=1e-6, rtol=0)
+
+
+def test_the_command_saves_each_part(model, tmp_path, capsys):
+    model.save(str(tmp_path / "student"))
+    with pytest.raises(SystemExit) as end:
+        main(["parts", str(tmp_path / "student"), str(tmp_path / "parts")])
+    assert end.value.code == 0
+    told = capsys.readouterr().out.split()
+    assert {Path(folder).name for folder in told} == {"dense", "sparse", "multi_vector"}
+    assert all(kind_of(folder) == Path(folder).name for folder in told)
+
+
+def test_a_model_of_one_function_has_no_parts_to_save(tiny_encoder, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["parts", str(tiny_encoder), str(tmp_path / "parts")])
+    assert end.value.code == 2 and "multi_function" in capsys.readouterr().err
 
 
 def test_saved_and_loaded_it_is_the_same(model, tmp_path):
