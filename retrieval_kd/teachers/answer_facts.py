@@ -1,14 +1,19 @@
-"""What is in a teacher's stored answers, in numbers: how many, how they parsed, order bias."""
+"""A teacher's stored answers in numbers (how many, how they parsed, order bias) and as a file."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
-from retrieval_kd.teachers.answer_files import Row
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import atomic_path
+from retrieval_kd.teachers.answer_files import Row, to_table
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.pairs import log_odds_of
 from retrieval_kd.teachers.store_files import shard_paths
@@ -112,3 +117,30 @@ def summarise_answers(answers: AnswerStore) -> AnswerSummary:
         shards=len(shards),
         bytes=sum(path.stat().st_size for path in shards),
     )
+
+
+def export_answers(answers: AnswerStore, path: Path) -> int:
+    """Write every question's first answer, whole or not at all: `.jsonl` or `.parquet`.
+
+    Raises:
+        InputError: another suffix, or no answers.
+    """
+    rows = [row for row in answers.rows() if row.answer is not None]
+    if path.suffix not in (".jsonl", ".parquet"):
+        raise InputError(
+            f"cannot export answers about several documents as {path.suffix or 'nothing'}",
+            file=path,
+            remedy="name a file that ends in .jsonl or .parquet",
+        )
+    if not rows:
+        raise InputError("no answers of this teacher", file=answers.folder, id=answers.key.model)
+    with atomic_path(path) as temporary:
+        if path.suffix == ".parquet":
+            pq.write_table(to_table(rows), temporary, compression="zstd")
+        else:
+            with open(temporary, "w", encoding="utf-8", newline="\n") as out:
+                for row in rows:
+                    told = {"query_id": row.query_id, "document_ids": row.document_ids}
+                    answer = {} if row.answer is None else asdict(row.answer)
+                    out.write(json.dumps({**told, **answer}, ensure_ascii=False) + "\n")
+    return len(rows)

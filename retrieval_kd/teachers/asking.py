@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.requests import Answer, Request
@@ -76,3 +78,19 @@ def at_least(least: int, **numbers: int) -> None:
     for name, number in numbers.items():
         if number < least:
             raise InputError(f"{name} is {number}", remedy=f"give at least {least}")
+
+
+def refuse_stray(options: BaseModel, choice: str, goes_with: Mapping[str, str]) -> None:
+    """Refuse an option that the chosen strategy does not have; it would be ignored.
+
+    Args:
+        choice: the option that chooses the strategy.
+        goes_with: option → the choice it belongs to.
+    """
+    chosen = getattr(options, choice)
+    for name, wanted in goes_with.items():
+        if name in options.model_fields_set and chosen != wanted:
+            raise InputError(
+                f"the option {name!r} goes with {choice}={wanted}, not with {choice}={chosen}",
+                remedy="leave one of them out",
+            )

@@ -30,7 +30,7 @@ class Topic:
 
     def listed(self) -> Listed:
         seed = int(digest_text(self.query_digest, *self.digests)[:8], 16)
-        return Listed(len(self.documents), self.scores, seed)
+        return Listed(len(self.digests), self.scores, seed)
 
     def shown(self, request: Request) -> Shown:
         """Digests of the documents that a request shows."""

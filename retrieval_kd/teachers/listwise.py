@@ -7,11 +7,12 @@ storing is `ask.py`'s.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.asking import refuse_stray
 from retrieval_kd.teachers.first_logits import order_by_logits
 from retrieval_kd.teachers.language_model import Completion, LanguageModel, Prompt
 from retrieval_kd.teachers.pairwise import CHOICE_TOKENS, choice
@@ -23,6 +24,8 @@ from retrieval_kd.teachers.set_prompts import (
     LETTERS,
     NUMBERS,
     ORDER_TEMPLATES,
+    choice_form,
+    order_form,
     set_prompts,
     template_for,
 )
@@ -50,8 +53,14 @@ class ListwiseOptions(PassageOptions):
     passes: int = Field(1, gt=0, description="windows: how often from the end to the top")
     children: int = Field(3, gt=0, description="heap: a prompt shows so many passages and one more")
     top: int = Field(10, gt=0, description="heap: how many of the best to rank")
-    group: int = Field(10, gt=1, description="tournament: passages in a prompt")
+    group: int = Field(10, gt=2, description="tournament: passages in a prompt")
     rounds: int = Field(2, gt=0, description="tournament: how many, each with other groups")
+
+    def model_post_init(self, context: Any) -> None:
+        goes_with = dict.fromkeys(("window", "stride", "passes"), "windows")
+        goes_with |= dict.fromkeys(("children", "top"), "heap")
+        goes_with |= dict.fromkeys(("group", "rounds"), "tournament")
+        refuse_stray(self, "how", goes_with)
 
     def strategy(self) -> Strategy:
         match self.how:
@@ -79,18 +88,19 @@ class ListwiseTeacher:
         self, model: LanguageModel, options: ListwiseOptions | None = None, *, at_once: int = 64
     ) -> None:
         self.model, self.options, self.at_once = model, options or ListwiseOptions(), at_once
-        known = BEST_TEMPLATES if self.options.how == "heap" else ORDER_TEMPLATES
+        self._best = self.options.how == "heap"
+        known = BEST_TEMPLATES if self._best else ORDER_TEMPLATES
         self.template = find_template(self.options.prompt or template_for(model.name, known), known)
         self.strategy = self.options.strategy()
         self.by: str | None = None
-        letters = self.options.how == "heap" or self.options.answer == "logits"
-        self.labels = LETTERS if letters else NUMBERS
+        self._orders = self.options.answer == "words" and not self._best  # written out
+        self.labels = NUMBERS if self._orders else LETTERS
 
     @property
     def key(self) -> TeacherKey:
         """Everything that changes an answer; which passages are shown together does not."""
         options, template = self.options, f"{self.template.name} {self.template.digest}"
-        task = "best" if options.how == "heap" else "order"
+        task = "best" if self._best else "order"
         return TeacherKey(
             kind="listwise",
             model=f"listwise:{self.model.name}",
@@ -115,8 +125,7 @@ class ListwiseTeacher:
             )
         if self.options.answer == "logits":
             return self._by_logits(questions)
-        best = self.options.how == "heap"
-        tokens = CHOICE_TOKENS if best else LABEL_TOKENS * (most + 1)
+        tokens = CHOICE_TOKENS if self._best else LABEL_TOKENS * (most + 1)
         written = self.model.generate(self._prompts(questions), tokens)
         return [
             self._read(one, len(question.documents))
@@ -128,11 +137,7 @@ class ListwiseTeacher:
         sizes = [len(question.documents) for question in questions]
         for size in sorted(set(sizes)):
             rows = [row for row, other in enumerate(sizes) if other == size]
-            start = "" if self.options.how == "heap" else "["
-            prompts = [
-                Prompt(prompt.user, prompt.system, prompt.start or start)
-                for prompt in self._prompts([questions[row] for row in rows])
-            ]
+            prompts = self._prompts([questions[row] for row in rows])
             logs = self.model.options(prompts, self.labels[:size])  # (rows, size)
             for row, one in zip(rows, logs, strict=True):
                 found[row] = order_by_logits(one)
@@ -141,7 +146,7 @@ class ListwiseTeacher:
     def _read(self, written: Completion, count: int) -> Answer | None:
         if written.status == "failed":
             return None
-        if self.options.how == "heap":
+        if self._best:
             return choice(written.text, self.labels[:count])
         whole = written.text
         if written.status == "cut off":  # its last number may be half of one
@@ -158,4 +163,6 @@ class ListwiseTeacher:
             query_tokens=self.options.query_tokens,
             passage_tokens=self.options.passage_tokens,
             cut=self.options.cut,
+            form=order_form if self._orders else lambda count: choice_form(self.labels[:count]),
+            start="" if self._best or self._orders else "[",
         )

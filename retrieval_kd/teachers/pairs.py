@@ -99,7 +99,9 @@ class UncertainPairs:
                 "pairs=uncertain needs a pointwise teacher's scores of the same candidates",
                 remedy="score them with one first, and name it: &by=TEACHER",
             )
-        pairs = np.array(list(combinations(range(listed.count), 2)), dtype=np.int64).reshape(-1, 2)
+        if listed.count < 2:
+            return {}
+        pairs = np.array(list(combinations(range(listed.count), 2)), dtype=np.int64)  # (m, 2)
         drawn = draw(uncertainty(np.array(listed.scores), pairs), self.most, listed.seed)
         yield both_orders([(int(i), int(j)) for i, j in pairs[drawn]])
         return {}

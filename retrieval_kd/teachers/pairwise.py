@@ -6,17 +6,24 @@ Which pairs it is asked is its strategy's business (`pairs.py`), asking and stor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
+from retrieval_kd.teachers.asking import refuse_stray
 from retrieval_kd.teachers.language_model import LanguageModel
 from retrieval_kd.teachers.pairs import AdjacentPairs, AllPairs, SortingPairs, UncertainPairs
 from retrieval_kd.teachers.parse_order import parse_choice
 from retrieval_kd.teachers.prompts import find_template
 from retrieval_kd.teachers.requests import Answer, Question, Strategy
-from retrieval_kd.teachers.set_prompts import LETTERS, PAIR_TEMPLATES, set_prompts, template_for
+from retrieval_kd.teachers.set_prompts import (
+    LETTERS,
+    PAIR_TEMPLATES,
+    choice_form,
+    set_prompts,
+    template_for,
+)
 from retrieval_kd.teachers.spec import PassageOptions
 from retrieval_kd.teachers.store_key import TeacherKey
 
@@ -39,6 +46,9 @@ class PairwiseOptions(PassageOptions):
     by: str | None = Field(
         None, description="uncertain: the pointwise teacher in the store whose scores choose"
     )
+
+    def model_post_init(self, context: Any) -> None:
+        refuse_stray(self, "pairs", {"reach": "adjacent", "most": "uncertain", "by": "uncertain"})
 
     def strategy(self) -> Strategy:
         match self.pairs:
@@ -98,6 +108,7 @@ class PairwiseTeacher:
             query_tokens=options.query_tokens,
             passage_tokens=options.passage_tokens,
             cut=options.cut,
+            form=lambda count: choice_form(self.template.answers),
         )
         if options.answer == "logits":
             return [_by_logs(logs) for logs in self.model.options(prompts, self.template.answers)]

@@ -73,7 +73,7 @@ def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
     """
     answer = _tidy(text)
     bare = answer.strip("[]().: \n")
-    if bare in labels:
+    if bare in list(labels):
         return list(labels).index(bare), "ok"
     words = set(re.findall(r"\w+", answer))
     named = [place for place, label in enumerate(labels) if label in words]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from retrieval_kd.teachers import store_verify
+from retrieval_kd.teachers.answer_facts import summarise_answers
+from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.store import ScoreStore
-from retrieval_kd.teachers.store_summary import Summary, export_scores, summarise
+from retrieval_kd.teachers.store_summary import export_scores, summarise
+from retrieval_kd.teachers.store_tables import tables
 
 scores_app = typer.Typer(
     name="scores", help="Look into, export, import and check stored scores.", no_args_is_help=True
@@ -32,14 +33,20 @@ def inspect_command(
     store: StoreArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every teacher of a store: how many pairs and queries, and how its scores lie."""
+    """Show every teacher of a store: how much it was asked, and how its answers lie."""
     opened = ScoreStore(store)
-    summaries = [summarise(opened, key) for key in opened.teachers()]
+    keys = opened.teachers()
+    scores = [summarise(opened, key) for key in keys if key.gives_scores]
+    answers = [
+        summarise_answers(AnswerStore(opened.folder(key), key))
+        for key in keys
+        if not key.gives_scores
+    ]
     if as_json:
-        typer.echo(json.dumps([asdict(summary) for summary in summaries], indent=2))
-    elif summaries:
-        width = max(Console().width, 20 + 26 * len(summaries))
-        Console(width=width).print(_table(summaries))
+        typer.echo(json.dumps([asdict(summary) for summary in (*scores, *answers)], indent=2))
+    elif keys:
+        for table in tables(scores, answers):
+            Console(width=max(Console().width, 26 * len(table.columns) - 6)).print(table)
     else:
         typer.echo(f"{store}: no scores yet")
 
@@ -122,30 +129,3 @@ def _only(store: ScoreStore) -> str:
     """The fingerprint of a store's single teacher; else nothing, and `resolve` lists them."""
     teachers = store.teachers()
     return teachers[0].fingerprint if len(teachers) == 1 else ""
-
-
-def _table(summaries: list[Summary]) -> Table:
-    """A column per teacher; it stays readable in 80 characters with two of them."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("teacher")
-    for one in summaries:
-        table.add_column(one.model, overflow="fold")
-    for name, show in _ROWS.items():
-        table.add_row(name, *map(show, summaries))
-    return table
-
-
-_ROWS: dict[str, Callable[[Summary], str]] = {
-    "fingerprint": lambda one: one.fingerprint,
-    "kind": lambda one: one.kind,
-    "dtype": lambda one: one.dtype or "–",
-    "max length": lambda one: str(one.max_length or "–"),
-    "texts": lambda one: one.texts,
-    "pairs": lambda one: f"{one.pairs:,}",
-    "queries": lambda one: f"{one.queries:,}",
-    "candidates": lambda one: "{min:g} … {median:g} … {max:g}".format(**one.candidates),
-    "score mean ± std": lambda one: "{mean:.3f} ± {std:.3f}".format(**one.scores),
-    "score range": lambda one: "{min:.3f} … {max:.3f}".format(**one.scores),
-    "shards, rows": lambda one: f"{one.shards:,}, {one.rows:,}",
-    "size": lambda one: f"{one.bytes / 1e3:,.1f} kB",
-}

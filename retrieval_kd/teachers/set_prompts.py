@@ -6,7 +6,7 @@ for their number. Quoting and cutting is in `prompts.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from retrieval_kd.teachers.language_model import LanguageModel, Prompt, Side
@@ -86,8 +86,15 @@ def set_prompts(
     query_tokens: int,
     passage_tokens: int,
     cut: Side,
+    form: Callable[[int], str],
+    start: str = "",
 ) -> list[Prompt]:
-    """A prompt for each question, its documents labelled in the order they are shown."""
+    """A prompt for each question, its documents labelled in the order they are shown.
+
+    Args:
+        form: number of documents → the regular expression of an answer.
+        start: put into the model's mouth, where the template has no such words.
+    """
     queries = passages(model, [question.query for question in questions], query_tokens)
     texts = [document.full for question in questions for document in question.documents]
     cut_texts = passages(model, texts, passage_tokens, cut)
@@ -97,8 +104,30 @@ def set_prompts(
         lines = [shown[document.full] for document in question.documents]
         block = _block(LINES.get(template.name, LINE), lines, labels)
         places = {"count": str(len(lines)), "first": labels[0], "second": labels[1]}
-        prompts.append(_with(template, places).fill(query=query, passage=block))
+        prompt = _with(template, places).fill(query=query, passage=block)
+        prompts.append(replace(prompt, start=prompt.start or start, form=form(len(lines))))
     return prompts
+
+
+def choice_form(labels: Sequence[str]) -> str:
+    """The regular expression of an answer that is one label.
+
+    Example:
+        >>> choice_form("AB")
+        '(A|B)'
+    """
+    return f"({'|'.join(labels)})"
+
+
+def order_form(count: int) -> str:
+    r"""The regular expression of an answer that orders so many numbers.
+
+    Example:
+        >>> order_form(3)
+        '\\[[1-9][0-9]?\\]( > \\[[1-9][0-9]?\\]){2}'
+    """
+    number = r"\[[1-9][0-9]?\]"
+    return f"{number}( > {number}){{{count - 1}}}"
 
 
 def _with(template: Template, places: Mapping[str, str]) -> Template:

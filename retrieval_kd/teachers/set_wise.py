@@ -107,7 +107,7 @@ class Tournament:
     rounds: int = 2
 
     def __post_init__(self) -> None:
-        at_least(2, group=self.group)
+        at_least(3, group=self.group)  # groups of one would be won by nobody's answer
         at_least(1, rounds=self.rounds)
 
     @property

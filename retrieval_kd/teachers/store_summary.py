@@ -16,6 +16,8 @@ from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_path
 from retrieval_kd.teachers import store_files
+from retrieval_kd.teachers.answer_facts import export_answers
+from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 
 
@@ -71,11 +73,14 @@ def export_scores(store: ScoreStore, key: TeacherKey, out: str | Path) -> int:
     """Write a teacher's scores, whole or not at all, in the shape the suffix names.
 
     `.tsv` and `.jsonl`: query_id, document_id, score; `.parquet`: with the digests; `.trec`: a run.
+    Of pairwise and listwise teachers `.jsonl` and `.parquet`, with the answers as they were given.
 
     Raises:
         InputError: another suffix, or no scores.
     """
     path = Path(out)
+    if not key.gives_scores:
+        return export_answers(AnswerStore(store.folder(key), key), path)
     if path.suffix not in _WRITERS:
         remedy = f"name a file that ends in {', '.join(_WRITERS)}"
         raise InputError(f"cannot export as {path.suffix or 'nothing'}", file=path, remedy=remedy)
