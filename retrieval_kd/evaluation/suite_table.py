@@ -157,7 +157,7 @@ def _average_note(result: SuiteResult, tests: Sequence[Comparison]) -> str:
         if wanted[unit] != [unit]
     ]
     of = f"{len(units)} of the suite's {len(wanted)}" if len(units) < len(wanted) else len(units)
-    note = f"Average over {of} collections"
+    note = f"Average over {of} collection{'s' * (of != 1)}"
     note += f" ({', '.join(grouped)})" if grouped else ""
     if tests:
         note += f"; {marks_legend(tests)} over collections"

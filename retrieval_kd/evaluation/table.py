@@ -122,13 +122,13 @@ def to_markdown(
     Example:
         >>> values = {"bm25": {"q1": 0.5, "q2": 0.25}, "dense": {"q1": 1.0, "q2": 0.25}}
         >>> evaluation = Evaluation(["mrr@10"], {s: {"mrr@10": v} for s, v in values.items()})
-        >>> print(to_markdown(evaluation, facts={"dense": {"parameters": 22713216}}))
-        |   | System | MRR@10 | Parameters |
+        >>> print(to_markdown(evaluation, facts={"dense": {"latency_ms_p50": 2.5}}))
+        |   | System | MRR@10 | p50, ms |
         |---|---|---:|---:|
         | a | bm25 | 0.3750 | – |
-        | b | dense | **0.6250** | 22.7 M |
+        | b | dense | **0.6250** | 2.50 |
         <BLANKLINE>
-        2 queries. Costs: Parameters: of the model; – is not known.
+        2 queries. Costs: p50, ms: median latency of a query; – is not known.
     """
     return grid.to_markdown(to_grid(evaluation, comparisons, facts))
 

@@ -29,11 +29,11 @@ def print_grid(grid: Grid, console: Console | None = None) -> None:
         >>> grid = Grid(["System", "A", "B"], [[Cell("bm25"), Cell("0.1234"), Cell("0.5678")]])
         >>> print_grid(grid, Console(width=18))                   # doctest: +NORMALIZE_WHITESPACE
         System       A
-        ----------------
+        ──────────────
         bm25    0.1234
         <BLANKLINE>
         System       B
-        ----------------
+        ──────────────
         bm25    0.5678
     """
     out = console or Console()
