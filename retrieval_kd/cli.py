@@ -22,7 +22,9 @@ from retrieval_kd.cli_diagnose import diagnose_app
 from retrieval_kd.cli_evaluate import evaluate_app
 from retrieval_kd.cli_lucene import lucene_app
 from retrieval_kd.cli_methods import methods_app
+from retrieval_kd.cli_score import score_app
 from retrieval_kd.cli_stages import stages_app
+from retrieval_kd.cli_teach import teach_app
 from retrieval_kd.cli_train import train_app
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.score_commands import scores_app
@@ -56,9 +58,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for part in (stages_app, train_app, evaluate_app, lucene_app, audit_app, diagnose_app, methods_app):
+PARTS = (
+    stages_app, score_app, train_app, evaluate_app, lucene_app, audit_app, diagnose_app,
+    methods_app,
+)  # fmt: skip
+for part in PARTS:
     app.registered_commands += part.registered_commands
 app.add_typer(scores_app, name="scores")
+app.add_typer(teach_app, name="teach")
 
 Overrides = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""The subcommands retrieve, score, index and search. `cli.py` mounts them."""
+"""The subcommands retrieve, index and search. `cli.py` mounts them."""
 
 from __future__ import annotations
 
@@ -50,55 +50,6 @@ def retrieve(
     )
     write_run(run, out)
     print(f"{out}: {len(run)} queries, up to {depth} documents each")
-
-
-@stages_app.command()
-def score(
-    collection: CollectionOption,
-    candidates: Annotated[Path, typer.Option(help="TREC run file: which pairs to score")],
-    teacher: Annotated[
-        str,
-        typer.Option(help="[pointwise:]MODEL (a cross-encoder), dense:MODEL, bm25, bm25-lucene"),
-    ],
-    store: Annotated[Path, typer.Option(help="score store; made if it is not there")],
-    judged: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SPLIT",
-            help="score this split's relevant documents too, where the candidates lack them; a "
-            "student cannot learn from the teacher about a positive it has not seen",
-        ),
-    ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="tokens of query and document together; default 256")
-    ] = None,
-) -> None:
-    """Ask a teacher for the raw score of every candidate that the store does not know yet.
-
-    A job that was killed goes on where it stopped: what is stored is not asked again.
-    """
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.data.runs import check_run, read_run
-    from retrieval_kd.teachers.score import open_teacher
-    from retrieval_kd.teachers.score import score as score_pairs
-    from retrieval_kd.teachers.store import ScoreStore
-
-    opened, run = open_collection(collection), read_run(candidates)
-    check_run(run, opened)
-    queries = {query: opened.queries[query].full for query in run.results}
-    asked = open_teacher(teacher, opened, max_length=max_length)
-    wanted = {query: list(found) for query, found in run.results.items()}
-    for query, gains in (opened.qrels(judged) if judged else {}).items():
-        if query in wanted:
-            own = [d for d, gain in gains.items() if gain > 0 and d in opened.documents]
-            wanted[query] += [d for d in own if d not in run.results[query]]
-    made = score_pairs(opened, queries, wanted, asked, ScoreStore(store))
-    if made.stale:
-        print(f"{made.stale} pairs were stored for other texts under these IDs; scored again")
-    print(
-        f"{store}: {made.pairs} pairs, {made.reused} known, {made.scored} scored in "
-        f"{made.seconds:.0f} s by {made.teacher} ({made.fingerprint})"
-    )
 
 
 @stages_app.command()

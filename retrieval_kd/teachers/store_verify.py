@@ -26,6 +26,7 @@ from retrieval_kd.teachers.store_files import (
 )
 from retrieval_kd.teachers.store_index import sort_order, table_keys
 from retrieval_kd.teachers.store_key import read_teacher
+from retrieval_kd.teachers.usage import USAGE_FILE
 
 DAMAGED = "delete the file; what it held is asked again by the next `rkd score`"
 FIRST_STANDS = (
@@ -120,9 +121,11 @@ def clean(folder: Path) -> list[Path]:
 
 def _foreign_files(folder: Path) -> Iterator[Problem]:
     for path in sorted(folder.iterdir()):
-        ours = path.name == TEACHER_FILE or SHARD_NAME.fullmatch(path.name)
+        ours = path.name in (TEACHER_FILE, USAGE_FILE) or SHARD_NAME.fullmatch(path.name)
         if not ours and not path.name.startswith("."):
-            yield Problem(path, "neither teacher.json nor a shard; it is ignored", "move it away")
+            yield Problem(
+                path, "neither teacher.json, usage.jsonl nor a shard; it is ignored", "move it away"
+            )
 
 
 def _missing_shards(folder: Path, shards: list[Path]) -> Iterator[Problem]:

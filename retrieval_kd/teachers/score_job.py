@@ -1,0 +1,127 @@
+"""What `rkd score` does: opens the teacher, here or on a server, asks, and notes what that cost."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.runs import Run
+from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.call_log import CallLog
+from retrieval_kd.teachers.language_model import Usage
+from retrieval_kd.teachers.likelihood import LikelihoodTeacher
+from retrieval_kd.teachers.limits import Limits
+from retrieval_kd.teachers.listwise import ListwiseTeacher
+from retrieval_kd.teachers.opening import Teacher, open_teacher
+from retrieval_kd.teachers.pairwise import PairwiseTeacher
+from retrieval_kd.teachers.requests import Asker
+from retrieval_kd.teachers.score import ScoreReport, score
+from retrieval_kd.teachers.server_client import Server
+from retrieval_kd.teachers.server_model import Api, ServerModel
+from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.usage import Spent, record_usage
+from retrieval_kd.teachers.yes_no import YesNoTeacher
+
+LANGUAGE_TEACHERS = (YesNoTeacher, LikelihoodTeacher, PairwiseTeacher, ListwiseTeacher)
+SERVER_PAIRS = 256  # in a shard: the bar moves, and a stop keeps what came, after so many
+
+
+@dataclass(frozen=True)
+class OnServer:
+    """A server, and how its model is to be asked; see `ServerModel`."""
+
+    server: Server
+    api: Api = "chat"
+    tokenizer: str | None = None
+    logprobs: int = 20
+    structured: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def open(self, name: str) -> ServerModel:
+        return ServerModel(
+            name,
+            self.server,
+            api=self.api,
+            tokenizer=self.tokenizer,
+            logprobs=self.logprobs,
+            structured=self.structured,
+            limits=self.limits,
+        )
+
+
+def pairs_wanted(collection: Collection, run: Run, judged: str | None) -> dict[str, list[str]]:
+    """A run's candidates and, of the split `judged`, the relevant documents that they lack."""
+    wanted = {query: list(found) for query, found in run.results.items()}
+    for query, gains in (collection.qrels(judged) if judged else {}).items():
+        if query in wanted:
+            own = [d for d, gain in gains.items() if gain > 0 and d in collection.documents]
+            wanted[query] += [d for d in own if d not in run.results[query]]
+    return wanted
+
+
+def score_job(
+    collection: Collection,
+    queries: Mapping[str, str],
+    wanted: Mapping[str, Sequence[str]],
+    spec: str,
+    store: Path,
+    *,
+    max_length: int | None = None,
+    on_server: OnServer | None = None,
+) -> tuple[ScoreReport, Spent]:
+    """Ask a teacher what the store lacks; what it cost is noted there, however this ends.
+
+    Raises:
+        InputError: the teacher cannot be opened or asked.
+        Stopped: a limit was reached, or the server is gone; what was answered is in the store.
+    """
+    opened: list[ServerModel] = []
+
+    def open_there(name: str) -> ServerModel:
+        assert on_server is not None
+        opened.append(on_server.open(name))
+        return opened[-1]
+
+    teacher = open_teacher(
+        spec,
+        collection,
+        max_length=max_length,
+        language_model=open_there if on_server else None,
+    )
+    if on_server is not None and not opened:
+        raise InputError(
+            f"{spec!r} is no teacher that a server can be asked for",
+            remedy="use yesno:, likelihood:, pairwise: or listwise:, or leave --server out",
+        )
+    kept, spent, started = ScoreStore(store), Spent(), time.monotonic()
+    folder, answered = kept.folder(teacher.key), 0
+    with ExitStack() as stack:
+        for model in opened:
+            stack.callback(model.calls.close)
+            model.calls.keep_in(stack.enter_context(CallLog(folder)))
+        try:
+            size = SERVER_PAIRS if opened else 2_048
+            report = score(collection, queries, wanted, teacher, kept, shard_pairs=size)
+            answered = report.scored
+        finally:
+            limits = on_server.limits if on_server else Limits()
+            seconds = time.monotonic() - started
+            spent = spent_by(teacher, answered, seconds, limits)
+            record_usage(folder, spent)
+    for model in opened:
+        if model.calls.stopped is not None:
+            raise model.calls.stopped
+    return report, spent
+
+
+def spent_by(teacher: Teacher | Asker, answered: int, seconds: float, limits: Limits) -> Spent:
+    """A language model counts for itself; of others, a pair is a call."""
+    if isinstance(teacher, LANGUAGE_TEACHERS):
+        usage: Usage = teacher.model.usage
+    else:
+        usage = Usage(calls=answered, seconds=seconds)
+    return Spent(**asdict(usage), cost=limits.cost(usage.prompt_tokens, usage.answer_tokens))

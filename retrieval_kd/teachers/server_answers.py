@@ -1,0 +1,199 @@
+"""Reading what OpenAI-compatible servers answer: words, and log-probabilities in all their forms.
+
+Servers differ: vLLM and llama-cpp-python give completions' log-probabilities as parallel lists,
+llama.cpp's own server as chat does; some ignore the wish, some ignore that the prompt's were meant.
+What is not there is not made up.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Json = dict[str, Any]
+Token = tuple[str, float | None]  # its text, its log-probability
+
+
+def is_answer(response: Any) -> bool:
+    """Whether this is a whole response: a text, a refusal, or thoughts that came to no end."""
+    choices = response.get("choices") if isinstance(response, dict) else None
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return False
+    first = choices[0]
+    return text_of(first) is not None or is_refusal(first) or first.get("finish_reason") == "length"
+
+
+def is_refusal(choice: Json) -> bool:
+    """Whether the server, or the model behind it, declined."""
+    message = choice.get("message")
+    declined = message.get("refusal") if isinstance(message, dict) else None
+    return bool(declined) or choice.get("finish_reason") == "content_filter"
+
+
+def text_of(choice: Json) -> str | None:
+    """What was written, in a chat or without one."""
+    message = choice.get("message")
+    text = message.get("content") if isinstance(message, dict) else choice.get("text")
+    return text if isinstance(text, str) else None
+
+
+def tokens_of(response: Json) -> tuple[int, int] | None:
+    """Tokens read and written, by the server's own count."""
+    usage = response.get("usage")
+    if not isinstance(usage, dict):
+        return None
+    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
+    return (read, written) if isinstance(read, int) and isinstance(written, int) else None
+
+
+def likeliest(choice: Json) -> list[tuple[str, float]] | None:
+    """The likeliest first words of an answer; None if the server does not tell.
+
+    Example:
+        >>> likeliest({"logprobs": {"tokens": [" no"], "token_logprobs": [-0.25],
+        ...                         "top_logprobs": [{" no": -0.25, " yes": -1.5}]}})
+        [(' no', -0.25), (' yes', -1.5)]
+    """
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return None
+    content = logprobs.get("content")
+    if isinstance(content, list):  # as chats have it
+        if not content:
+            return []
+        top = content[0].get("top_logprobs") or [content[0]]
+        return [(str(one["token"]), float(one["logprob"])) for one in top]
+    lists = logprobs.get("top_logprobs")
+    if isinstance(lists, list):
+        return [(str(word), float(log)) for word, log in (lists[0] if lists else {}).items()]
+    return None
+
+
+def option_logs(
+    found: Sequence[tuple[str, float]], options: Sequence[str], before: str = ""
+) -> np.ndarray:
+    """Log-probabilities (options,) of the options' first words; NaN where the server names none.
+
+    That of the option with `before` (a space, where a word has just ended) before it; or else the
+    likeliest that reads so, spaces aside; or else the longest of at least two letters that the
+    option, and no other, begins with.
+
+    Example:
+        >>> option_logs([(" yes", -0.25), ("yes", -1.0), ("n", -3.0)], ["yes", "no"]).tolist()
+        [-1.0, nan]
+        >>> option_logs([(" irre", -1.0), ("rel", -2.0)], ["relevant", "irrelevant"]).tolist()
+        [-2.0, -1.0]
+    """
+    exact = dict(reversed(found))
+    words: dict[str, float] = {}
+    for token, log in found:
+        word = token.strip(" \n\t▁Ġ")
+        words[word] = max(log, words.get(word, -np.inf))
+    logs = np.full(len(options), np.nan)
+    for number, option in enumerate(options):
+        wanted = option.strip()
+        others = [other.strip() for other in options if other != option]
+        begins = [
+            word
+            for word in words
+            if len(word) > 1 and wanted.startswith(word) and not _starts_any(others, word)
+        ]
+        chosen = wanted if wanted in words else max(begins, key=len, default=None)
+        if before + wanted in exact:
+            logs[number] = exact[before + wanted]
+        elif chosen is not None:
+            logs[number] = words[chosen]
+    return logs
+
+
+def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[str]) -> np.ndarray:
+    """Log-probabilities (options,) where the options' first tokens are known; NaN if not named."""
+    words = dict(reversed(found))
+    return np.array([words.get(first, np.nan) for first in firsts])
+
+
+def _starts_any(texts: Sequence[str], start: str) -> bool:
+    return any(text.startswith(start) for text in texts)
+
+
+def echoed(choice: Json) -> list[Token] | None:
+    """Tokens of the prompt and the answer; None if the server told of the answer's at most."""
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        return None
+    tokens, logs = logprobs.get("tokens"), logprobs.get("token_logprobs")
+    if not isinstance(tokens, list) or not isinstance(logs, list) or len(tokens) != len(logs):
+        return None
+    if len(tokens) < 2:  # the answer's only token: the prompt's were left out
+        return None
+    return [(str(token), None if log is None else float(log)) for token, log in zip(tokens, logs)]  # noqa: B905
+
+
+def continuation_logs(tokens: Sequence[Token], before: str, continuation: str) -> np.ndarray:
+    """Log-probabilities (tokens of the continuation,) from those of the whole; empty: not found.
+
+    A token that has characters of both sides counts to the continuation. Where a character is more
+    than one token, servers spell it differently; then only what is ASCII is compared.
+
+    Example:
+        >>> tokens = [("<s>", None), ("Is", -3.0), (" it", -1.0), (" so", -2.0), ("?", -0.5)]
+        >>> continuation_logs(tokens, "Is it", " so").tolist()
+        [-2.0]
+    """
+    for plain in (str, _ascii):
+        spelt = [plain(token) for token, _ in tokens]
+        start = "".join(spelt).find(plain(before + continuation))
+        if start < 0:
+            continue
+        begin = start + len(plain(before))
+        end = begin + len(plain(continuation))
+        ends = np.cumsum([len(text) for text in spelt])
+        starts = ends - [len(text) for text in spelt]
+        inside = ((ends > begin) | (starts == begin) & (ends == begin)) & (starts < end)
+        logs = [log for (_, log), here in zip(tokens, inside, strict=True) if here]
+        if logs and all(log is not None for log in logs):
+            return np.array(logs, dtype=np.float32)
+    return np.zeros(0, dtype=np.float32)
+
+
+def last_logs(tokens: Sequence[Token], count: int) -> np.ndarray:
+    """Those of the last `count` tokens, (count,); empty if one is missing."""
+    logs = [log for _, log in tokens[-count:]]
+    if len(logs) < count or any(log is None for log in logs):
+        return np.zeros(0, dtype=np.float32)
+    return np.array(logs, dtype=np.float32)
+
+
+def _ascii(text: str) -> str:
+    return re.sub(r"[^\x00-\x7f]", "", text)
+
+
+def unwrapped(text: str) -> str | None:
+    """The answer in the JSON object that a server was held to; None if it is not whole.
+
+    Example:
+        >>> unwrapped('{"answer": "[2] > [1]"}'), unwrapped('{"answer": "[2')
+        ('[2] > [1]', None)
+    """
+    try:
+        told = json.loads(text)
+    except ValueError:
+        return None
+    answer = told.get("answer") if isinstance(told, dict) else None
+    return answer if isinstance(answer, str) else None
+
+
+def wrapping(form: str) -> Json:
+    """The response format that holds a server to a regular expression, as all of them know it."""
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "pattern": f"^({form})$"}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+    held = {"name": "answer", "strict": True, "schema": schema}
+    return {"type": "json_schema", "json_schema": held}

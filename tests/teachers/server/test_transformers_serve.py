@@ -1,0 +1,192 @@
+"""`rkd score --server` against a real `transformers serve`, which gives words, no probabilities."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from retrieval_kd.cli import main
+from retrieval_kd.errors import InputError
+from retrieval_kd.teachers.answers import AnswerStore
+from retrieval_kd.teachers.call_log import LOGS
+from retrieval_kd.teachers.language_model import Prompt
+from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.usage import read_usage
+from tests.teachers.server.proxy import Proxy
+from tests.teachers.server.serving import PATIENCE
+from tests.teachers.server.test_server_model import failing, on
+
+Candidates = Callable[[int, int], Path]
+
+
+@pytest.fixture
+def command(transformers, tiny_collection, served_decoder, tmp_path) -> Callable[..., list[str]]:
+    def words(teacher: str, run: Path, url: str, *more: str) -> list[str]:
+        named = teacher.replace("MODEL", str(served_decoder))
+        return [
+            "score", "--collection", str(tiny_collection), "--candidates", str(run),
+            "--store", str(tmp_path / "store"), "--teacher", named,
+            "--server", url, *more,
+        ]  # fmt: skip
+
+    return words
+
+
+def rkd(arguments: list[str]) -> int:
+    try:
+        main(arguments)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def answers(tmp_path: Path) -> AnswerStore:
+    store = ScoreStore(tmp_path / "store")
+    [key] = store.teachers()
+    return AnswerStore(store.folder(key), key)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "wanted"),
+    [("pairwise:MODEL?answer=words", 2 * 4 * 3), ("listwise:MODEL?window=3&stride=2", 2 * 2)],
+)
+def test_with_a_fifth_of_calls_failing_all_answers_arrive_once(
+    teacher, wanted, command, transformers, candidates: Candidates, tmp_path, capsys
+):
+    with Proxy(transformers, failing(0.2)) as proxy:
+        arguments = command(teacher, candidates(2, 4), proxy.url)
+        assert rkd(arguments) == 0
+        assert set(proxy.answered.values()) == {1}
+        first = sum(proxy.answered.values())
+        assert first >= wanted  # a garbled order is asked for once more
+        assert len(answers(tmp_path)) == first
+        assert rkd(arguments) == 0
+        assert sum(proxy.answered.values()) == first, "what is stored is not asked again"
+    told = capsys.readouterr().out
+    assert "0 failed" in told and "not answered" not in told
+    spent = read_usage(answers(tmp_path).folder)
+    assert spent is not None and spent.calls == sum(proxy.calls.values())
+    assert spent.prompt_tokens > 0 and spent.failed == 0
+
+
+def test_what_never_comes_is_reported_as_missing_and_asked_the_next_time(
+    command, transformers, candidates: Candidates, tmp_path, capsys
+):
+    broken: set[str] = set()
+
+    def fault(number: int, question: str) -> str | None:
+        if number == 3:
+            broken.add(question)
+        return "500" if question in broken else None
+
+    with Proxy(transformers, fault) as proxy:
+        arguments = command("pairwise:MODEL?answer=words", candidates(2, 3), proxy.url)
+        assert rkd([*arguments, "--retries", "1"]) == 0
+        assert "1 questions were not answered (1 queries are unfinished)" in capsys.readouterr().out
+        assert len(answers(tmp_path)) == 11
+        broken.clear()
+        proxy.fault = lambda number, question: None
+        assert rkd(arguments) == 0
+        assert len(answers(tmp_path)) == 12 and set(proxy.answered.values()) == {1}
+
+
+def test_killed_and_resumed_no_call_is_made_twice(
+    command, transformers, candidates: Candidates, tmp_path
+):
+    store = tmp_path / "store"
+    with Proxy(transformers) as proxy:
+        proxy.hold_after = 6  # what is asked after them waits, and is never answered
+        arguments = command("pairwise:MODEL?answer=words", candidates(2, 4), proxy.url)
+        arguments += ["--concurrency", "2"]
+        killed = subprocess.Popen(
+            [sys.executable, "-m", "retrieval_kd.cli", *arguments], env=dict(os.environ)
+        )
+        try:
+            assert proxy.answered_enough.wait(PATIENCE)
+            until(lambda: len(kept(store)) == proxy.answered.total())
+        finally:
+            killed.send_signal(signal.SIGKILL)
+            killed.wait()
+        before = dict(proxy.answered)
+        assert 6 <= len(before) < 24 and not list(store.glob("*/*.parquet"))
+    with Proxy(transformers) as proxy:
+        arguments[arguments.index("--server") + 1] = proxy.url
+        assert rkd(arguments) == 0
+        assert set(proxy.answered.values()) == {1}
+        assert len(proxy.answered) == 24 - len(before)
+        assert not set(proxy.answered) & set(before)
+    assert len(answers(tmp_path)) == 24 and not kept(store)
+    spent = read_usage(answers(tmp_path).folder)
+    assert spent is not None and spent.calls == 24, "those of the killed command count, once"
+
+
+def kept(store: Path) -> list[str]:
+    return [line for path in store.glob(f"*/{LOGS}") for line in path.read_text().splitlines()]
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_a_limit_stops_cleanly_and_the_same_command_goes_on(
+    command, transformers, candidates: Candidates, tmp_path, capsys
+):
+    run = candidates(2, 3)
+    with Proxy(transformers) as proxy:
+        limited = command("pairwise:MODEL?answer=words", run, proxy.url, "--max-tokens", "900")
+        assert rkd(limited) == 2
+        told = capsys.readouterr().err
+        assert "would pass the limit" in told and "the same command goes on" in told
+        done = len(answers(tmp_path))
+        assert 0 < done < 12 and done == len(proxy.answered)
+        runs = 1
+        while rkd(limited) == 2:
+            runs += 1
+            assert runs < 12
+        assert len(answers(tmp_path)) == 12 and set(proxy.answered.values()) == {1}
+    lines = (answers(tmp_path).folder / "usage.jsonl").read_text().splitlines()
+    assert len(lines) == runs + 1
+    assert all(
+        json.loads(line)["prompt_tokens"] + json.loads(line)["answer_tokens"] <= 900
+        for line in lines
+    )
+
+
+def test_what_needs_probabilities_says_which_teachers_do_without(transformers, served_decoder):
+    model = on_served(transformers, served_decoder)
+    with pytest.raises(InputError, match=r"no log-probabilities.*listwise:MODEL.*answer=words"):
+        model.options([Prompt("is it relevant")], ["yes", "no"])
+    with pytest.raises(InputError, match="no log-probabilities"):
+        model.likelihoods([Prompt("is it relevant")], ["a query"])
+
+
+def test_completions_are_what_a_model_without_a_chat_template_is_asked_by(
+    transformers, served_decoder
+):
+    [chat] = on_served(transformers, served_decoder).generate([Prompt("violin")], 4)
+    [plain] = on_served(transformers, served_decoder, api="completions").generate(
+        [Prompt("violin")], 4
+    )
+    assert chat.status == plain.status == "cut off" and chat.text != plain.text
+
+
+def on_served(url: str, folder: Path, **settings: object):
+    model = on(url, **settings)
+    model.name = str(folder)
+    return model
+
+
+def test_a_model_that_the_server_does_not_have_is_named_as_the_mistake(transformers):
+    with pytest.raises(InputError, match=r"refuses the first request: 400.*pinned.*model's name"):
+        on(transformers).generate([Prompt("violin")], 4)
