@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.evaluation.efficiency import measure_latency, prepare
+from retrieval_kd.evaluation.efficiency import measure_latency, prepare, timed_build
+from retrieval_kd.indexing.build import build_index
+from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.students.make import make
 
 
@@ -23,3 +27,26 @@ def test_a_student_of_another_kind_has_its_own_costs(kind, tiny_collection, tiny
         [str(folder)], collection, ["sparrow wing", "anchor"], depth=5, max_length=32
     )
     assert timed[str(folder)]["latency_ms_p50"] > 0
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse", "multi_vector"])
+def test_how_fast_an_index_was_encoded_is_known_only_where_all_of_it_was_now(
+    kind, tiny_collection, tiny_encoder, tmp_path
+):
+    """Neither of an index that was there, nor of one whose vectors or first shards were."""
+    model, collection = str(tmp_path / kind), open_collection(str(tiny_collection))
+    make(str(tiny_encoder), kind, [0, 3], max_length=32, seed=0).save(model)
+    spec = load_spec("indexes/flat.yaml") if kind == "dense" else spec_for(kind)
+
+    def built(name):
+        build = partial(build_index, collection, model, spec, tmp_path / name, max_length=24)
+        index, speed = timed_build(build, tmp_path / name)
+        assert len(index) == len(collection.documents)
+        return speed
+
+    assert built("one") > 0
+    assert built("one") is None
+    # one vector per text is kept for all indexes of a model, the others' are the index's own
+    assert (built("two") is None) == (kind == "dense")
+    (tmp_path / "three" / ".shards-of-an-earlier-process").mkdir(parents=True)
+    assert built("three") is None
