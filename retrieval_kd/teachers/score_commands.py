@@ -43,7 +43,8 @@ def inspect_command(
         if not key.gives_scores
     ]
     if as_json:
-        typer.echo(json.dumps([asdict(summary) for summary in (*scores, *answers)], indent=2))
+        told = [*map(asdict, scores), *map(asdict, answers)]
+        typer.echo(json.dumps(told, indent=2))
     elif keys:
         for table in tables(scores, answers):
             Console(width=max(Console().width, 26 * len(table.columns) - 6)).print(table)

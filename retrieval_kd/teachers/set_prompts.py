@@ -86,13 +86,13 @@ def set_prompts(
     query_tokens: int,
     passage_tokens: int,
     cut: Side,
-    form: Callable[[int], str],
+    form: Callable[[int], str] = lambda count: "",
     start: str = "",
 ) -> list[Prompt]:
     """A prompt for each question, its documents labelled in the order they are shown.
 
     Args:
-        form: number of documents → the regular expression of an answer.
+        form: number of documents → the regular expression of an answer, if there is one.
         start: put into the model's mouth, where the template has no such words.
     """
     queries = passages(model, [question.query for question in questions], query_tokens)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from rich.table import Table
 
-from retrieval_kd.teachers.answer_facts import AnswerSummary
+from retrieval_kd.teachers.answer_facts import AnswerSummary, OrderBias
 from retrieval_kd.teachers.store_summary import Summary
 
 One = TypeVar("One", Summary, AnswerSummary)
@@ -30,7 +30,8 @@ def _table(summaries: Sequence[One], rows: Mapping[str, Callable[[One], str]]) -
     return table
 
 
-def _share(number: float | None) -> str:
+def _share(bias: OrderBias | None, name: str) -> str:
+    number = getattr(bias or OrderBias(0), name)
     return "–" if number is None else f"{number:.1%}"
 
 
@@ -59,8 +60,8 @@ _ANSWER_ROWS: dict[str, Callable[[AnswerSummary], str]] = {
     "queries": lambda one: f"{one.queries:,}",
     "shown at once": lambda one: "{min:g} … {median:g} … {max:g}".format(**one.shown),
     "answers": lambda one: ", ".join(f"{n:,} {name}" for name, n in one.statuses.items()),
-    "first shown wins": lambda one: _share(one.order_bias and one.order_bias.first_wins),
-    "orders contradict": lambda one: _share(one.order_bias and one.order_bias.contradictions),
+    "first shown wins": lambda one: _share(one.order_bias, "first_wins"),
+    "orders contradict": lambda one: _share(one.order_bias, "contradictions"),
     "shards": lambda one: f"{one.shards:,}",
     "size": lambda one: f"{one.bytes / 1e3:,.1f} kB",
 }
