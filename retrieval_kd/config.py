@@ -21,6 +21,10 @@ from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
 from retrieval_kd.students.options import SEARCHED_AS, check_options
 from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 
+AggregationName = Literal[
+    "win_rate", "copeland", "bradley_terry",
+    "reciprocal_rank", "borda", "discounted_rank", "plackett_luce",
+]  # fmt: skip
 FITTED = "cross-encoder"  # the name of a teacher that is fine-tuned first
 
 
@@ -74,13 +78,22 @@ class FitTeacher(Part):
 
 
 class Teacher(Part):
-    """The cross-encoder and what its scores are fused with."""
+    """The first teacher and what its scores are fused with."""
 
-    model: str | None = Field(None, description="MODEL of a cross-encoder; or give `fit`")
+    model: str | None = Field(
+        None,
+        description="MODEL of a cross-encoder, or any teacher of `rkd score`; or give `fit`",
+    )
     fit: FitTeacher | None = Field(None, description="fine-tune one on the train split")
-    max_length: int = Field(256, ge=8, description="of a pair when scoring (tokens)")
+    max_length: int = Field(256, ge=8, description="of a pair, by cross-encoders (tokens)")
     fuse_with: list[str] = Field(
-        default_factory=list, description="further teachers: bm25, bm25-lucene, dense:MODEL"
+        default_factory=list,
+        description="further teachers of `rkd score`: bm25, dense:MODEL, pairwise:MODEL, …",
+    )
+    aggregate: dict[str, AggregationName] = Field(
+        {},
+        description="how answers about pairs or lists become scores, by teacher as named here; "
+        "not named: the win rate of all pairs or Bradley–Terry of some, a list's own conclusion",
     )
     weights: list[float] | None = Field(
         None, description="of the cross-encoder and each of fuse_with; none: chosen on dev"
@@ -109,6 +122,9 @@ class Teacher(Part):
             raise ValueError("weights must not be negative, and one must be above 0")
         if len(set(self.fuse_with)) < len(self.fuse_with):
             raise ValueError("a teacher is named twice in fuse_with")
+        for name in self.aggregate:
+            if name not in self.members:
+                raise ValueError(f"aggregate names {name!r}; teachers: {', '.join(self.members)}")
         return self
 
     @property

@@ -20,11 +20,13 @@ from retrieval_kd.files import read_json, write_json
 from retrieval_kd.teachers.combine import Combination, fit_combination, held_out
 from retrieval_kd.teachers.requests import Asker
 from retrieval_kd.teachers.score import Teacher, open_teacher, score, scores_of
+from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.targets import Scores, fuse, rerank
 from retrieval_kd.workspace import Workspace
 
 Qrels = dict[str, dict[str, int]]
+ENCODERS = ("dense", "sparse", "multi_vector")  # read documents as the student does
 WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -174,9 +176,10 @@ class Ensemble:
 
     def _open(self, member: str) -> Teacher | Asker:
         teacher, student = self.config.teacher, self.config.student
-        length = student.max_length if member.startswith("dense:") else teacher.max_length
         fitted = bool(teacher.fit) and member == FITTED
         spec = str(self.work.path("teacher")) if fitted else member
+        lengths = {"pointwise": teacher.max_length, **dict.fromkeys(ENCODERS, student.max_length)}
+        length = lengths.get(parse_spec(spec).kind)  # a language model's is an option of its own
         return open_teacher(spec, self.collection, max_length=length)
 
     def _wanted(self, part: str, candidates: Scores | None = None) -> dict[str, list[str]]:
@@ -195,10 +198,11 @@ class Ensemble:
         """One teacher's scores of a part; what the store lacks is asked."""
         teacher, wanted = self._open(member), self._wanted(part, candidates)
         texts = self.queries(part).texts
-        found = scores_of(self.collection, texts, wanted, self._store, teacher.key)
+        told = (self._store, teacher.key, self.config.teacher.aggregate.get(member))
+        found = scores_of(self.collection, texts, wanted, *told)
         if sum(map(len, found.values())) < sum(map(len, wanted.values())):
             score(self.collection, texts, wanted, teacher, self._store)
-            found = scores_of(self.collection, texts, wanted, self._store, teacher.key)
+            found = scores_of(self.collection, texts, wanted, *told)
         return found
 
 

@@ -20,6 +20,7 @@ from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.stages import PARTS, Stages
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.summary import Summary
+from retrieval_kd.teachers.spec import ALONE, parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 
 
@@ -73,7 +74,7 @@ def plan(config: Config) -> Workspace:
         asked = []
         for member in ensemble.members:
             fitted = bool(config.teacher.fit) and member == FITTED
-            told = [] if fitted else [member, _models_in(member)]
+            told = [] if fitted else [member, _model_of(member)]
             add(
                 f"{verb}:{member}",
                 partial(ensemble.score, member, parts),
@@ -188,15 +189,20 @@ def _learnt(lesson: Lesson) -> list[str]:
     return [model_digest(model) for model in [*vectors, *live]]
 
 
-def _fusion(teacher: Teacher) -> list[str]:
-    """How teachers become one, where that is not the default."""
+def _fusion(teacher: Teacher) -> list[Any]:
+    """How answers become scores and teachers one, where that is not the default."""
     calibration = [teacher.calibration] if teacher.fusion == "calibrated" else []
-    return [] if teacher.fusion == "z_scores" else [teacher.fusion, *calibration]
+    aggregate = [teacher.aggregate] if teacher.aggregate else []
+    return aggregate + ([] if teacher.fusion == "z_scores" else [teacher.fusion, *calibration])
+
+
+def _model_of(teacher: str) -> list[str]:
+    """Digest of a teacher's model; BM25 has none."""
+    spec = parse_spec(teacher)
+    return [] if spec.kind in ALONE else [model_digest(spec.model)]
 
 
 def _models_in(retriever: str) -> list[str]:
-    """Digests of the models that a first stage or teacher names."""
-    whole = retriever.removeprefix("dense:").removeprefix("pointwise:")
-    parts = [whole] if Path(whole).is_dir() else [part.strip() for part in whole.split("+")]
-    bm25 = ("bm25", "bm25-lucene")
-    return [model_digest(part) for part in parts if part not in bm25 and not is_lucene(part)]
+    """Digests of the models that a first stage names."""
+    parts = [retriever] if Path(retriever).is_dir() else map(str.strip, retriever.split("+"))
+    return [model_digest(part) for part in parts if part not in ALONE and not is_lucene(part)]

@@ -212,7 +212,13 @@ class Summary:
         ]
         if facts:
             how = "chosen on these queries" if facts["chosen_on_dev"] else "as configured"
+            how = "learnt for each query on these" if facts.get("fusion") == "learned" else how
             notes.append(f"All together: {facts['dev_ndcg@10']:.4f}, with weights {how}.")
+            if (apart := facts.get("dev_ndcg@10_held_out")) is not None:
+                notes.append(
+                    f"Made one by `{facts['fusion']}`, fitted on the other four fifths of them: "
+                    f"{apart:.4f}."
+                )
         return notes
 
     def _cost_notes(self) -> list[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from retrieval_kd.config import Config
-from retrieval_kd.errors import Drops
+from retrieval_kd.config import AggregationName, Config
+from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline import plan
 from retrieval_kd.schema import validate
 from retrieval_kd.stages import Stages
+from retrieval_kd.teachers.aggregate_orders import ORDER_AGGREGATIONS
+from retrieval_kd.teachers.aggregate_pairs import PAIR_AGGREGATIONS
 from retrieval_kd.workspace import Workspace
 
 HOWS = ("z_scores", "calibrated", "ranks", "agreement", "learned")
@@ -81,3 +84,30 @@ def test_choosing_another_way_repeats_nothing_before_the_weights(config):
     keys = [plan(with_teacher(config, fusion=how))._keys for how in HOWS]
     assert len({one["weights"] for one in keys}) == len(HOWS)
     assert len({one["try:bm25"] for one in keys}) == 1
+
+
+def test_aggregations_are_of_teachers_that_are_there(config):
+    named = with_teacher(config, aggregate={"bm25": "borda"})
+    assert plan(named)._keys["weights"] != plan(config)._keys["weights"]
+    with pytest.raises(InputError, match="aggregate names 'pairwise:x'"):
+        with_teacher(config, aggregate={"pairwise:x": "borda"})
+
+
+def test_a_pairwise_teacher_is_asked_and_aggregated_as_configured(candidates, tiny_decoder):
+    """A decoder of random weights, about few enough candidates to compare all with all."""
+    spec = f"pairwise:{tiny_decoder}?passage_tokens=16"
+    told = {"fuse_with": [spec], "weights": [1.0]}
+    plain = Stages(with_teacher(candidates, **told), Workspace(candidates.out)).ensemble
+    query, few = next((q, dict(list(f.items())[:3])) for q, f in plain.candidates("test").items())
+    rates = plain._scores("test", spec, {query: few})[query]
+    duels = with_teacher(candidates, **told, aggregate={spec: "copeland"})
+    balances = Stages(duels, Workspace(candidates.out)).ensemble._scores(
+        "test", spec, {query: few}
+    )[query]
+    assert rates.keys() == balances.keys() == few.keys()
+    assert all(0 < rate < 1 for rate in rates.values())
+    assert set(balances.values()) <= {-1.0, -0.5, 0.0, 0.5, 1.0}
+
+
+def test_the_configuration_names_the_aggregations_that_there_are():
+    assert get_args(AggregationName) == (*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS)
