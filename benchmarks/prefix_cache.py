@@ -1,0 +1,158 @@
+"""Prefix-cached, length-batched prompts against the plain transformers loop: same prompts, one run.
+
+    python -m benchmarks.prefix_cache [--queries 4] [--depth 16] [--rounds 3] [--width 384]
+
+A Llama-style decoder of random weights answers yes or no about a query's BM25 candidates: prompt by
+prompt as model cards show it, in padded batches as they come, and by `LocalModel` without and with
+its prefix cache. Says how fast each is, how many tokens it reads, and how far its numbers are off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from benchmarks.decoders import HEAD, make_tokenizer
+from benchmarks.measure import interleaved, save
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.hardware import fast_dtype
+from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.teachers.language_model import Prompt
+from retrieval_kd.teachers.local_model import LocalModel
+from retrieval_kd.teachers.prefix_cache import share_prefixes
+from retrieval_kd.teachers.prompts import passages
+from retrieval_kd.teachers.yes_no import TEMPLATES
+
+
+def main() -> None:
+    """Print the table and write results/prefix_cache.json."""
+    arguments = parse()
+    collection = open_collection(arguments.collection)
+    folder = Path(tempfile.mkdtemp(prefix="decoder-"))
+    make_model(folder, collection, arguments)
+    sharing = LocalModel(str(folder), dtype=torch.float32)
+    whole = LocalModel(str(folder), dtype=torch.float32, share_prefixes=False)
+    fast = LocalModel(str(folder), dtype=fast_dtype())
+    prompts = prompts_of(collection, sharing, arguments)
+    answers = list(TEMPLATES[0].answers)
+    found: dict[str, np.ndarray] = {}
+
+    def keep(name: str, function: Any) -> Any:
+        def called() -> None:
+            found[name] = function()
+
+        return called
+
+    plain = "transformers, one by one"
+    sides = {
+        plain: lambda: in_batches(sharing, prompts, answers, 1),
+        "transformers, padded batches of 16": lambda: in_batches(sharing, prompts, answers, 16),
+        "batched by length": lambda: whole.options(prompts, answers),
+        "batched by length, prefixes shared": lambda: sharing.options(prompts, answers),
+        f"the same in {fast.dtype}": lambda: fast.options(prompts, answers),
+    }
+    sides = {name: keep(name, function) for name, function in sides.items()}
+    for function in sides.values():  # loads, warms up
+        function()
+    times = interleaved(sides, arguments.rounds)
+    base = statistics.median(times[plain])
+    rows = {}
+    for name, taken in times.items():
+        median = statistics.median(taken)
+        rows[name] = {
+            "prompts_per_second": round(len(prompts) / median, 2),
+            "ratio_to_one_by_one": round(base / median, 2),
+            "largest_difference": float(np.abs(found[name] - found[plain]).max()),
+            "seconds": [round(t, 2) for t in taken],
+        }
+        print(
+            f"{name:36} {rows[name]['prompts_per_second']:8} prompts/s "
+            f"{rows[name]['ratio_to_one_by_one']:6}×  "
+            f"largest difference {rows[name]['largest_difference']:.1e}"
+        )
+    record = {"settings": vars(arguments), "tokens": tokens(sharing, prompts), "systems": rows}
+    print(record["tokens"])
+    print(save("prefix_cache", record))
+
+
+def make_model(folder: Path, collection: Collection, arguments: Any) -> None:
+    """A decoder of random weights, and a tokenizer of the collection's texts."""
+    torch.manual_seed(0)
+    texts = [document.full for document in collection.documents.iterate(0, 2_000)]
+    tokenizer = make_tokenizer(texts, [], 8_000)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=arguments.width,
+        num_hidden_layers=arguments.layers,
+        num_attention_heads=arguments.width // HEAD,
+        num_key_value_heads=arguments.width // HEAD // 2,
+        intermediate_size=3 * arguments.width,
+        max_position_embeddings=4096,
+        initializer_range=0.05,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def prompts_of(collection: Collection, model: LocalModel, arguments: Any) -> list[Prompt]:
+    """Prompts about the first test queries' BM25 candidates, query by query."""
+    queries = dict(list(collection.query_texts("test").items())[: arguments.queries])
+    run = bm25_run(collection, queries, arguments.depth)
+    pairs = [(queries[q], d) for q, found in run.results.items() for d in found]
+    texts = [collection.documents[d].full for _, d in pairs]
+    shown = passages(model, texts, arguments.passage_tokens)
+    return [
+        TEMPLATES[0].fill(query=query, passage=passage)
+        for (query, _), passage in zip(pairs, shown, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def in_batches(
+    reader: LocalModel, prompts: Sequence[Prompt], answers: Sequence[str], size: int
+) -> np.ndarray:
+    """The plain way: padded batches in the order of the prompts, logits of the last token."""
+    tokenizer, model = reader.tokenizer, reader.model
+    tokenizer.padding_side = "left"
+    ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in answers]
+    found = []
+    for start in range(0, len(prompts), size):
+        texts = [reader.renderer.render(prompt) for prompt in prompts[start : start + size]]
+        tokens = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
+        tokens.pop("token_type_ids", None)
+        logits = model(**tokens.to(model.device), logits_to_keep=1).logits[:, -1]
+        found.append(logits.float().log_softmax(dim=-1)[:, ids].cpu().numpy())
+    return np.concatenate(found)
+
+
+def tokens(reader: LocalModel, prompts: Sequence[Prompt]) -> dict[str, int]:
+    """Tokens of all prompts, and of what is left when each group's prefix is read once."""
+    rows = reader.renderer.tokens([reader.renderer.render(prompt) for prompt in prompts])
+    groups = share_prefixes(rows, [1] * len(rows))
+    saved = sum((len(group.rows) - 1) * group.shared for group in groups)
+    whole = sum(map(len, rows))
+    return {"prompts": len(rows), "tokens": whole, "read with shared prefixes": whole - saved}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--collection", default="python-api")
+    parser.add_argument("--queries", type=int, default=4)
+    parser.add_argument("--depth", type=int, default=16)
+    parser.add_argument("--passage-tokens", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--layers", type=int, default=6)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
