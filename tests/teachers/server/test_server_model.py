@@ -153,7 +153,7 @@ def test_a_server_that_is_gone_is_not_asked_for_ever(llama):
         model = on(proxy.url, retries=0, concurrency=5)
         found = model.generate(prompts, 4)
         asked = sum(proxy.calls.values())
-        assert [one.status for one in found].count("cut off") == 20 and asked <= 30
+        assert [one.status for one in found].count("cut off") == 20 and asked <= 40
         with pytest.raises(Stopped, match=r"does not answer any more.*500"):
             model.generate(prompts, 4)
         assert sum(proxy.calls.values()) == asked
