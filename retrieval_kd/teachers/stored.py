@@ -28,14 +28,17 @@ def stored_scores(
     Only answers about the texts that the collection has now are given; others are counted.
 
     Args:
-        teachers: names or fingerprints; empty: the store's only teacher.
+        teachers: names or fingerprints; empty: the store's only teacher. Of one that compared
+            documents, with `?aggregate=NAME` if not by default, see `answered.answered_scores`.
         candidates: which pairs are wanted; none: all that the store knows of these queries.
 
     Raises:
         InputError: a teacher is unknown, or knows nothing of these queries.
     """
     store = ScoreStore(store_path)
-    keys = [store.resolve(name) for name in teachers] or store.teachers()
+    named = [name.partition("?aggregate=") for name in teachers]
+    keys = [store.resolve(name) for name, _, _ in named] or store.teachers()
+    aggregations = [how or None for _, _, how in named] or [None]
     if not teachers and len(keys) > 1:
         listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in keys)
         raise InputError(
@@ -44,11 +47,11 @@ def stored_scores(
             remedy=f"name with --teacher: {listed}",
         )
     found = []
-    for key in keys:
+    for key, aggregate in zip(keys, aggregations, strict=False):
         wanted = candidates
         if wanted is None:
             wanted = known_pairs(collection, queries, store, key, drops)
-        scores = scores_of(collection, queries, wanted, store, key)
+        scores = scores_of(collection, queries, wanted, store, key, aggregate)
         if not scores:
             raise InputError(
                 f"teacher {key.model} has scored none of these queries' documents",

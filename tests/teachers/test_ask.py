@@ -273,6 +273,9 @@ def test_pairs_can_be_aggregated_in_other_ways(
         overlap = overlaps(collection, queries, query, scores)
         for one in scores:
             assert all(scores[one] >= scores[d] - 1e-6 for d in scores if overlap[one] > overlap[d])
+    name = f"{teacher.key.model}?aggregate={aggregate}"
+    [stored] = stored_scores(collection, queries, tmp_path, [name], candidates, Drops())
+    assert stored == found
     with pytest.raises(InputError, match="choose one of win_rate"):
         scores_of(collection, queries, candidates, store, teacher.key, "borda")
 
