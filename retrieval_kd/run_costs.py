@@ -39,11 +39,11 @@ def run_costs(
 
 
 def _index(config: Config, work: Workspace, system: str) -> dict[str, Any]:
-    """Of the model and its index; nothing of systems that have none."""
+    """Of the model and its index, of which a cross-encoder has none."""
     name = f"{system}-seed{config.seeds[0]}" if system in config.students else system
     facts = work.record(f"search:{name}").get("facts", {})
     if "index_bytes" not in facts:
-        return {}
+        return facts
     return facts | {"bytes_per_document": facts["index_bytes"] / max(1, facts["documents"])}
 
 

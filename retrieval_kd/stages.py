@@ -203,11 +203,7 @@ class Stages:
         reranker = Reranker(self.collection, model, max_length=self.config.student.max_length)
         scores = reranker.scores(self.queries("test").texts, self.candidates("test"))
         write_run(rerank(system, scores), self.work.path("runs", f"{system}.trec"))
-        return {
-            "index_bytes": 0,
-            "documents": len(self.collection.documents),
-            **describe_student(reranker.model),
-        }
+        return describe_student(reranker.model)
 
     def measure(self) -> dict[str, Any]:
         """Latency of BM25, the teacher's re-ranking, the encoder and one student of each kind."""

@@ -23,6 +23,7 @@ from retrieval_kd.files import read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.run_costs import FIELDS, run_costs
 from retrieval_kd.stages import Stages
+from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.workspace import Workspace
 
 
@@ -201,6 +202,9 @@ class Summary:
         label = f"Student, {plain.get(system, system)}"
         kind = begin.kind.replace("_", "-")
         start = start if begin.kind == "dense" else f"{kind}, of {start}"
+        if begin.kind in RE_RANKS:
+            told += f"; re-ranks the first {depth} of {self.config.first_stage.with_}, and latency "
+            told += "is without the first stage"
         return label, f"{start}, trained with {told}", kind
 
     def _teacher_notes(self) -> list[str]:

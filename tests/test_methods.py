@@ -86,6 +86,19 @@ def test_all_methods_share_the_budget():
         assert (config.student, config.teacher) == (common.student, common.teacher)
 
 
+def test_the_three_procedures_for_a_ranker_differ_in_nothing_else():
+    config = load_config(ROOT / "configs" / "bert_ranker.yaml")
+    assert set(config.students) == {
+        *("labels", "kl", "bert_ranker"), *("lm_then_labels", "ranking_only", "labels_only")
+    }  # fmt: skip
+    rankers = [t for t in config.students.values() if config.student_of(t).kind == "cross_encoder"]
+    assert len(rankers) == 4
+    for training in rankers:
+        settings = [config.settings_of(training, lesson, seed=0) for lesson in training.lessons]
+        assert sum(s.steps for s in settings) == config.train.steps
+        assert settings[-1].head_learning_rate == 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", TRAINED, ids=lambda entry: entry.name)
 def test_every_method_runs_from_end_to_end(entry, tiny_collection, encoder, out):

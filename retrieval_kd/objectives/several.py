@@ -73,8 +73,9 @@ def reinforced_teachers(
     k is used for a query with the probability σ(A_k f + b_k) of its state f, which is made of the
     query's vector, the student's loss with this teacher, the teacher's own loss by the labels, and
     whether there are labels. The policy learns by REINFORCE; the reward is −(the student's loss by
-    the labels), their reward 1, here of the batch that follows the choice. Followed from the
-    paper's description; there is no released code to compare with.
+    the labels), their reward 1, here of the batch that follows the choice. State, policy,
+    equal shares of the chosen teachers and reward follow accounts of the paper; the policy's start,
+    its baseline and when it is rewarded are ours.
 
     Args:
         student: scores (B, N).

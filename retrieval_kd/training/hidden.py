@@ -45,7 +45,7 @@ def all_states(model: Any) -> Iterator[list[Tensor]]:
 def uniform_map(student: int, teacher: int) -> list[tuple[int, int]]:
     """Which teacher's layer each layer of the student learns; 0 are the embeddings.
 
-    TinyBERT's uniform strategy, section 4.1: g(m) = m · M / N, here rounded.
+    TinyBERT's uniform strategy, g(m) = m · M / N for N of M layers, here rounded.
 
     Example:
         >>> uniform_map(3, 6), uniform_map(2, 3)

@@ -15,6 +15,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models import kind_of, load_encoder, load_retriever
 from retrieval_kd.objectives.sparsity import flops
+from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.layers import weights_digest
 from retrieval_kd.students.make import make
 from retrieval_kd.students.modules.lexical import LexicalEncoder, LexicalWeights
@@ -166,6 +167,21 @@ def test_the_command_saves_each_part(model, tmp_path, capsys):
     told = capsys.readouterr().out.split()
     assert {Path(folder).name for folder in told} == {"dense", "sparse", "multi_vector"}
     assert all(kind_of(folder) == Path(folder).name for folder in told)
+
+
+def test_parts_are_searched_together(model, tiny_collection, tmp_path):
+    """The order of two parts' fusion is that of their reciprocal ranks."""
+    collection = open_collection(str(tiny_collection))
+    parts = save_parts(model, tmp_path / "parts")
+    queries = {"q": "sparrow wing feather"}
+    alone = [retrieve(collection, queries, str(parts[p]), 60).results["q"] for p in parts]
+    assert all(len(found) > 1 for found in alone)
+    both = retrieve(collection, queries, f"{parts['dense']}+{parts['sparse']}", 60).results["q"]
+    fused = dict.fromkeys(both, 0.0)
+    for found in alone[:2]:
+        for rank, id in enumerate(found, start=1):
+            fused[id] += 1 / (60 + rank)
+    assert both == pytest.approx(fused)
 
 
 def test_a_model_of_one_function_has_no_parts_to_save(tiny_encoder, tmp_path, capsys):

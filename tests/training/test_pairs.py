@@ -18,6 +18,7 @@ from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.terms import Term, parse_terms
 from retrieval_kd.training.train import train_student
 from tests.students.learning import pools_of
+from tests.students.stopping import assert_same_after_a_stop
 
 SETTINGS = TrainSettings(
     steps=20,
@@ -75,6 +76,18 @@ def test_it_learns_the_layers_of_the_encoder_it_was_made_of(
     record = train_cross_encoder(student, pools, collection.documents, terms, SETTINGS, out)
     first, last = first_and_last_loss(record)
     assert last < 0.9 * first
+
+
+def test_a_stopped_training_ends_in_the_same_student(collection, pools, tiny_encoder, tmp_path):
+    terms = [Term(name="kl"), Term(name="hidden_states", teacher=str(tiny_encoder))]
+    settings = SETTINGS.model_copy(update={"steps": 8, "save_steps": 4})
+
+    def run(out):
+        student = make(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
+        return train_student(student, pools, collection.documents, terms, settings, out)
+
+    record = assert_same_after_a_stop(run, tmp_path)
+    assert {"kl", "hidden_states_from_encoder"} <= set(record["curve"][-1])
 
 
 def test_a_model_of_all_layers_already_has_their_states(tiny_encoder):
