@@ -79,7 +79,7 @@ def _quality_note(record: Mapping[str, Any]) -> str:
     parts.append(f"Shared: the {of_all} that all scored.")
     sure = [test for test in shared["tests"] if test["p_holm"] < ALPHA]
     parts += [
-        f"{one['a']} − {one['b']}: {one['difference']:+.4f} (p {format_p(one['p_holm'])}, Holm)."
+        f"{one['a']} − {one['b']}: {one['difference']:+.4f} ({format_p(one['p_holm'])}, Holm)."
         for one in sure
     ]
     if shared["tests"] and not sure:

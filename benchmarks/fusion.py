@@ -1,0 +1,111 @@
+"""Ways to make one teacher of several, and calibration, on the stored scores of finished runs.
+
+    python -m benchmarks.fusion runs/scifact=scifact.zip runs/squad=squad.zip
+
+For each run folder (with the collection it was made on, found in $RETRIEVAL_KD_DATA): everything is
+fitted on its dev queries and measured on its test queries; z-scores at equal weights are what each
+other way is tested against. No model is asked. A minute a run on two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from benchmarks.measure import save
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.evaluation.calibration import expected_calibration_error, reliability
+from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.evaluation.significance import compare
+from retrieval_kd.evaluation.table import print_table
+from retrieval_kd.files import read_json
+from retrieval_kd.teachers.calibrate import Method, fit_on, log_loss
+from retrieval_kd.teachers.combine import How, fit_combination
+from retrieval_kd.teachers.score import scores_of
+from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.targets import Scores, rerank
+
+BASELINE = "z_scores"
+
+
+def main() -> None:
+    """Print the tables and write results/fusion.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", metavar="FOLDER=COLLECTION")
+    data = Path(os.environ.get("RETRIEVAL_KD_DATA", "../shared/data"))
+    results = {}
+    for told in parser.parse_args().runs:
+        folder, _, collection = told.partition("=")
+        name = Path(folder).name
+        print(f"== {name}")
+        here = data / collection
+        opened = open_collection(str(here) if here.exists() else collection)
+        results[name] = measure(Path(folder), opened)
+    print(save("fusion", results))
+
+
+def measure(folder: Path, collection: Collection) -> dict[str, Any]:
+    """One run's teachers."""
+    dev, dev_qrels = part(folder, collection, "dev")
+    test, test_qrels = part(folder, collection, "test")
+    weights = dict.fromkeys(dev, 1.0)
+    runs = {name: rerank(name, scores) for name, scores in test.items()}
+    for how in get_args(How):
+        fitted = fit_combination(how, dev, dev_qrels)
+        runs[how] = rerank(how, fitted.fuse(test, weights))
+    evaluation = evaluate(test_qrels, runs, ["ndcg@10"])
+    tests = compare(evaluation, pairs=[(how, BASELINE) for how in runs if how != BASELINE])
+    print_table(evaluation, tests)
+    return {
+        "queries": {"dev": len(dev_qrels), "test": len(test_qrels)},
+        "ndcg@10": {name: evaluation.mean(name, "ndcg@10") for name in runs},
+        "tests": [asdict(test) for test in tests],
+        "calibration": {
+            name: calibrations(dev[name], dev_qrels, test[name], test_qrels) for name in dev
+        },
+    }
+
+
+def part(folder: Path, collection: Collection, name: str) -> tuple[dict[str, Scores], Any]:
+    """A part's scores by every teacher of the run's store that scored all of it, and judgments."""
+    queries = read_json(folder / "queries" / f"{name}.json")
+    wanted = read_json(folder / "candidates" / f"{name}.json")
+    store = ScoreStore(folder / "scores")
+    found = {
+        key.model: scores_of(collection, queries["texts"], wanted, store, key)
+        for key in store.teachers()
+    }
+    whole = sum(map(len, wanted.values()))
+    full = {model: s for model, s in found.items() if sum(map(len, s.values())) == whole}
+    return full, queries["qrels"]
+
+
+def calibrations(fit_to: Scores, fit_qrels: Any, scores: Scores, qrels: Any) -> dict[str, Any]:
+    """On test: log-loss and ECE of each map fitted on dev, and of the raw scores and base rate."""
+    rows = [
+        (score, qrels[query].get(document, 0) > 0)
+        for query in qrels
+        for document, score in scores.get(query, {}).items()
+    ]
+    values, labels = np.array(rows, dtype=np.float64).T
+    flat = {query: dict.fromkeys(found, 0.0) for query, found in fit_to.items()}
+    rate = fit_on(flat, fit_qrels, "platt").log_odds(np.zeros(1))
+    table = {
+        "raw": {"log_loss": log_loss(values, labels)},
+        "base_rate": {"log_loss": log_loss(np.broadcast_to(rate, values.shape), labels)},
+    }
+    for method in get_args(Method):
+        fitted = fit_on(fit_to, fit_qrels, method)
+        ece = expected_calibration_error(reliability(fitted.probabilities(values), labels))
+        table[method] = {"log_loss": log_loss(fitted.log_odds(values), labels), "ece": ece}
+    print("  ".join(f"{name} {row['log_loss']:.4f}" for name, row in table.items()))
+    return table
+
+
+if __name__ == "__main__":
+    main()
