@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from retrieval_kd.data.collection import Collection
@@ -16,7 +16,7 @@ from retrieval_kd.teachers.answer_files import as_stored
 from retrieval_kd.teachers.answer_writer import AnswerWriter
 from retrieval_kd.teachers.answers import AnswerStore, asked_by_id, same_listing
 from retrieval_kd.teachers.conversation import Conversation, Scores, open_topic
-from retrieval_kd.teachers.requests import Asker, Strategy
+from retrieval_kd.teachers.requests import Asker, Request, Strategy
 from retrieval_kd.teachers.store import ScoreStore
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
@@ -92,8 +92,7 @@ def ask(
     waiting = iter(candidates.items())
     active: list[Conversation] = []
     total = most_calls(candidates, strategy)
-    stated = f"at most {total:,} questions about {len(candidates):,} queries ({strategy.spec})"
-    print(f"{key.model}: {stated}; what is stored is not asked again", file=sys.stderr)
+    print(_stated(key.model, total, len(candidates), strategy), file=sys.stderr)
     with bar(f"asking {key.model}", total) as progress, answers.writer() as writer:
         while True:
             while len(active) < QUERIES_AT_ONCE and (one := next(waiting, None)) is not None:
@@ -111,8 +110,10 @@ def ask(
             for talk in active:
                 before = talk.questions
                 talk.go_on()
-                most = strategy.calls(len(talk.topic.documents))
-                progress.advance(most - before if talk.done else talk.questions - before)
+                most = strategy.calls(len(talk.topic.documents))  # garbled ones come on top
+                progress.advance(
+                    (most if talk.done else min(most, talk.questions)) - min(most, before)
+                )
             for talk in (talk for talk in active if talk.done):
                 report.questions += talk.questions
                 report.reused += talk.questions - len(talk.new)
@@ -136,9 +137,7 @@ def _answer(
         for talk in active
         for request in talk.unknown()
     }
-    todo = list(wanted.values())
-    for start in range(0, len(todo), max(1, teacher.at_once)):
-        batch = todo[start : start + max(1, teacher.at_once)]
+    for batch in _batches(list(wanted.values()), max(1, teacher.at_once)):
         given = teacher.answer([talk.topic.question(request) for talk, request in batch])
         rows = []
         for (talk, request), answer in zip(batch, given, strict=True):
@@ -153,3 +152,25 @@ def _answer(
             report.unparsable += answer.status == "unparsable"
             report.stale += asked_by_id(row.query_id, row.document_ids) in earlier
         writer.add(rows)
+
+
+def _batches(
+    todo: Sequence[tuple[Conversation, Request]], size: int
+) -> Iterator[Sequence[tuple[Conversation, Request]]]:
+    """Batches of questions with equally many documents: these are asked in one call of the model.
+
+    So a call that breaks off takes no answers with it that are not stored yet.
+    """
+    for count in sorted({len(request.shown) for _, request in todo}):
+        alike = [(talk, request) for talk, request in todo if len(request.shown) == count]
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
+
+
+def _stated(model: str, most: int, queries: int, strategy: Strategy) -> str:
+    """How many questions there will be at most, as a sentence."""
+    again = "" if strategy.spec.startswith("pairs=") else ", and one more for each garbled answer"
+    return (
+        f"{model}: at most {most:,} questions about {queries:,} queries ({strategy.spec}){again}; "
+        "what is stored is not asked again"
+    )
