@@ -26,6 +26,13 @@ ASKED = {
     "lists by first logits": "listwise:{model}?answer=logits&window=4&stride=2"
     "&passage_tokens={tokens}",
 }
+TASK_OF = {  # which lessons teach it to be asked so
+    "yes/no": "yes/no",
+    "query likelihood": "likelihood",
+    "pairs, both orders": "pair",
+    "lists": "order",
+    "lists by first logits": "order",
+}
 
 
 def measured(

@@ -11,6 +11,7 @@ on test questions, against chance in the same run, and saved as a transformers f
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks.decoder_lessons import TASKS, Known, Lesson, known_of, lessons, texts_of
-from benchmarks.decoder_measure import measured
+from benchmarks.decoder_measure import ASKED, TASK_OF, measured
 from benchmarks.measure import save
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.teachers.likelihood import TEMPLATES as LIKELIHOOD
@@ -47,11 +48,15 @@ def main() -> None:
     texts = [text for collection in collections for text in texts_of(collection, 20_000)]
     folder = Path(arguments.out)
     torch.manual_seed(arguments.seed)
-    begin(folder, texts, known, arguments)
+    if arguments.go_on is None:
+        begin(folder, texts, known, arguments)
+    else:
+        shutil.copytree(arguments.go_on, folder, dirs_exist_ok=True)
     started = time.monotonic()
     losses = train(folder, [one for part in known for one in part], texts, arguments)
     took = time.monotonic() - started
-    found = measured(folder, collections, arguments.queries, seed=arguments.seed)
+    asked = {way: spec for way, spec in ASKED.items() if TASK_OF[way] in arguments.tasks}
+    found = measured(folder, collections, arguments.queries, seed=arguments.seed, asked=asked)
     settings = vars(arguments) | {"out": folder.name}
     record = {"settings": settings, "seconds": round(took), "losses": losses, "ranking": found}
     print(save(f"decoders-{arguments.seed}", record))
@@ -182,7 +187,7 @@ def train(
             history.append({"step": step, "minutes": round((now - started) / 60, 1), **means})
             print(history[-1], flush=True)
             recent.clear()
-        if step % 500 == 0:
+        if step % 100 == 0:
             model.save_pretrained(folder)
     model.save_pretrained(folder)
     return history
@@ -236,6 +241,7 @@ def kind_of(lesson: Lesson) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder for the model")
+    parser.add_argument("--go-on", help="folder of a decoder made here, to be trained further")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=32)
@@ -243,7 +249,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--vocabulary", type=int, default=6_000)
-    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    parser.add_argument(
+        "--tasks",
+        nargs="+",
+        default=TASKS,
+        choices=TASKS,
+        help="named twice, it comes twice as often",
+    )
     parser.add_argument("--queries", type=int, default=60, help="of each test split")
     return parser.parse_args()
 
