@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from retrieval_kd.data.runs import Run, write_run
 from tests.teachers.server.serving import llama_server, missing, transformers_serve
@@ -14,8 +16,18 @@ from tests.tiny_models import TOPICS, write_decoder
 
 @pytest.fixture(scope="session")
 def served_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny decoder and its chat template."""
-    return write_decoder(tmp_path_factory.mktemp("served") / "decoder")
+    """A folder with a tiny decoder and its chat template, which writes whole characters only.
+
+    A random one often begins with half a character, and then llama.cpp's server leaves the
+    probabilities out.
+    """
+    folder = write_decoder(tmp_path_factory.mktemp("served") / "decoder")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    halves = [token for token in range(len(tokenizer)) if "\ufffd" in tokenizer.decode([token])]
+    weights["lm_head.weight"][halves] = 0  # a logit of 0 is never the highest of hundreds
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -76,9 +76,8 @@ def test_it_writes_what_it_writes_in_this_process(way, llama, local, served_deco
     assert 3 * 6 >= model.usage.answer_tokens > 0
 
 
-def written(found: list[Completion]) -> list[bytes]:
-    """Words, without bytes that are half a character: those are spelt in two ways."""
-    return [one.text.encode("ascii", "ignore") for one in found]
+def written(found: list[Completion]) -> list[str]:
+    return [one.text for one in found]
 
 
 def test_an_option_that_is_not_among_the_likeliest_is_missing_not_unlikely(llama):

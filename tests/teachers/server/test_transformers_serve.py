@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.cli import main
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.call_log import LOGS
 from retrieval_kd.teachers.language_model import Prompt
+from retrieval_kd.teachers.limits import Stopped
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.usage import read_usage
+from tests.teachers.server.command import rkd, words
 from tests.teachers.server.proxy import Proxy
 from tests.teachers.server.serving import PATIENCE
 from tests.teachers.server.test_server_model import failing, on
@@ -28,24 +29,14 @@ Candidates = Callable[[int, int], Path]
 
 
 @pytest.fixture
-def command(transformers, tiny_collection, served_decoder, tmp_path) -> Callable[..., list[str]]:
-    def words(teacher: str, run: Path, url: str, *more: str) -> list[str]:
+def command(tiny_collection, served_decoder, tmp_path) -> Callable[..., list[str]]:
+    """The arguments of a command that asks the served decoder, here `MODEL`."""
+
+    def arguments(teacher: str, run: Path, url: str, *more: str) -> list[str]:
         named = teacher.replace("MODEL", str(served_decoder))
-        return [
-            "score", "--collection", str(tiny_collection), "--candidates", str(run),
-            "--store", str(tmp_path / "store"), "--teacher", named,
-            "--server", url, *more,
-        ]  # fmt: skip
+        return words(tiny_collection, run, tmp_path / "store", named, "--server", url, *more)
 
-    return words
-
-
-def rkd(arguments: list[str]) -> int:
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    return arguments
 
 
 def answers(tmp_path: Path) -> AnswerStore:
@@ -59,26 +50,25 @@ def answers(tmp_path: Path) -> AnswerStore:
     [("pairwise:MODEL?answer=words", 2 * 4 * 3), ("listwise:MODEL?window=3&stride=2", 2 * 2)],
 )
 def test_with_a_fifth_of_calls_failing_all_answers_arrive_once(
-    teacher, wanted, command, transformers, candidates: Candidates, tmp_path, capsys
+    teacher, wanted, command, transformers, candidates: Candidates, tmp_path
 ):
     with Proxy(transformers, failing(0.2)) as proxy:
         arguments = command(teacher, candidates(2, 4), proxy.url)
-        assert rkd(arguments) == 0
+        told = rkd(arguments)
+        assert "0 failed" in told and "not answered" not in told
         assert set(proxy.answered.values()) == {1}
         first = sum(proxy.answered.values())
         assert first >= wanted  # a garbled order is asked for once more
         assert len(answers(tmp_path)) == first
-        assert rkd(arguments) == 0
-        assert sum(proxy.answered.values()) == first, "what is stored is not asked again"
-    told = capsys.readouterr().out
-    assert "0 failed" in told and "not answered" not in told
+        assert f"{first} known, 0 answered" in rkd(arguments)
+        assert sum(proxy.answered.values()) == first
     spent = read_usage(answers(tmp_path).folder)
     assert spent is not None and spent.calls == sum(proxy.calls.values())
     assert spent.prompt_tokens > 0 and spent.failed == 0
 
 
 def test_what_never_comes_is_reported_as_missing_and_asked_the_next_time(
-    command, transformers, candidates: Candidates, tmp_path, capsys
+    command, transformers, candidates: Candidates, tmp_path
 ):
     broken: set[str] = set()
 
@@ -89,12 +79,12 @@ def test_what_never_comes_is_reported_as_missing_and_asked_the_next_time(
 
     with Proxy(transformers, fault) as proxy:
         arguments = command("pairwise:MODEL?answer=words", candidates(2, 3), proxy.url)
-        assert rkd([*arguments, "--retries", "1"]) == 0
-        assert "1 questions were not answered (1 queries are unfinished)" in capsys.readouterr().out
+        told = rkd([*arguments, "--retries", "1"])
+        assert "1 questions were not answered (1 queries are unfinished)" in told
         assert len(answers(tmp_path)) == 11
         broken.clear()
         proxy.fault = lambda number, question: None
-        assert rkd(arguments) == 0
+        rkd(arguments)
         assert len(answers(tmp_path)) == 12 and set(proxy.answered.values()) == {1}
 
 
@@ -119,7 +109,7 @@ def test_killed_and_resumed_no_call_is_made_twice(
         assert 6 <= len(before) < 24 and not list(store.glob("*/*.parquet"))
     with Proxy(transformers) as proxy:
         arguments[arguments.index("--server") + 1] = proxy.url
-        assert rkd(arguments) == 0
+        rkd(arguments)
         assert set(proxy.answered.values()) == {1}
         assert len(proxy.answered) == 24 - len(before)
         assert not set(proxy.answered) & set(before)
@@ -140,27 +130,32 @@ def until(true: Callable[[], bool]) -> None:
 
 
 def test_a_limit_stops_cleanly_and_the_same_command_goes_on(
-    command, transformers, candidates: Candidates, tmp_path, capsys
+    command, transformers, candidates: Candidates, tmp_path
 ):
     run = candidates(2, 3)
     with Proxy(transformers) as proxy:
         limited = command("pairwise:MODEL?answer=words", run, proxy.url, "--max-tokens", "900")
-        assert rkd(limited) == 2
-        told = capsys.readouterr().err
-        assert "would pass the limit" in told and "the same command goes on" in told
+        with pytest.raises(Stopped, match=r"would pass the limit.*the same command goes on"):
+            rkd(limited)
         done = len(answers(tmp_path))
         assert 0 < done < 12 and done == len(proxy.answered)
-        runs = 1
-        while rkd(limited) == 2:
-            runs += 1
-            assert runs < 12
+        runs = 1 + sum(stopped(limited) for _ in range(12))
+        rkd(limited)
         assert len(answers(tmp_path)) == 12 and set(proxy.answered.values()) == {1}
     lines = (answers(tmp_path).folder / "usage.jsonl").read_text().splitlines()
-    assert len(lines) == runs + 1
+    assert len(lines) == runs + 1  # and the one that finished it
     assert all(
         json.loads(line)["prompt_tokens"] + json.loads(line)["answer_tokens"] <= 900
         for line in lines
     )
+
+
+def stopped(arguments: list[str]) -> bool:
+    try:
+        rkd(arguments)
+    except Stopped:
+        return True
+    return False
 
 
 def test_what_needs_probabilities_says_which_teachers_do_without(transformers, served_decoder):
