@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -18,11 +18,14 @@ from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.teachers.combine import Combination, fit_combination, held_out
+from retrieval_kd.teachers.limits import Limits
 from retrieval_kd.teachers.requests import Asker
-from retrieval_kd.teachers.score import Teacher, open_teacher, score, scores_of
+from retrieval_kd.teachers.score import ScoreReport, Teacher, open_teacher, score, scores_of
+from retrieval_kd.teachers.score_job import spent_by
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.targets import Scores, fuse, rerank
+from retrieval_kd.teachers.usage import Spent, record_usage
 from retrieval_kd.workspace import Workspace
 
 Qrels = dict[str, dict[str, int]]
@@ -67,9 +70,7 @@ class Ensemble:
             return {"teacher": member, "skipped": "weight 0 on dev"}
         teacher, pairs, scored = self._open(member), 0, 0
         for part in parts:
-            report = score(
-                self.collection, self.queries(part).texts, self._wanted(part), teacher, self._store
-            )
+            report = self._ask(teacher, self.queries(part).texts, self._wanted(part))
             pairs, scored = pairs + report.pairs, scored + report.scored
         return {"teacher": member, "fingerprint": teacher.key.fingerprint} | {
             "pairs": pairs, "scored": scored
@@ -201,9 +202,20 @@ class Ensemble:
         told = (self._store, teacher.key, self.config.teacher.aggregate.get(member))
         found = scores_of(self.collection, texts, wanted, *told)
         if sum(map(len, found.values())) < sum(map(len, wanted.values())):
-            score(self.collection, texts, wanted, teacher, self._store)
+            self._ask(teacher, texts, wanted)
             found = scores_of(self.collection, texts, wanted, *told)
         return found
+
+    def _ask(
+        self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+    ) -> ScoreReport:
+        """Into the store, with what it took."""
+        before = spent_by(teacher, 0, 0.0, Limits())  # the teacher may have been asked already
+        report = score(self.collection, texts, wanted, teacher, self._store)
+        spent = spent_by(teacher, report.scored, report.seconds, Limits())
+        since = {name: getattr(spent, name) - value for name, value in asdict(before).items()}
+        record_usage(self._store.folder(teacher.key), Spent(**since))
+        return report
 
 
 def _ndcg(qrels: Qrels, scores: Scores) -> float:

@@ -16,6 +16,7 @@ from retrieval_kd.schema import validate
 from retrieval_kd.stages import Stages
 from retrieval_kd.teachers.aggregate_orders import ORDER_AGGREGATIONS
 from retrieval_kd.teachers.aggregate_pairs import PAIR_AGGREGATIONS
+from retrieval_kd.teachers.usage import read_usage
 from retrieval_kd.workspace import Workspace
 
 HOWS = ("z_scores", "calibrated", "ranks", "agreement", "learned")
@@ -107,6 +108,17 @@ def test_a_pairwise_teacher_is_asked_and_aggregated_as_configured(candidates, ti
     assert rates.keys() == balances.keys() == few.keys()
     assert all(0 < rate < 1 for rate in rates.values())
     assert set(balances.values()) <= {-1.0, -0.5, 0.0, 0.5, 1.0}
+
+
+def test_what_a_teacher_took_is_noted_once(candidates, tiny_cross_encoder):
+    config = with_teacher(candidates, fuse_with=[f"pointwise:{tiny_cross_encoder}"])
+    ensemble = Stages(config, Workspace(config.out)).ensemble
+    [member] = ensemble.members
+    asked = ensemble.score(member, ["dev"])
+    assert ensemble.score(member, ["dev"])["scored"] == 0
+    [key] = [k for k in ensemble._store.teachers() if k.model == str(tiny_cross_encoder)]
+    usage = read_usage(ensemble._store.folder(key))
+    assert usage.calls == asked["scored"] > 0 and usage.seconds > 0
 
 
 def test_the_configuration_names_the_aggregations_that_there_are():

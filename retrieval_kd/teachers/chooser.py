@@ -31,8 +31,8 @@ class Chooser:
     policy gradient: with so few teachers all sets of them can be tried, and nothing is sampled.
 
     After the reinforced selection of Yuan et al. 2021 (https://arxiv.org/abs/2012.06048), where
-    the reward is the student's loss, measured while it trains. Here it is the fused ranking's
-    nDCG@10 on judged queries, so that the choice is made once, before any student.
+    the reward is the student's loss while it trains (here the objective `reinforced_teachers`).
+    This one's is the fused ranking's nDCG@10 on judged queries: chosen once, before any student.
     """
 
     coefficients: tuple[tuple[float, ...], ...]  # (T, 1 + features), the b_t first
