@@ -44,10 +44,14 @@ def compare_command(
         typer.Option(help="from score to log-odds of relevance, tried on unseen queries"),
     ] = "platt",
     prompt_price: Annotated[
-        float | None, typer.Option(min=0, help="of a million tokens read; default: as noted")
+        float | None,
+        typer.Option(min=0, help="of a million tokens a server reads; default: as was noted"),
     ] = None,
     answer_price: Annotated[
-        float | None, typer.Option(min=0, help="of a million tokens written")
+        float | None, typer.Option(min=0, help="of a million tokens a server writes")
+    ] = None,
+    hour_price: Annotated[
+        float | None, typer.Option(min=0, help="of an hour here, for teachers that ran here")
     ] = None,
     worst: Annotated[
         int, typer.Option(min=0, help="pairs to show that two teachers disagree on most")
@@ -80,7 +84,7 @@ def compare_command(
         teacher or [],
         candidates=run,
         aggregate=aggregate or [],
-        prices=Prices(prompt_price, answer_price),
+        prices=Prices(prompt_price, answer_price, hour_price),
         method=calibrate,
         worst=worst,
     )

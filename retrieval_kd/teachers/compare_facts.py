@@ -28,13 +28,26 @@ Judged = dict[str, dict[str, int]]
 
 @dataclass(frozen=True)
 class Prices:
-    """Of a million tokens read and written; None: what was noted when they were spent."""
+    """Of a million tokens that a server reads and writes, and of an hour of this machine.
+
+    None: not known; of a server, what was noted when the calls were made.
+    """
 
     prompt: float | None = None
     answer: float | None = None
+    hour: float | None = None
 
-    def of(self, spent: Spent) -> float | None:
-        """What usage costs; None where neither prices nor a cost are known."""
+    def of(self, spent: Spent, served: bool) -> float | None:
+        """What usage costs, of a teacher on a server or here; None where that is not known.
+
+        Example:
+            >>> spent = Spent(calls=9, prompt_tokens=2_000_000, seconds=1800.0)
+            >>> prices = Prices(prompt=0.5, hour=3.0)
+            >>> prices.of(spent, served=True), prices.of(spent, served=False)
+            (1.0, 1.5)
+        """
+        if not served:
+            return None if self.hour is None else spent.seconds / 3600 * self.hour
         if self.prompt is None and self.answer is None:
             return spent.cost or None
         read, written = self.prompt or 0.0, self.answer or 0.0
@@ -97,7 +110,8 @@ def cost(store: ScoreStore, key: TeacherKey, prices: Prices) -> dict[str, Any] |
         name: 1000 * getattr(spent, name) / queries if queries else None
         for name in ("calls", "prompt_tokens", "answer_tokens", "seconds")
     }
-    price = prices.of(spent)
+    # Who reads tokens and computes in no type that we know of is on a server.
+    price = prices.of(spent, served=spent.prompt_tokens > 0 and not key.dtype)
     per_1000["price"] = 1000 * price / queries if queries and price is not None else None
     return {"spent": asdict(spent), "queries": queries, "per_1000_queries": per_1000}
 

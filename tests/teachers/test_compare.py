@@ -139,6 +139,15 @@ def test_cost_is_that_of_1000_queries(record):
     assert record["teachers"]["bm25"]["cost"] is None  # unknown is not nothing
 
 
+def test_a_teacher_that_ran_here_costs_hours_and_one_on_a_server_tokens():
+    spent = Spent(calls=1, prompt_tokens=1_000_000, answer_tokens=500_000, seconds=360.0, cost=7.0)
+    prices = Prices(prompt=2.0, answer=4.0, hour=10.0)
+    assert prices.of(spent, served=True) == pytest.approx(2.0 + 2.0)
+    assert prices.of(spent, served=False) == pytest.approx(1.0)
+    assert Prices().of(spent, served=True) == 7.0  # as was noted
+    assert Prices(prompt=2.0).of(spent, served=False) is None
+
+
 def test_teachers_are_tested_on_what_all_of_them_scored(record):
     shared = record["shared"]
     assert shared["queries"] == record["teachers"]["listwise:reader"]["queries"]
