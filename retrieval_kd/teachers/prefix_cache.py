@@ -138,16 +138,16 @@ def _windows(
 ) -> Iterator[list[Group]]:
     """Groups whose prefixes are in memory together, and enough rows of them for even batches."""
     window: list[Group] = []
-    prefix = rest = longest = 0
+    prefixes = rest = longest = 0
     for group in groups:
-        longest = max(longest, group.shared)
-        prefix = longest * (len(window) + 1)
-        rest += sum(len(sequences[row]) - group.shared for row in group.rows)
-        if window and (prefix > batch_tokens or rest > 16 * batch_tokens):
+        own = sum(len(sequences[row]) - group.shared for row in group.rows)
+        cached = max(longest, group.shared) * (prefixes + (group.shared > 0))
+        if window and (cached > batch_tokens or rest + own > 16 * batch_tokens):
             yield window
-            window, longest = [], group.shared
-            rest = sum(len(sequences[row]) - group.shared for row in group.rows)
+            window, prefixes, rest, longest = [], 0, 0, 0
         window.append(group)
+        prefixes += group.shared > 0
+        rest, longest = rest + own, max(longest, group.shared)
     if window:
         yield window
 
