@@ -23,7 +23,8 @@ def z_scores(values: np.ndarray) -> np.ndarray:
         ([-1.0, 1.0], [0.0, 0.0])
     """
     spread = values.std()
-    # Rounding leaves a spread of about 1e-16 × the values where all scores are equal.
+    # Rounding leaves a spread of about 1e-16 × the values where all scores are equal, and of about
+    # 1e-16 where a fit found all of them to be 0.
     if spread <= 1e-7 * max(1.0, float(np.abs(values).max(initial=0.0))):
         return np.zeros_like(values)
     return (values - values.mean()) / spread

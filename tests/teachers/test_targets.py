@@ -19,7 +19,9 @@ def test_z_scores_have_mean_zero_and_deviation_one_or_are_all_zero(values, scale
     assert np.isfinite(z).all()
     if z.any():
         assert abs(z.mean()) < 1e-6 and abs(z.std() - 1) < 1e-6
-        np.testing.assert_allclose(z_scores(scale * np.array(values) + shift), z, atol=1e-3)
+    moved = scale * np.array(values) + shift
+    if z.any() and moved.std() > 1e-5 * max(1.0, np.abs(moved).max()):  # else it is rounding
+        np.testing.assert_allclose(z_scores(moved), z, atol=1e-3)
 
 
 def test_equal_scores_become_zeros():
