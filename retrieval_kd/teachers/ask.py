@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.progress import bar
+from retrieval_kd.progress import Bar, bar
 from retrieval_kd.teachers.answer_files import as_stored
 from retrieval_kd.teachers.answer_writer import AnswerWriter
 from retrieval_kd.teachers.answers import AnswerStore, asked_by_id, same_listing
@@ -106,19 +106,16 @@ def ask(
                 active.append(Conversation.start(topic, known, strategy))
             if not active:
                 break
-            _answer(active, teacher, writer, report, earlier)
+            _answer(active, teacher, writer, report, earlier, progress)
             for talk in active:
-                before = talk.questions
                 talk.go_on()
-                most = strategy.calls(len(talk.topic.documents))  # garbled ones come on top
-                progress.advance(
-                    (most if talk.done else min(most, talk.questions)) - min(most, before)
-                )
             for talk in (talk for talk in active if talk.done):
                 report.questions += talk.questions
                 report.reused += talk.questions - len(talk.new)
                 report.missing += talk.missing
                 report.unfinished += talk.missing > 0
+                never = strategy.calls(len(talk.topic.documents)) - len(talk.new)
+                progress.advance(max(0, min(never, progress.total - progress.done)))
             active = [talk for talk in active if not talk.done]
     report.seconds = time.monotonic() - started
     return report
@@ -130,6 +127,7 @@ def _answer(
     writer: AnswerWriter,
     report: AskReport,
     earlier: set[str],
+    progress: Bar,
 ) -> None:
     """Ask, in batches, what active conversations want and nobody knows; store each batch."""
     wanted = {
@@ -152,6 +150,7 @@ def _answer(
             report.unparsable += answer.status == "unparsable"
             report.stale += asked_by_id(row.query_id, row.document_ids) in earlier
         writer.add(rows)
+        progress.advance(min(len(batch), progress.total - progress.done))
 
 
 def _batches(

@@ -11,11 +11,12 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.asking import refuse_stray
 from retrieval_kd.teachers.language_model import LanguageModel
 from retrieval_kd.teachers.pairs import AdjacentPairs, AllPairs, SortingPairs, UncertainPairs
 from retrieval_kd.teachers.parse_order import parse_choice
-from retrieval_kd.teachers.prompts import find_template
+from retrieval_kd.teachers.prompts import Template, find_template
 from retrieval_kd.teachers.requests import Answer, Question, Strategy
 from retrieval_kd.teachers.set_prompts import (
     LETTERS,
@@ -81,6 +82,8 @@ class PairwiseTeacher:
         self.model, self.options, self.at_once = model, options or PairwiseOptions(), at_once
         name = self.options.prompt or template_for(model.name, PAIR_TEMPLATES)
         self.template = find_template(name, PAIR_TEMPLATES)
+        if self.template not in PAIR_TEMPLATES:
+            check_answers(self.template, name)
         self.strategy, self.by = self.options.strategy(), self.options.by
 
     @property
@@ -117,6 +120,18 @@ class PairwiseTeacher:
             None if one.status == "failed" else choice(one.text, self.template.answers)
             for one in written
         ]
+
+
+def check_answers(template: Template, file: str) -> None:
+    """Refuse a user's prompt that never names the answers that are looked for."""
+    words = f"{template.system} {template.user}"
+    if not all(answer in words for answer in template.answers):
+        first, second = template.answers
+        raise InputError(
+            f"the prompt asks for neither {first!r} nor {second!r}, its answers",
+            file=file,
+            remedy="say with `answers` what it asks for: the first passage's, then the second's",
+        )
 
 
 def choice(text: str, labels: Sequence[str]) -> Answer:

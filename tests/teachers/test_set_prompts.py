@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.pairwise import PairwiseOptions, PairwiseTeacher
 from retrieval_kd.teachers.parse_order import parse_choice, parse_order
@@ -131,3 +132,16 @@ def test_an_order_that_was_cut_off_ends_with_its_last_whole_number():
     [answer] = teacher.answer([Question("q", documents(*map(str, range(12))))])
     assert answer.order == (2, 1) and answer.status == "repaired"  # 1 may be 10, 11 or 12
     assert answer.text == "3 > 2 > 1"
+
+
+def test_a_users_own_prompt_shows_all_passages_and_must_name_its_answers(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text('user: "{query}: {passage} One or two?"\nanswers: [One, two]')
+    options = PairwiseOptions(prompt=str(own))
+    teacher = PairwiseTeacher(Reader(), options)
+    assert teacher.template.answers == ("One", "two")
+    asked = prompts(teacher.template, LETTERS, "x", "y").user
+    assert asked == ("sparrow wing: [A] <passage>x</passage>\n[B] <passage>y</passage> One or two?")
+    own.write_text('user: "{query}: {passage} One or two?"')
+    with pytest.raises(InputError, match="asks for neither 'yes' nor 'no'"):
+        PairwiseTeacher(Reader(), options)
