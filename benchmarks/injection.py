@@ -61,8 +61,8 @@ def main() -> None:
     rows: dict[str, dict[str, Any]] = {}
     for attack, words in ATTACKS.items():
         changed = injected(collection, wanted, victims, words, arguments.store / attack)
-        for name, spec in TEACHERS.items():
-            told = spec.format(model=arguments.model, tokens=arguments.passage_tokens)
+        for name in arguments.teachers:
+            told = TEACHERS[name].format(model=arguments.model, tokens=arguments.passage_tokens)
             row = measure(changed, queries, wanted, victims, judged, told, arguments.store)
             rows.setdefault(name, {})[attack] = row
             print(name, attack, {k: v for k, v in row.items() if k != "ranks"}, flush=True)
@@ -191,6 +191,7 @@ def table(by_attack: Mapping[str, Mapping[str, Any]]) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True, help="folder or name of a decoder")
+    parser.add_argument("--teachers", nargs="+", default=list(TEACHERS), choices=TEACHERS)
     parser.add_argument("--collection", default="wikiqa")
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--depth", type=int, default=6, help="candidates per query")

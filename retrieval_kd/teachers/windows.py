@@ -71,10 +71,10 @@ class Windows:
 class _Ranking:
     """The list as it stands, and which of its candidates an answer has put in their place.
 
-    A candidate that no answer named is in no part and gets no rank: where it stands is only where
-    the first stage had it. A window that shares a candidate with the part before joins it; after
-    windows that could not be parsed there may be none to share, and a new part begins. Parts cannot
-    be compared; the largest is the result, of equal ones the last, which is nearest the top.
+    A candidate that the last answer about it did not name is in no part and gets no rank: nobody
+    said where it stands among the others. A window that names a candidate of the part before joins
+    it; after windows that could not be parsed there may be none, and a new part begins. Parts
+    cannot be compared; the largest is the result, of equal ones the last, which is nearest the top.
     """
 
     order: list[int]
@@ -87,6 +87,8 @@ class _Ranking:
         last = max(self.part.values(), default=0)
         joins = any(self.part.get(candidate) == last for candidate in named)
         self.part.update(dict.fromkeys(named, last if joins else last + 1))
+        for candidate in unnamed:
+            self.part.pop(candidate, None)
 
     def ranked(self) -> list[int]:
         parts = list(self.part.values())

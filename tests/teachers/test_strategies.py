@@ -183,6 +183,17 @@ def test_an_answer_that_names_some_leaves_the_others_unranked():
     assert finished.value.value == {2: 1.0, 1: 0.5}
 
 
+def test_a_candidate_that_a_later_window_leaves_out_loses_its_rank():
+    """The first window carries 2 on; the second shows it and does not say where it belongs."""
+    asking = Windows(2, 1).ask(Listed(3))
+    assert next(asking)[0].shown == (1, 2)
+    [second] = asking.send([Answer(order=(1, 0))])
+    assert second.shown == (0, 2)
+    with pytest.raises(StopIteration) as finished:
+        asking.send([Answer(order=(0,), status="repaired")])
+    assert finished.value.value == {0: 1.0}
+
+
 def test_impossible_settings_are_refused():
     for make in (
         lambda: Windows(4, 4),
