@@ -24,6 +24,7 @@ from retrieval_kd.hardware import describe, versions
 from retrieval_kd.run_costs import FIELDS, run_costs
 from retrieval_kd.stages import Stages
 from retrieval_kd.students.options import RE_RANKS
+from retrieval_kd.teachers.opening import strategy_in
 from retrieval_kd.workspace import Workspace
 
 
@@ -228,12 +229,17 @@ class Summary:
     def _cost_notes(self) -> list[str]:
         """What the teacher's scores cost."""
         asked = [s.name for s in self.work.stages if s.name.startswith(("try:", "score:"))]
-        facts = [self.work.record(name).get("facts", {}) for name in asked]
-        pairs = sum(fact.get("scored", 0) for fact in facts)
-        if not pairs:
-            return []
+        pairs = questions = 0
+        for name in asked:
+            scored = self.work.record(name).get("facts", {}).get("scored", 0)
+            if strategy_in(name.partition(":")[2]) is None:
+                pairs += scored
+            else:
+                questions += scored
+        told = [f"scored {pairs:,} pairs of a query and a document"] * (pairs > 0)
+        told += [f"answered {questions:,} questions about several documents"] * (questions > 0)
         seconds = duration(self.work.seconds(asked))
-        return [f"The teacher scored {pairs:,} pairs of a query and a document in {seconds}."]
+        return [f"The teacher {' and '.join(told)} in {seconds}."] if told else []
 
     def _runs_of(self, system: str) -> list[str]:
         """The names of a system's run files, one for each seed of a student."""

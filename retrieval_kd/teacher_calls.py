@@ -5,22 +5,26 @@ Counted from a run's candidates and settings, so also of a run whose teachers an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from retrieval_kd.config import Config
 from retrieval_kd.files import read_json
 from retrieval_kd.lesson_pools import draws_unlabelled
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.stages import Stages
+from retrieval_kd.teachers.opening import strategy_in
 
 
 def teacher_calls(config: Config, training: Training, stages: Stages) -> dict[str, int]:
-    """`stored`: pairs that stored teachers are asked; `live`: texts or pairs that live ones are.
+    """`stored`: pairs, questions and texts of stored answers; `live`: texts or pairs of live ones.
 
-    Of one seed. A pair counts once for each teacher, in however many stages it is learnt from, and
-    also where the answer was stored before. Upper bounds: a stage that refreshes its candidates may
-    find some that it had, a live encoder is given a document once where slates of a batch share it.
-    Pairs of dev and test queries are none of the training's.
+    Of one seed. Stored teachers are asked for a score of each pair, or what their strategy wants to
+    know of each query's list; models whose vectors are learnt are given every text. All of it
+    counts once for each teacher, in however many stages it is learnt from, and also where the
+    answer was stored before. Upper bounds: a stage that refreshes its candidates may find some that
+    it had, a live encoder is given a document once where slates of a batch share it. What is asked
+    again because an answer was garbled or a call failed comes on top. Pairs of dev and test queries
+    are none of the training's.
     """
     stored = live = 0
     asked: set[tuple[str, str]] = set()
@@ -30,14 +34,39 @@ def teacher_calls(config: Config, training: Training, stages: Stages) -> dict[st
         for teacher in lesson.live.values():
             texts = 0 if teacher.kind == "cross_encoder" else queries
             live += queries * settings.slate_size + texts
+        live += queries * settings.slate_size * len(imitated(lesson, "states"))
         members = asked_members(lesson, config.teacher.members, stages)
-        for part in ["train", "unlabelled"] if draws_unlabelled(config, lesson) else ["train"]:
-            new = [member for member in members if (member, part) not in asked]
-            asked.update((member, part) for member in new)
-            stored += len(new) * _pairs(stages, part) if new else 0
-            if lesson.refresh and members:
-                stored += len(members) * lesson.refresh * len(stages.queries(part).texts)
+        parts = ["train", "unlabelled"] if draws_unlabelled(config, lesson) else ["train"]
+        for part in parts if members else []:
+            depths = _depths(stages, part)
+            for member in members:
+                if (member, part) not in asked:
+                    asked.add((member, part))
+                    stored += calls_of(member, depths)
+                if lesson.refresh:
+                    stored += _calls_of_refreshed(member, depths, lesson.refresh)
+        for model in imitated(lesson, "vectors"):
+            for part in ("documents", *parts):
+                if (f"vectors of {model}", part) not in asked:
+                    asked.add((f"vectors of {model}", part))
+                    stored += _texts(stages, part)
     return {"stored": stored, "live": live}
+
+
+def calls_of(member: str, depths: Iterable[int]) -> int:
+    """How often a stored teacher is asked about lists of so many candidates, at most.
+
+    Example:
+        >>> calls_of("org/model", [3, 2]), calls_of("pairwise:org/model", [3, 2])
+        (5, 8)
+    """
+    strategy = strategy_in(member)
+    return sum(depths) if strategy is None else sum(map(strategy.calls, depths))
+
+
+def imitated(lesson: Lesson, kind: str) -> list[str]:
+    """The models whose `vectors` or `states` a stage learns."""
+    return list(dict.fromkeys(term.teacher for term in lesson.objective if term.kind == kind))
 
 
 def asked_members(lesson: Lesson, members: Sequence[str], stages: Stages) -> list[str]:
@@ -50,13 +79,27 @@ def asked_members(lesson: Lesson, members: Sequence[str], stages: Stages) -> lis
     return [m for number, m in enumerate(members) if weights.get(m) or number in named]
 
 
-def _pairs(stages: Stages, part: str) -> int:
-    """A part's candidates, and the train part's judged relevant documents that are none of them."""
-    candidates = stages.candidates(part)
-    judged = stages.queries(part).qrels if part == "train" else {}
-    missed = sum(
-        gain > 0 and document not in candidates.get(query, {})
-        for query, gains in judged.items()
-        for document, gain in gains.items()
-    )
-    return sum(map(len, candidates.values())) + missed
+def _calls_of_refreshed(member: str, depths: Sequence[int], more: int) -> int:
+    """What is new where each list has so many more; a strategy may ask all of a longer one."""
+    if strategy_in(member) is None:
+        return more * len(depths)
+    return calls_of(member, [depth + more for depth in depths])
+
+
+def _texts(stages: Stages, part: str) -> int:
+    """The collection's `documents`, or a part's queries."""
+    return len(stages.collection.documents if part == "documents" else stages.queries(part).texts)
+
+
+def _depths(stages: Stages, part: str) -> list[int]:
+    """Of each query, its candidates and, of the train part, judged relevant others."""
+    candidates, queries = stages.candidates(part), stages.queries(part)
+    judged = queries.qrels if part == "train" else {}
+    wanted = {
+        query: {
+            *candidates.get(query, {}),
+            *(d for d, gain in judged.get(query, {}).items() if gain > 0),
+        }
+        for query in dict.fromkeys([*queries.texts, *judged])
+    }
+    return [len(documents) for documents in wanted.values()]

@@ -36,7 +36,12 @@ COSTS = (
     Cost("latency_ms_p50", "p50, ms", "median latency of a query", formats.number),
     Cost("latency_ms_p95", "p95, ms", "95 % of queries take less", formats.number),
     Cost("training_seconds", "Training", "of one seed", formats.duration),
-    Cost("teacher_calls", "Teacher calls", "pairs and texts for one seed, at most", formats.count),
+    Cost(
+        "teacher_calls",
+        "Teacher calls",
+        "pairs, prompts and texts of one seed, at most",
+        formats.count,
+    ),
 )
 
 

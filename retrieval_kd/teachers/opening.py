@@ -19,7 +19,7 @@ from retrieval_kd.teachers.likelihood import LikelihoodTeacher
 from retrieval_kd.teachers.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.local_model import LocalModel
 from retrieval_kd.teachers.pairwise import PairwiseOptions, PairwiseTeacher
-from retrieval_kd.teachers.requests import Asker
+from retrieval_kd.teachers.requests import Asker, Strategy
 from retrieval_kd.teachers.seq2seq_model import Seq2SeqModel
 from retrieval_kd.teachers.spec import (
     CrossEncoderOptions,
@@ -101,6 +101,19 @@ def open_teacher(
     told = own_options(likelihood)
     told["answers"] = likelihood.answers and answers_of(collection, likelihood.answers)
     return LikelihoodTeacher(open_model(asked, likelihood, language_model), **told)
+
+
+def strategy_in(spec: str) -> Strategy | None:
+    """What a pairwise or listwise teacher would ask, its model unopened; None: scores one by one.
+
+    Example:
+        >>> strategy_in("pairwise:org/model").calls(10), strategy_in("yesno:org/model")
+        (90, None)
+    """
+    asked = parse_spec(spec)
+    if asked.kind == "pairwise":
+        return asked.checked(PairwiseOptions).strategy()
+    return asked.checked(ListwiseOptions).strategy() if asked.kind == "listwise" else None
 
 
 def open_model(
