@@ -209,7 +209,7 @@ def to_grid(result: FilesCompared) -> Grid:
             Cell(f"{c.low:+.4f} to {c.high:+.4f}"),
             Cell(format_p(c.p_holm).removeprefix("p ").removeprefix("= ")),
             Cell(f"{c.wins}/{c.ties}/{c.losses}"),
-            Cell("–" if c.detectable is None else f"{c.detectable:.4f}"),
+            Cell("–" if c.seen_from is None else f"{c.seen_from:.4f}"),
             Cell("–" if c.queries_needed is None else f"{c.queries_needed:,}"),
         ]
         for part in result.collections

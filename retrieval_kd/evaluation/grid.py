@@ -93,7 +93,9 @@ def to_latex(grid: Grid) -> str:
 
 
 def _markdown(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    """A name as text: neither the end of its cell nor HTML."""
+    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)  # what begins a tag; not that of p < .05
 
 
 def _latex(text: str) -> str:

@@ -25,6 +25,7 @@ READABLE = {
     "bpref": "bpref",
     "rbp": "RBP",
 }
+UNBOUNDED = {"dcg", "dcg_burges", "hits"}  # all others lie between 0 and 1
 WITHOUT_CUTOFF = {"bpref", "r-precision", "rbp"}
 # other people's names (trec_eval, ir_measures, BEIR) → ranx's
 ALIASES = {
@@ -123,6 +124,16 @@ def cutoff(measure: str) -> int | None:
     """The k of a canonical name, None where the measure looks at the whole list."""
     found = re.search(r"@(\d+)", measure)
     return int(found[1]) if found else None
+
+
+def is_unbounded(measure: str) -> bool:
+    """Whether a canonical name's values may be above 1.
+
+    Example:
+        >>> [is_unbounded(x) for x in ("dcg@10", "ndcg@10", "hits@5-l2")]
+        [True, False, True]
+    """
+    return measure.partition("@")[0].partition("-l")[0] in UNBOUNDED
 
 
 def level(measure: str) -> int:

@@ -6,6 +6,7 @@ Seeds are averaged per query before any test (`Evaluation.group`); queries are t
 from __future__ import annotations
 
 import itertools
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import numpy as np
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.names import parse_measures, readable
+from retrieval_kd.evaluation.names import is_unbounded, parse_measures, readable
 from retrieval_kd.evaluation.power import detectable_difference, queries_needed
 
 RESAMPLES = 10_000
@@ -81,9 +82,17 @@ class Comparison:
                 alike = f"All {self.queries:,} queries differ by the same {self.difference:+.4f}"
             return f"{alike}: how small a difference they would show cannot be said."
         text = f"{self.queries:,} queries show differences from {self.detectable:.4f} on"
+        if self.seen_from is None:
+            text = f"{self.queries:,} queries are too few to show any difference"
         if self.queries_needed is None:
             return f"{text} with 80 % power."
         return f"{text} with 80 % power; this one needs {self.queries_needed:,}."
+
+    @property
+    def seen_from(self) -> float | None:
+        """`detectable`, for people: None where no two systems can differ by so much."""
+        most = math.inf if is_unbounded(self.measure) else 1.0
+        return self.detectable if self.detectable and self.detectable <= most else None
 
 
 def format_p(p: float) -> str:
@@ -176,14 +185,21 @@ def _compare(
 def t_test(d: np.ndarray) -> float:
     """Two-sided p of the paired t-test, t = mean(d) / (std(d) / √n); 1 where all d are 0.
 
-    One query allows no test: p = 1.
+    One query allows no test: p = 1. Where all queries differ alike t is infinite, were they only
+    two: there p is 2 / 2^n, the exact randomisation test's.
+
+    Example:
+        >>> t_test(np.array([0.5, 0.5])), t_test(np.full(9, 0.1))
+        (0.5, 0.00390625)
     """
     from scipy.stats import ttest_1samp  # equal to ttest_rel on the differences
 
     if len(d) < 2 or not d.any():
         return 1.0
+    if np.ptp(d) == 0:
+        return 2.0 ** (1 - len(d))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all differences alike: t is infinite
+        warnings.simplefilter("ignore", RuntimeWarning)  # differences that are nearly alike
         return float(ttest_1samp(d, 0.0).pvalue)
 
 

@@ -90,7 +90,10 @@ def systems_grid(result: SuiteResult) -> Grid:
         bought = [cost.cell(paid[system]) for cost in columns]
         rows.append([Cell(letter), Cell(system), *quality, *bought])
     headers = [" ", "System", *map(readable, measures), *(cost.heading for cost in columns)]
-    told = f"{_average_note(result, tests)} {note(columns)} Times are medians over collections."
+    medians = (
+        "Times are medians over collections." if columns and len(result.collections) > 1 else ""
+    )
+    told = " ".join(filter(None, [_average_note(result, tests), note(columns), medians]))
     return Grid(headers, rows, told, left=2)
 
 

@@ -43,7 +43,8 @@ def best(evaluation: Evaluation, measure: str) -> set[str]:
 
 def legend(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> str:
     """What the table's marks mean, and how many queries it stands on."""
-    parts = [f"{len(evaluation.queries)} queries"]
+    count = len(evaluation.queries)
+    parts = ["1 query" if count == 1 else f"{count} queries"]
     if evaluation.condensed:
         parts.append("condensed lists")
     if any(evaluation.spread(s, evaluation.measures[0]) is not None for s in evaluation.systems):

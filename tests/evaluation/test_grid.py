@@ -44,6 +44,13 @@ def test_markdown_cells_stay_cells():
     assert r"| a\|b |" in text and r"| c\|d e |" in text
 
 
+def test_markdown_shows_names_and_makes_no_html_of_them():
+    name = "<img src=x onerror=alert(1)>"
+    text = to_markdown(Grid([name], [[Cell(f"</td>{name}")], [Cell("p < .001")]], title=name))
+    assert "<img" not in text and "</td" not in text and text.count("&lt;img") == 3
+    assert "p < .001" in text
+
+
 @pytest.mark.parametrize("width", [24, 40, 72, 80, 120])
 def test_nothing_is_cut_at_any_width_and_names_stand_beside_every_part(width):
     numbers = [f"0.{i}234" for i in range(12)]

@@ -84,3 +84,13 @@ def test_queries_that_all_differ_alike_show_no_size_of_difference(difference, sa
     assert c.power_sentence().startswith(said) and "0.0000" not in c.power_sentence()
     [one] = compare(Evaluation(["map"], {s: {"map": {"0": 0.5}} for s in "ab"}))
     assert one.power_sentence() == "One query allows no test."
+
+
+@pytest.mark.parametrize(("measure", "told"), [("mrr@10", "too few"), ("dcg@10", "from ")])
+def test_no_difference_is_promised_that_no_systems_can_have(measure, told):
+    """Two queries would show differences from 3 on: so much in DCG, but not in MRR."""
+    systems = {"base": [0.5, 0.5], "new": [0.5, 1.0]}
+    values = {s: {measure: {str(i): x for i, x in enumerate(v)}} for s, v in systems.items()}
+    [c] = compare(Evaluation([measure], values), baseline="base")
+    assert c.detectable > 1 and (c.seen_from is None) == (measure == "mrr@10")
+    assert told in c.power_sentence() and f"needs {c.queries_needed}" in c.power_sentence()

@@ -124,6 +124,14 @@ def test_degenerate_differences_give_no_nan():
     assert single.p_t == single.p_randomisation == 1.0
 
 
+def test_few_queries_that_differ_alike_are_no_proof():
+    """Their t is infinite, whatever their number; p is that of the exact randomisation test."""
+    for count in (2, 5, 6, 10):
+        [result] = compare(of(a=[1.0] * count, b=[0.5] * count))
+        assert result.p_t == pytest.approx(result.p_randomisation) == 2 / 2**count
+        assert result.significant() == (count >= 6)
+
+
 def test_rounding_errors_are_ties():
     [result] = compare(of(a=[0.1 + 0.2, 0.5], b=[0.3, 0.5]))
     assert result.ties == 2 and result.p == 1

@@ -40,6 +40,11 @@ def test_seeds_show_their_spread():
     assert "standard deviation over seeds" in to_markdown(evaluation)
 
 
+def test_one_query_is_one():
+    assert to_markdown(evaluation_of(a=[0.5])).endswith("\n1 query.")
+    assert to_markdown(evaluation_of(a=[0.5, 0.5])).endswith("\n2 queries.")
+
+
 def test_names_are_text_not_markup():
     out = io.StringIO()
     print_table(evaluation_of(**{"[red]a|b": [0.5]}), console=Console(file=out, width=80))
