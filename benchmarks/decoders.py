@@ -160,6 +160,7 @@ def train(
     )
     single = [task for task in arguments.tasks if task in FIRST] or arguments.tasks
     drawn = lessons(known, texts, reader, arguments.seed, tasks=single)
+    easy = EASY if arguments.go_on is None else 0.0
     later = lessons(known, texts, reader, arguments.seed + 1, tasks=arguments.tasks)
     end = time.monotonic() + 60 * arguments.minutes
     history: list[dict[str, float]] = []
@@ -172,7 +173,7 @@ def train(
         warm = min(1.0, step / 50)
         for group in optimizer.param_groups:
             group["lr"] = arguments.rate * warm * (1 - 0.9 * done)
-        batch = [next(drawn if done < EASY else later) for _ in range(arguments.batch)]
+        batch = [next(drawn if done < easy else later) for _ in range(arguments.batch)]
         losses, firsts, kinds = answer_losses(model, reader, batch)
         weights = torch.tensor([WEIGHT[kind] for kind in kinds])
         loss = (losses * weights).sum() / weights.sum()
