@@ -21,7 +21,7 @@ from retrieval_kd.evaluation.significance import Comparison, compare
 from retrieval_kd.evaluation.table import print_table, to_latex, to_markdown
 from retrieval_kd.files import read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
-from retrieval_kd.run_costs import FIELDS, run_costs
+from retrieval_kd.run_costs import FIELDS, cost_sentence, run_costs
 from retrieval_kd.stages import Stages
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.opening import strategy_in
@@ -145,17 +145,11 @@ class Summary:
         for comparison in comparisons:
             if comparison.a == student and comparison.measure == measure:
                 print(comparison.sentence())
-        mine, encoder = self.costs[student], self.costs["encoder"]
         share = self.share_of_teacher(evaluation, student)
         if share is not None:
-            print(
-                f"{student} keeps {share:.1%} of the teacher's {measure} with {mine['layers']} of "
-                f"{encoder['layers']} layers and {mine['parameters'] / 1e6:.1f} M of "
-                f"{encoder['parameters'] / 1e6:.1f} M parameters; "
-                f"{mine['latency_ms_p50']:.1f} against {encoder['latency_ms_p50']:.1f} ms a query "
-                "(against the encoder it was made of; the teacher re-ranks in "
-                f"{self.costs['teacher']['latency_ms_p50']:.0f} ms)."
-            )
+            base = self.config.student_of(self.config.students[student]).base
+            paid = cost_sentence(student, self.costs, base == self.config.encoder)
+            print(f"{student} keeps {share:.1%} of the teacher's {measure} with {paid}")
         print(f"Report: {self.report_path}")
 
     def _subtitle(self) -> str:

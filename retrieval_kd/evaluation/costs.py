@@ -56,12 +56,23 @@ def known(systems: Iterable[Facts]) -> list[Cost]:
     return [cost for cost in COSTS if any(facts.get(cost.field) is not None for facts in rows)]
 
 
-def note(columns: Sequence[Cost]) -> str:
-    """What the columns mean, in a sentence.
+def note(columns: Sequence[Cost], systems: Mapping[str, Facts] | None = None) -> str:
+    """What the columns mean, and of which systems a latency is not all that a query takes.
 
     Example:
         >>> print(note(COSTS[:1]))
         Costs: Parameters: of the model; – is not known.
+        >>> ranker = {"latency_ms_p50": 9.0, "re_ranks": True}
+        >>> print(note(known([ranker]), {"teacher": ranker}))
+        Costs: p50, ms: median latency of a query; – is not known. Without the first stage: teacher.
     """
+    if not columns:
+        return ""
     meanings = "; ".join(f"{cost.heading}: {cost.meaning}" for cost in columns)
-    return f"Costs: {meanings}; {formats.UNKNOWN} is not known." if columns else ""
+    told = f"Costs: {meanings}; {formats.UNKNOWN} is not known."
+    timed = [
+        formats.one_line(name, 60)
+        for name, facts in (systems or {}).items()
+        if facts.get("re_ranks") and facts.get("latency_ms_p50") is not None
+    ]
+    return f"{told} Without the first stage: {', '.join(timed)}." if timed else told

@@ -71,7 +71,7 @@ def to_markdown(grid: Grid) -> str:
         cells = [f"**{_markdown(c.plain)}**" if c.bold else _markdown(c.plain) for c in row]
         lines.append(f"| {' | '.join(cells)} |")
     head = [f"**{_markdown(grid.title)}**", ""] if grid.title else []
-    return "\n".join([*head, *lines, *(["", grid.note] if grid.note else [])])
+    return "\n".join([*head, *lines, *(["", _without_tags(grid.note)] if grid.note else [])])
 
 
 def to_latex(grid: Grid) -> str:
@@ -95,7 +95,12 @@ def to_latex(grid: Grid) -> str:
 def _markdown(text: str) -> str:
     """A name as text: neither the end of its cell nor HTML."""
     text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)  # what begins a tag; not that of p < .05
+    return _without_tags(text)
+
+
+def _without_tags(text: str) -> str:
+    """What would begin a tag begins none; `p < .05` stays as it is."""
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def _latex(text: str) -> str:

@@ -99,7 +99,7 @@ def to_grid(
         for s, letter in letters(evaluation.systems).items()
     ]
     headers = [" ", "System", *map(readable, evaluation.measures), *(c.heading for c in columns)]
-    told = " ".join(filter(None, [legend(evaluation, comparisons), costs.note(columns)]))
+    told = " ".join(filter(None, [legend(evaluation, comparisons), costs.note(columns, paid)]))
     return Grid(headers, rows, told, left=2)
 
 

@@ -46,8 +46,8 @@ def test_markdown_cells_stay_cells():
 
 def test_markdown_shows_names_and_makes_no_html_of_them():
     name = "<img src=x onerror=alert(1)>"
-    text = to_markdown(Grid([name], [[Cell(f"</td>{name}")], [Cell("p < .001")]], title=name))
-    assert "<img" not in text and "</td" not in text and text.count("&lt;img") == 3
+    text = to_markdown(Grid([name], [[Cell(f"</td>{name}")], [Cell("p < .001")]], name, title=name))
+    assert "<img" not in text and "</td" not in text and text.count("&lt;img") == 4
     assert "p < .001" in text
 
 
