@@ -41,7 +41,7 @@ CHAT = (
 
 
 def main() -> None:
-    """Train, measure, save; write results/decoders.json."""
+    """Train, measure, save; write results/decoder-FOLDER.json."""
     arguments = parse()
     collections = [open_collection(name) for name in ("squad", "wikiqa")]
     known = [known_of(collection, "train") for collection in collections]
@@ -57,9 +57,10 @@ def main() -> None:
     took = time.monotonic() - started
     asked = {way: spec for way, spec in ASKED.items() if TASK_OF[way] in arguments.tasks}
     found = measured(folder, collections, arguments.queries, seed=arguments.seed, asked=asked)
-    settings = vars(arguments) | {"out": folder.name}
+    begun = arguments.go_on and Path(arguments.go_on).name
+    settings = vars(arguments) | {"out": folder.name, "go_on": begun}
     record = {"settings": settings, "seconds": round(took), "losses": losses, "ranking": found}
-    print(save(f"decoders-{arguments.seed}", record))
+    print(save(f"decoder-{folder.name}", record))
 
 
 def begin(
