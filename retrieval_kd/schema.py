@@ -19,16 +19,17 @@ TYPES = {
     "int": "a whole number, such as 8,",
     "float": "a number, such as 0.5,",
     "bool": "true or false",
-    "string": "text",
+    "string_type": "text",
     "list": "a list, such as [a, b],",
     "tuple": "a list, such as [a, b],",
     "dict": "a mapping, such as {key: value},",
     "model": "a mapping, such as {key: value},",
     "literal": "one of these",
 }
+LENGTHS = {"too_short": "add to it", "too_long": "shorten it"}
 RANGES = {
     "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
-    "too_short", "too_long", "multiple_of",
+    "multiple_of", "string_pattern_mismatch",
 }  # fmt: skip
 
 
@@ -183,7 +184,7 @@ def _remedy(key: str, mistake: Mapping[str, Any]) -> str:
     for start, wanted in TYPES.items():
         if kind.startswith(start):
             return f"write {wanted} in place of {told}"
-    return f"choose another value than {told}" if kind in RANGES else ""
+    return f"choose another value than {told}" if kind in RANGES else LENGTHS.get(kind, "")
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

@@ -58,6 +58,8 @@ def test_an_override_keeps_its_neighbours():
         ({"seeds": 3}, r"seeds: .*To fix: write a list, such as \[a, b\], in place of 3"),
         ({"student": 3}, r"student: .*To fix: write a mapping"),
         ({"collection": ["a"]}, r"collection: .*To fix: write text in place of it"),
+        ({"seeds": []}, r"seeds: .*To fix: add to it"),
+        ({"compare": ["a", "b", "c"]}, r"compare: .*To fix: shorten it"),
         ({"unlabelled": {"kind": "words"}}, r"unlabelled\.kind: .*To fix: write one of these"),
     ],
 )

@@ -7,6 +7,7 @@ one group by the paired tests of `evaluation/significance.py`.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,8 @@ class Gap:
     With a `baseline`, of the per-query differences to it: overlapping queries may merely be easier,
     and what is easier for both cancels out. `low` and `high` bound the 95 % interval of Welch's
     t-test, `p_holm` is corrected over all systems and groups of one measure. A group of fewer than
-    two queries has no interval, and p is 1.
+    two queries has no interval, and p is 1; where both groups are constants, p is that of the exact
+    permutation test.
     """
 
     measure: str
@@ -187,9 +189,9 @@ def _gap(
             test = ttest_ind(own, clean, equal_var=False)
             interval = test.confidence_interval(0.95)
             p, low, high = float(test.pvalue), float(interval.low), float(interval.high)
-        else:  # two constants: t is infinite, or 0 / 0
+        else:  # two constants: t is infinite, or 0 / 0, were they only two queries each
             low = high = float(own[0] - clean[0])
-            p = 0.0 if low else 1.0
+            p = _p_of_constants(len(own), len(clean)) if low else 1.0
     return Gap(
         measure,
         system,
@@ -205,6 +207,18 @@ def _gap(
         p,
         p,
     )
+
+
+def _p_of_constants(own: int, clean: int) -> float:
+    """How often chance splits so many queries of one value and so many of another as they are.
+
+    Of as many of each the opposite split is as far apart.
+
+    Example:
+        >>> _p_of_constants(2, 2), _p_of_constants(2, 3)
+        (0.3333333333333333, 0.1)
+    """
+    return (1 + (own == clean)) / math.comb(own + clean, own)
 
 
 def results_of(audit: Audit, path: Path) -> Evaluation:

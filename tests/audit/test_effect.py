@@ -98,6 +98,17 @@ def test_groups_too_small_for_a_test_say_nothing():
     assert gap.p == 1.0 and gap.low is None and gap.difference is not None
 
 
+@pytest.mark.parametrize(("own", "clean", "p"), [(2, 2, 1 / 3), (2, 3, 1 / 10), (6, 6, 1 / 462)])
+def test_a_few_queries_of_one_value_are_no_proof(own, clean, p):
+    """Welch's t is infinite there; p is the share of all splits that are as far apart."""
+    queries = [f"q{i}" for i in range(own + clean)]
+    values = {q: 1.0 if i < own else 0.5 for i, q in enumerate(queries)}
+    groups = {"all": queries, "clean": queries[own:], "query": queries[:own]}
+    system = Evaluation(["map"], {"a": {"map": values}})
+    [gap] = effect(system, groups | {"relevant document": []}).gaps
+    assert gap.p == pytest.approx(p) and gap.difference == 0.5
+
+
 def test_groups_share_out_all_queries(half_leaked):
     groups = half_leaked[0].groups()
     assert tuple(groups) == GROUPS
