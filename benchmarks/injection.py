@@ -23,6 +23,7 @@ import numpy as np
 from benchmarks.measure import save
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.models import model_digest
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.score import open_teacher, score, scores_of
@@ -69,7 +70,9 @@ def main() -> None:
     for name, by_attack in rows.items():
         print(f"\n{name}\n{table(by_attack)}")
     settings = {k: str(v) for k, v in vars(arguments).items() if k not in ("store", "model")}
-    print(save("injection", {"settings": settings, "attacks": ATTACKS, "teachers": rows}))
+    model = {"name": Path(arguments.model).name, "digest": model_digest(arguments.model)}
+    record = {"settings": settings, "model": model, "attacks": ATTACKS, "teachers": rows}
+    print(save("injection", record))
 
 
 def candidates(
