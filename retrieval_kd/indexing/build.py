@@ -84,8 +84,8 @@ def build_index(
         for stale in out.glob(".*.part"):  # of a killed build: the lock is ours now
             stale.unlink()
 
-        start = time.monotonic()
         model = load_retriever(model_spec, max_length=max_length, dtype=dtype)
+        start = time.monotonic()
         if spec.kind == "faiss":
             names: tuple[str, ...] = (FAISS,)
             facts = _write_faiss(model, model_spec, texts, spec, out, inputs)
