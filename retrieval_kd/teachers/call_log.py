@@ -1,8 +1,8 @@
 """Answers of a server that are not in the store yet: whatever kills a command, no call is repeated.
 
 Batches of answers are stored when they are complete; until then each answer is a line of a hidden
-file in the teacher's folder. It is gone when the command ends and all is stored. One that a killed
-command left is taken over by the next.
+file in the teacher's folder. It is gone when the command ends and all is stored. One that a command
+left that was stopped or killed is taken over by the next.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from retrieval_kd.files import digest_json
-from retrieval_kd.teachers.limits import Stopped
+from retrieval_kd.files import digest_json, write_text
 from retrieval_kd.teachers.store_files import locked
 
 try:
@@ -63,7 +62,7 @@ class CallLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.left: list[Call] = []  # of commands that were killed, and did not count their cost
+        self.left: list[Call] = []  # by commands before; a killed one noted no cost
         self._known: dict[str, Call] = {}
         self._file: IO[str] | None = None
 
@@ -87,8 +86,12 @@ class CallLog:
         trace: TracebackType | None,
     ) -> None:
         assert self._file is not None
-        if kind is None or issubclass(kind, Stopped):
-            Path(self._file.name).unlink(missing_ok=True)
+        path = Path(self._file.name)
+        if kind is None:  # all is stored
+            path.unlink(missing_ok=True)
+        else:  # the command still notes what it spent: the next one must not count it again
+            lines = [_line(request, Call(call.answer, 0)) for request, call in self._known.items()]
+            write_text(path, "".join(lines))
         self._file.close()
 
     def find(self, request: dict[str, Any]) -> Call | None:
@@ -102,7 +105,7 @@ class CallLog:
     def _write(self, request: str, call: Call) -> None:
         assert self._file is not None
         self._known[request] = call
-        self._file.write(json.dumps({"request": request, **asdict(call)}) + "\n")
+        self._file.write(_line(request, call))
         self._file.flush()
 
     def _take_over(self, line: str) -> None:
@@ -113,6 +116,10 @@ class CallLog:
             return  # torn by the kill: it is asked again
         self.left.append(call)
         self._write(request, call)
+
+
+def _line(request: str, call: Call) -> str:
+    return json.dumps({"request": request, **asdict(call)}) + "\n"
 
 
 def _left_behind(folder: Path) -> list[IO[str]]:
