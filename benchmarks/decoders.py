@@ -183,7 +183,7 @@ def train(
         optimizer.step()
         optimizer.zero_grad()
         for kind, one, first in zip(kinds, losses.tolist(), firsts.tolist(), strict=True):
-            recent.setdefault(kind, []).append(one if kind == "likelihood" else first)
+            recent.setdefault(kind, []).append(first if kind in CHOICES else one)
         if step % 50 == 0:
             means = {kind: round(float(np.mean(v)), 3) for kind, v in sorted(recent.items())}
             history.append({"step": step, "minutes": round((now - started) / 60, 1), **means})
@@ -200,6 +200,7 @@ OWN_WORDS = [
     for t in (YES_NO[0], LIKELIHOOD[0], PAIR_TEMPLATES[0], ORDER_TEMPLATES[0])
 ]
 HEAD = 32  # dimensions of a head
+CHOICES = ("yes/no", "pair")  # of these the first word's loss is reported, else the whole answer's
 FIRST = ("yes/no", "likelihood")  # of one passage: these tasks alone for the first part, `EASY`
 EASY = 0.3
 WEIGHT = {"yes/no": 1.0, "pair": 1.0, "order": 1.0, "likelihood": 0.5}
