@@ -43,8 +43,11 @@ def print_audit(
     if effect is not None:
         for measure in effect.measures:
             out.print(_means(effect, measure))
-        if any(gap.measure == effect.measures[0] for gap in effect.gaps):
+        gaps = [gap for gap in effect.gaps if gap.measure == effect.measures[0]]
+        if any(gap.difference is not None for gap in gaps):
             out.print(_gaps(effect))
+        elif gaps:
+            out.print(Text("No query is clean, so there is nothing to hold the others against."))
         for comparison in effect.comparisons.get("clean", []):
             if comparison.measure == effect.measures[0]:
                 out.print(Text(f"clean queries, paired: {comparison.sentence()}"))

@@ -109,6 +109,16 @@ def test_a_few_queries_of_one_value_are_no_proof(own, clean, p):
     assert gap.p == pytest.approx(p) and gap.difference == 0.5
 
 
+def test_without_clean_queries_there_is_a_sentence_in_place_of_an_empty_table(half_leaked):
+    groups = {"all": QUERIES, "clean": [], "query": QUERIES, "relevant document": []}
+    out = io.StringIO()
+    print_audit(
+        half_leaked[0], effect(evaluation(a=RNG.random(40)), groups), rows=2,
+        console=Console(file=out, width=120),
+    )  # fmt: skip
+    assert "No query is clean" in out.getvalue() and "Welch" not in out.getvalue()
+
+
 def test_groups_share_out_all_queries(half_leaked):
     groups = half_leaked[0].groups()
     assert tuple(groups) == GROUPS
