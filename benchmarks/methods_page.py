@@ -77,8 +77,8 @@ def conditions(record: Mapping[str, Any]) -> str:
         f"{budget['slate_size']}, {budget['max_tokens']} tokens. ± is the standard deviation over "
         "seeds. Differences with 95 % bootstrap intervals over queries and p-values of paired "
         "t-tests, Holm-corrected over all differences of this table; **bold** where p < .05. "
-        "Teacher calls are upper bounds; seconds are rough, of a machine with other work. Measured on "
-        f"{hardware(record['hardware'])}."
+        "Teacher calls are upper bounds; seconds are rough, of a machine with other work. "
+        f"Measured on {hardware(record['hardware'])}."
     )
 
 
