@@ -35,8 +35,8 @@ NO_LOGPROBS = (
 )
 NO_ECHO = (
     "this server gives no log-probabilities of a prompt's own tokens",
-    "run the model here (without --server), or serve it with vLLM, whose completions have `echo` with "
-    "`logprobs`; only likelihood needs it, all other teachers work without",
+    "run the model here (without --server), or serve it with vLLM, whose completions have `echo` "
+    "with `logprobs`; only likelihood needs it, all other teachers work without",
 )
 
 
