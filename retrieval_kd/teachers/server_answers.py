@@ -1,8 +1,8 @@
 """Reading what OpenAI-compatible servers answer: words, and log-probabilities in all their forms.
 
-Servers differ: vLLM gives completions' log-probabilities as parallel lists, llama.cpp's server as in
-a chat; some ignore the wish, some ignore that the prompt's were meant. What is not there is not made
-up.
+Servers differ: vLLM gives completions' log-probabilities as parallel lists, llama.cpp's server as
+in a chat; some ignore the wish, some ignore that the prompt's were meant. What is not there is not
+made up.
 """
 
 from __future__ import annotations
