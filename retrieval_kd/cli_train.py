@@ -19,8 +19,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="any other setting of `train` in a configuration, such as dropout=0.1, save_steps=20 "
-        "or mini_batch_size=32; may be given several times",
+        help="any other setting of `train` in a configuration, such as dropout=0.1 or "
+        "save_steps=20; may be given several times",
     ),
 ]
 Layers = Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")]
@@ -106,6 +106,7 @@ def train(
     from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
     from retrieval_kd.schema import apply_overrides, validate
     from retrieval_kd.students.make import make
+    from retrieval_kd.students.options import RE_RANKS
     from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.curve import build_dev_task
     from retrieval_kd.training.settings import TrainSettings
@@ -121,6 +122,11 @@ def train(
     }
     given |= {"max_tokens": max_tokens, "learning_rate": learning_rate, "seed": seed}
     settings = validate(TrainSettings, apply_overrides(given, set_ or []))
+    if kind in RE_RANKS and dev_split is not None:
+        raise InputError(
+            f"a {kind} student has no learning curve: a point would be too many pairs",
+            remedy="leave --dev-split out",
+        )
     check_replaceable(out)
     kept = _integers(layers) if layers else None
     opened, drops = open_collection(collection), Drops()

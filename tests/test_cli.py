@@ -227,6 +227,22 @@ def test_the_stages_one_by_one(rkd, tiny_collection, tiny_encoder, tmp_path):
             "kll",
         ),
         (
+            [
+                "train",
+                "--collection",
+                "{c}",
+                "--student",
+                "{e}",
+                "--out",
+                "x",
+                "--kind",
+                "cross_encoder",
+                "--dev-split",
+                "dev",
+            ],
+            "--dev-split",
+        ),
+        (
             ["index", "--collection", "{c}", "--model", "{e}", "--out", "x", "--spec", "no.yaml"],
             "no.yaml",
         ),

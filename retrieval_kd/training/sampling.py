@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from retrieval_kd.errors import Drops
+from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.training.slates import Pool, Slate
 
 Sampling = Literal["random", "stratified", "bands", "hardest"]
@@ -80,6 +80,9 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
     Args:
         below, above: on the scale of the teacher's targets.
 
+    Raises:
+        InputError: no query is left.
+
     Example:
         >>> pool = Pool("q", np.arange(4), np.array([3.0, 1.0, 0.5, -2.0]), np.array([0, 1, 0, 0]))
         >>> found = denoised([pool], -1.0, 2.0, Drops())[0]
@@ -107,6 +110,12 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
                 ignored=np.concatenate([pool.ignored, pool.positions[~sure]]),
             )
         )
+    if not kept:
+        raise InputError(
+            "the teacher is sure of no query: none has a candidate that is surely relevant and one "
+            "that is surely not",
+            remedy="raise `below`, lower `above`, or leave `denoised` out",
+        )
     return kept
 
 
@@ -123,6 +132,9 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
     Args:
         margin: on the scale of the teacher's targets; 0 removes only what is better than the best
             judged document, a negative margin less.
+
+    Raises:
+        InputError: no query is left.
 
     Example:
         >>> drops = Drops()
@@ -152,5 +164,10 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
                 members=members,
                 ignored=np.concatenate([pool.ignored, pool.positions[likely]]),
             )
+        )
+    if not kept:
+        raise InputError(
+            "no query is left: all have nothing but likely relevant candidates",
+            remedy="lower `false_negatives`, or leave it out",
         )
     return kept

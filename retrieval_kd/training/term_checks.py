@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from retrieval_kd.training.terms import Term
@@ -26,17 +26,59 @@ def check_score_name(name: str) -> None:
         raise ValueError(f"{name!r}: after stored: comes the number of a teacher, from 0")
 
 
-def check_number(name: str, key: str, value: Any) -> None:
+def settable(function: Callable[..., Any]) -> dict[str, Any]:
+    """An objective's parameters that a user may set, and what each one is.
+
+    The others are tensors, functions and maps of layers, which the trainer has or nobody gives.
+
+    Example:
+        >>> def objective(student: object, *, drop: float = 0.5, queue: object = None): ...
+        >>> settable(objective)
+        {'drop': <class 'float'>}
+    """
+    kinds = get_type_hints(function)
+    kinds.pop("return", None)
+    return {
+        name: kind
+        for name, kind in kinds.items()
+        if kind in (float, int) or get_origin(kind) is Literal
+    }
+
+
+def check_value(name: str, key: str, value: Any, kind: Any) -> None:
     """Refuse what no objective can compute with.
 
+    Args:
+        kind: float, int, or the `Literal` of a variant's names.
+
     Raises:
-        ValueError: not a number, infinite, negative, or a temperature of zero.
+        ValueError: no such variant; not a number, infinite, negative, or a temperature of zero.
     """
-    if isinstance(value, bool | str) and not key.endswith("temperature"):
-        return  # a switch or the name of a variant
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"{key} of {name} is {value!r}; there are {', '.join(get_args(kind))}")
+        return
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not 0 <= value < inf or (value == 0 and key.endswith("temperature")):
         raise ValueError(f"{key} of {name} is {value!r}, not a number above 0")
+    if kind is int and not isinstance(value, int):
+        raise ValueError(f"{key} of {name} is {value!r}, not a whole number")
+
+
+def check_used(term: Term) -> None:
+    """Refuse settings that an objective of its kind would not look at.
+
+    Raises:
+        ValueError: saying which.
+    """
+    if term.kind not in ("scores", "several") and term.candidates == "batch":
+        raise ValueError(f"{term.name} does not choose among candidates: leave `candidates` out")
+    if term.kind in ("vectors", "states") and term.student != "score":
+        raise ValueError(f"{term.name} learns {term.kind}, no scores: leave `student` out")
+    if term.teacher != STORED and (
+        term.kind in ("several", "regulariser") or term.learns_from == "labels"
+    ):
+        raise ValueError(f"{term.name} looks at no `teacher` of its own: leave it out")
 
 
 def check_for_pairs(terms: Sequence[Term]) -> None:

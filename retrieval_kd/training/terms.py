@@ -16,12 +16,18 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import several, sparsity
 from retrieval_kd.schema import validate
 from retrieval_kd.training.slates import Pool
-from retrieval_kd.training.term_checks import POSITIVE, STORED, check_number, check_score_name
+from retrieval_kd.training.term_checks import (
+    POSITIVE,
+    STORED,
+    check_score_name,
+    check_used,
+    check_value,
+    settable,
+)
 
 __all__ = ["POSITIVE", "STORED", "Term", "check_distinct", "check_targets", "parse_terms"]
 
-# Parameters that the trainer fills.
-GIVEN = ("labels", "progress", "policy", "queries", "projections")
+GIVEN = ("progress",)  # a number that the trainer fills, as it does what is no number
 # Functions of `objectives.features` on scores of several layers, on one vector per text, and on
 # the states of all layers.
 ON_LAYERS = ("layer_relevance",)
@@ -64,11 +70,11 @@ class Term(BaseModel):
         known += [*ON_LAYERS, *ON_VECTORS, *ON_STATES]
         if self.name not in known:
             raise ValueError(f"no objective {self.name!r}; there are {', '.join(known)}")
-        own = [key for key in self.takes[self._tensors :] if key not in GIVEN]
+        own = {key: kind for key, kind in settable(self.function).items() if key not in GIVEN}
         for key, value in self.parameters.items():
             if key not in own:
                 raise ValueError(f"{self.name} has no parameter {key!r}; it has {', '.join(own)}")
-            check_number(self.name, key, value)
+            check_value(self.name, key, value, own[key])
         if self.kind in ("vectors", "states") and self.teacher == STORED:
             raise ValueError(f"{self.name} needs `teacher`, the MODEL whose {self.kind} are learnt")
         if self.kind == "layers" and len(self.students) != len(self.teachers):
@@ -85,6 +91,7 @@ class Term(BaseModel):
             raise ValueError(f"{self.name} needs `teacher`, layers such as big.exit2,big")
         if self.dimensions and "@" in self.student:
             raise ValueError(f"{self.student} is cut already: leave `dimensions` out")
+        check_used(self)
         return self
 
     @property
@@ -113,10 +120,6 @@ class Term(BaseModel):
     def takes(self) -> list[str]:
         """Names of all the function's parameters."""
         return list(inspect.signature(self.function).parameters)
-
-    @property
-    def _tensors(self) -> int:
-        return {"vectors": 2, "regulariser": 1}.get(self.kind, 3)
 
     @property
     def learns_from(self) -> Literal["teacher", "labels", "itself", "nothing"]:
@@ -222,9 +225,15 @@ def with_temperature(term: Term, student_temperature: float) -> Term:
 def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
     """Refuse, before anything is trained, objectives that have nothing to learn from."""
     check_distinct(list(terms))
+    single = min((0 if p.members is None else len(p.members) for p in pools), default=0)
     for term in terms:
         if term.learns_from in ("itself", "nothing"):
             continue
+        if term.asks_members and single <= max(term.members, default=0):
+            raise InputError(
+                f"objective {term.label} looks at teachers one by one, and {single} are told apart",
+                remedy="name them in teacher.fuse_with of `rkd run`, or give build_pools `members`",
+            )
         if term.learns_from == "teacher":
             enough = any(np.isfinite(pool.teacher).any() for pool in pools)
             remedy = "give the score store and its teachers (--store, --teacher)"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_kd.errors import Drops
+from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.training.sampling import denoised, draw, without_false_negatives
 from retrieval_kd.training.slates import Pool
 
@@ -109,3 +109,11 @@ def test_denoised_pools_hold_what_the_teacher_is_sure_of():
     assert kept.positions.tolist() == [0, 2, 4] and kept.gains.tolist() == [1, 1, 0]
     assert kept.members.shape == (1, 3) and kept.ignored.tolist() == [1, 3]
     assert any("without a sure" in line for line in drops.summary())
+
+
+def test_limits_that_leave_no_query_are_an_error():
+    """Not a training without denoised slates, or one on nothing."""
+    with pytest.raises(InputError, match="sure of no query"):
+        denoised([pool(6, 2)], -9.0, 9.0, Drops())
+    with pytest.raises(InputError, match="no query is left"):
+        without_false_negatives([pool(6, 5)], 9.0, Drops())

@@ -26,7 +26,7 @@ from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.sampling import draw
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool, build_pools
-from retrieval_kd.training.terms import Term, parse_terms
+from retrieval_kd.training.terms import Term, check_targets, parse_terms
 from retrieval_kd.training.train import prompts_of, train_student
 from retrieval_kd.training.views import Batch, evaluate_term, evaluate_terms
 
@@ -249,6 +249,41 @@ def test_an_objective_given_twice_is_refused():
 def test_a_temperature_is_a_number_above_zero(value):
     with pytest.raises(ValueError, match="teacher_temperature"):
         Term(name="kl", teacher_temperature=value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": "flops", "candidates": "batch"}, "leave `candidates` out"),
+        ({"name": "embedding_mse", "teacher": "m", "student": "exit0"}, "leave `student` out"),
+        ({"name": "infonce", "teacher": "positive"}, "no `teacher`"),
+        ({"name": "teacher_dropping", "teacher": "stored:1"}, "no `teacher`"),
+    ],
+)
+def test_a_setting_that_an_objective_would_not_look_at_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Term(**given)
+
+
+@pytest.mark.parametrize(("name", "teacher"), [("teacher_dropping", "stored"), ("kl", "stored:1")])
+def test_teachers_that_are_not_told_apart_cannot_be_learnt_from_one_by_one(name, teacher, pools):
+    with pytest.raises(InputError, match="one by one"):
+        check_targets(pools, [Term(name=name, teacher=teacher)])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": "hidden_states", "teacher": "m", "layers": 3}, "no parameter 'layers'"),
+        ({"name": "hidden_states", "teacher": "m", "distance": "mae"}, "mse, cosine"),
+        ({"name": "teacher_dropping", "drop": "half"}, "not a number"),
+        ({"name": "partial_plackett_luce", "top_k": 2.5}, "whole number"),
+        ({"name": "pair_kl", "preferences": 1}, "no parameter 'preferences'"),
+    ],
+)
+def test_a_value_that_an_objective_cannot_compute_with_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        Term(**given)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(pools, collection, tiny_encoder):
