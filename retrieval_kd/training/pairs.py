@@ -52,8 +52,14 @@ def train_cross_encoder(
         groups: shares of the training by name, see `engine.schedule`.
 
     Raises:
-        InputError: an objective needs what a cross-encoder or the pools do not have.
+        InputError: an objective needs what a cross-encoder or the pools do not have, or gradients
+            are to be cached.
     """
+    if settings.mini_batch_size is not None:
+        raise InputError(
+            "mini_batch_size: a cross-encoder's gradients are not cached",
+            remedy="leave it out, or lower batch_queries or slate_size",
+        )
     try:
         check_for_pairs(terms)
     except ValueError as error:
@@ -129,7 +135,9 @@ class PairLoss(nn.Module):
         self.model, self.terms = model, list(terms)
         self.progress = 0.0
         named = dict.fromkeys(term.teacher for term in terms if term.kind == "states")
-        self.hidden = {spec: HiddenTeacher(spec, model).to(model.device) for spec in named}
+        teachers = [HiddenTeacher(spec, model) for spec in named]
+        self._teachers = nn.ModuleList(teachers).to(model.device)  # goes where this loss goes
+        self.hidden = dict(zip(named, teachers, strict=True))
 
     def forward(
         self, features: Sequence[dict[str, Tensor]], labels: Mapping[str, Tensor], **_: Any

@@ -121,6 +121,22 @@ def test_the_loss_on_states_is_the_mean_over_all_tokens_of_the_batch(tiny_encode
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
+def test_the_model_whose_layers_are_learnt_goes_where_the_loss_goes(tiny_encoder):
+    """The trainer chooses the device, which of several processes is another one for each."""
+    student = make(str(tiny_encoder), "cross_encoder")
+    loss = PairLoss(student, [Term(name="hidden_states", teacher=str(tiny_encoder))]).to("meta")
+    assert {p.device.type for p in loss.hidden[str(tiny_encoder)].parameters()} == {"meta"}
+    assert not any(p.requires_grad for p in loss.hidden[str(tiny_encoder)].parameters())
+
+
+def test_cached_gradients_are_refused(collection, pools, tiny_encoder, tmp_path):
+    student = make(str(tiny_encoder), "cross_encoder")
+    settings = SETTINGS.model_copy(update={"mini_batch_size": 4})
+    terms, out = parse_terms("kl"), tmp_path / "student"
+    with pytest.raises(InputError, match="gradients are not cached"):
+        train_cross_encoder(student, pools, collection.documents, terms, settings, out)
+
+
 def test_layers_of_a_model_with_another_vocabulary_cannot_be_learnt(tiny_encoder):
     student = make(str(tiny_encoder), "cross_encoder")
     student.tokenizer.add_tokens(["zeppelin"])
