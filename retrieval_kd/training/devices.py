@@ -74,18 +74,32 @@ class SharedTrainer:
 
 
 def average_gradients(loss: nn.Module) -> None:
-    """Replace every gradient by its mean over the processes, in one exchange."""
+    """Replace every gradient by its mean over the processes, in one exchange.
+
+    What no process has a gradient of keeps none: the optimizer leaves it alone, weight decay too.
+    """
     if processes() == 1:
         return
     trained = [p for p in loss.parameters() if p.requires_grad]
+    reached = torch.tensor([p.grad is not None for p in trained]).to(trained[0])
     flat = torch.cat(
         [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1).float() for p in trained]
+        + [reached.float()]
     )
     dist.all_reduce(flat)
-    flat /= processes()
-    parts = flat.split([p.numel() for p in trained])
-    for parameter, mean in zip(trained, parts, strict=True):
-        parameter.grad = mean.reshape(parameter.shape).to(parameter.dtype)
+    *means, counts = (flat / processes()).split([*(p.numel() for p in trained), len(trained)])
+    for parameter, mean, count in zip(trained, means, counts.tolist(), strict=True):
+        if count:
+            parameter.grad = mean.reshape(parameter.shape).to(parameter.dtype)
+
+
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of what each process gives, without gradient; all must ask at the same time."""
+    if processes() == 1:
+        return values
+    total = values.detach().to(_device(), torch.float32, copy=True)
+    dist.all_reduce(total)
+    return (total / processes()).to(values)
 
 
 @dataclass(frozen=True)
@@ -108,23 +122,34 @@ def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gath
         for group in groups
     ]
     dist.all_gather_object(shapes, told)
-    others: list[list[Representations]] = [
-        [{} for _ in shapes[rank]] if rank != dist.get_rank() else [] for rank in range(len(shapes))
-    ]
-    for number in range(max(map(len, shapes))):
-        for name in shapes[0][0]:
-            wanted = [rank[number][name] if number < len(rank) else None for rank in shapes]
-            mine = groups[number][name] if number < len(groups) else None
-            for rank, value in enumerate(_exchange(mine, wanted)):
-                if rank != dist.get_rank() and value is not None:
-                    others[rank][number][name] = value
+    others: list[list[Representations]] = [[{} for _ in rank] for rank in shapes]
+    for dtype in sorted({dtype for _, dtype in told[0].values()}, key=str):
+        # All groups in one exchange: were each in its own, a process that has more of them than the
+        # others would use none of the last one's results, and not be there on the way back.
+        own = [v.reshape(-1) for group in groups for v in group.values() if v.dtype == dtype]
+        places = [
+            [
+                (number, name, torch.Size(shape))
+                for number, group in enumerate(rank)
+                for name, (shape, kind) in group.items()
+                if kind == dtype
+            ]
+            for rank in shapes
+        ]
+        sizes = [[shape.numel() for *_, shape in rank] for rank in places]
+        found = _exchange(torch.cat(own), [sum(rank) for rank in sizes])
+        for rank, flat in enumerate(found):
+            parts = flat.split(sizes[rank])
+            for (number, name, shape), part in zip(places[rank], parts, strict=True):
+                others[rank][number][name] = part.reshape(shape)
+    del others[dist.get_rank()]
 
     listed: list[Any] = [None] * processes()
     texts = labels.get("texts", {}).get("documents")
-    own = labels["positions"].cpu()
-    dist.all_gather_object(listed, (own.tolist(), texts))
+    mine = labels["positions"].cpu()
+    dist.all_gather_object(listed, (mine.tolist(), texts))
     there = [entry for rank, entry in enumerate(listed) if rank != dist.get_rank()]
-    positions = torch.cat([own, *(torch.tensor(at, dtype=own.dtype) for at, _ in there)])  # (M,)
+    positions = torch.cat([mine, *(torch.tensor(at, dtype=mine.dtype) for at, _ in there)])  # (M,)
     known = labels["known"].targets(positions.numpy())
     known["batch_mask"] &= first_of_each(positions)  # (B, M)
     device = labels["columns"].device
@@ -148,27 +173,17 @@ def first_of_each(positions: Tensor) -> Tensor:
     return first[inverse] == order
 
 
-def _exchange(mine: Tensor | None, wanted: Sequence[Any]) -> list[Tensor | None]:
-    """Every process's tensor, of whatever shape; floats with their gradient."""
-    sizes = [torch.Size(entry[0]).numel() if entry else 0 for entry in wanted]
-    dtype = next(entry[1] for entry in wanted if entry)
-    if dtype == torch.bool:  # which not every backend exchanges
-        numbers = None if mine is None else mine.to(torch.uint8)
-        as_numbers = [(entry[0], torch.uint8) if entry else None for entry in wanted]
-        return [None if part is None else part.bool() for part in _exchange(numbers, as_numbers)]
-    flat = torch.zeros(max(sizes), dtype=dtype) if mine is None else mine.reshape(-1)
-    device = _device()
-    flat = nn.functional.pad(flat.to(device), (0, max(sizes) - flat.numel()))  # (largest,)
-    if dtype.is_floating_point:
-        flat = flat if flat.requires_grad or not torch.is_grad_enabled() else flat.requires_grad_()
+def _exchange(mine: Tensor, sizes: Sequence[int]) -> list[Tensor]:
+    """Every process's numbers (n,), of which each has its own n; floats with their gradient."""
+    if mine.dtype == torch.bool:  # which not every backend exchanges
+        return [part.bool() for part in _exchange(mine.to(torch.uint8), sizes)]
+    flat = nn.functional.pad(mine.to(_device()), (0, max(sizes) - mine.numel()))  # (largest,)
+    if flat.dtype.is_floating_point:
         found = list(torch.distributed.nn.functional.all_gather(flat))
     else:
-        found = [torch.empty_like(flat) for _ in wanted]
+        found = [torch.empty_like(flat) for _ in sizes]
         dist.all_gather(found, flat)
-    return [
-        part[:size].reshape(entry[0]) if entry else None
-        for part, size, entry in zip(found, sizes, wanted, strict=True)
-    ]
+    return [part[:size] for part, size in zip(found, sizes, strict=True)]
 
 
 def _device() -> torch.device:

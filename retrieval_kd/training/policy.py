@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from retrieval_kd.training.devices import mean_over_processes
+
 START = 1.0  # σ(1) = 0.73: at first most teachers are used
 FACTS = 3  # numbers of a state beside the query's vector
 MEMORY = 0.9  # share of the past in the baseline of rewards
@@ -14,11 +16,12 @@ class TeacherPolicy(nn.Module):
     r"""Uses teacher k with probability p_k = σ(A_k f_k + b_k) of its state f_k.
 
     Yuan et al. 2021, https://arxiv.org/abs/2012.06048: it learns by REINFORCE. A and b go along
-    (r − r̄) Σ ∇ log π(a | f) of the actions a of a batch, once their reward r is known, which is
-    after the student has learnt from them: at the next batch. r̄, the mean of earlier rewards, is
-    ours; it takes out of r what no choice changed. The gradient of log π is (a − p) f for A and
-    a − p for b; their sums are all that must be remembered of a batch. Both are buffers, so that a
-    resumed training learns what an undisturbed one would.
+    (r − r̄) ∇ log π(a | f), mean over the queries of a batch with their actions a, once the reward r
+    is known, which is after the student has learnt from them: at the next batch. r̄, the mean of
+    earlier rewards, is ours; it takes out of r what no choice changed. The gradient of log π is
+    (a − p) f for A and a − p for b; their means are all that must be remembered of a batch. Both
+    are buffers, so that a resumed training learns what an undisturbed one would; several processes
+    have them and the rewards in common.
 
     Args:
         teachers: T.
@@ -58,13 +61,17 @@ class TeacherPolicy(nn.Module):
         if not torch.is_grad_enabled():
             return there & (chances >= 0.5), chances.new_zeros(())
         lesson = chances.new_zeros(())
-        if reward is not None:
-            lesson = self._lesson(reward.detach().float())
+        value = chances.new_zeros(()) if reward is None else reward.detach().float()
+        told = torch.stack([value, torch.full_like(value, float(reward is not None))])
+        value, known = mean_over_processes(told).unbind()
+        if known > 0:
+            lesson = self._lesson(value / known)
         kept = there & (torch.rand_like(chances) < chances)
         with torch.no_grad():
             surprise = (kept.float() - chances) * there / there.shape[1]  # (T, B)
-            self.taken_weight.copy_(torch.einsum("tb,tbf->tf", surprise, states))
-            self.taken_bias.copy_(surprise.sum(1))
+            taken = torch.einsum("tb,tbf->tf", surprise, states)
+            self.taken_weight.copy_(mean_over_processes(taken))
+            self.taken_bias.copy_(mean_over_processes(surprise.sum(1)))
         return kept, lesson
 
     def _lesson(self, reward: Tensor) -> Tensor:

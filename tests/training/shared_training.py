@@ -8,13 +8,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops
+from retrieval_kd.files import write_json
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.make import make
 from retrieval_kd.teachers.live import open_live
+from retrieval_kd.training.devices import average_gradients, is_first
+from retrieval_kd.training.policy import TeacherPolicy
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import build_pools
 from retrieval_kd.training.terms import Term
@@ -22,7 +27,7 @@ from retrieval_kd.training.train import train_student
 
 DENSE = [Term(name="kl", candidates="batch", teacher_temperature=2.0)]
 # Case → student kind, terms, texts encoded at a time. All terms are means over queries, of which
-# each process has as many; a mean over pairs would count short slates for more.
+# each process has as many.
 CASES = {
     "dense": ("dense", DENSE, None),
     "cached": ("dense", DENSE, 2),
@@ -31,6 +36,8 @@ CASES = {
         [*DENSE, Term(name="infonce", candidates="batch")],
         None,
     ),
+    # not KL, which leaves the bias of a head without a gradient but for rounding
+    "cross_encoder": ("cross_encoder", [Term(name="mse", weight=0.01)], None),
     "live": (
         "dense",
         [
@@ -50,6 +57,9 @@ def main(collection: str, encoder: str, out: str) -> None:
     wanted = {query: list(found) for query, found in run.results.items()}
     teacher = bm25_scores(opened, queries, wanted)
     pools = build_pools(queries, run.results, opened, opened.qrels("train"), teacher, Drops())
+    # Else MSE, a mean over pairs, would count the queries of longer slates for more.
+    whole = [p for p in pools if (p.gains > 0).any() and np.isfinite(p.teacher).all()]
+    whole = [pool for pool in whole if len(pool.positions) >= 3]
     for case, (kind, terms, mini) in CASES.items():
         settings = TrainSettings(
             steps=3, batch_queries=4, slate_size=3, max_tokens=16, group_size=5, warmup=0,
@@ -57,13 +67,33 @@ def main(collection: str, encoder: str, out: str) -> None:
         )  # fmt: skip
         train_student(
             make(encoder, kind),
-            [pool for pool in pools if (pool.gains > 0).any()],
+            whole,
             opened.documents,
             terms,
             settings,
             Path(out, case),
             live={"big": open_live(encoder, "encoder", trains=True)} if case == "live" else None,
         )
+    steps_alone(Path(out))
+
+
+def steps_alone(out: Path) -> None:
+    """What two processes make of other gradients, and of other choices and rewards, in files."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+    layers = nn.ModuleDict({name: nn.Linear(1, 1, bias=False) for name in ("used", "unused")})
+    layers["used"](torch.tensor([[rank + 1.0]])).sum().backward()
+    average_gradients(layers)
+    if is_first():
+        found = {name: layer.weight.grad for name, layer in layers.items()}
+        told = {name: None if grad is None else grad.item() for name, grad in found.items()}
+        write_json(out / "gradients.json", told)
+    policy, states = TeacherPolicy(2, 1), torch.full((2, 3, 1), rank + 1.0)
+    there = torch.ones(2, 3, dtype=torch.bool)
+    policy(states, there, None)
+    before = policy.taken_bias.tolist()
+    policy(states, there, torch.tensor(4.0) if rank == 0 else None)
+    buffers = {name: value.tolist() for name, value in policy.named_buffers()}
+    write_json(out / f"policy{rank}.json", {**buffers, "before": before})
 
 
 if __name__ == "__main__":

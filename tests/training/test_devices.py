@@ -47,6 +47,22 @@ def test_two_processes_end_in_the_student_of_one(case, trained):
             torch.testing.assert_close(both[name], one[name], atol=2e-4, rtol=1e-3)
 
 
+def test_what_no_process_has_a_gradient_of_is_left_alone(trained):
+    """A gradient of zero would be one, by which weight decay shrinks weights that are not used."""
+    found = [json.loads((trained / name / "gradients.json").read_text()) for name in ("one", "two")]
+    assert found == [{"used": 1.0, "unused": None}, {"used": 1.5, "unused": None}]
+
+
+def test_processes_have_one_policy_and_one_reward(trained):
+    """Else a resumed training, whose checkpoint is the first's, would teach it otherwise."""
+    first, second = (
+        json.loads((trained / "two" / f"policy{rank}.json").read_text()) for rank in (0, 1)
+    )
+    assert first == second
+    assert first["rewards"] == 1 and first["baseline"] == 4.0  # the second has none of its own
+    assert any(first["before"])
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     monkeypatch.setattr(devices, "processes", lambda: 3)
     assert devices.share_of(6) == 2
