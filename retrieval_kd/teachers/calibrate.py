@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import expit, logit
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.teachers.targets import Scores
+from retrieval_kd.teachers.targets import Scores, all_alike
 
 Method = Literal["platt", "isotonic", "temperature"]
 COLDEST, HOTTEST = 1e-3, 1e3  # temperatures tried, as multiples of the scores' size
@@ -88,7 +88,7 @@ def fit(scores: np.ndarray, labels: np.ndarray, method: Method = "platt") -> Cal
     if len(scores) != len(labels) or not len(scores):
         raise InputError("calibration needs a label for each score, and at least one")
     scores, count = np.asarray(scores, np.float64), len(scores)
-    if labels.min() == labels.max() or np.ptp(scores) == 0:
+    if labels.min() == labels.max() or all_alike(scores):
         share = float(labels.mean())
         return Calibration(method, count, knots=(0.0,), shares=(share,))
     if method == "isotonic":

@@ -22,12 +22,17 @@ def z_scores(values: np.ndarray) -> np.ndarray:
         >>> z_scores(np.array([1.0, 3.0])).tolist(), z_scores(np.array([2.0, 2.0])).tolist()
         ([-1.0, 1.0], [0.0, 0.0])
     """
-    spread = values.std()
-    # Rounding leaves a spread of about 1e-16 × the values where all scores are equal, and of about
-    # 1e-16 where a fit found all of them to be 0.
-    if spread <= 1e-7 * max(1.0, float(np.abs(values).max(initial=0.0))):
+    if all_alike(values):
         return np.zeros_like(values)
-    return (values - values.mean()) / spread
+    return (values - values.mean()) / values.std()
+
+
+def all_alike(values: np.ndarray) -> bool:
+    """Whether scores (N,) differ by no more than rounding leaves.
+
+    That is about 1e-16 of their size, and of 1 where a fit found all of them to be 0.
+    """
+    return bool(values.std() <= 1e-7 * max(1.0, float(np.abs(values).max(initial=0.0))))
 
 
 def fuse(

@@ -204,7 +204,8 @@ def test_the_tables_name_every_teacher_and_survive_any_width(record):
             assert name in text.replace("\n", "")
 
 
-def test_the_command_as_written(tiny_collection, store, run, tmp_path, capsys):
+def test_the_command_as_written(tiny_collection, store, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # narrower, headings may be folded
     out, page = tmp_path / "out.json", tmp_path / "page.html"
     write_run(run, tmp_path / "run.trec")
     main_arguments = [

@@ -261,7 +261,7 @@ def test_a_cross_encoder_can_answer_from_a_lower_layer(tiny_cross_encoder, colle
     early = open_teacher(f"{tiny_cross_encoder}?layers=1", collection)
     whole = open_teacher(str(tiny_cross_encoder), collection)
     assert early.key.fingerprint != whole.key.fingerprint
-    assert np.abs(early.score(*pairs) - whole.score(*pairs)).max() > 1e-4
+    assert not np.allclose(early.score(*pairs), whole.score(*pairs), rtol=1e-3, atol=0)
     model = whole.model[0].auto_model
     texts = [[q, d.full] for q, d in zip(*pairs, strict=True)]
     features = whole.model.preprocess(texts)
