@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from retrieval_kd.cli_methods import mean_spread
-from retrieval_kd.methods import MEASURE, Entry, shown
+from retrieval_kd.methods import MEASURE, SECTIONS, Entry, shown
 
 HEAD = """\
 # Methods
@@ -25,11 +25,6 @@ Nothing here reproduces a paper's figures: teachers, students and data are small
 what each idea adds to **the same student with the same budget**, beside judgments alone (`labels`)
 and beside plain distillation (`kl`).
 """
-SECTIONS = {
-    "A": "Ranking distillation into retrievers",
-    "E": "Objectives and schedules from distillation at large",
-    "F": "Honesty",
-}
 NOT_YET = "not measured yet"
 
 

@@ -42,7 +42,7 @@ def methods(
 def _print_all(entries: list[Entry]) -> None:
     from rich.table import Table
 
-    from retrieval_kd.methods import MEASURE
+    from retrieval_kd.methods import MEASURE, SECTIONS
     from retrieval_kd.progress import console
 
     collections = sorted({name for entry in entries for name in entry.measured})
@@ -57,6 +57,8 @@ def _print_all(entries: list[Entry]) -> None:
         told = f"{paper.authors} {paper.year}"
         table.add_row(entry.name, entry.method.section, told, needs, *cells)
     console.print(table, highlight=False)
+    sections = "; ".join(f"{letter}: {title.lower()}" for letter, title in SECTIONS.items())
+    console.print(f"\n{sections}.", highlight=False)
     console.print("More of one: rkd methods NAME. Run one: rkd run configs/methods/NAME.yaml")
 
 

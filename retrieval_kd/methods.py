@@ -22,6 +22,11 @@ ROOT = Path(__file__).parents[1]  # of a checkout
 SHARED = Path(sysconfig.get_path("data")) / "share" / "retrieval_kd"  # of an installation
 FOLDERS = (ROOT / "configs" / "methods", SHARED / "methods")
 RESULTS = (ROOT / "benchmarks" / "results" / "methods.json", SHARED / "methods.json")
+SECTIONS = {
+    "A": "Ranking distillation into retrievers",
+    "E": "Objectives and schedules from distillation at large",
+    "F": "Honesty",
+}
 MEASURE = "ndcg@10"
 
 Need = Literal[
