@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.teachers import store_verify
 from retrieval_kd.teachers.answer_facts import summarise_answers
 from retrieval_kd.teachers.answers import AnswerStore
@@ -47,7 +48,8 @@ def inspect_command(
         typer.echo(json.dumps(told, indent=2))
     elif keys:
         for table in tables(scores, answers):
-            Console(width=max(Console().width, 26 * len(table.columns) - 6)).print(table)
+            width = max(Console().width, 26 * len(table.columns) - 6)
+            Console(width=width, emoji=False, markup=False).print(table)  # names are no :package:
     else:
         typer.echo(f"{store}: no scores yet")
 
@@ -127,6 +129,17 @@ def verify_command(
 
 
 def _only(store: ScoreStore) -> str:
-    """The fingerprint of a store's single teacher; else nothing, and `resolve` lists them."""
+    """The fingerprint of a store's single teacher.
+
+    Raises:
+        InputError: there are several, or none.
+    """
     teachers = store.teachers()
-    return teachers[0].fingerprint if len(teachers) == 1 else ""
+    if len(teachers) != 1:
+        listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in teachers)
+        raise InputError(
+            "the store has several teachers" if teachers else "the store has no teacher",
+            file=store.path,
+            remedy=f"name with --teacher: {listed}" if teachers else "run `rkd score` first",
+        )
+    return teachers[0].fingerprint

@@ -77,7 +77,7 @@ def test_export_asks_which_teacher_and_which_format(store, tmp_path):
     with pytest.raises(InputError, match=r"cannot export as \.csv.*\.tsv"):
         run("export", store.path, "--out", tmp_path / "s.csv")
     add(store, PAIRS, replace(KEY, model="other", digest="cd"))
-    with pytest.raises(InputError, match=r"no such teacher.*teachers/big"):
+    with pytest.raises(InputError, match=r"several teachers.*teachers/big"):
         run("export", store.path, "--out", tmp_path / "s.tsv")
     assert not (tmp_path / "s.tsv").exists()
 
@@ -118,3 +118,14 @@ def test_a_missing_store_is_one_error(tmp_path):
     for command in ("inspect", "verify"):
         with pytest.raises(InputError, match="no score store"):
             run(command, tmp_path / "none")
+
+
+def test_names_are_shown_as_they_are_and_several_teachers_are_told_apart(store, tmp_path):
+    """`:package:` is the name of an emoji; copied from the table, it must name the teacher."""
+    other = replace(KEY, model="dense:package:mini", digest="ff00")
+    with store.writer(other) as writer:
+        writer.add(["q1"], ["d1"], ["a" * 32], ["b" * 32], [1.0])
+    assert "dense:package:mini" in run("inspect", store.path).replace("\n", "")
+    with pytest.raises(InputError, match="has several teachers") as raised:
+        run("export", store.path, "--out", tmp_path / "scores.tsv")
+    assert "--teacher" in str(raised.value) and other.fingerprint in str(raised.value)
