@@ -140,7 +140,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line: a wrong input is one line on standard error and exit code 2."""
     _quiet(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _interrupted)
+        for stop in (signal.SIGINT, signal.SIGTERM):  # schedulers send the second
+            signal.signal(stop, _interrupted)
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # in a file or a pipe no column need be cut
     try:
@@ -154,7 +155,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _interrupted(number: int, frame: object) -> None:
     what = "interrupted; what was finished is kept, the same command goes on from there"
-    sys.exit(_say(what, 130))
+    sys.exit(_say(what, 128 + number))
 
 
 def _say(text: str, code: int) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -289,3 +292,27 @@ def test_judged_documents_are_scored_where_the_candidates_lack_them(rkd, tiny_co
     more = rkd(*score, "--judged", "train")
     assert " 0 scored" not in more  # 36 judged documents, of which two per query cannot hold all
     assert " 0 scored" in rkd(*score, "--judged", "train")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_leaves_what_it_was_in_and_says_so(stop, code, monkeypatch, capsys):
+    """Writers of the score store keep what they have when they are left, by an exit too."""
+    left = []
+
+    def command(arguments: object) -> None:
+        try:
+            os.kill(os.getpid(), stop)
+            time.sleep(10)
+        finally:
+            left.append(True)
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr("retrieval_kd.cli.app", command)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main([])
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert end.value.code == code and left
+    assert "the same command goes on from there" in capsys.readouterr().err
