@@ -26,22 +26,21 @@ from retrieval_kd.teachers.set_prompts import (
     ORDER_TEMPLATES,
     choice_form,
     order_form,
+    set_key,
     set_prompts,
     template_for,
 )
 from retrieval_kd.teachers.set_wise import Heap, Tournament
-from retrieval_kd.teachers.spec import PassageOptions
+from retrieval_kd.teachers.spec import SetOptions
 from retrieval_kd.teachers.store_key import TeacherKey
 from retrieval_kd.teachers.windows import Windows
 
 LABEL_TOKENS = 8  # of "[12] > " in an answer, by a tokenizer of single characters
 
 
-class ListwiseOptions(PassageOptions):
+class ListwiseOptions(SetOptions):
     """Of `listwise`."""
 
-    passage_tokens: int = Field(128, gt=0, description="tokens of a passage; the rest is cut off")
-    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
     how: Literal["windows", "heap", "tournament"] = Field(
         "windows", description="what to show: sliding windows, a heap of small sets, tournaments"
     )
@@ -99,16 +98,9 @@ class ListwiseTeacher:
     @property
     def key(self) -> TeacherKey:
         """Everything that changes an answer; which passages are shown together does not."""
-        options, template = self.options, f"{self.template.name} {self.template.digest}"
         task = "best" if self._best else "order"
-        return TeacherKey(
-            kind="listwise",
-            model=f"listwise:{self.model.name}",
-            digest=self.model.digest,
-            prompt=f"{task} by {options.answer}: {template}, query {options.query_tokens}, "
-            f"cut at the {options.cut}",
-            max_length=options.passage_tokens,
-            dtype=self.model.dtype,
+        return set_key(
+            "listwise", f"{task} by {self.options.answer}", self.model, self.template, self.options
         )
 
     def answer(self, questions: Sequence[Question]) -> list[Answer | None]:

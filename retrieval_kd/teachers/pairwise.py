@@ -22,20 +22,19 @@ from retrieval_kd.teachers.set_prompts import (
     LETTERS,
     PAIR_TEMPLATES,
     choice_form,
+    set_key,
     set_prompts,
     template_for,
 )
-from retrieval_kd.teachers.spec import PassageOptions
+from retrieval_kd.teachers.spec import SetOptions
 from retrieval_kd.teachers.store_key import TeacherKey
 
 CHOICE_TOKENS = 16  # of an answer in words; a letter is one or two
 
 
-class PairwiseOptions(PassageOptions):
+class PairwiseOptions(SetOptions):
     """Of `pairwise`."""
 
-    passage_tokens: int = Field(128, gt=0, description="tokens of a passage; the rest is cut off")
-    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
     answer: Literal["logits", "words"] = Field(
         "logits", description="read the probabilities of the two labels, or what the model writes"
     )
@@ -89,15 +88,8 @@ class PairwiseTeacher:
     @property
     def key(self) -> TeacherKey:
         """Everything that changes an answer; which pairs are asked does not."""
-        options, template = self.options, f"{self.template.name} {self.template.digest}"
-        return TeacherKey(
-            kind="pairwise",
-            model=f"pairwise:{self.model.name}",
-            digest=self.model.digest,
-            prompt=f"pair by {options.answer}: {template}, query {options.query_tokens}, "
-            f"cut at the {options.cut}",
-            max_length=options.passage_tokens,
-            dtype=self.model.dtype,
+        return set_key(
+            "pairwise", f"pair by {self.options.answer}", self.model, self.template, self.options
         )
 
     def answer(self, questions: Sequence[Question]) -> list[Answer | None]:

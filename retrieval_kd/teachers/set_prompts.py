@@ -12,6 +12,8 @@ from dataclasses import replace
 from retrieval_kd.teachers.language_model import LanguageModel, Prompt, Side
 from retrieval_kd.teachers.prompts import Template, passages
 from retrieval_kd.teachers.requests import Question
+from retrieval_kd.teachers.spec import SetOptions
+from retrieval_kd.teachers.store_key import TeacherKey
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 NUMBERS = tuple(str(number) for number in range(1, 100))
@@ -107,6 +109,25 @@ def set_prompts(
         prompt = _with(template, places).fill(query=query, passage=block)
         prompts.append(replace(prompt, start=prompt.start or start, form=form(len(lines))))
     return prompts
+
+
+def set_key(
+    kind: str, task: str, model: LanguageModel, template: Template, options: SetOptions
+) -> TeacherKey:
+    """Everything that changes an answer; which passages are shown together does not.
+
+    Args:
+        task: what is asked for, and in which form the answer is read.
+    """
+    return TeacherKey(
+        kind=kind,
+        model=f"{kind}:{model.name}",
+        digest=model.digest,
+        prompt=f"{task}: {template.name} {template.digest}, "
+        f"query {options.query_tokens}, cut at the {options.cut}",
+        max_length=options.passage_tokens,
+        dtype=model.dtype,
+    )
 
 
 def choice_form(labels: Sequence[str]) -> str:

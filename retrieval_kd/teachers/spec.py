@@ -118,6 +118,13 @@ class YesNoOptions(PassageOptions):
     instruction: str | None = Field(None, description="what a prompt's {instruction} stands for")
 
 
+class SetOptions(PassageOptions):
+    """Of teachers that are shown several passages at once."""
+
+    passage_tokens: int = Field(128, gt=0, description="tokens of a passage; the rest is cut off")
+    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
+
+
 class LikelihoodOptions(PassageOptions):
     """Of `likelihood`."""
 
