@@ -6,6 +6,7 @@ OpenAI-compatible server. Teachers know neither.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -51,6 +52,13 @@ class Usage:
     answer_tokens: int = 0
     failed: int = 0
     seconds: float = 0.0
+
+    def add(self, sequences: Sequence[Sequence[int]], written: int, started: float) -> None:
+        """A call for each sequence of tokens read, since `started` by the monotonic clock."""
+        self.calls += len(sequences)
+        self.prompt_tokens += sum(map(len, sequences))
+        self.answer_tokens += written
+        self.seconds += time.monotonic() - started
 
 
 class LanguageModel(Protocol):

@@ -97,8 +97,8 @@ class LocalModel:
         for rows, logits in self._logits(sequences, [1] * len(sequences)):
             words = logits[:, -1].log_softmax(dim=-1)  # (rows, V)
             found[rows] = words[:, torch.tensor(first, device=words.device)].cpu().numpy()
-        self._check_finite(found)
-        self._count(sequences, len(sequences), started)
+        check_finite(self.name, found)
+        self.usage.add(sequences, len(sequences), started)
         return found
 
     @torch.inference_mode()
@@ -121,8 +121,8 @@ class LocalModel:
                 target = torch.tensor(sequences[row][-lengths[row] :], device=logits.device)
                 words = logits[number, kept - lengths[row] :].log_softmax(dim=-1)  # (tokens, V)
                 found[row] = words.gather(1, target[:, None])[:, 0].cpu().numpy()
-        self._check_finite(*found)
-        self._count(sequences, 0, started)
+        check_finite(self.name, *found)
+        self.usage.add(sequences, 0, started)
         return found
 
     @torch.inference_mode()
@@ -143,7 +143,7 @@ class LocalModel:
                 text = self.tokenizer.decode(answer[:end], skip_special_tokens=True)
                 found[row] = Completion(text, "cut off" if end is None else "ok")
                 written += len(answer) if end is None else end + 1
-        self._count(sequences, written, started)
+        self.usage.add(sequences, written, started)
         return found
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
@@ -157,14 +157,6 @@ class LocalModel:
         ends = {*declared} if isinstance(declared, list) else {declared}
         return {int(end) for end in (*ends, self.tokenizer.eos_token_id) if end is not None}
 
-    def _check_finite(self, *found: np.ndarray) -> None:
-        if not all(np.isfinite(values).all() for values in found):
-            raise InputError(
-                "the model gave probabilities that are not finite",
-                id=self.name,
-                remedy="try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN",
-            )
-
     def _logits(self, sequences: Sequence[Sequence[int]], keep: Sequence[int]) -> Any:
         return last_logits(
             self.model,
@@ -176,7 +168,7 @@ class LocalModel:
 
     def _answers(self, sequences: Sequence[Sequence[int]], most_tokens: int) -> Tensor:
         """What the model writes after each sequence, (rows, at most `most_tokens`)."""
-        longest = max(map(len, sequences))
+        longest, device = max(map(len, sequences)), self.model.device
         pad = self.tokenizer.pad_token_id
         pad = min(self._ends) if pad is None else pad
         ids = torch.full((len(sequences), longest), pad)
@@ -184,25 +176,39 @@ class LocalModel:
         for number, sequence in enumerate(sequences):
             ids[number, longest - len(sequence) :] = torch.tensor(sequence)
             mask[number, longest - len(sequence) :] = 1
-        greedy = GenerationConfig(
-            max_new_tokens=most_tokens,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,  # models bring their own, which is not theirs to choose here
-            eos_token_id=sorted(self._ends),
-            pad_token_id=pad,
-        )
-        device = self.model.device
         written = self.model.generate(
-            input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=greedy
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=greedy(most_tokens, sorted(self._ends), pad),
         )
         return written[:, longest:]
 
-    def _count(self, sequences: Sequence[Sequence[int]], written: int, started: float) -> None:
-        self.usage.calls += len(sequences)
-        self.usage.prompt_tokens += sum(map(len, sequences))
-        self.usage.answer_tokens += written
-        self.usage.seconds += time.monotonic() - started
+
+def greedy(most_tokens: int, ends: int | list[int], pad: int, **more: Any) -> GenerationConfig:
+    """Always the likeliest token; what a model's own configuration wishes is not asked."""
+    return GenerationConfig(
+        max_new_tokens=most_tokens,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        eos_token_id=ends,
+        pad_token_id=pad,
+        **more,
+    )
+
+
+def check_finite(name: str, *found: np.ndarray) -> None:
+    """Refuse log-probabilities of which one is NaN or infinite.
+
+    Raises:
+        InputError: saying what to try.
+    """
+    if not all(np.isfinite(values).all() for values in found):
+        raise InputError(
+            "the model gave probabilities that are not finite",
+            id=name,
+            remedy="try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN",
+        )
 
 
 def _exit_at(model: Any, layers: int, spec: str) -> None:

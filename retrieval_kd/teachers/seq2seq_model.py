@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models import load_language_model, model_digest
 from retrieval_kd.teachers.language_model import Completion, Prompt, Side, Usage
+from retrieval_kd.teachers.local_model import check_finite, greedy
 from retrieval_kd.teachers.rendering import Renderer
 
 
@@ -63,7 +63,7 @@ class Seq2SeqModel:
         Raises:
             InputError: two options begin with the same token.
         """
-        started = time.monotonic()
+        started, sources = time.monotonic(), self._sources(prompts)
         found = np.empty((len(prompts), len(options)), dtype=np.float32)
         first = [self._words(option)[0] for option in options]
         if len(set(first)) < len(first):
@@ -72,11 +72,11 @@ class Seq2SeqModel:
                 id=self.name,
                 remedy="choose answers whose first tokens differ in this model's tokenizer",
             )
-        for rows, words in self._logs(prompts, [[] for _ in prompts]):
+        for rows, words in self._logs(sources, prompts, [[] for _ in prompts]):
             last = [len(self._begun(prompts[row])) - 1 for row in rows]
             found[rows] = words[torch.arange(len(rows)), last][:, first].cpu().numpy()
-        self._check_finite(found)
-        self._count(prompts, len(prompts), started)
+        check_finite(self.name, found)
+        self.usage.add(sources, len(prompts), started)
         return found
 
     @torch.inference_mode()
@@ -88,49 +88,42 @@ class Seq2SeqModel:
         Raises:
             InputError: a continuation is empty.
         """
-        started = time.monotonic()
+        started, sources = time.monotonic(), self._sources(prompts)
         wanted = [self._words(continuation) for continuation in continuations]
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(prompts)
-        for rows, words in self._logs(prompts, wanted):
+        for rows, words in self._logs(sources, prompts, wanted):
             for number, row in enumerate(rows):
                 start = len(self._begun(prompts[row])) - 1
                 target = torch.tensor(wanted[row], device=words.device)
                 logs = words[number, start : start + len(target)]  # (tokens, V)
                 found[row] = logs.gather(1, target[:, None])[:, 0].cpu().numpy()
-        self._check_finite(*found)
-        self._count(prompts, 0, started)
+        check_finite(self.name, *found)
+        self.usage.add(sources, 0, started)
         return found
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
         """Greedy answers of at most `most_tokens` tokens."""
-        started = time.monotonic()
+        started, sources = time.monotonic(), self._sources(prompts)
         found: list[Completion] = [Completion("", "failed")] * len(prompts)
         end, written = self.tokenizer.eos_token_id, 0
-        greedy = GenerationConfig(
-            max_new_tokens=most_tokens,
-            do_sample=False,
-            num_beams=1,
-            repetition_penalty=1.0,
-            eos_token_id=end,
-            pad_token_id=self.tokenizer.pad_token_id,
-            decoder_start_token_id=self.model.config.decoder_start_token_id,
-        )
-        for rows, ids, mask in self._batches(prompts, most_tokens):
+        start = self.model.config.decoder_start_token_id
+        how = greedy(most_tokens, end, self.tokenizer.pad_token_id, decoder_start_token_id=start)
+        for rows, ids, mask in self._batches(sources, most_tokens):
             for begun in {tuple(self._begun(prompts[row])) for row in rows}:
                 alike = [i for i, r in enumerate(rows) if tuple(self._begun(prompts[r])) == begun]
                 answers = self.model.generate(
                     input_ids=ids[alike],
                     attention_mask=mask[alike],
                     decoder_input_ids=torch.tensor([begun] * len(alike), device=ids.device),
-                    generation_config=greedy,
+                    generation_config=how,
                 )[:, len(begun) :]
                 for place, answer in zip(alike, answers.tolist(), strict=True):
                     stop = answer.index(end) if end in answer else None
                     text = self.tokenizer.decode(answer[:stop], skip_special_tokens=True)
                     found[rows[place]] = Completion(text, "cut off" if stop is None else "ok")
                     written += len(answer) if stop is None else stop + 1
-        self._count(prompts, written, started)
+        self.usage.add(sources, written, started)
         return found
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
@@ -152,17 +145,16 @@ class Seq2SeqModel:
         return [start, *self._words(prompt.start)] if prompt.start.strip() else [start]
 
     def _sources(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        if not prompts:
+            return []
         plain = self._loaded[1].plain
         texts = ["\n".join(plain(p) for p in (one.system, one.user) if p) for one in prompts]
         return [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
     def _batches(
-        self, prompts: Sequence[Prompt], answer_tokens: int
+        self, sources: Sequence[Sequence[int]], answer_tokens: int
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
         """Rows, their tokens (rows, L) and mask, longest first."""
-        if not prompts:
-            return
-        sources = self._sources(prompts)
         order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
         while order:
             longest = len(sources[order[0]])
@@ -171,29 +163,18 @@ class Seq2SeqModel:
             yield rows, *_padded([sources[row] for row in rows], self.model.device)
 
     def _logs(
-        self, prompts: Sequence[Prompt], wanted: Sequence[Sequence[int]]
+        self,
+        sources: Sequence[Sequence[int]],
+        prompts: Sequence[Prompt],
+        wanted: Sequence[Sequence[int]],
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Rows, and log-probabilities (rows, T, V) at each token that the decoder is given."""
         most = max((len(words) for words in wanted), default=0) + 1
-        for rows, ids, mask in self._batches(prompts, most):
+        for rows, ids, mask in self._batches(sources, most):
             given = [[*self._begun(prompts[row]), *wanted[row]] for row in rows]
             decoder, _ = _padded(given, self.model.device)
             output = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder)
             yield rows, output.logits.float().log_softmax(dim=-1)  # (rows, T, V)
-
-    def _check_finite(self, *found: np.ndarray) -> None:
-        if not all(np.isfinite(values).all() for values in found):
-            raise InputError(
-                "the model gave probabilities that are not finite",
-                id=self.name,
-                remedy="try RETRIEVAL_KD_DTYPE=float32: T5 was trained in bfloat16 or float32",
-            )
-
-    def _count(self, prompts: Sequence[Prompt], written: int, started: float) -> None:
-        self.usage.calls += len(prompts)
-        self.usage.prompt_tokens += sum(map(len, self._sources(prompts))) if prompts else 0
-        self.usage.answer_tokens += written
-        self.usage.seconds += time.monotonic() - started
 
 
 def _padded(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
