@@ -102,15 +102,13 @@ class LessonPools:
             unlabelled = self.config.unlabelled
             share = unlabelled.share if unlabelled and len(parts) > 1 else 1.0
             share = share if part == "unlabelled" or len(parts) == 1 else 1 - share
-            sure: list[Pool] = []
             if lesson.denoised and part == "train":
                 sure = denoised(made, lesson.denoised.below, lesson.denoised.above, drops)
-            of_sure = share * lesson.denoised.share if lesson.denoised and sure else 0.0
-            groups[part] = (len(pools), len(pools) + len(made), share - of_sure)
-            pools += made
-            if sure:
+                of_sure = share * lesson.denoised.share
                 groups["denoised"] = (len(pools), len(pools) + len(sure), of_sure)
-                pools += sure
+                pools, share = pools + sure, share - of_sure
+            groups[part] = (len(pools), len(pools) + len(made), share)
+            pools += made
         return pools, groups
 
     def _confusing(

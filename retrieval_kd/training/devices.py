@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.nn
@@ -167,10 +168,9 @@ def first_of_each(positions: Tensor) -> Tensor:
         >>> first_of_each(torch.tensor([5, 7, 5])).tolist()
         [True, True, False]
     """
-    distinct, inverse = torch.unique(positions, return_inverse=True)
-    order = torch.arange(len(positions))
-    first = torch.full((len(distinct),), len(positions)).scatter_reduce(0, inverse, order, "amin")
-    return first[inverse] == order
+    first = torch.zeros(len(positions), dtype=torch.bool)
+    first[np.unique(positions.numpy(), return_index=True)[1]] = True
+    return first
 
 
 def _exchange(mine: Tensor, sizes: Sequence[int]) -> list[Tensor]:
