@@ -23,7 +23,8 @@ def test_a_share_of_the_judged_queries_slates_is_of_sure_candidates(tiny_collect
     training = {"objective": "kl", "denoised": {"below": 1.0, "above": 1e9, "share": 0.25}}
     given = {
         "name": "n", "collection": str(tiny_collection), "out": str(tmp_path), "encoder": "m",
-        "teacher": {"model": "bm25"}, "student": {"base": "m"}, "students": {"one": training}, "compare": ["one", "one"],
+        "teacher": {"model": "bm25"}, "student": {"base": "m"}, "students": {"one": training},
+        "compare": ["one", "one"],
     }  # fmt: skip
     config = validate(Config, given)
     source = LessonPools(
