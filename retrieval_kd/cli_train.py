@@ -12,6 +12,7 @@ from retrieval_kd.errors import Drops, InputError
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
+    from retrieval_kd.training.terms import Term
 
 train_app = typer.Typer()
 Settings = Annotated[
@@ -81,6 +82,13 @@ def train(
         ),
     ] = None,
     weight: Annotated[list[float] | None, typer.Option(help="of each --teacher; default 1")] = None,
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            help="pairwise teacher in the store, by name or fingerprint: pair_kl learns what it "
+            "answered about two candidates at a time, in place of differences of scores"
+        ),
+    ] = None,
     candidates: Annotated[
         Path | None, typer.Option(help="TREC run file; needed without a store")
     ] = None,
@@ -107,6 +115,7 @@ def train(
     from retrieval_kd.schema import apply_overrides, validate
     from retrieval_kd.students.make import make
     from retrieval_kd.students.options import RE_RANKS
+    from retrieval_kd.teachers.stored import stored_pairs
     from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.curve import build_dev_task
     from retrieval_kd.training.settings import TrainSettings
@@ -115,6 +124,8 @@ def train(
     from retrieval_kd.training.train import train_student
 
     terms = parse_terms(objective)
+    if pairs is not None:
+        terms = _of_pairs(terms, store)
     given: dict[str, Any] = {
         "steps": steps,
         "batch_queries": batch_queries,
@@ -134,7 +145,10 @@ def train(
     wanted, scores = _candidates(opened, queries, candidates, store, teacher or [], weight)
     if not any(term.learns_from == "teacher" for term in terms):
         scores = None  # a label-only student's negatives owe nothing to the teacher
-    pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops)
+    answered = None
+    if pairs is not None and store is not None:
+        answered = stored_pairs(opened, queries, store, pairs, wanted)
+    pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops, pairs=answered)
     drops.warn(f"training on {opened.name}/{split}")
     dev = None
     if dev_split is not None:
@@ -178,6 +192,19 @@ def _integers(text: str) -> list[int]:
         raise InputError(
             f"cannot read the layers {text!r}", remedy="write them as 0,2,5"
         ) from error
+
+
+def _of_pairs(terms: list[Term], store: Path | None) -> list[Term]:
+    """The terms, of which pair_kl learns stored answers about pairs."""
+    if store is None:
+        raise InputError("--pairs names a teacher of a store", remedy="give its folder: --store")
+    if not any(term.name == "pair_kl" for term in terms):
+        raise InputError(
+            "no objective here learns answers about pairs",
+            remedy="add pair_kl, as in --objective kl+pair_kl, or leave --pairs out",
+        )
+    learns = {"teacher": "pairs:0"}
+    return [t.model_copy(update=learns) if t.name == "pair_kl" else t for t in terms]
 
 
 def _candidates(

@@ -17,6 +17,8 @@ from retrieval_kd.data import collection as data
 from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
+from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs
+from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.combine import Combination, fit_combination, held_out
 from retrieval_kd.teachers.limits import Limits
 from retrieval_kd.teachers.requests import Asker
@@ -64,9 +66,10 @@ class Ensemble:
     def score(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
         """What this teacher is asked of some parts, into the store; nothing is asked twice.
 
-        A teacher that got no weight on dev is asked nothing more.
+        A teacher that got no weight on dev is asked nothing more, unless a student learns from it
+        alone.
         """
-        if "dev" not in parts and member not in self._used:
+        if "dev" not in parts and member not in {*self._used, *self._named}:
             return {"teacher": member, "skipped": "weight 0 on dev"}
         teacher, pairs, scored = self._open(member), 0, 0
         for part in parts:
@@ -141,6 +144,14 @@ class Ensemble:
             for member, ask in zip(self.members, asked, strict=True)
         ]
 
+    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, AnsweredPairs]:
+        """What a pairwise member answered about two candidates at a time; what is new is asked."""
+        member, wanted = self.members[number], self._wanted(part, candidates)
+        self._scores(part, member, candidates)
+        key = self._open(member).key
+        answers = AnswerStore(self._store.folder(key), key)
+        return answered_pairs(self.collection, self.queries(part).texts, wanted, answers)
+
     def answer(self, text: str, candidates: Mapping[str, float]) -> None:
         """Ask every teacher that has a weight about one query's candidates, for timing."""
         documents = [self.collection.documents[id] for id in candidates]
@@ -168,6 +179,13 @@ class Ensemble:
         """The teachers with a weight, by name."""
         weights = read_json(self.work.path("teacher.json"))["weights"]
         return {member: weight for member, weight in weights.items() if weight}
+
+    @property
+    def _named(self) -> set[str]:
+        """The teachers that some objective names alone."""
+        lessons = [one for training in self.config.students.values() for one in training.lessons]
+        terms = [term for lesson in lessons for term in lesson.objective]
+        return {self.members[number] for term in terms for number in term.named_members}
 
     @property
     def _combination(self) -> Combination:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from retrieval_kd.students.options import PARTS, RE_RANKS
-from retrieval_kd.training.term_checks import check_for_pairs
+from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.training.term_checks import PAIRS, check_for_pairs
 from retrieval_kd.training.terms import Term
 
 if TYPE_CHECKING:
@@ -96,12 +97,29 @@ def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
         if name not in members:
             raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
     known = ["score", "stored", "positive", *PARTS.get(kind, ()), *lesson.live]
+    check_pairs(lesson, members)
     for score in (score for term in lesson.objective for score in term.scores):
         name, _, number = owner_of(score).partition(":")
         if number and int(number) >= len(members):
             raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
+        if name == PAIRS:
+            continue
         if name not in known and not re.fullmatch(r"exit\d+", name):
             raise ValueError(f"no scores named {score!r}; there are {', '.join(known)}")
+
+
+def check_pairs(lesson: Lesson, members: Sequence[str]) -> None:
+    """Refuse answers about pairs of a teacher that gives none, or of several teachers.
+
+    Raises:
+        ValueError: saying which.
+    """
+    asked = {term.pairs_of for term in lesson.objective if term.pairs_of is not None}
+    if len(asked) > 1:
+        raise ValueError("a stage learns the pairs of one teacher: put them in two stages")
+    for number in asked:
+        if number < len(members) and parse_spec(members[number]).kind != "pairwise":
+            raise ValueError(f"pairs:{number} is {members[number]}, no pairwise: teacher")
 
 
 def _regularised(kind: str) -> str:

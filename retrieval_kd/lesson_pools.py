@@ -72,6 +72,7 @@ class LessonPools:
         taught = lesson.asks_teacher
         singly = any(term.asks_members for term in lesson.objective)
         named = {m for term in lesson.objective for m in term.members}
+        paired = lesson.pairs_of
         for part in parts:
             queries = fewer_judged(self.queries(part), lesson.judged)
             candidates = self.candidates(part)
@@ -94,6 +95,7 @@ class LessonPools:
                     self.ensemble.one_by_one(part, candidates, weights, named) if singly else ()
                 ),
                 sources=queries.sources,
+                pairs=None if paired is None else self.ensemble.pairs(part, paired, candidates),
             )
             if lesson.false_negatives is not None:
                 made = without_false_negatives(made, lesson.false_negatives, drops)

@@ -112,6 +112,12 @@ class Lesson(Part):
         learns = any(term.learns_from == "teacher" for term in self.objective)
         return learns or chooses or self.false_negatives is not None or self.denoised is not None
 
+    @property
+    def pairs_of(self) -> int | None:
+        """Number of the stored teacher whose answers about pairs are learnt; none: no one's."""
+        numbers = (term.pairs_of for term in self.objective)
+        return next((number for number in numbers if number is not None), None)
+
 
 class Training(Lesson):
     """One way to train the student; its key in `students` is its name in the report.

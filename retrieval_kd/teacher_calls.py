@@ -71,11 +71,10 @@ def imitated(lesson: Lesson, kind: str) -> list[str]:
 
 def asked_members(lesson: Lesson, members: Sequence[str], stages: Stages) -> list[str]:
     """The stored teachers that a stage wants scores of."""
-    singly = any(term.asks_members for term in lesson.objective)
-    if not lesson.asks_teacher and not singly:
+    if not lesson.asks_teacher and not any(term.asks_members for term in lesson.objective):
         return []
     weights = lesson.teachers or read_json(stages.work.path("teacher.json"))["weights"]
-    named = {number for term in lesson.objective for number in term.members} if singly else set()
+    named = {number for term in lesson.objective for number in term.named_members}
     return [m for number, m in enumerate(members) if weights.get(m) or number in named]
 
 

@@ -123,3 +123,23 @@ def test_what_a_teacher_took_is_noted_once(candidates, tiny_cross_encoder):
 
 def test_the_configuration_names_the_aggregations_that_there_are():
     assert get_args(AggregationName) == (*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS)
+
+
+def test_answers_about_pairs_are_asked_for_the_students_that_learn_them(candidates, tiny_decoder):
+    """Also of a teacher without a weight in the fused scores, as PairDistill's."""
+    spec = f"pairwise:{tiny_decoder}?passage_tokens=16&pairs=adjacent"
+    told = candidates.model_dump(by_alias=True)
+    told["teacher"] |= {"fuse_with": ["bm25", spec], "weights": [1.0, 0.0]}
+    pair = {"name": "pair_kl", "teacher": "pairs:1"}
+    told["students"]["distilled"]["objective"] = [{"name": "kl"}, pair]
+    config = validate(Config, told)
+    stages = Stages(config, Workspace(config.out))
+    stages.ensemble.tune()
+    [query, *_] = stages.candidates("train")
+    few = {query: stages.candidates("train")[query]}
+    listed, better = stages.ensemble.pairs("train", 1, few)[query]
+    assert set(few[query]) <= set(listed) and np.isfinite(better).sum() == 2 * (len(listed) - 1)
+    assert stages.ensemble._named == {spec}
+    told["students"]["distilled"]["objective"] = [{**pair, "teacher": "pairs:0"}]
+    with pytest.raises(InputError, match="pairs:0 is bm25, no pairwise: teacher"):
+        validate(Config, told)

@@ -24,6 +24,8 @@ from retrieval_kd.teachers.requests import Strategy
 from retrieval_kd.teachers.store_files import document_digest
 
 Candidates = Mapping[str, Sequence[str]]
+# Documents (n,) of one query and P(i is better than j) of them (n, n), NaN where it was not asked.
+AnsweredPairs = tuple[list[str], np.ndarray]
 
 
 def answered_scores(
@@ -78,6 +80,39 @@ def answered_scores(
                 scores[id] = by_text[digest]
         if scores:
             found[topic.query_id] = scores
+    return found
+
+
+def answered_pairs(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    answers: AnswerStore,
+) -> dict[str, AnsweredPairs]:
+    """What a pairwise teacher said of two candidates at a time, for objectives on pairs.
+
+    Queries of which no pair was answered in both orders are left out. Documents of one text share
+    what was said of it.
+
+    Raises:
+        InputError: the teacher was not asked about pairs.
+    """
+    if answers.key.kind != "pairwise":
+        raise InputError(
+            f"a {answers.key.kind} teacher says nothing of pairs",
+            id=answers.key.model,
+            remedy="name a pairwise: teacher",
+        )
+    found = {}
+    for query_id, ids in candidates.items():
+        topic = open_topic(collection, queries, query_id, ids)
+        better = preferences(answers.known(topic.query_digest), topic.digests)  # (texts, texts)
+        if np.isnan(better).all():
+            continue
+        texts = (collection.documents[id] for id in ids)
+        digests = [document_digest(document.title, document.text) for document in texts]
+        at = np.array([topic.digests.index(digest) for digest in digests])
+        found[query_id] = (list(ids), better[np.ix_(at, at)])
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.teachers.answered import listed
+from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs, listed
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.score import Candidates, scores_of
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
@@ -68,6 +68,27 @@ def stored_scores(
             )
         found.append(scores)
     return found
+
+
+def stored_pairs(
+    collection: Collection,
+    queries: Mapping[str, str],
+    store_path: Path,
+    teacher: str,
+    candidates: Mapping[str, Mapping[str, float]],
+) -> dict[str, AnsweredPairs]:
+    """What a pairwise teacher answered about two candidates of a query at a time.
+
+    Args:
+        teacher: its name or fingerprint.
+
+    Raises:
+        InputError: the teacher is unknown, or was not asked about pairs.
+    """
+    store = ScoreStore(store_path)
+    key = store.resolve(teacher)
+    wanted = {query: list(found) for query, found in candidates.items() if query in queries}
+    return answered_pairs(collection, queries, wanted, AnswerStore(store.folder(key), key))
 
 
 def known_pairs(

@@ -30,6 +30,8 @@ class SlateCollator(SentenceTransformerDataCollator):
     - `columns (B, N)`: where each slate's documents are among the batch's M distinct documents;
     - `mask (B, N)`: false where a slate is shorter than N;
     - `teacher`, `gains (B, N)`: of the slate (teacher NaN where it said nothing);
+    - `preferences (B, N, N)`: what a pairwise teacher said of two of the slate, where pools have it
+      (NaN where it was not asked);
     - `batch_teacher`, `batch_gains (B, M)`: of every document of the batch that is among the
       query's candidates; elsewhere −inf and 0;
     - `batch_mask (B, M)`: false for the documents that the query's pool ignores;
@@ -121,7 +123,10 @@ def draw_slates(
 
 
 def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:
-    """Mask, teacher scores and gains of slates, all (B, N), beside their `columns (B, N)`."""
+    """Mask, teacher scores and gains of slates, all (B, N), beside their `columns (B, N)`.
+
+    Where the slates have them, `preferences (B, N, N)` too.
+    """
     mask = np.zeros(columns.shape, dtype=bool)
     teacher = np.full(columns.shape, np.nan, dtype=np.float32)
     gains = np.zeros(columns.shape, dtype=np.int64)
@@ -131,6 +136,12 @@ def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, tor
         teacher[row, :n] = slate.teacher
         gains[row, :n] = slate.gains
     arrays = {"columns": columns, "mask": mask, "teacher": teacher, "gains": gains}
+    told = {row: s.preferences for row, s in enumerate(slates) if s.preferences is not None}
+    if told:
+        arrays["preferences"] = np.full((*columns.shape, columns.shape[1]), np.nan, np.float32)
+        for row, preferences in told.items():
+            n = len(preferences)
+            arrays["preferences"][row, :n, :n] = preferences
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 

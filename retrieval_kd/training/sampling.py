@@ -46,7 +46,8 @@ def draw(
     elif wanted:
         rest = np.array([rng.choice(part) for part in np.array_split(rest, wanted)])
     chosen = np.concatenate([[first], rest]).astype(np.int64)
-    return Slate(pool.positions[chosen], pool.teacher[chosen], pool.gains[chosen])
+    pairs = None if pool.pairs is None else pool.pairs.among(chosen)
+    return Slate(pool.positions[chosen], pool.teacher[chosen], pool.gains[chosen], pairs)
 
 
 def _from_bands(
@@ -102,11 +103,8 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
             continue
         kept.append(
             replace(
-                pool,
-                positions=pool.positions[sure],
-                teacher=pool.teacher[sure],
+                pool.select(sure),
                 gains=np.maximum(pool.gains, relevant)[sure],
-                members=None if pool.members is None else pool.members[:, sure],
                 ignored=np.concatenate([pool.ignored, pool.positions[~sure]]),
             )
         )
@@ -154,17 +152,8 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
         if (~likely).sum() < 2:
             drops.add("query with nothing but likely relevant candidates", pool.query[:40])
             continue
-        members = None if pool.members is None else pool.members[:, ~likely]
-        kept.append(
-            replace(
-                pool,
-                positions=pool.positions[~likely],
-                teacher=pool.teacher[~likely],
-                gains=pool.gains[~likely],
-                members=members,
-                ignored=np.concatenate([pool.ignored, pool.positions[likely]]),
-            )
-        )
+        ignored = np.concatenate([pool.ignored, pool.positions[likely]])
+        kept.append(replace(pool.select(~likely), ignored=ignored))
     if not kept:
         raise InputError(
             "no query is left: all have nothing but likely relevant candidates",

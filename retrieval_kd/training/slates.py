@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.teachers.answered import AnsweredPairs
 from retrieval_kd.teachers.targets import Scores
+from retrieval_kd.training.pool_pairs import PoolPairs
 
 NOTHING = np.zeros(0, np.int64)
 
@@ -27,7 +29,8 @@ class Pool:
     the T teachers that `teacher` is made of, where objectives ask for them one by one. `ignored`
     are documents of which nobody knows enough to call them negatives, though another query's slate
     may bring them into the batch: the one an unlabelled query was taken from, likely false
-    negatives.
+    negatives. `pairs` are a pairwise teacher's answers about two of the candidates, where an
+    objective learns them pair by pair.
     """
 
     query: str
@@ -36,6 +39,18 @@ class Pool:
     gains: np.ndarray
     members: np.ndarray | None = None
     ignored: np.ndarray = field(default_factory=lambda: NOTHING)
+    pairs: PoolPairs | None = None
+
+    def select(self, kept: np.ndarray) -> Pool:
+        """The pool with only some of its candidates, a mask (C,)."""
+        return replace(
+            self,
+            positions=self.positions[kept],
+            teacher=self.teacher[kept],
+            gains=self.gains[kept],
+            members=None if self.members is None else self.members[:, kept],
+            pairs=None if self.pairs is None else self.pairs.select(kept),
+        )
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,7 @@ class Slate:
     positions: np.ndarray  # (N,)
     teacher: np.ndarray  # (N,)
     gains: np.ndarray  # (N,)
+    preferences: np.ndarray | None = None  # (N, N), P(i is better than j); NaN: not asked
 
 
 def build_pools(
@@ -58,6 +74,7 @@ def build_pools(
     judged_only: bool = True,
     members: Sequence[Scores] = (),
     sources: Mapping[str, str] | None = None,
+    pairs: Mapping[str, AnsweredPairs] | None = None,
 ) -> list[Pool]:
     """One pool per query that has something to learn from; the others are counted in `drops`.
 
@@ -70,6 +87,7 @@ def build_pools(
             learns from vectors or from the student itself needs neither.
         members: the scores of single teachers, for `Pool.members`.
         sources: the document that a query was taken from, by query; see `Pool.ignored`.
+        pairs: a pairwise teacher's answers by query, for `Pool.pairs`.
 
     Raises:
         InputError: no query is left.
@@ -108,7 +126,12 @@ def build_pools(
         ignored = NOTHING
         if source is not None and source in collection.documents and source not in ids:
             ignored = np.array([collection.documents.position(source)])
-        pools.append(Pool(text, positions, scores[order], gains, own, ignored))
+        answered = None
+        if pairs is not None:
+            if query_id not in pairs:
+                drops.add("query without an answer about pairs", query_id)
+            answered = PoolPairs.of([listed[i] for i in order], *pairs.get(query_id, ()))
+        pools.append(Pool(text, positions, scores[order], gains, own, ignored, answered))
     if not pools:
         raise InputError(
             "no query to train on: " + "; ".join(drops.summary()),
@@ -124,4 +147,6 @@ def digest_pools(pools: Sequence[Pool]) -> str:
         state.update(pool.query.encode("utf-8", errors="surrogatepass") + b"\0")
         for array in (pool.positions, pool.teacher, pool.gains, pool.members, pool.ignored):
             state.update(b"" if array is None else array.tobytes())
+        for array in () if pool.pairs is None else pool.pairs.arrays():
+            state.update(array.tobytes())
     return state.hexdigest()

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 if TYPE_CHECKING:
     from retrieval_kd.training.terms import Term
 
-STORED, POSITIVE = "stored", "positive"
+STORED, POSITIVE, PAIRS = "stored", "positive", "pairs"
 
 
 def check_score_name(name: str) -> None:
-    """Refuse `score@x` and `stored:x`, where x is no number.
+    """Refuse `score@x`, `stored:x` and `pairs:x`, where x is no number.
 
     Raises:
         ValueError: saying what is a name.
@@ -21,9 +21,9 @@ def check_score_name(name: str) -> None:
     _, cut, width = name.partition("@")
     if cut and not (width.isdecimal() and int(width)):
         raise ValueError(f"{name!r}: after @ comes a number of dimensions, as in score@64")
-    member = name.removeprefix(f"{STORED}:")
-    if member != name and not member.isdecimal():
-        raise ValueError(f"{name!r}: after stored: comes the number of a teacher, from 0")
+    kind, colon, member = name.partition(":")
+    if kind in (STORED, PAIRS) and (colon or kind == PAIRS) and not member.isdecimal():
+        raise ValueError(f"{name!r}: after {kind}: comes the number of a teacher, from 0")
 
 
 def settable(function: Callable[..., Any]) -> dict[str, Any]:
@@ -79,6 +79,14 @@ def check_used(term: Term) -> None:
         term.kind in ("several", "regulariser") or term.learns_from == "labels"
     ):
         raise ValueError(f"{term.name} looks at no `teacher` of its own: leave it out")
+    if term.pairs_of is not None and "preferences" not in term.takes:
+        raise ValueError(f"{term.name} learns scores, not answers about pairs: that is for pair_kl")
+    if term.pairs_of is not None and term.candidates == "batch":
+        raise ValueError(
+            f"{term.label}: only a query's own candidates are paired: leave `candidates` out"
+        )
+    if term.pairs_of is not None and "teacher_temperature" in term.parameters:
+        raise ValueError(f"{term.label}: answers are probabilities: leave teacher_temperature out")
 
 
 def check_for_pairs(terms: Sequence[Term]) -> None:
@@ -94,7 +102,8 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             )
         if term.candidates == "batch":
             raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")
-        if term.kind == "scores" and (term.student, term.teacher) != ("score", STORED):
+        stored = term.teacher == STORED or term.pairs_of is not None
+        if term.kind == "scores" and not (term.student == "score" and stored):
             raise ValueError(f"{term.label}: a cross-encoder learns its score from stored ones")
         if term.dimensions:
             raise ValueError(f"{term.label}: a cross-encoder has no dimensions to cut")

@@ -17,6 +17,7 @@ from retrieval_kd.objectives import several, sparsity
 from retrieval_kd.schema import validate
 from retrieval_kd.training.slates import Pool
 from retrieval_kd.training.term_checks import (
+    PAIRS,
     POSITIVE,
     STORED,
     check_score_name,
@@ -25,7 +26,7 @@ from retrieval_kd.training.term_checks import (
     settable,
 )
 
-__all__ = ["POSITIVE", "STORED", "Term", "check_distinct", "check_targets", "parse_terms"]
+__all__ = ["PAIRS", "POSITIVE", "STORED", "Term", "check_distinct", "check_targets", "parse_terms"]
 
 GIVEN = ("progress",)  # a number that the trainer fills, as it does what is no number
 # Functions of `objectives.features` on scores of several layers, on one vector per text, and on
@@ -55,9 +56,10 @@ class Term(BaseModel):
     teacher: str = Field(
         STORED,
         description="who is learnt from. stored: the teacher's stored scores; stored:K: those of "
-        "its member number K alone, from 0; a live teacher's "
-        "name; a part of the student; positive: similarity to the positive document. For an "
-        "objective on vectors the MODEL whose vectors are learnt",
+        "its member number K alone, from 0; pairs:K: what that member, a pairwise one, answered "
+        "about two candidates at a time; a live teacher's name; a part of the student; positive: "
+        "similarity to the positive document. For an objective on vectors or states the MODEL "
+        "whose these are",
     )
     joint: bool = Field(False, description="let the gradient through to the teacher too")
     dimensions: tuple[int, ...] = Field(
@@ -81,7 +83,7 @@ class Term(BaseModel):
             raise ValueError(f"{self.name} needs as many `teacher` scores as `student` scores")
         if self.dimensions and self.kind != "scores":
             raise ValueError(f"{self.name} is not of one score matrix: it has no dimensions to cut")
-        if self.joint and (self.kind != "scores" or self.teacher.split(":")[0] == STORED):
+        if self.joint and (self.kind != "scores" or self.learns_stored):
             raise ValueError(f"{self.name} has no teacher here that a gradient could reach (joint)")
         if min(self.dimensions, default=1) < 1:
             raise ValueError("dimensions are counted from 1")
@@ -131,8 +133,19 @@ class Term(BaseModel):
             return "labels"
         if self.kind == "regulariser":
             return "nothing"
-        stored = self.kind == "scores" and self.teacher.split(":")[0] == STORED
+        stored = self.kind == "scores" and self.learns_stored
         return "teacher" if stored or self.kind == "several" else "itself"
+
+    @property
+    def learns_stored(self) -> bool:
+        """Whether `teacher` names stored answers."""
+        return self.teacher.partition(":")[0] in (STORED, PAIRS)
+
+    @property
+    def pairs_of(self) -> int | None:
+        """Number of the stored teacher whose answers about pairs are learnt."""
+        kind, _, number = self.teacher.partition(":")
+        return int(number) if kind == PAIRS and self.kind == "scores" else None
 
     @property
     def learns_model(self) -> bool:
@@ -166,6 +179,11 @@ class Term(BaseModel):
         """Numbers of the stored teachers that are named alone."""
         numbers = [name.partition(":") for name in self.scores]
         return [int(number) for stored, _, number in numbers if stored == STORED and number]
+
+    @property
+    def named_members(self) -> list[int]:
+        """Numbers of the stored teachers whose scores or answers about pairs are named alone."""
+        return self.members + ([] if self.pairs_of is None else [self.pairs_of])
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -226,7 +244,15 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
     """Refuse, before anything is trained, objectives that have nothing to learn from."""
     check_distinct(list(terms))
     single = min((0 if p.members is None else len(p.members) for p in pools), default=0)
+    paired = any(pool.pairs is not None and len(pool.pairs.better) for pool in pools)
     for term in terms:
+        if term.pairs_of is not None:
+            if not paired:
+                raise InputError(
+                    f"objective {term.label} learns answers about pairs; there are none",
+                    remedy="ask a pairwise: teacher about these candidates, in both orders",
+                )
+            continue
         if term.learns_from in ("itself", "nothing"):
             continue
         if term.asks_members and single <= max(term.members, default=0):

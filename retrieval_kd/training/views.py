@@ -153,12 +153,16 @@ def _scores(term: Term, batch: Batch, scores: Tensor) -> Tensor:
     columns, mask = _candidates(term, batch)
     in_batch = term.candidates == "batch"
     student = scores.gather(1, columns)  # (B, N) or (B, M)
-    if term.teacher == STORED:
+    if term.teacher == STORED or term.pairs_of is not None:
         teacher = labels["batch_teacher"].gather(1, columns) if in_batch else labels["teacher"]
     else:
         teacher = batch.matrix(term.teacher).gather(1, columns)
         teacher = teacher if term.joint else teacher.detach()
     gains = labels["batch_gains"].gather(1, columns) if in_batch else labels["gains"]
+    if term.pairs_of is not None:  # it knows itself which pairs were asked
+        return term.function(
+            student, teacher, mask, preferences=labels["preferences"], **term.parameters
+        )
     if term.function not in FROM_LABELS:
         mask = mask & ~teacher.isnan()
         # a query of which the teacher said nothing teaches nothing
