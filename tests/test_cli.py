@@ -188,6 +188,30 @@ def test_the_stages_one_by_one(rkd, tiny_collection, tiny_encoder, tmp_path):
     assert "not with" in wrong
 
 
+def test_pairs_that_a_teacher_compared_are_learnt_as_pairs(
+    rkd, tiny_collection, tiny_encoder, tiny_decoder, tmp_path
+):
+    """PairDistill, command by command: scores of one teacher, pairs of another."""
+    run, store = tmp_path / "dev.trec", ("--store", tmp_path / "store")
+    data = ("--collection", tiny_collection, "--split", "dev")
+    rkd("retrieve", *data, "--with", "bm25", "--depth", 4, "--out", run)
+    pairwise = f"pairwise:{tiny_decoder}?passage_tokens=8&pairs=adjacent"
+    for teacher in ("bm25", pairwise):
+        rkd("score", *data[:2], "--candidates", run, "--teacher", teacher, *store)
+    told = (*data, *store, "--teacher", "bm25", "--student", tiny_encoder, "--steps", 2)
+    pairs = ("--pairs", f"pairwise:{tiny_decoder}")
+    wrong = rkd("train", *told, *pairs, "--out", tmp_path / "s", fails=True)
+    assert "add pair_kl" in wrong
+    rkd("train", *told, *pairs, "--objective", "kl+pair_kl", "--out", tmp_path / "s")
+    record = json.loads((tmp_path / "s" / "training.json").read_text())
+    assert [term["teacher"] for term in record["terms"]] == ["stored", "pairs:0"]
+    none = rkd(
+        "train", *told, "--pairs", "bm25", "--objective", "pair_kl", "--out", tmp_path / "t",
+        fails=True,
+    )  # fmt: skip
+    assert "says nothing of pairs" in none
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
