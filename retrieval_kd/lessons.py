@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.lesson_checks import check_live
-from retrieval_kd.schema import Part
+from retrieval_kd.schema import Part, validate
+from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 from retrieval_kd.training.terms import Term, check_distinct, parse_terms
 
 
@@ -22,6 +23,25 @@ class Live(Part):
     )
     layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
     trains: bool = Field(False, description="trained along, by the terms that name it as `student`")
+    fit: dict[str, Any] | None = Field(
+        None,
+        description="a cross_encoder is first fine-tuned on the stage's judged queries, as by "
+        "`rkd fit-teacher`; settings that differ from its own, such as {steps: 60}",
+    )
+
+    @model_validator(mode="after")
+    def _fitted(self) -> Live:
+        if self.fit is not None:
+            if self.kind != "cross_encoder":
+                raise ValueError("fit: only a cross_encoder is fine-tuned first")
+            self.fitting(seed=0)
+        return self
+
+    def fitting(self, *, seed: int) -> TrainSettings:
+        """How it is fine-tuned first."""
+        return validate(
+            TrainSettings, {**FIT_DEFAULTS.model_dump(), **(self.fit or {}), "seed": seed}
+        )
 
 
 class Select(Part):

@@ -110,8 +110,10 @@ def plan(config: Config) -> Workspace:
                 settings = config.settings_of(training, lesson, seed=seed).model_dump()
                 # what is new is only told where it is used: older runs keep their keys
                 new = [n for n in ("judged", "denoised") if getattr(lesson, n) is None]
-                silent = {"student", *new}
-                taught = lesson.model_dump(exclude=silent)
+                taught = lesson.model_dump(exclude={"student", *new})
+                for live in taught["live"].values():
+                    if live["fit"] is None:
+                        del live["fit"]
                 share = unlabelled if draws_unlabelled(config, lesson) else None
                 stage = f"train:{Path(folder).name}"
                 add(

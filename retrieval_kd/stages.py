@@ -20,12 +20,12 @@ from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.latency import latencies
 from retrieval_kd.lesson_pools import LessonPools
 from retrieval_kd.lessons import Training
+from retrieval_kd.live_teachers import live_teacher
 from retrieval_kd.models import kind_of
 from retrieval_kd.retrieval.rerank import Reranker
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.make import make
-from retrieval_kd.teachers.live import open_live
 from retrieval_kd.teachers.targets import rerank
 from retrieval_kd.timed_systems import timed_systems
 from retrieval_kd.training.curve import build_dev_task
@@ -158,13 +158,13 @@ class Stages:
             groups=groups,
             teacher_length=config.student.max_length,
             live={
-                label: open_live(
-                    start if teacher.model == "start" else teacher.model,
-                    teacher.kind,
-                    layers=teacher.layers,
-                    trains=teacher.trains,
-                    max_length=settings.max_tokens,
-                    seed=seed,
+                label: live_teacher(
+                    teacher,
+                    start,
+                    pools,
+                    self.collection.documents,
+                    settings,
+                    self.work.path(f"{folder}-{label}"),
                 )
                 for label, teacher in lesson.live.items()
             },

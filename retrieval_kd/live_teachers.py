@@ -1,0 +1,45 @@
+"""A live teacher as a stage of a training wants it: opened, and fine-tuned first where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.lessons import Live
+from retrieval_kd.teachers.live import LiveCrossEncoder, LiveEncoder, open_live
+from retrieval_kd.training.fit_teacher import fit_teacher
+from retrieval_kd.training.settings import TrainSettings
+from retrieval_kd.training.slates import Pool
+
+
+def live_teacher(
+    teacher: Live,
+    start: str,
+    pools: Sequence[Pool],
+    documents: Texts,
+    settings: TrainSettings,
+    folder: Path,
+) -> LiveEncoder | LiveCrossEncoder:
+    """Open a stage's live teacher.
+
+    Args:
+        start: MODEL of the student as the stage begins, which a teacher may be, too.
+        pools: what the stage learns from; a teacher with `fit` learns the judged ones first.
+        settings: of the stage.
+        folder: where a teacher is kept that was fine-tuned first; not made again if it is there.
+    """
+    model, layers = start if teacher.model == "start" else teacher.model, teacher.layers
+    if teacher.fit is not None:
+        judged = [pool for pool in pools if (pool.gains > 0).any()]
+        fitting = teacher.fitting(seed=settings.seed)
+        fit_teacher(model, judged, documents, folder, layers=layers, settings=fitting)
+        model, layers = str(folder), None
+    return open_live(
+        model,
+        teacher.kind,
+        layers=layers,
+        trains=teacher.trains,
+        max_length=settings.max_tokens,
+        seed=settings.seed,
+    )
