@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 from retrieval_kd.cli_audit import audit_app
 from retrieval_kd.cli_diagnose import diagnose_app
 from retrieval_kd.cli_evaluate import evaluate_app
+from retrieval_kd.cli_fit import fit_app
 from retrieval_kd.cli_lucene import lucene_app
 from retrieval_kd.cli_methods import methods_app
 from retrieval_kd.cli_score import score_app
@@ -59,7 +60,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 PARTS = (
-    stages_app, score_app, train_app, evaluate_app, lucene_app, audit_app, diagnose_app,
+    stages_app, score_app, fit_app, train_app, evaluate_app, lucene_app, audit_app, diagnose_app,
     methods_app,
 )  # fmt: skip
 for part in PARTS:

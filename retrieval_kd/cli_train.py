@@ -1,4 +1,4 @@
-"""The subcommands that train: fit-teacher and train. `cli.py` mounts them."""
+"""The subcommands about students: train and parts. `cli.py` mounts them."""
 
 from __future__ import annotations
 
@@ -25,47 +25,6 @@ Settings = Annotated[
     ),
 ]
 Layers = Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")]
-
-
-@train_app.command("fit-teacher")
-def fit_teacher(
-    collection: CollectionOption,
-    candidates: Annotated[Path, typer.Option(help="TREC run file of the split: the negatives")],
-    base: Annotated[str, typer.Option(help="MODEL: a cross-encoder, or an encoder to make one of")],
-    out: Annotated[Path, typer.Option(help="folder for the teacher")],
-    split: Split = "train",
-    steps: Annotated[
-        int, typer.Option(min=1, help="optimizer steps of 8 queries × 8 documents")
-    ] = 150,
-    max_length: Annotated[
-        int | None, typer.Option(help="tokens of a pair when it is used; default 256")
-    ] = None,
-    layers: Layers = None,
-    seed: int = 0,
-    set_: Settings = None,
-) -> None:
-    """Fine-tune a cross-encoder on judged queries with mined negatives."""
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.data.runs import check_run, read_run
-    from retrieval_kd.schema import apply_overrides, validate
-    from retrieval_kd.training import fit_teacher as fitting
-    from retrieval_kd.training.checkpoints import check_replaceable
-    from retrieval_kd.training.slates import build_pools
-
-    given = {**fitting.FIT_DEFAULTS.model_dump(), "steps": steps, "seed": seed}
-    settings = validate(fitting.TrainSettings, apply_overrides(given, set_ or []))
-    kept = _integers(layers) if layers else None
-    opened, run, drops = open_collection(collection), read_run(candidates), Drops()
-    check_run(run, opened)
-    pools = build_pools(
-        opened.query_texts(split), run.results, opened, opened.qrels(split), None, drops
-    )
-    drops.warn(str(candidates))
-    check_replaceable(out)
-    record = fitting.fit_teacher(
-        base, pools, opened.documents, out, layers=kept, settings=settings, max_length=max_length
-    )
-    print(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
 
 
 @train_app.command()
@@ -139,10 +98,12 @@ def train(
             remedy="leave --dev-split out",
         )
     check_replaceable(out)
-    kept = _integers(layers) if layers else None
+    kept = integers(layers) if layers else None
     opened, drops = open_collection(collection), Drops()
     queries = opened.query_texts(split)
-    wanted, scores = _candidates(opened, queries, candidates, store, teacher or [], weight)
+    wanted, scores = candidates_and_scores(
+        opened, queries, candidates, store, teacher or [], weight
+    )
     if not any(term.learns_from == "teacher" for term in terms):
         scores = None  # a label-only student's negatives owe nothing to the teacher
     answered = None
@@ -185,7 +146,7 @@ def parts(
         print(folder)
 
 
-def _integers(text: str) -> list[int]:
+def integers(text: str) -> list[int]:
     try:
         return [int(part) for part in text.strip("[] ").split(",")]
     except ValueError as error:
@@ -207,7 +168,7 @@ def _of_pairs(terms: list[Term], store: Path | None) -> list[Term]:
     return [t.model_copy(update=learns) if t.name == "pair_kl" else t for t in terms]
 
 
-def _candidates(
+def candidates_and_scores(
     collection: Collection,
     queries: dict[str, str],
     candidates: Path | None,

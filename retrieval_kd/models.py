@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from retrieval_kd import adapters
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text, read_json
 from retrieval_kd.hardware import best_device, fast_dtype
@@ -93,14 +94,24 @@ def resolve_model(spec: str) -> ModelRef:
 def model_digest(spec: str) -> str:
     """32 hex digits of a local model's weights, configuration and tokenizer, or of hub name@commit.
 
-    Two folders with the same content have the same digest, wherever they are.
+    Two folders with the same content have the same digest, wherever they are. That of an adapter
+    is of its base, too.
     """
     ref = resolve_model(spec)
     if not ref.is_local:
         return digest_text("hub", ref.location, _hub_commit(ref))
     files = sorted(p for p in Path(ref.location).rglob("*") if _is_of_model(p))
+    base = adapters.base_of(ref.location)
+    if base is not None:
+        files = [p for p in files if p.name not in (adapters.CONFIG, adapters.BASE)]
+        own = adapters.own_digest(ref.location), _digest_files(ref.location, files)
+        return digest_text("adapter", *own, model_digest(base))
+    return _digest_files(ref.location, files)
+
+
+def _digest_files(folder: str, files: list[Path]) -> str:
     stamp = tuple((str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in files)
-    return _digest_folder(ref.location, stamp)
+    return _digest_folder(folder, stamp)
 
 
 def _is_of_model(path: Path) -> bool:
@@ -210,6 +221,9 @@ def is_encoder_decoder(spec: str) -> bool:
 
 
 def _config(ref: ModelRef) -> Any:
+    base = adapters.base_of(ref.location)
+    if base is not None:
+        return _config(resolve_model(base))
     try:
         return AutoConfig.from_pretrained(ref.location, revision=ref.revision)
     except (OSError, ValueError) as error:
@@ -221,12 +235,17 @@ def _config(ref: ModelRef) -> Any:
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """A model that writes and its tokenizer, for inference, in the machine's fast dtype by default.
 
-    Decoders, and encoder–decoders such as T5.
+    Decoders, and encoder–decoders such as T5. Of an adapter's folder, its base with the adapter.
 
     Raises:
         InputError: it is something else, which would be given random output words.
     """
     ref = resolve_model(spec)
+    base = adapters.base_of(ref.location)
+    if base is not None:
+        adapters.need_peft()
+        model, tokenizer = load_language_model(base, dtype=dtype)
+        return adapters.put_on(model, ref.location, model_digest(base)).get_base_model(), tokenizer
     try:
         config = _config(ref)
         named = getattr(config, "architectures", None) or []

@@ -32,7 +32,7 @@ from retrieval_kd.teachers.spec import (
     parse_spec,
 )
 from retrieval_kd.teachers.store_key import TeacherKey
-from retrieval_kd.teachers.yes_no import YesNoTeacher
+from retrieval_kd.teachers.yes_no import YesNoTeacher, read_told
 
 OpenModel = Callable[[str], LanguageModel]
 
@@ -89,8 +89,7 @@ def open_teacher(
     if max_length is not None:
         asked.options.setdefault("passage_tokens", str(max_length))
     if asked.kind == "yesno":
-        yes_no = asked.checked(YesNoOptions)
-        return YesNoTeacher(open_model(asked, yes_no, language_model), **own_options(yes_no))
+        return open_yes_no(asked, language_model)
     if asked.kind == "pairwise":
         pairwise = asked.checked(PairwiseOptions)
         return PairwiseTeacher(open_model(asked, pairwise, language_model), pairwise)
@@ -101,6 +100,16 @@ def open_teacher(
     told = own_options(likelihood)
     told["answers"] = likelihood.answers and answers_of(collection, likelihood.answers)
     return LikelihoodTeacher(open_model(asked, likelihood, language_model), **told)
+
+
+def open_yes_no(asked: TeacherSpec, language_model: OpenModel | None = None) -> YesNoTeacher:
+    """A yes/no teacher. One that was trained here is asked as in its training, unless told else."""
+    options = asked.checked(YesNoOptions)
+    model = open_model(asked, options, language_model)
+    told = {} if language_model else read_told(asked.model)
+    usual = own_options(options)
+    given = {name: value for name, value in usual.items() if name in options.model_fields_set}
+    return YesNoTeacher(model, **{**usual, **told, **given})
 
 
 def strategy_in(spec: str) -> Strategy | None:

@@ -113,9 +113,7 @@ class TemplateFile(Part):
     instruction: str = Field("", description="what {instruction} stands for")
 
 
-def find_template(
-    asked: str, known: Sequence[Template], instruction: str | None = None
-) -> Template:
+def find_template(asked: str, known: Sequence[Template]) -> Template:
     """The template of that name, or in that YAML file.
 
     Raises:
@@ -133,6 +131,4 @@ def find_template(
             if f"{{{place}}}" not in told.user:
                 raise InputError(f"the prompt has no place {{{place}}} in `user`", file=asked)
         found = Template(Path(asked).stem, **told.model_dump())
-    if instruction is None:
-        return found
-    return Template(**{**asdict(found), "instruction": instruction})
+    return found

@@ -6,11 +6,15 @@ Which pairs are asked is `score.py`'s business, where the model runs is the mode
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from retrieval_kd.data.texts import Document
-from retrieval_kd.teachers.language_model import LanguageModel, Side
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.teachers.language_model import LanguageModel, Prompt, Side
 from retrieval_kd.teachers.prompts import Template, find_template, passages
 from retrieval_kd.teachers.store_key import TeacherKey
 
@@ -68,7 +72,8 @@ class YesNoTeacher:
 
     Args:
         model: where it runs is its own business.
-        prompt: a template's name or YAML file; by default the one that the model was trained with.
+        prompt: a template, its name or YAML file; by default the one that the model was trained
+            with.
         instruction: what a template's {instruction} stands for.
         passage_tokens: of a longer passage the rest is cut off.
         query_tokens: of a longer query, too.
@@ -79,14 +84,17 @@ class YesNoTeacher:
         self,
         model: LanguageModel,
         *,
-        prompt: str | None = None,
+        prompt: str | Template | None = None,
         instruction: str | None = None,
         passage_tokens: int = 256,
         query_tokens: int = 128,
         cut: Side = "end",
     ) -> None:
         self.model = model
-        self.template = find_template(prompt or template_for(model.name), TEMPLATES, instruction)
+        if not isinstance(prompt, Template):
+            prompt = find_template(prompt or template_for(model.name), TEMPLATES)
+        told = prompt.instruction if instruction is None else instruction
+        self.template = replace(prompt, instruction=told)
         self.passage_tokens, self.query_tokens, self.cut = passage_tokens, query_tokens, cut
 
     @property
@@ -105,12 +113,34 @@ class YesNoTeacher:
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ma.MaskedArray:
         """Logits (n,) float32 of n pairs, masked where the call failed."""
+        prompts = self.prompts(queries, [document.full for document in documents])
+        found = self.model.options(prompts, self.template.answers)  # (n, 2)
+        return np.ma.masked_invalid((found[:, 0] - found[:, 1]).astype(np.float32))
+
+    def prompts(self, queries: Sequence[str], texts: Sequence[str]) -> list[Prompt]:
+        """What the model reads of n pairs of a query and a document's text."""
         asked = passages(self.model, queries, self.query_tokens)
-        texts = [document.full for document in documents]
         shown = passages(self.model, texts, self.passage_tokens, self.cut)
-        prompts = [
+        return [
             self.template.fill(query=query, passage=passage)
             for query, passage in zip(asked, shown, strict=True)
         ]
-        found = self.model.options(prompts, self.template.answers)  # (n, 2)
-        return np.ma.masked_invalid((found[:, 0] - found[:, 1]).astype(np.float32))
+
+
+TOLD = "yes_no.json"  # in the folder of a model that was trained here: how it wants to be asked
+
+
+def save_told(teacher: YesNoTeacher, folder: str | Path) -> None:
+    """Write how a teacher asks beside its model, so that it is asked so by whoever opens it."""
+    told = {name: getattr(teacher, name) for name in ("passage_tokens", "query_tokens", "cut")}
+    write_json(Path(folder) / TOLD, {"prompt": asdict(teacher.template), **told})
+
+
+def read_told(folder: str | Path) -> dict[str, Any]:
+    """What `save_told` wrote, as arguments of `YesNoTeacher`; none of any other model's folder."""
+    path = Path(folder) / TOLD
+    if not path.is_file():
+        return {}
+    told = read_json(path)
+    answers = tuple(told["prompt"]["answers"])
+    return {**told, "prompt": Template(**{**told["prompt"], "answers": answers})}

@@ -52,3 +52,5 @@ class TrainSettings(BaseModel):
 FIT_DEFAULTS = TrainSettings(
     steps=150, batch_queries=8, slate_size=8, max_tokens=128, learning_rate=5e-5
 )
+# with the rate of LoRA's authors for GPT-2 and GPT-3 (Hu et al. 2021, appendix D)
+LORA_DEFAULTS = FIT_DEFAULTS.model_copy(update={"learning_rate": 2e-4})
