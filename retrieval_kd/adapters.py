@@ -9,6 +9,7 @@ such a folder is recognised, told apart and put on its base; `models.py` loads b
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydantic import Field
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json, read_json, write_json
 from retrieval_kd.schema import Part
+from retrieval_kd.teachers.spec import parse_spec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base.json"  # the base as it was when the adapter was trained
@@ -36,6 +38,27 @@ class Lora(Part):
         description="names of the layers that get one, such as [q_proj, v_proj]; all-linear: all "
         "linear layers but the output words",
     )
+
+
+def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) -> None:
+    """Refuse what a teacher of this kind cannot be fine-tuned into, before anything is loaded.
+
+    Raises:
+        InputError: saying what would do.
+    """
+    kind = parse_spec(spec).kind
+    if kind not in ("pointwise", "yesno"):
+        raise InputError(
+            f"{kind} teachers are not fine-tuned", id=spec, remedy="give MODEL or yesno:MODEL"
+        )
+    if kind == "yesno" and layers is not None:
+        raise InputError("a decoder is trained with all its layers", remedy="leave layers out")
+    if kind == "pointwise" and lora is not None:
+        raise InputError(
+            "LoRA adapters are trained of decoders", id=spec, remedy="name the base yesno:MODEL"
+        )
+    if lora is not None:
+        need_peft()
 
 
 def need_peft() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.adapters import ALL_LINEAR, Lora
+from retrieval_kd.adapters import ALL_LINEAR, Lora, check_base
 from retrieval_kd.cli_stages import CollectionOption, Split
 from retrieval_kd.cli_train import Layers, Settings, candidates_and_scores, integers
 from retrieval_kd.errors import Drops, InputError
@@ -84,8 +84,8 @@ def fit_teacher(
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.schema import apply_overrides
     from retrieval_kd.teachers.spec import parse_spec
-    from retrieval_kd.training import fit_teacher as fitting
     from retrieval_kd.training.checkpoints import check_replaceable
+    from retrieval_kd.training.fit_teacher import fit_teacher as fit
     from retrieval_kd.training.settings import FIT_DEFAULTS, LORA_DEFAULTS, TrainSettings
     from retrieval_kd.training.slates import build_pools
     from retrieval_kd.training.terms import parse_terms
@@ -93,7 +93,7 @@ def fit_teacher(
     decoder, terms = parse_spec(base).kind == "yesno", parse_terms(objective)
     kept = integers(layers) if layers else None
     adapters = lora_of(lora, lora_alpha, lora_targets)
-    fitting.check_base(base, layers=kept, lora=adapters)
+    check_base(base, layers=kept, lora=adapters)
     if decoder and any(told.partition("=")[0].strip() == "max_tokens" for told in set_ or []):
         raise InputError(
             "a decoder is trained on what it is scored with",
@@ -112,7 +112,7 @@ def fit_teacher(
         scores = None  # negatives of what learns from judgments owe nothing to a teacher
     pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops)
     drops.warn(str(candidates or store))
-    record = fitting.fit_teacher(
+    record = fit(
         base,
         pools,
         opened.documents,

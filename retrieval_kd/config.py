@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from retrieval_kd.adapters import Lora, check_base
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.names import parse_measures
 from retrieval_kd.lesson_checks import check_cached, check_scores
@@ -19,13 +20,14 @@ from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.methods import Method
 from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
 from retrieval_kd.students.options import SEARCHED_AS, check_options
+from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 
 AggregationName = Literal[
     "win_rate", "copeland", "bradley_terry",
     "reciprocal_rank", "borda", "discounted_rank", "plackett_luce",
 ]  # fmt: skip
-FITTED = "cross-encoder"  # the name of a teacher that is fine-tuned first
+FITTED, FITTED_DECODER = "cross-encoder", "decoder"  # names of teachers that are fine-tuned first
 
 
 class Splits(Part):
@@ -70,11 +72,33 @@ class FirstStage(Part):
 
 
 class FitTeacher(Part):
-    """Fine-tuning of the cross-encoder, before anything is scored."""
+    """Fine-tuning of a teacher on judgments, before anything is scored."""
 
-    base: str = Field(description="MODEL to start from; an encoder gets a new head")
+    base: str = Field(
+        description="MODEL to start from, an encoder gets a new head; or yesno:MODEL, a decoder"
+    )
     layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
+    lora: Lora | None = Field(
+        None, description="of yesno:MODEL, train adapters and leave the model as it is"
+    )
     train: TrainSettings = Field(FIT_DEFAULTS, description="how it is trained")
+
+    @model_validator(mode="after")
+    def _possible(self) -> FitTeacher:
+        try:
+            check_base(self.base, layers=self.layers, lora=self.lora)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def is_decoder(self) -> bool:
+        """Whether it answers yes or no, rather than by a logit of its own."""
+        return parse_spec(self.base).kind == "yesno"
+
+    def told(self) -> dict[str, Any]:
+        """What its stage is known by: `lora` only where there is one."""
+        return self.model_dump(exclude=None if self.lora else {"lora"})
 
 
 class Teacher(Part):
@@ -130,8 +154,15 @@ class Teacher(Part):
     @property
     def members(self) -> list[str]:
         """The teachers' names, the cross-encoder first."""
-        own = [FITTED] if self.fit else [self.model] if self.model else []
-        return [*own, *self.fuse_with]
+        own = [self.fitted or self.model]
+        return [*(name for name in own if name), *self.fuse_with]
+
+    @property
+    def fitted(self) -> str | None:
+        """The name of the teacher that is fine-tuned first, if one is."""
+        if self.fit is None:
+            return None
+        return FITTED_DECODER if self.fit.is_decoder else FITTED
 
 
 class Student(Part):

@@ -12,7 +12,7 @@ from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from retrieval_kd.config import FITTED, Config
+from retrieval_kd.config import Config
 from retrieval_kd.data import collection as data
 from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.measures import evaluate
@@ -195,8 +195,9 @@ class Ensemble:
 
     def _open(self, member: str) -> Teacher | Asker:
         teacher, student = self.config.teacher, self.config.student
-        fitted = bool(teacher.fit) and member == FITTED
-        spec = str(self.work.path("teacher")) if fitted else member
+        spec = member
+        if teacher.fit and member == teacher.fitted:
+            spec = ("yesno:" if teacher.fit.is_decoder else "") + str(self.work.path("teacher"))
         lengths = {"pointwise": teacher.max_length, **dict.fromkeys(ENCODERS, student.max_length)}
         length = lengths.get(parse_spec(spec).kind)  # a language model's is an option of its own
         return open_teacher(spec, self.collection, max_length=length)

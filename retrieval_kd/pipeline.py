@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd import __version__
-from retrieval_kd.config import FITTED, Config, Teacher
+from retrieval_kd.config import Config, Teacher
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
@@ -66,14 +66,14 @@ def plan(config: Config) -> Workspace:
             "fit-teacher",
             stages.fit_teacher,
             ("teacher/training.json",),
-            [model_digest(fit.base), fit.model_dump(), config.teacher.max_length],
+            [*_model_of(fit.base), fit.told(), config.teacher.max_length],
             "candidates",
         )
     ensemble = stages.ensemble
     for verb, parts in (("try", ["dev"]), ("score", ["train", "unlabelled", "test"])):
         asked = []
         for member in ensemble.members:
-            fitted = bool(config.teacher.fit) and member == FITTED
+            fitted = member == config.teacher.fitted
             told = [] if fitted else [member, _model_of(member)]
             add(
                 f"{verb}:{member}",

@@ -78,7 +78,7 @@ class Stages:
     # -- teacher --------------------------------------------------------------------------------
 
     def fit_teacher(self) -> dict[str, Any]:
-        """Fine-tune the cross-encoder on the train part's judgments."""
+        """Fine-tune a teacher on the train part's judgments."""
         fit = self.config.teacher.fit
         assert fit is not None
         queries, drops = self.queries("train"), Drops()
@@ -91,8 +91,9 @@ class Stages:
             self.collection.documents,
             self.work.path("teacher"),
             layers=fit.layers,
+            lora=fit.lora,
             settings=fit.train,
-            max_length=self.config.teacher.max_length,
+            max_length=None if fit.is_decoder else self.config.teacher.max_length,
         )
         return {"seconds": record["seconds"], "curve": record["curve"], "drops": drops.summary()}
 

@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.adapters import Lora, need_peft
+from retrieval_kd.adapters import Lora, check_base
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.errors import InputError
 from retrieval_kd.students.cross_encoder import make_cross_encoder
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.pairs import train_cross_encoder
@@ -58,24 +57,3 @@ def fit_teacher(
         return fit_yes_no(model_spec, pools, documents, out, lora=lora, **how)
     model = make_cross_encoder(model_spec, layers, max_length=max_length, seed=settings.seed)
     return train_cross_encoder(model, pools, documents, terms, settings, out)
-
-
-def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) -> None:
-    """Refuse what a base of this kind cannot be made into, before anything is loaded.
-
-    Raises:
-        InputError: saying what would do.
-    """
-    kind = parse_spec(spec).kind
-    if kind not in ("pointwise", "yesno"):
-        raise InputError(
-            f"{kind} teachers are not fine-tuned", id=spec, remedy="give MODEL or yesno:MODEL"
-        )
-    if kind == "yesno" and layers is not None:
-        raise InputError("a decoder is trained with all its layers", remedy="leave layers out")
-    if kind == "pointwise" and lora is not None:
-        raise InputError(
-            "LoRA adapters are trained of decoders", id=spec, remedy="write --base yesno:MODEL"
-        )
-    if lora is not None:
-        need_peft()

@@ -1,10 +1,11 @@
-"""A decoder trained as yes/no re-ranker: on the number that it is scored with, by adapters alone."""
+"""A decoder trained as yes/no re-ranker: the number it is scored with, by adapters or whole."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from retrieval_kd.adapters import Lora
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.models import model_digest
 from retrieval_kd.objectives import kl
 from retrieval_kd.retrieval.bm25 import bm25_run
@@ -21,6 +23,7 @@ from retrieval_kd.teachers.merge_adapter import merge_adapter
 from retrieval_kd.teachers.opening import open_teacher
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.pairs import PairCollator, PairLoss
+from retrieval_kd.training.sampling import draw
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool, build_pools
 from retrieval_kd.training.terms import Term, parse_terms
@@ -42,11 +45,11 @@ LORA = Lora(rank=4)
 
 
 @pytest.fixture(autouse=True)
-def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What two ways of computing have in common is seen to more places."""
-    from retrieval_kd.hardware import fast_dtype
-
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """So that two ways of computing one number are told apart by more than its rounding."""
     monkeypatch.setenv("RETRIEVAL_KD_DTYPE", "float32")
+    fast_dtype.cache_clear()
+    yield
     fast_dtype.cache_clear()
 
 
@@ -95,14 +98,13 @@ def test_the_loss_is_of_the_scores_that_the_saved_model_gives(
             list(batch.values()), label
         )["kl"]
     teacher = open_teacher(f"yesno:{tmp_path / 'out'}", collection)
-    slates = [collator([{"pool": i, "draw": 0}])["label"]["teacher"][0] for i in range(4)]
-    student = []
-    for pool, told in zip(pools, slates, strict=False):
-        ids = [int(pool.positions[np.flatnonzero(pool.teacher == s)[0]]) for s in told.numpy()]
-        documents = [collection.documents.at(at) for at in ids]
-        student.append(teacher.score([pool.query] * len(ids), documents))
-    stored = torch.tensor(np.array(student))
-    expected = kl(stored, torch.stack(slates), label["mask"], teacher_temperature=2.0)
+    slates = [draw(pools[i], 3, 10, np.random.default_rng([0, i, 0])) for i in range(4)]
+    student = [
+        teacher.score([pool.query] * 3, [collection.documents.at(int(at)) for at in one.positions])
+        for pool, one in zip(pools, slates, strict=False)
+    ]
+    told = torch.tensor(np.array([one.teacher for one in slates]))
+    expected = kl(torch.tensor(np.array(student)), told, ~told.isnan(), teacher_temperature=2.0)
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
 
 
