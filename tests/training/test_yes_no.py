@@ -143,13 +143,13 @@ def test_a_merged_adapter_scores_the_same_without_peft(
     moved(tiny_decoder, tmp_path / "adapter", spec="?prompt=monot5&passage_tokens=9&query_tokens=3")
     adapted = scores(f"yesno:{tmp_path / 'adapter'}", collection, pools)
     merge_adapter(str(tmp_path / "adapter"), tmp_path / "merged")
+    with pytest.raises(InputError, match="there is something already"):
+        merge_adapter(str(tmp_path / "adapter"), tmp_path / "merged")
     monkeypatch.setitem(sys.modules, "peft", None)
     merged = scores(f"yesno:{tmp_path / 'merged'}", collection, pools)
     np.testing.assert_allclose(merged, adapted, atol=1e-4)
     base = scores(f"yesno:{tiny_decoder}?prompt=monot5&passage_tokens=9", collection, pools)
     assert np.abs(base - adapted).max() > 0.1
-    with pytest.raises(InputError, match="there is something already"):
-        merge_adapter(str(tmp_path / "adapter"), tmp_path / "merged")
 
 
 def test_it_is_asked_as_in_its_training_unless_told_otherwise(collection, tiny_decoder, tmp_path):
