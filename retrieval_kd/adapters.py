@@ -97,8 +97,9 @@ def base_of(folder: str | Path) -> str | None:
 
 def own_digest(folder: str | Path) -> str:
     """Of an adapter's configuration, wherever its base lies; its weights are not looked at."""
-    told = read_json(Path(folder) / CONFIG)
-    return digest_json({key: value for key, value in told.items() if key not in PLACE})
+    told = {k: v for k, v in read_json(Path(folder) / CONFIG).items() if k not in PLACE}
+    # names of layers are a set, which peft writes in any order
+    return digest_json({k: sorted(v) if isinstance(v, list) else v for k, v in told.items()})
 
 
 def add_adapters(model: Any, lora: Lora, dropout: float, place: str, revision: str | None) -> Any:

