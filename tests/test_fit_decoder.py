@@ -82,7 +82,7 @@ def test_a_configuration_fine_tunes_a_decoder_and_asks_it(
         first_stage={"with": "bm25", "depth": 4},
         teacher={"fit": {"base": base, "lora": {"rank": 2}, "train": FEW}},
         student={"base": str(tiny_encoder)},
-        students={"labels": {"objective": "infonce"}},
+        students={name: {"objective": "kl"} for name in ("distilled", "labels")},
     )
     work = Workspace(config.out)
     stages = Stages(config, work)

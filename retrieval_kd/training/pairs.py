@@ -128,9 +128,12 @@ class PairLoss(nn.Module):
 
     Objectives on hidden states compare the student's layers with those of a frozen encoder, which
     reads the same pairs.
+
+    Args:
+        model: a `CrossEncoder`, or whatever else gives `scores` of the pairs it preprocessed.
     """
 
-    def __init__(self, model: CrossEncoder, terms: Sequence[Term]) -> None:
+    def __init__(self, model: Any, terms: Sequence[Term]) -> None:
         super().__init__()
         self.model, self.terms = model, list(terms)
         self.progress = 0.0

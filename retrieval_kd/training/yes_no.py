@@ -247,5 +247,8 @@ class YesNoModel(nn.Module):
 class YesNoTrainer(CrossEncoderTrainer):
     """Sentence Transformers' trainer for a model that is none of theirs."""
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        self.model.load_trained(checkpoint_path)
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        trained: Any = self.model
+        trained.load_trained(resume_from_checkpoint)
