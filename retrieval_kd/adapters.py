@@ -8,8 +8,10 @@ such a folder is recognised, told apart and put on its base; `models.py` loads b
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +128,8 @@ def add_adapters(model: Any, lora: Lora, dropout: float, place: str, revision: s
         revision=revision,
     )
     try:
-        adapted = get_peft_model(model, config)
+        with _without_their_warnings():
+            adapted = get_peft_model(model, config)
     except ValueError as error:
         raise InputError(
             f"no adapters for {lora.targets}: {error}",
@@ -166,6 +169,15 @@ def put_on(model: Any, folder: str | Path, digest: str) -> Any:
             remedy=f"put {told['model']} back, or train an adapter of the new one",
         )
     try:
-        return PeftModel.from_pretrained(model, str(folder)).eval()
+        with _without_their_warnings():
+            return PeftModel.from_pretrained(model, str(folder)).eval()
     except (ValueError, RuntimeError, TypeError) as error:
         raise InputError(f"not an adapter of this model: {error}", file=folder) from error
+
+
+@contextlib.contextmanager
+def _without_their_warnings() -> Iterator[None]:
+    """Without what transformers tells peft's authors, of names that they should no longer use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield

@@ -115,7 +115,7 @@ def test_training_changes_the_adapters_alone_and_ranks_the_relevant_passage_firs
     few = {id: queries[id] for id in list(queries)[:3]}
     run = bm25_run(collection, few, 6)
     pools = build_pools(few, run.results, collection, qrels, None, Drops())
-    settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 1e-2})
+    settings = SETTINGS.model_copy(update={"steps": 25, "batch_queries": 3, "learning_rate": 1e-2})
     before, out = model_digest(str(tiny_decoder)), tmp_path / "out"
     record = fit_teacher(
         f"yesno:{tiny_decoder}", pools, collection.documents, out, lora=LORA, settings=settings
