@@ -76,8 +76,8 @@ def diagnose_run(
     Values per query are left out: they are made again from the run files by `rkd diagnose`.
     """
     seed = config.seeds[0]
-    files = {n: f"{n}-seed{seed}" if n in config.students else n for n in names if n != "teacher"}
-    if not any(name in config.students for name in files):
+    files = {n: f"{n}-seed{seed}" if n in config.systems else n for n in names if n != "teacher"}
+    if not any(name in config.systems for name in files):
         return None
     runs = stages.runs(["teacher", *files.values()])
     students = [Run(name, runs[file].results) for name, file in files.items()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -237,6 +237,11 @@ class Config(Part):
     )
     seeds: list[int] = Field([0], min_length=1, description="each student is trained once per seed")
     index: str = Field("indexes/flat.yaml", description="index specification for the students")
+    widths: list[Annotated[int, Field(ge=1)]] = Field(
+        [],
+        description="dense students are also searched by the first so many dimensions alone, each "
+        "time as a system of its own, NAME@WIDTH (Matryoshka)",
+    )
     depth: int = Field(100, ge=10, description="documents per query in runs (documents)")
     measures: list[str] = Field(
         ["ndcg@10", "mrr@10", "recall@100"], description="measures; the first one is compared"
@@ -245,13 +250,15 @@ class Config(Part):
     @model_validator(mode="after")
     def _named(self) -> Config:
         for name in self.compare:
-            if name not in self.students:
-                raise ValueError(f"compare names {name!r}; students: {', '.join(self.students)}")
-        reserved = {"bm25", "encoder", "teacher"}.intersection(self.students)
+            if name not in self.systems:
+                raise ValueError(f"compare names {name!r}; students: {', '.join(self.systems)}")
+        cut = [f"{name}@{width}" for name in self.students for width in self.widths]
+        reserved = {"bm25", "encoder", "teacher", *cut}.intersection(self.students)
         if reserved:
             raise ValueError(f"{reserved.pop()!r} is the name of another system")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} has one twice: it would count as two")
+        for name, given in {"seeds": self.seeds, "widths": self.widths}.items():
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} {given} has one twice: it would count as two")
         for training in self.students.values():
             if self.student_of(training).max_length != self.student.max_length:
                 raise ValueError("all students read the same text: max_length is the common one")
@@ -266,6 +273,15 @@ class Config(Part):
     @classmethod
     def _measures(cls, names: list[str]) -> list[str]:
         return parse_measures(names)
+
+    @property
+    def systems(self) -> dict[str, str]:
+        """Systems that are students, in the order of tables, and which student each of them is."""
+        found = {}
+        for name, training in self.students.items():
+            widths = self.widths if self.student_of(training).searched_as == "dense" else []
+            found |= {name: name, **{f"{name}@{width}": name for width in widths}}
+        return found
 
     def student_of(self, training: Training) -> Student:
         """The common start with what the training has of its own."""

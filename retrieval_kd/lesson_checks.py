@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from retrieval_kd.students.options import PARTS, RE_RANKS
 from retrieval_kd.teachers.spec import parse_spec
-from retrieval_kd.training.term_checks import PAIRS, check_for_pairs
+from retrieval_kd.training.term_checks import PAIRS, check_for_pairs, check_for_texts
 from retrieval_kd.training.terms import Term
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
     """
     if kind in RE_RANKS:
         check_re_ranks(lesson)
-    elif any(term.kind == "states" for term in lesson.objective):
-        raise ValueError("objectives on states of whole pairs are for a cross_encoder student")
+    else:
+        check_for_texts(lesson.objective, kind)
     for term in lesson.objective:
         if term.kind == "regulariser" and term.student != _regularised(kind):
             raise ValueError(

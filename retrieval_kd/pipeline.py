@@ -133,6 +133,11 @@ def plan(config: Config) -> Workspace:
                 _add_search(add, stages, system, model, [of_kind, length], f"train:{system}")
             systems.append(system)
             searches.append(f"search:{system}")
+            for width in config.widths if searched == "dense" else []:
+                cut, trained = f"{name}@{width}-seed{seed}", f"train:{system}"
+                narrow = {**spec, "dimensions": width}
+                _add_search(add, stages, cut, model, [narrow, length], trained, width=width)
+                searches.append(f"search:{cut}")
     summary = Summary(config, work, stages)
     measure, evaluate, report = (summary.stage(s) for s in ("measure", "evaluate", "report"))
     add(measure, stages.measure, (), [], *searches)
@@ -172,11 +177,17 @@ def _add(
 
 
 def _add_search(
-    add: Callable[..., None], stages: Stages, system: str, model: str, told: Any, *needs: str
+    add: Callable[..., None],
+    stages: Stages,
+    system: str,
+    model: str,
+    told: Any,
+    *needs: str,
+    width: int | None = None,
 ) -> None:
     add(
         f"search:{system}",
-        partial(stages.index_and_search, system, model),
+        partial(stages.index_and_search, system, model, width),
         (f"indexes/{system}", f"runs/{system}.trec"),
         [told, stages.config.depth],
         "queries",

@@ -31,7 +31,7 @@ def run_costs(
         measure: the stage that measured latencies.
     """
     timed = work.record(measure).get("facts", {})
-    names = ["bm25", "encoder", "teacher", *config.students]
+    names = ["bm25", "encoder", "teacher", *config.systems]
     return {
         name: _index(config, work, name)
         | timed.get(name, {})
@@ -82,7 +82,7 @@ def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encod
 
 def _index(config: Config, work: Workspace, system: str) -> dict[str, Any]:
     """Of the model and its index, of which a cross-encoder has none."""
-    name = f"{system}-seed{config.seeds[0]}" if system in config.students else system
+    name = f"{system}-seed{config.seeds[0]}" if system in config.systems else system
     facts = work.record(f"search:{name}").get("facts", {})
     if "index_bytes" not in facts:
         return facts
@@ -91,11 +91,12 @@ def _index(config: Config, work: Workspace, system: str) -> dict[str, Any]:
 
 def _distillation(config: Config, work: Workspace, stages: Stages, system: str) -> dict[str, Any]:
     """Seconds of a student's training, over all its stages, and what its teachers are asked."""
-    training = config.students.get(system)
-    if training is None:
+    if system not in config.systems:
         return {}
+    student = config.systems[system]
+    training = config.students[student]
     folders = [
-        stages.student_folders(system, training, config.seeds[0], number)[0]
+        stages.student_folders(student, training, config.seeds[0], number)[0]
         for number in range(len(training.lessons))
     ]
     trained = [work.record(f"train:{Path(f).name}").get("facts", {}) for f in folders]

@@ -174,15 +174,16 @@ class Stages:
 
     # -- index, search, measure -----------------------------------------------------------------
 
-    def index_and_search(self, system: str, model: str) -> dict[str, Any]:
-        """Index the corpus under one model, search the test queries."""
+    def index_and_search(self, system: str, model: str, width: int | None = None) -> dict[str, Any]:
+        """Index the corpus under one model (its first `width` dimensions), search test queries."""
         config, kind = self.config, kind_of(model)
+        spec = load_spec(config.index) if kind == "dense" else spec_for(kind)
         folder = self.work.path("indexes", system)
         build = partial(
             build_index,
             self.collection,
             model,
-            load_spec(config.index) if kind == "dense" else spec_for(kind),
+            spec.model_copy(update={"dimensions": width}) if width else spec,
             folder,
             max_length=config.student.max_length,
         )
@@ -197,6 +198,7 @@ class Stages:
             "documents": len(index),
             "documents_per_second": encoded,
             **describe_student(index.model),
+            **({"dimensions": width} if width else {}),
         }
 
     def rerank_with(self, system: str, model: str) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Summary:
     def evaluation(self) -> tuple[Evaluation, list[Comparison]]:
         """All systems on the test part, seeds averaged per query; each against the baseline."""
         config = self.config
-        groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.students}
+        groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.systems}
         names = ["bm25", "encoder", "teacher", *(m for group in groups.values() for m in group)]
         qrels = self.stages.queries("test").qrels
         single = evaluate(qrels, self.stages.runs(names), config.measures)
@@ -147,7 +147,8 @@ class Summary:
                 print(comparison.sentence())
         share = self.share_of_teacher(evaluation, student)
         if share is not None:
-            base = self.config.student_of(self.config.students[student]).base
+            training = self.config.students[self.config.systems[student]]
+            base = self.config.student_of(training).base
             paid = cost_sentence(student, self.costs, base == self.config.encoder)
             print(f"{student} keeps {share:.1%} of the teacher's {measure} with {paid}")
         print(f"Report: {self.report_path}")
@@ -187,11 +188,13 @@ class Summary:
         }
         if system in fixed:
             return fixed[system]
+        student = self.config.systems[system]
+        training = self.config.students[student]
         told = ", then ".join(
             " + ".join(f"{term.weight:g} {term.label}" for term in lesson.objective)
-            for lesson in self.config.students[system].lessons
+            for lesson in training.lessons
         )
-        begin = self.config.student_of(self.config.students[system])
+        begin = self.config.student_of(training)
         start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
         plain = {"distilled": "distilled", "labels": "labels only"}
         label = f"Student, {plain.get(system, system)}"
@@ -200,6 +203,8 @@ class Summary:
         if begin.kind in RE_RANKS:
             told += f"; re-ranks the first {depth} of {self.config.first_stage.with_}, and latency "
             told += "is without the first stage"
+        if system != student:
+            told += f"; searched by its first {system.rpartition('@')[2]} dimensions alone"
         return label, f"{start}, trained with {told}", kind
 
     def _teacher_notes(self) -> list[str]:
@@ -237,7 +242,7 @@ class Summary:
 
     def _runs_of(self, system: str) -> list[str]:
         """The names of a system's run files, one for each seed of a student."""
-        if system not in self.config.students:
+        if system not in self.config.systems:
             return [system]
         return [f"{system}-seed{seed}" for seed in self.config.seeds]
 

@@ -12,6 +12,7 @@ from retrieval_kd.files import read_json
 from retrieval_kd.lesson_pools import draws_unlabelled
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.stages import Stages
+from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.opening import strategy_in
 
 
@@ -34,7 +35,10 @@ def teacher_calls(config: Config, training: Training, stages: Stages) -> dict[st
         for teacher in lesson.live.values():
             texts = 0 if teacher.kind == "cross_encoder" else queries
             live += queries * settings.slate_size + texts
-        live += queries * settings.slate_size * len(imitated(lesson, "states"))
+        re_ranks = config.student_of(training).kind in RE_RANKS
+        for _, way in read_along(lesson):
+            texts = 0 if re_ranks or way == "feature_imitation" else queries
+            live += queries * settings.slate_size + texts
         members = asked_members(lesson, config.teacher.members, stages)
         parts = ["train", "unlabelled"] if draws_unlabelled(config, lesson) else ["train"]
         for part in parts if members else []:
@@ -45,7 +49,7 @@ def teacher_calls(config: Config, training: Training, stages: Stages) -> dict[st
                     stored += calls_of(member, depths)
                 if lesson.refresh:
                     stored += _calls_of_refreshed(member, depths, lesson.refresh)
-        for model in imitated(lesson, "vectors"):
+        for model in imitated(lesson):
             for part in ("documents", *parts):
                 if (f"vectors of {model}", part) not in asked:
                     asked.add((f"vectors of {model}", part))
@@ -64,9 +68,16 @@ def calls_of(member: str, depths: Iterable[int]) -> int:
     return sum(depths) if strategy is None else sum(map(strategy.calls, depths))
 
 
-def imitated(lesson: Lesson, kind: str) -> list[str]:
-    """The models whose `vectors` or `states` a stage learns."""
-    return list(dict.fromkeys(term.teacher for term in lesson.objective if term.kind == kind))
+def imitated(lesson: Lesson) -> list[str]:
+    """The models whose vectors a stage learns."""
+    return list(dict.fromkeys(term.teacher for term in lesson.objective if term.kind == "vectors"))
+
+
+def read_along(lesson: Lesson) -> list[tuple[str, str]]:
+    """The models whose states a stage learns; one that reads in several ways once for each."""
+    terms = [term for term in lesson.objective if term.kind == "states"]
+    ways = [(term.teacher, term.name if term.reads_texts else "tokens") for term in terms]
+    return list(dict.fromkeys(ways))
 
 
 def asked_members(lesson: Lesson, members: Sequence[str], stages: Stages) -> list[str]:

@@ -34,8 +34,8 @@ def timed_systems(stages: Stages) -> tuple[dict[str, Callable[[str], object]], l
     }
     index = Index.open(stages.work.path("indexes", "encoder"))
     systems["encoder"] = partial(_search, index, config.depth)
-    for name, training in config.students.items():
-        folder = f"{name}-seed{config.seeds[0]}"
+    for name, student in config.systems.items():
+        training, folder = config.students[student], f"{name}-seed{config.seeds[0]}"
         if config.student_of(training).kind in RE_RANKS:
             model, length = str(stages.work.path("students", folder)), config.student.max_length
             reranker = Reranker(stages.collection, model, max_length=length)

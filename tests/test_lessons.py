@@ -11,6 +11,8 @@ from retrieval_kd.schema import validate
 
 FROZEN = {"big": {"model": "m"}}
 CROSS, CACHED = {"kind": "cross_encoder"}, {"mini_batch_size": 8}
+ALIGNED = [{"name": "token_alignment", "teacher": "m"}]
+FEATURES = [{"name": "feature_imitation", "teacher": "m"}]
 TRAINED = {"big": {"model": "m", "kind": "cross_encoder", "trains": True}}
 
 
@@ -65,7 +67,10 @@ def config(training: dict, **more) -> Config:
         ({"objective": "kl", "student": CROSS, "train": CACHED}, "gradients are not cached"),
         ({"objective": "kl+flops", "student": {"kind": "multi_function"}}, "`student: sparse`"),
         ({"objective": [{"name": "flops", "student": "sparse"}]}, "`student: score`"),
-        ({"objective": [{"name": "hidden_states", "teacher": "m"}]}, "are for a cross_encoder"),
+        ({"objective": ALIGNED, "student": CROSS}, "not for a cross-encoder's pairs"),
+        ({"objective": FEATURES, "student": CROSS}, "not for a cross-encoder's pairs"),
+        ({"objective": FEATURES}, "it is for interaction"),
+        ({"objective": ALIGNED, "student": {"kind": "sparse"}}, "dense, multi_vector, interaction"),
         (
             {
                 "objective": [{"name": "infonce", "student": "big"}],
@@ -88,7 +93,11 @@ def test_what_it_has_is_taken():
     assert config({"objective": parts, "student": {"kind": "multi_function"}})
     assert config({"objective": [{"name": "kl", "teacher": "stored:1"}]})
     hidden = [{"name": "hidden_states", "teacher": "m", "distance": "cosine"}]
-    assert config({"objective": hidden, "student": CROSS})
+    related = [*hidden, {"name": "relations", "teacher": "m", "heads": 4, "layer": 2}]
+    for kind in ("cross_encoder", "dense", "sparse", "multi_vector"):
+        assert config({"objective": related, "student": {"kind": kind}})
+    assert config({"objective": FEATURES, "student": {"kind": "interaction"}})
+    assert config({"objective": ALIGNED}) and config({"objective": ALIGNED, "train": CACHED})
 
 
 def test_cached_gradients_need_only_some_term_that_trains_the_student():

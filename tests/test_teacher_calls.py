@@ -92,7 +92,7 @@ def test_questions_about_several_documents_are_what_the_strategy_asks(
 
 
 def test_models_whose_vectors_or_states_are_learnt_are_asked_too(work, tiny_collection):
-    """Vectors of all documents and of the queries, once; states of each slate's pairs."""
+    """Vectors of all documents and of the queries, once; states of each slate's pairs or texts."""
     documents = len(open_collection(str(tiny_collection)).documents)
     vectors = {"objective": [{"name": "embedding_mse", "teacher": "big"}]}
     config = config_of(work, {"stages": [vectors] * 2}, collection=str(tiny_collection))
@@ -103,6 +103,13 @@ def test_models_whose_vectors_or_states_are_learnt_are_asked_too(work, tiny_coll
         "student": {"kind": "cross_encoder"},
     }
     config = config_of(work, states)
+    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    assert calls == {"stored": 0, "live": BATCHES * SLATE}
+    config = config_of(work, {**states, "student": {"kind": "dense"}})
+    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    assert calls == {"stored": 0, "live": BATCHES * (SLATE + 1)}
+    pairs = {"objective": [{"name": "feature_imitation", "teacher": "big"}]}
+    config = config_of(work, {**pairs, "student": {"kind": "interaction"}})
     calls = teacher_calls(config, config.students["student"], Stages(config, work))
     assert calls == {"stored": 0, "live": BATCHES * SLATE}
 

@@ -125,7 +125,7 @@ def _write_faiss(
 ) -> dict[str, Any]:
     """Encode, train, add and write; gives what the manifest says of it."""
     normalised = _normalised(spec, normalises(model))
-    dimensions = model.get_embedding_dimension()
+    dimensions = _cut_to(spec, model.get_embedding_dimension(), model_spec)
     index = make_index(spec, dimensions, len(texts))
     start = time.monotonic()
     vectors = document_vectors(
@@ -135,7 +135,7 @@ def _write_faiss(
         dtype=fast_dtype(),
         prompt=inputs["document_prompt"],
         model=model,
-    )
+    )[:, :dimensions]
     encoded = time.monotonic()
     with faiss_threads(spec.threads):
         sample = _train(index, spec, vectors, normalised)
@@ -178,6 +178,16 @@ def _finished(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | Non
         return Index.open(out, model_spec)
     except InputError:
         return None
+
+
+def _cut_to(spec: IndexSpec, whole: int, model_spec: str) -> int:
+    """How many dimensions of a model's vectors are indexed."""
+    if spec.dimensions is not None and spec.dimensions > whole:
+        raise InputError(
+            f"{spec.dimensions} dimensions are asked of {model_spec}, whose vectors have {whole}",
+            remedy=f"give at most {whole}",
+        )
+    return spec.dimensions or whole
 
 
 def _normalised(spec: IndexSpec, model_normalises: bool) -> bool:

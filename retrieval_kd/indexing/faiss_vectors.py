@@ -27,7 +27,8 @@ class FaissVectors:
 
     def encode(self, model: Any, texts: Sequence[str]) -> np.ndarray:
         """Query vectors `(len(texts), dimensions)`."""
-        return finish(encode_queries(model, texts, prompt=self.prompt), self.normalised)
+        whole = encode_queries(model, texts, prompt=self.prompt)
+        return finish(whole[:, : self.dimensions], self.normalised)
 
     def search(self, queries: np.ndarray, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each query the positions and scores that FAISS finds, at most `depth`."""

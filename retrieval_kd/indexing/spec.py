@@ -34,6 +34,11 @@ class IndexSpec(BaseModel):
         default="auto",
         description="auto: the model's own similarity; cosine scales a dot-product model's vectors",
     )
+    dimensions: int | None = Field(
+        default=None,
+        ge=1,
+        description="of the model's vectors the first so many alone (Matryoshka); none: all",
+    )
     train_documents: int = Field(
         default=100_000,
         ge=1,
@@ -70,7 +75,11 @@ class IndexSpec(BaseModel):
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the index's content; FAISS's settings only for a FAISS index."""
-        return self.model_dump(exclude={"kind"}) if self.kind == "faiss" else {"kind": self.kind}
+        if self.kind != "faiss":
+            return {"kind": self.kind}
+        # said only where it is given: manifests of older indexes do not have it
+        silent = {"kind"} if self.dimensions else {"kind", "dimensions"}
+        return self.model_dump(exclude=silent)
 
 
 def spec_for(model_kind: str) -> IndexSpec:

@@ -129,6 +129,17 @@ class InteractionStudent:
             return {"vector": plain}
         return {"score": self.model.heads.score(query, document), "vector": plain}
 
+    def features(
+        self, queries: dict[str, Tensor], documents: dict[str, Tensor], columns: Tensor
+    ) -> Tensor:
+        """What the head makes of each query with its own candidates, (B, N, K), before its logit.
+
+        Args:
+            columns: which of the documents each query's candidates are, (B, N).
+        """
+        slates = documents["vector"][columns]  # (B, N, D)
+        return self.model.heads.features(queries["vector"][:, None], slates).float()
+
 
 @torch.no_grad()
 def score_vectors(

@@ -8,7 +8,7 @@ a teacher may have another vocabulary than the student.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -87,25 +87,13 @@ class LiveCrossEncoder(nn.Module):
 
     def forward(self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]) -> Scores:
         """`score (B, M)`; differentiable if the model trains."""
-        columns, mask = labels["columns"], labels["mask"]  # (B, N)
-        rows, places = mask.nonzero(as_tuple=True)  # (P,), P pairs
-        at = columns[rows, places]
-        pairs = [
-            [texts["queries"][q], texts["documents"][d]]
-            for q, d in zip(rows.tolist(), at.tolist(), strict=True)
-        ]
-        order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
-        device = next(self.model.parameters()).device
-        logits = []
+        rows, places, groups = slate_pairs(self.model, texts, labels)
         with nullcontext() if self.trains else torch.no_grad():
-            for start in range(0, len(order), GROUP):
-                features = self.model.preprocess([pairs[i] for i in order[start : start + GROUP]])
-                logits.append(self.model(_to(features, device))["scores"].float().reshape(-1))
-        chosen = torch.tensor(order, device=device)
+            logits = [self.model(group)["scores"].float().reshape(-1) for group in groups]
         shape = (len(texts["queries"]), len(texts["documents"]))
-        empty = torch.full(shape, float("nan"), device=device)
-        scores = empty.index_put((rows[chosen], at[chosen]), torch.cat(logits))  # (B, M)
-        return {"score": scores}
+        empty = torch.full(shape, float("nan"), device=next(self.model.parameters()).device)
+        at = labels["columns"][rows, places]
+        return {"score": empty.index_put((rows, at), torch.cat(logits))}  # (B, M)
 
 
 Scores = dict[str, Tensor]
@@ -145,6 +133,41 @@ def prepare(teacher: Any) -> None:
     """Freeze a teacher that is not trained along."""
     teacher.model.requires_grad_(teacher.trains)
     teacher.train()
+
+
+def slate_pairs(
+    model: CrossEncoder, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Iterator[dict[str, Any]]]:
+    """Every query with its own candidates: rows and places (P,) in the slates, tokenised groups.
+
+    The P pairs are in groups of similar length, rows and places in their order.
+    """
+    columns, mask = labels["columns"], labels["mask"]  # (B, N)
+    rows, places = mask.nonzero(as_tuple=True)  # (P,)
+    at = columns[rows, places]
+    pairs = [
+        [texts["queries"][q], texts["documents"][d]]
+        for q, d in zip(rows.tolist(), at.tolist(), strict=True)
+    ]
+    order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
+    device = next(model.parameters()).device
+    groups = (
+        _to(model.preprocess([pairs[i] for i in order[start : start + GROUP]]), device)
+        for start in range(0, len(order), GROUP)
+    )
+    chosen = torch.tensor(order, device=rows.device)
+    return rows[chosen], places[chosen], groups
+
+
+def read_texts(model: Any, texts: Sequence[str], side: str, max_length: int) -> Any:
+    """What a bi-encoder's modules make of texts, in its own tokens, at most so many of a text."""
+    own = model.max_seq_length
+    model.max_seq_length = min(own or max_length, max_length)
+    try:
+        features = model.preprocess(list(texts), task=side, prompt=_prompt(model, side))
+    finally:
+        model.max_seq_length = own
+    return model(_to(features, next(model.parameters()).device), task=side)
 
 
 def _prompt(model: Any, side: str) -> str | None:

@@ -9,6 +9,7 @@ the same, for every student kind and objective: a student's representations are 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -22,6 +23,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import Student, student_of
 from retrieval_kd.training.devices import gather
+from retrieval_kd.training.imitation import Imitation
 from retrieval_kd.training.packing import Layout, pack, unpack
 from retrieval_kd.training.policy import FACTS, TeacherPolicy
 from retrieval_kd.training.terms import Term, with_temperature
@@ -69,13 +71,15 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         set_exits(self.student, self.terms)
         for name, teacher in self.live.items():
             set_exits(getattr(teacher, "kind", None), self.terms, f"{name}.")
+        self.imitation = Imitation(model, self.terms).to(model.device)
         self._layouts: dict[int, Layout] = {}
         self._parts: dict[str, Tensor] = {}
 
     def forward(
         self, features: Sequence[dict[str, Tensor]], labels: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        sided = [{**f, COLUMN: i} for i, f in enumerate(features)]
+        texts = texts_of(features, labels)
+        sided = [{**f, COLUMN: i, TEXTS: texts[i]} for i, f in enumerate(features)]
         if self.mini_batch_size:
             total = self.forward_cached(sided, labels)  # type: ignore[arg-type]
             return carried_by_first(self._parts, total)
@@ -83,8 +87,11 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         return self._losses(represented[0], represented[1:], labels)
 
     def _represent(self, features: dict[str, Any]) -> dict[str, Tensor]:
-        own = {name: value for name, value in features.items() if name != COLUMN}
-        return self.student.represent(own, "document" if features[COLUMN] else "query")
+        own = {name: value for name, value in features.items() if name not in (COLUMN, TEXTS)}
+        side = "document" if features[COLUMN] else "query"
+        with self.imitation.watch(self.model) as seen:
+            found = self.student.represent(own, side)
+        return found | self.imitation.compare(self.model, seen, own, features[TEXTS], side)
 
     def _losses(
         self,
@@ -93,10 +100,13 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         labels: Mapping[str, Any],
     ) -> dict[str, Tensor]:
         live, own = dict(self.live.items()), len(groups)
+        states = self.imitation.means([queries, *groups])
+        states |= self.imitation.of_slates(self.student, queries, groups, labels)
         if "known" in labels:
             gathered = gather(groups, labels)
             groups, labels = gathered.groups, gathered.labels
         batch = Batch(self.student, queries, groups, labels, self.progress, live, own=own)
+        batch.states = states
         return evaluate_terms(self.terms, batch, self.projections)
 
     def own_state(self) -> nn.Module:
@@ -117,7 +127,9 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     ) -> tuple[Tensor, RandContext | None]:
         """All representations of texts `begin` to `end`, packed into one tensor (n, K)."""
         part = {
-            name: value[begin:end] if isinstance(value, Tensor) and value.dim() else value
+            name: value[begin:end]
+            if name == TEXTS or (isinstance(value, Tensor) and value.dim())
+            else value
             for name, value in sentence_feature.items()
         }
         tensors = [value for value in part.values() if isinstance(value, Tensor)]
@@ -146,6 +158,18 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
 
 EXIT = re.compile(r"exit\d+")
 COLUMN = "_column"  # 0: queries, above: groups of documents
+TEXTS = "_texts"  # of the column, where a term wants them
+
+
+def texts_of(
+    features: Sequence[Mapping[str, Any]], labels: Mapping[str, Any]
+) -> list[Sequence[str]]:
+    """Each column's own texts; none where the collator did not keep them."""
+    if "texts" not in labels:
+        return [()] * len(features)
+    queries, documents = labels["texts"]["queries"], iter(labels["texts"]["documents"])
+    sizes = [len(group["input_ids"]) for group in features[1:]]
+    return [queries, *(list(itertools.islice(documents, size)) for size in sizes)]
 
 
 def set_exits(student: Any, terms: Sequence[Term], owner: str = "") -> None:

@@ -23,7 +23,7 @@ from retrieval_kd.models import model_digest
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.training import engine
 from retrieval_kd.training.collate import draw_slates, slate_tensors
-from retrieval_kd.training.hidden import HiddenTeacher, all_states
+from retrieval_kd.training.imitation import Imitation
 from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 from retrieval_kd.training.slates import Pool
 from retrieval_kd.training.term_checks import check_for_pairs
@@ -126,8 +126,8 @@ class PairCollator(CrossEncoderDataCollator):
 class PairLoss(nn.Module):
     """Objectives on a cross-encoder's logits: every query sees its own slate only.
 
-    Objectives on hidden states compare the student's layers with those of a frozen encoder, which
-    reads the same pairs.
+    Objectives on states compare the student's layers with those of a frozen encoder, which reads
+    the same pairs (`imitation.py`).
 
     Args:
         model: a `CrossEncoder`, or whatever else gives `scores` of the pairs it preprocessed.
@@ -137,51 +137,19 @@ class PairLoss(nn.Module):
         super().__init__()
         self.model, self.terms = model, list(terms)
         self.progress = 0.0
-        named = dict.fromkeys(term.teacher for term in terms if term.kind == "states")
-        teachers = [HiddenTeacher(spec, model) for spec in named]
-        self._teachers = nn.ModuleList(teachers).to(model.device)  # goes where this loss goes
-        self.hidden = dict(zip(named, teachers, strict=True))
+        self.imitation = Imitation(model, terms).to(model.device)
 
     def forward(
         self, features: Sequence[dict[str, Tensor]], labels: Mapping[str, Tensor], **_: Any
     ) -> dict[str, Tensor]:
-        logits, apart = [], []
+        logits, compared = [], []
         for group in features:
-            if self.hidden:
-                with all_states(self.model) as states:
-                    logits.append(self._logits(group))
-                apart.append(self._distances(states, group))
-            else:
-                logits.append(self._logits(group))
+            with self.imitation.watch(self.model) as seen:
+                logits.append(self.model(dict(group))["scores"].float().reshape(-1))
+            compared.append(self.imitation.compare(self.model, seen, group))
         scores = torch.cat(logits).expand(
             len(labels["mask"]), -1
         )  # (B, pairs), seen through columns
         batch = Batch.of_scores(scores, labels, self.progress)
-        batch.states = {label: _mean([found[label] for found in apart]) for label in self._labels}
+        batch.states = self.imitation.means(compared)
         return evaluate_terms(self.terms, batch)
-
-    @property
-    def _labels(self) -> list[str]:
-        return [term.label for term in self.terms if term.kind == "states"]
-
-    def _logits(self, group: Mapping[str, Tensor]) -> Tensor:
-        return self.model(dict(group))["scores"].float().reshape(-1)
-
-    def _distances(
-        self, states: list[Tensor], group: Mapping[str, Tensor]
-    ) -> dict[str, tuple[Tensor, Tensor]]:
-        """Each such objective's value on a group of pairs, and the group's number of tokens."""
-        return {
-            term.label: (
-                self.hidden[term.teacher].loss(term, list(states), group),
-                group["attention_mask"].sum(),
-            )
-            for term in self.terms
-            if term.kind == "states"
-        }
-
-
-def _mean(found: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Mean over all tokens of a batch, of its groups' means."""
-    tokens = torch.stack([count for _, count in found]).sum()
-    return torch.stack([value * count / tokens for value, count in found]).sum()

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from retrieval_kd.training.terms import Term
 
 STORED, POSITIVE, PAIRS = "stored", "positive", "pairs"
+WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds whose forward ends with them
 
 
 def check_score_name(name: str) -> None:
@@ -89,6 +90,24 @@ def check_used(term: Term) -> None:
         raise ValueError(f"{term.label}: answers are probabilities: leave teacher_temperature out")
 
 
+def check_for_texts(terms: Sequence[Term], kind: str) -> None:
+    """Refuse states that a student which reads texts one by one does not have.
+
+    Raises:
+        ValueError: saying which kinds have them.
+    """
+    for term in terms:
+        if term.name == "token_alignment" and kind not in WITH_TOKEN_STATES:
+            raise ValueError(
+                f"token_alignment compares vectors of tokens, which a {kind} student does not "
+                f"keep: it is for {', '.join(WITH_TOKEN_STATES)}"
+            )
+        if term.name == "feature_imitation" and kind != "interaction":
+            raise ValueError(
+                "feature_imitation compares what a head makes of two vectors: it is for interaction"
+            )
+
+
 def check_for_pairs(terms: Sequence[Term]) -> None:
     """Refuse what a cross-encoder student cannot learn: it scores each query's own slate only.
 
@@ -99,6 +118,11 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
         if term.kind not in ("scores", "states"):
             raise ValueError(
                 f"{term.name} is not for a cross-encoder: it has logits and states only"
+            )
+        if term.kind == "states" and term.reads_texts:
+            raise ValueError(
+                f"{term.name} is for texts read apart, not for a cross-encoder's pairs: use "
+                "hidden_states or relations"
             )
         if term.candidates == "batch":
             raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")

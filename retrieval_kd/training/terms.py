@@ -30,10 +30,11 @@ __all__ = ["PAIRS", "POSITIVE", "STORED", "Term", "check_distinct", "check_targe
 
 GIVEN = ("progress",)  # a number that the trainer fills, as it does what is no number
 # Functions of `objectives.features` on scores of several layers, on one vector per text, and on
-# the states of all layers.
+# the states of layers or tokens; `OWN` are settings of these that say what is compared.
 ON_LAYERS = ("layer_relevance",)
 ON_VECTORS = ("embedding_mse", "embedding_cosine", "rkd_distance", "rkd_angle", "contrastive_kd")
-ON_STATES = ("hidden_states",)
+ON_STATES = ("hidden_states", "relations", "token_alignment", "feature_imitation")
+OWN = {"relations": {"layer": int}}
 
 
 class Term(BaseModel):
@@ -73,6 +74,7 @@ class Term(BaseModel):
         if self.name not in known:
             raise ValueError(f"no objective {self.name!r}; there are {', '.join(known)}")
         own = {key: kind for key, kind in settable(self.function).items() if key not in GIVEN}
+        own |= OWN.get(self.name, {})
         for key, value in self.parameters.items():
             if key not in own:
                 raise ValueError(f"{self.name} has no parameter {key!r}; it has {', '.join(own)}")
@@ -151,6 +153,11 @@ class Term(BaseModel):
     def learns_model(self) -> bool:
         """Whether `teacher` is a MODEL, whose vectors or states are learnt."""
         return self.kind in ("vectors", "states")
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether the MODEL that is learnt from reads a batch's texts in its own tokens."""
+        return self.name in ("token_alignment", "feature_imitation")
 
     @property
     def students(self) -> list[str]:

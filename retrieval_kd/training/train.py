@@ -78,7 +78,9 @@ def train_student(
     check_targets(pools, terms)
     told = [term.model_dump() for term in terms]
     models = dict.fromkeys(term.teacher for term in terms if term.kind == "vectors")
-    learnt = [[model_digest(model), teacher_length] for model in models]
+    learnt: list[Any] = [[model_digest(model), teacher_length] for model in models]
+    states = dict.fromkeys(term.teacher for term in terms if term.kind == "states")
+    learnt += [[model_digest(model)] for model in states]
     shares, task = dict(groups or {}), asdict(dev) if dev else None
     teachers = {name: [engine.state_of(t.model), t.trains] for name, t in (live or {}).items()}
     identity = engine.identity_of(
@@ -102,7 +104,7 @@ def train_student(
         seed=settings.seed,
         sampling=settings.sampling,
         vectors=vectors,
-        keep_texts=bool(live),
+        keep_texts=bool(live) or any(term.reads_texts for term in terms),
         gathers=processes() > 1,
     )
     student._model_card_text = ""  # its card is a new one, not that of the model it was made from

@@ -43,7 +43,7 @@ class Batch:
         self.labels, self.progress = labels, progress
         self.live, self.own = dict(live or {}), own
         self.matrices: dict[str, Tensor] = {}
-        self.states: dict[str, Tensor] = {}  # objectives on hidden states, by their term's label
+        self.states: dict[str, Tensor] = {}  # objectives on states, by their term's label
 
     @classmethod
     def of_scores(cls, scores: Tensor, labels: Mapping[str, Any], progress: float = 0.0) -> Batch:
@@ -213,8 +213,8 @@ def _vectors(term: Term, batch: Batch, projections: Any) -> Tensor:
 def _states(term: Term, batch: Batch) -> Tensor:
     if term.label not in batch.states:
         raise InputError(
-            f"{term.name} compares states of whole pairs, which this student does not read",
-            remedy="use an objective on vectors, or a cross_encoder student",
+            f"{term.name} compares states, and none were kept of this forward pass",
+            remedy="train with `train_student`, which keeps them",
         )
     return batch.states[term.label]
 

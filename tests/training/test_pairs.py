@@ -12,7 +12,7 @@ from retrieval_kd.models import load_encoder
 from retrieval_kd.objectives.features import hidden_states
 from retrieval_kd.retrieval.rerank import Reranker
 from retrieval_kd.students.make import make
-from retrieval_kd.training.hidden import HiddenTeacher, all_states
+from retrieval_kd.training.imitation import Imitation
 from retrieval_kd.training.pairs import PairLoss, train_cross_encoder
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.terms import Term, parse_terms
@@ -91,14 +91,14 @@ def test_a_stopped_training_ends_in_the_same_student(collection, pools, tiny_enc
 
 
 def test_a_model_of_all_layers_already_has_their_states(tiny_encoder):
-    student = make(str(tiny_encoder), "cross_encoder")
-    teacher = HiddenTeacher(str(tiny_encoder), student)
+    student = make(str(tiny_encoder), "cross_encoder").eval()
+    imitation = Imitation(student, [Term(name="hidden_states", teacher=str(tiny_encoder))])
     features = student.preprocess(PAIRS)
-    with torch.no_grad(), all_states(student.eval()) as states:
+    with torch.no_grad(), imitation.watch(student) as seen:
         student(dict(features))
-    assert len(states) == 5 and teacher.layers == [(i, i) for i in range(5)]
-    term = Term(name="hidden_states", teacher=str(tiny_encoder))
-    assert float(teacher.loss(term, states, features)) < 1e-10
+    assert imitation.teachers[str(tiny_encoder)].layers == [(i, i) for i in range(5)]
+    [value] = imitation.means([imitation.compare(student, seen, features)]).values()
+    assert float(value) < 1e-10
 
 
 def test_the_loss_on_states_is_the_mean_over_all_tokens_of_the_batch(tiny_encoder):
@@ -125,8 +125,9 @@ def test_the_model_whose_layers_are_learnt_goes_where_the_loss_goes(tiny_encoder
     """The trainer chooses the device, which of several processes is another one for each."""
     student = make(str(tiny_encoder), "cross_encoder")
     loss = PairLoss(student, [Term(name="hidden_states", teacher=str(tiny_encoder))]).to("meta")
-    assert {p.device.type for p in loss.hidden[str(tiny_encoder)].parameters()} == {"meta"}
-    assert not any(p.requires_grad for p in loss.hidden[str(tiny_encoder)].parameters())
+    parameters = list(loss.imitation.parameters())
+    assert {p.device.type for p in parameters} == {"meta"}
+    assert not any(p.requires_grad for p in parameters)
 
 
 def test_cached_gradients_are_refused(collection, pools, tiny_encoder, tmp_path):
@@ -141,7 +142,7 @@ def test_layers_of_a_model_with_another_vocabulary_cannot_be_learnt(tiny_encoder
     student = make(str(tiny_encoder), "cross_encoder")
     student.tokenizer.add_tokens(["zeppelin"])
     with pytest.raises(InputError, match="another vocabulary"):
-        HiddenTeacher(str(tiny_encoder), student)
+        PairLoss(student, [Term(name="hidden_states", teacher=str(tiny_encoder))])
 
 
 @pytest.mark.parametrize(
@@ -150,6 +151,7 @@ def test_layers_of_a_model_with_another_vocabulary_cannot_be_learnt(tiny_encoder
         ("kl@batch", "candidates: slate"),
         ("teacher_dropping", "not for a cross-encoder"),
         ("flops", "not for a cross-encoder"),
+        ([Term(name="token_alignment", teacher="m")], "a cross-encoder's pairs"),
     ],
 )
 def test_what_it_cannot_learn_is_said_before_training(
@@ -161,7 +163,7 @@ def test_what_it_cannot_learn_is_said_before_training(
             student,
             pools,
             collection.documents,
-            parse_terms(objective),
+            parse_terms(objective) if isinstance(objective, str) else objective,
             SETTINGS,
             tmp_path / "student",
         )

@@ -52,16 +52,18 @@ class InteractionHead(OwnModule):
         ]
         return torch.cat(again)
 
-    def _logits(self, queries: Tensor, documents: Tensor) -> Tensor:
-        u, v = queries[:, None], documents[None]  # (b, 1, D), (1, M, D)
+    def features(self, u: Tensor, v: Tensor) -> Tensor:
+        """What the logit is made of, (…, K), of queries' and documents' vectors (…, D)."""
         # W [u; v; …] = W_u u + W_v v + …: the first two need no tensor of pairs.
         maps = self.inner.weight.split(self.width, dim=1)  # each (K, D)
-        state = u @ maps[0].T + v @ maps[1].T + self.inner.bias  # (b, M, K)
+        state = u @ maps[0].T + v @ maps[1].T + self.inner.bias  # (…, K)
         if self.form == "dse":
             state = state + (u * v) @ maps[2].T + (u - v).abs() @ maps[3].T
         state = state.relu()
-        if self.middle is not None:
-            state = self.middle(state).relu()  # (b, M, K)
+        return state if self.middle is None else self.middle(state).relu()
+
+    def _logits(self, queries: Tensor, documents: Tensor) -> Tensor:
+        state = self.features(queries[:, None], documents[None])  # (b, M, K)
         return self.outer(state).squeeze(-1).float()  # (b, M)
 
 
