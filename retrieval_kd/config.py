@@ -277,7 +277,7 @@ class Config(Part):
     @property
     def systems(self) -> dict[str, str]:
         """Systems that are students, in the order of tables, and which student each of them is."""
-        found = {}
+        found: dict[str, str] = {}
         for name, training in self.students.items():
             widths = self.widths if self.student_of(training).searched_as == "dense" else []
             found |= {name: name, **{f"{name}@{width}": name for width in widths}}

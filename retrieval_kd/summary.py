@@ -25,6 +25,7 @@ from retrieval_kd.run_costs import FIELDS, cost_sentence, run_costs
 from retrieval_kd.stages import Stages
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.opening import strategy_in
+from retrieval_kd.training.terms import Term
 from retrieval_kd.workspace import Workspace
 
 
@@ -191,8 +192,7 @@ class Summary:
         student = self.config.systems[system]
         training = self.config.students[student]
         told = ", then ".join(
-            " + ".join(f"{term.weight:g} {term.label}" for term in lesson.objective)
-            for lesson in training.lessons
+            " + ".join(_told(term) for term in lesson.objective) for lesson in training.lessons
         )
         begin = self.config.student_of(training)
         start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
@@ -249,3 +249,8 @@ class Summary:
     def _curves(self, student: str) -> list[Curve]:
         paths = [self.work.path("students", n, "training.json") for n in self._runs_of(student)]
         return [read_json(path)["curve"] for path in paths]
+
+
+def _told(term: Term) -> str:
+    by = f" by {', '.join(map(str, term.dimensions))} dimensions" if term.dimensions else ""
+    return f"{term.weight:g} {term.label}{by}"
