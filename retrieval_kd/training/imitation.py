@@ -96,9 +96,14 @@ class StateTeacher(nn.Module):
         """The term's mean over the tokens of n texts, and how many of each text (n,) count."""
         tokens = mask.sum(1)  # (n,)
         if term.name == "hidden_states":
-            given = {"layers": self.layers, **term.parameters}
-            states = [[state.float() for state in side] for side in (own, other)]
-            return objectives.hidden_states(*states, mask, **given), tokens
+            value = objectives.hidden_states(
+                [state.float() for state in own],
+                [state.float() for state in other],
+                mask,
+                layers=self.layers,
+                **term.parameters,
+            )
+            return value, tokens
         if term.name == "relations":
             pairs = [(own[kind].float(), other[kind].float()) for kind in KINDS]
             values = [objectives.relations(s, t, mask, heads=_heads(term)) for s, t in pairs]
