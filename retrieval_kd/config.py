@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,10 @@ from retrieval_kd.lesson_checks import check_cached, check_scores
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.methods import Method
 from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
-from retrieval_kd.students.options import SEARCHED_AS, check_options
+from retrieval_kd.students.options import SEARCHED_AS
+from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.teachers.spec_check import check_options
 from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 
 AggregationName = Literal[
@@ -146,6 +148,8 @@ class Teacher(Part):
             raise ValueError("weights must not be negative, and one must be above 0")
         if len(set(self.fuse_with)) < len(self.fuse_with):
             raise ValueError("a teacher is named twice in fuse_with")
+        for name in filter(None, (self.model, *self.fuse_with)):
+            _as_value_error(check_options, name)
         for name in self.aggregate:
             if name not in self.members:
                 raise ValueError(f"aggregate names {name!r}; teachers: {', '.join(self.members)}")
@@ -195,10 +199,7 @@ class Student(Part):
 
     @model_validator(mode="after")
     def _of_kind(self) -> Student:
-        try:
-            check_options(self.kind, self.dimensions, self.options)
-        except InputError as error:
-            raise ValueError(f"{error.problem}; {error.remedy}") from error
+        _as_value_error(check_student, self.kind, self.dimensions, self.options)
         return self
 
     @property
@@ -276,6 +277,14 @@ class Config(Part):
         own = {**training.train, **lesson.train}
         values = {**self.train.model_dump(), **own, "seed": seed}
         return validate(TrainSettings, values)
+
+
+def _as_value_error(check: Callable[..., object], *told: Any) -> None:
+    """Run a check; what it refuses is then named with the key it stands under."""
+    try:
+        check(*told)
+    except InputError as error:
+        raise ValueError(f"{error.problem}; {error.remedy}") from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

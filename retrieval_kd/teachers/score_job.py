@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from retrieval_kd.data.collection import Collection
@@ -16,41 +16,19 @@ from retrieval_kd.teachers.language_model import Usage
 from retrieval_kd.teachers.likelihood import LikelihoodTeacher
 from retrieval_kd.teachers.limits import Limits
 from retrieval_kd.teachers.listwise import ListwiseTeacher
+from retrieval_kd.teachers.on_server import OnServer
 from retrieval_kd.teachers.opening import Teacher, open_teacher
 from retrieval_kd.teachers.pairwise import PairwiseTeacher
 from retrieval_kd.teachers.requests import Asker
-from retrieval_kd.teachers.score import ScoreReport, score
-from retrieval_kd.teachers.server_client import Server
-from retrieval_kd.teachers.server_model import Api, ServerModel
+from retrieval_kd.teachers.score import score
+from retrieval_kd.teachers.score_report import ScoreReport
+from retrieval_kd.teachers.server_model import ServerModel
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.usage import Spent, record_usage
 from retrieval_kd.teachers.yes_no import YesNoTeacher
 
 LANGUAGE_TEACHERS = (YesNoTeacher, LikelihoodTeacher, PairwiseTeacher, ListwiseTeacher)
 SERVER_PAIRS = 256  # in a shard: the bar moves, and a stop keeps what came, after so many
-
-
-@dataclass(frozen=True)
-class OnServer:
-    """A server, and how its model is to be asked; see `ServerModel`."""
-
-    server: Server
-    api: Api = "chat"
-    tokenizer: str | None = None
-    logprobs: int = 20
-    structured: bool = False
-    limits: Limits = field(default_factory=Limits)
-
-    def open(self, name: str) -> ServerModel:
-        return ServerModel(
-            name,
-            self.server,
-            api=self.api,
-            tokenizer=self.tokenizer,
-            logprobs=self.logprobs,
-            structured=self.structured,
-            limits=self.limits,
-        )
 
 
 def pairs_wanted(collection: Collection, run: Run, judged: str | None) -> dict[str, list[str]]:
