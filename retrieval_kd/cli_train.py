@@ -197,6 +197,6 @@ def candidates_and_scores(
     drops = Drops()
     wanted = {query: list(found) for query, found in run.items()} if run is not None else None
     lists = stored_scores(collection, queries, store, names, wanted, drops)
-    fused = fuse(lists, weights or [1.0] * len(lists), drops)
+    fused = fuse(lists, weights or [1.0] * len(lists), drops, names=names)
     drops.warn(str(store))
     return (run if run is not None else fused), fused
