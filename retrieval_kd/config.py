@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ from retrieval_kd.evaluation.names import parse_measures
 from retrieval_kd.lesson_checks import check_cached, check_scores
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.methods import Method
-from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
+from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
 from retrieval_kd.students.options import SEARCHED_AS
 from retrieval_kd.students.options import check_options as check_student
+from retrieval_kd.teacher_server import TeacherServer, check_served, served_by
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.spec_check import check_options
 from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
@@ -116,6 +117,9 @@ class Teacher(Part):
         default_factory=list,
         description="further teachers of `rkd score`: bm25, dense:MODEL, pairwise:MODEL, …",
     )
+    server: TeacherServer | None = Field(
+        None, description="where language models are asked; none: they run here"
+    )
     aggregate: dict[str, AggregationName] = Field(
         {},
         description="how answers about pairs or lists become scores, by teacher as named here; "
@@ -149,7 +153,9 @@ class Teacher(Part):
         if len(set(self.fuse_with)) < len(self.fuse_with):
             raise ValueError("a teacher is named twice in fuse_with")
         for name in filter(None, (self.model, *self.fuse_with)):
-            _as_value_error(check_options, name)
+            as_value_error(check_options, name)
+        if self.server is not None:
+            check_served(self.server, self.members)
         for name in self.aggregate:
             if name not in self.members:
                 raise ValueError(f"aggregate names {name!r}; teachers: {', '.join(self.members)}")
@@ -167,6 +173,11 @@ class Teacher(Part):
         if self.fit is None:
             return None
         return FITTED_DECODER if self.fit.is_decoder else FITTED
+
+    @property
+    def served(self) -> list[str]:
+        """The teachers that are asked on the server."""
+        return [] if self.server is None else served_by(self.server, self.members)
 
 
 class Student(Part):
@@ -199,7 +210,7 @@ class Student(Part):
 
     @model_validator(mode="after")
     def _of_kind(self) -> Student:
-        _as_value_error(check_student, self.kind, self.dimensions, self.options)
+        as_value_error(check_student, self.kind, self.dimensions, self.options)
         return self
 
     @property
@@ -277,14 +288,6 @@ class Config(Part):
         own = {**training.train, **lesson.train}
         values = {**self.train.model_dump(), **own, "seed": seed}
         return validate(TrainSettings, values)
-
-
-def _as_value_error(check: Callable[..., object], *told: Any) -> None:
-    """Run a check; what it refuses is then named with the key it stands under."""
-    try:
-        check(*told)
-    except InputError as error:
-        raise ValueError(f"{error.problem}; {error.remedy}") from error
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

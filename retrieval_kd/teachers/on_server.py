@@ -35,3 +35,7 @@ class OnServer:
             structured=self.structured,
             limits=self.limits,
         )
+
+    def told(self, name: str) -> list[str | int]:
+        """All that may change what a model there answers; where the server is does not."""
+        return [self.open(name).digest, self.logprobs]

@@ -81,7 +81,7 @@ def test_it_is_one_line_and_no_model_library_was_imported(told, mistake, said):
 
 
 def test_every_kind_is_checked_for_the_options_that_opening_it_takes(tiny_encoder):
-    """What the check lets through is opened, and what it refuses is refused there in these words."""
+    """What the check refuses is refused there, in the same words."""
     assert set(KINDS) - set(OPTIONS) == {"dense", "sparse", "multi_vector"}  # they have none
     for kind in KINDS:
         spec = f"{kind}:{tiny_encoder}?stranger=1"
