@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from retrieval_kd.adapters import Lora, check_base
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.names import parse_measures
-from retrieval_kd.lesson_checks import check_cached, check_scores
+from retrieval_kd.lesson_checks import check_cached, check_scores, check_uncached
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.methods import Method
 from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
@@ -92,6 +92,7 @@ class FitTeacher(Part):
             check_base(self.base, layers=self.layers, lora=self.lora)
         except InputError as error:
             raise ValueError(str(error)) from error
+        check_uncached(self.train.mini_batch_size)
         return self
 
     @property

@@ -107,11 +107,17 @@ def load_encoder(
 
 
 def load_multi_vector(
-    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
+    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None, seed: int = 0
 ) -> MultiVectorEncoder:
-    """A multi-vector model for inference; of a dense one, the vectors of its tokens."""
+    """A multi-vector model for inference; of a dense one, the vectors of its tokens.
+
+    These go through a random projection to 128 dimensions, drawn by `seed`: Sentence Transformers
+    gives one to every model that has none.
+    """
     ref = resolve_model(spec)
-    model = _load(MultiVectorEncoder, ref, model_kwargs={"dtype": dtype or fast_dtype()})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load(MultiVectorEncoder, ref, model_kwargs={"dtype": dtype or fast_dtype()})
     return _cut_at(model, max_length, spec)
 
 

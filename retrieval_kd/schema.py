@@ -183,6 +183,14 @@ def as_value_error(check: Callable[..., object], *told: Any) -> None:
         raise ValueError(f"{error.problem}; {error.remedy}") from error
 
 
+def as_input_error(check: Callable[..., object], *told: Any) -> None:
+    """Run a validator's check where there is no model; what it refuses is the user's mistake."""
+    try:
+        check(*told)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
 def _remedy(key: str, mistake: Mapping[str, Any]) -> str:
     """What to write instead, where only the value's type or range is wrong."""
     kind, given = str(mistake["type"]), mistake.get("input")
