@@ -71,15 +71,13 @@ def check_cached(lesson: Lesson, mini_batch_size: int | None, kind: str) -> None
 
 
 def check_uncached(mini_batch_size: int | None) -> None:
-    """Refuse cached gradients of a cross-encoder, a teacher that is fitted or a student.
+    """Refuse cached gradients of a re-ranker, a teacher that is fitted or a student.
 
     Raises:
         ValueError: saying what to do.
     """
     if mini_batch_size is not None:
-        raise ValueError(
-            "mini_batch_size: a cross-encoder's gradients are not cached; leave it out"
-        )
+        raise ValueError("mini_batch_size: a re-ranker's gradients are not cached; leave it out")
 
 
 def _only_live(term: Term, lesson: Lesson) -> bool:
