@@ -82,7 +82,8 @@ def fit_teacher(
     command goes on from its last checkpoint.
     """
     from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.schema import apply_overrides
+    from retrieval_kd.lesson_checks import check_uncached
+    from retrieval_kd.schema import apply_overrides, as_input_error
     from retrieval_kd.teachers.spec import parse_spec
     from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.fit_teacher import fit_teacher as fit
@@ -102,6 +103,7 @@ def fit_teacher(
     usual = LORA_DEFAULTS if adapters else FIT_DEFAULTS
     given = {**usual.model_dump(), "steps": steps, "seed": seed}
     settings = validate(TrainSettings, apply_overrides(given, set_ or []))
+    as_input_error(check_uncached, settings.mini_batch_size)
     check_replaceable(out)
     opened, drops = open_collection(collection), Drops()
     queries = opened.query_texts(split)

@@ -12,8 +12,8 @@ from retrieval_kd.cli_stages import CollectionOption
 from retrieval_kd.errors import InputError
 
 if TYPE_CHECKING:
-    from retrieval_kd.teachers.score import ScoreReport
-    from retrieval_kd.teachers.score_job import OnServer
+    from retrieval_kd.teachers.on_server import OnServer
+    from retrieval_kd.teachers.score_report import ScoreReport
     from retrieval_kd.teachers.usage import Spent
 
 score_app = typer.Typer()
@@ -123,10 +123,12 @@ def score(
     A job that was killed, or stopped at a limit, goes on where it stopped: what is stored is not
     asked again. See docs/teachers.md.
     """
+    from retrieval_kd.teachers.spec_check import check_spec
+
     on_server = None
     if server is not None:
         from retrieval_kd.teachers.limits import Limits
-        from retrieval_kd.teachers.score_job import OnServer
+        from retrieval_kd.teachers.on_server import OnServer
         from retrieval_kd.teachers.server_client import Server
 
         on_server = OnServer(
@@ -141,6 +143,7 @@ def score(
         raise InputError(
             "limits are for servers", remedy="name one with --server, or leave the limit out"
         )
+    check_spec(teacher, on_server=server is not None, tokenizer=tokenizer)
     report, spent = _score(collection, candidates, teacher, store, judged, max_length, on_server)
     _print(report, spent, store)
 
@@ -156,10 +159,11 @@ def _score(
 ) -> tuple[ScoreReport, Spent]:
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import check_run, read_run
-    from retrieval_kd.teachers.score_job import pairs_wanted, score_job
 
     opened, run = open_collection(name), read_run(candidates)
     check_run(run, opened)
+    from retrieval_kd.teachers.score_job import pairs_wanted, score_job  # torch: takes seconds
+
     return score_job(
         opened,
         {query: opened.queries[query].full for query in run.results},

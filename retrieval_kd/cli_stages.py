@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -62,13 +62,25 @@ def index(
     ),
     max_length: Length = None,
 ) -> None:
-    """Encode a collection and build an index that knows its model and document IDs."""
+    """Encode a collection and build an index that knows its model and document IDs.
+
+    An index that is there already is replaced, which is said; the same one is kept as it is.
+    """
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.indexing.build import build_index
     from retrieval_kd.indexing.spec import load_spec
 
+    def say(old: dict[str, Any]) -> None:
+        held = f"{old.get('count', 0):,} documents by {old.get('model')}"
+        print(f"{out}: replaces the index of {held}", flush=True)
+
     made = build_index(
-        open_collection(collection), model, load_spec(spec), out, max_length=max_length
+        open_collection(collection),
+        model,
+        load_spec(spec),
+        out,
+        max_length=max_length,
+        replacing=say,
     )
     size = sum(int(file["bytes"]) for file in made.manifest["files"].values())
     print(f"{out}: {len(made):,} documents, {size / 2**20:.1f} MiB")

@@ -12,6 +12,9 @@ teach_app = typer.Typer(
 )
 
 
+KEPT = 5  # clashes of each two teachers in the JSON
+
+
 @teach_app.callback()
 def teach() -> None:
     """Compare teachers before paying for one."""
@@ -26,7 +29,10 @@ def compare_command(
     split: Annotated[str, typer.Option(help="judged queries that they answered about")] = "test",
     teacher: Annotated[
         list[str] | None,
-        typer.Option(help="a teacher's name or fingerprint; repeat; default: all in the store"),
+        typer.Option(
+            help="a teacher's name, as shown here or in full, or fingerprint; repeat; default: all "
+            "in the store"
+        ),
     ] = None,
     candidates: Annotated[
         Path | None,
@@ -54,7 +60,8 @@ def compare_command(
         float | None, typer.Option(min=0, help="of an hour here, for teachers that ran here")
     ] = None,
     worst: Annotated[
-        int, typer.Option(min=0, help="pairs to show that two teachers disagree on most")
+        int,
+        typer.Option(min=0, help="pairs of documents to show that two teachers disagree on most"),
     ] = 3,
     reliability: Annotated[
         Path | None, typer.Option(help="HTML page of reliability diagrams to write")
@@ -68,27 +75,33 @@ def compare_command(
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import check_run, read_run
     from retrieval_kd.files import write_json
-    from retrieval_kd.teachers.compare import compare_teachers
-    from retrieval_kd.teachers.compare_facts import Prices
-    from retrieval_kd.teachers.compare_show import print_comparison, write_reliability
+    from retrieval_kd.teachers.answered import aggregation
     from retrieval_kd.teachers.store import ScoreStore
 
+    kept = ScoreStore(store)
+    for key in [kept.resolve(name) for name in teacher or []] or kept.teachers():
+        aggregation(key, aggregate or [])
     opened = open_collection(collection)
     run = None if candidates is None else read_run(candidates)
     if run is not None:
         check_run(run, opened)
+    # What is imported now takes seconds, so mistakes in names are told by then.
+    from retrieval_kd.teachers.compare import compare_teachers
+    from retrieval_kd.teachers.compare_facts import Prices
+    from retrieval_kd.teachers.compare_show import print_comparison, write_reliability
+
     record = compare_teachers(
         opened,
         split,
-        ScoreStore(store),
+        kept,
         teacher or [],
         candidates=run,
         aggregate=aggregate or [],
         prices=Prices(prompt_price, answer_price, hour_price),
         method=calibrate,
-        worst=worst,
+        worst=max(worst, KEPT),
     )
-    print_comparison(record)
+    print_comparison(record, worst=worst)
     if reliability is not None:
         write_reliability(record, reliability)
         print(reliability)

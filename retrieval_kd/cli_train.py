@@ -70,8 +70,9 @@ def train(
 ) -> None:
     """Train a student on stored teacher scores, on judgments, or on both."""
     from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.lesson_checks import check_vectors
     from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
-    from retrieval_kd.schema import apply_overrides, validate
+    from retrieval_kd.schema import apply_overrides, as_input_error, validate
     from retrieval_kd.students.make import make
     from retrieval_kd.students.options import RE_RANKS
     from retrieval_kd.teachers.stored import stored_pairs
@@ -83,6 +84,7 @@ def train(
     from retrieval_kd.training.train import train_student
 
     terms = parse_terms(objective)
+    as_input_error(check_vectors, terms, kind)
     if pairs is not None:
         terms = _of_pairs(terms, store)
     given: dict[str, Any] = {
@@ -197,6 +199,6 @@ def candidates_and_scores(
     drops = Drops()
     wanted = {query: list(found) for query, found in run.items()} if run is not None else None
     lists = stored_scores(collection, queries, store, names, wanted, drops)
-    fused = fuse(lists, weights or [1.0] * len(lists), drops)
+    fused = fuse(lists, weights or [1.0] * len(lists), drops, names=names)
     drops.warn(str(store))
     return (run if run is not None else fused), fused

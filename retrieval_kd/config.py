@@ -15,12 +15,15 @@ from pydantic import Field, field_validator, model_validator
 from retrieval_kd.adapters import Lora, check_base
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.names import parse_measures
-from retrieval_kd.lesson_checks import check_cached, check_scores
+from retrieval_kd.lesson_checks import check_cached, check_scores, check_uncached
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.methods import Method
-from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
-from retrieval_kd.students.options import SEARCHED_AS, check_options
+from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
+from retrieval_kd.students.options import SEARCHED_AS
+from retrieval_kd.students.options import check_options as check_student
+from retrieval_kd.teacher_server import TeacherServer, check_served, served_by
 from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.teachers.spec_check import check_options
 from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 
 AggregationName = Literal[
@@ -89,6 +92,7 @@ class FitTeacher(Part):
             check_base(self.base, layers=self.layers, lora=self.lora)
         except InputError as error:
             raise ValueError(str(error)) from error
+        check_uncached(self.train.mini_batch_size)
         return self
 
     @property
@@ -113,6 +117,9 @@ class Teacher(Part):
     fuse_with: list[str] = Field(
         default_factory=list,
         description="further teachers of `rkd score`: bm25, dense:MODEL, pairwise:MODEL, …",
+    )
+    server: TeacherServer | None = Field(
+        None, description="where language models are asked; none: they run here"
     )
     aggregate: dict[str, AggregationName] = Field(
         {},
@@ -146,6 +153,10 @@ class Teacher(Part):
             raise ValueError("weights must not be negative, and one must be above 0")
         if len(set(self.fuse_with)) < len(self.fuse_with):
             raise ValueError("a teacher is named twice in fuse_with")
+        for name in filter(None, (self.model, *self.fuse_with)):
+            as_value_error(check_options, name)
+        if self.server is not None:
+            check_served(self.server, self.members)
         for name in self.aggregate:
             if name not in self.members:
                 raise ValueError(f"aggregate names {name!r}; teachers: {', '.join(self.members)}")
@@ -163,6 +174,11 @@ class Teacher(Part):
         if self.fit is None:
             return None
         return FITTED_DECODER if self.fit.is_decoder else FITTED
+
+    @property
+    def served(self) -> list[str]:
+        """The teachers that are asked on the server."""
+        return [] if self.server is None else served_by(self.server, self.members)
 
 
 class Student(Part):
@@ -195,10 +211,7 @@ class Student(Part):
 
     @model_validator(mode="after")
     def _of_kind(self) -> Student:
-        try:
-            check_options(self.kind, self.dimensions, self.options)
-        except InputError as error:
-            raise ValueError(f"{error.problem}; {error.remedy}") from error
+        as_value_error(check_student, self.kind, self.dimensions, self.options)
         return self
 
     @property

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from retrieval_kd.config import Config
 from retrieval_kd.data import collection as data
-from retrieval_kd.errors import Drops
+from retrieval_kd.errors import Drops, log
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.combine import Combination, fit_combination, held_out
 from retrieval_kd.teachers.limits import Limits
+from retrieval_kd.teachers.on_server import OnServer
 from retrieval_kd.teachers.requests import Asker
 from retrieval_kd.teachers.score import ScoreReport, Teacher, open_teacher, score, scores_of
-from retrieval_kd.teachers.score_job import spent_by
+from retrieval_kd.teachers.score_job import ask_and_note, calls_of, spent_by
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.targets import Scores, fuse, rerank
-from retrieval_kd.teachers.usage import Spent, record_usage
+from retrieval_kd.teachers.usage import record_usage
 from retrieval_kd.workspace import Workspace
 
 Qrels = dict[str, dict[str, int]]
@@ -71,12 +72,13 @@ class Ensemble:
         """
         if "dev" not in parts and member not in {*self._used, *self._named}:
             return {"teacher": member, "skipped": "weight 0 on dev"}
-        teacher, pairs, scored = self._open(member), 0, 0
+        teacher, pairs, scored, missing = self._open(member), 0, 0, 0
         for part in parts:
             report = self._ask(teacher, self.queries(part).texts, self._wanted(part))
             pairs, scored = pairs + report.pairs, scored + report.scored
+            missing += report.missing
         return {"teacher": member, "fingerprint": teacher.key.fingerprint} | {
-            "pairs": pairs, "scored": scored
+            "pairs": pairs, "scored": scored, **({"missing": missing} if missing else {})
         }  # fmt: skip
 
     def tune(self) -> dict[str, Any]:
@@ -159,16 +161,27 @@ class Ensemble:
             if member not in self._opened:
                 self._opened[member] = self._open(member)
             teacher = self._opened[member]
+            limits = self._server.limits if self._server else Limits()
+            before = spent_by(teacher, 0, 0.0, limits)
             if isinstance(teacher, Teacher):
                 teacher.score([text] * len(documents), documents)
             else:
                 with TemporaryDirectory() as folder:  # what is stored would not be asked
                     wanted = {"q": list(candidates)}
                     score(self.collection, {"q": text}, wanted, teacher, ScoreStore(folder))
+            if calls_of(teacher) is not None:  # a server's calls may have a price
+                spent = spent_by(teacher, 0, 0.0, limits).since(before)
+                record_usage(self._store.folder(teacher.key), spent)
 
     @cached_property
     def _opened(self) -> dict[str, Teacher | Asker]:
         return {}
+
+    @cached_property
+    def _server(self) -> OnServer | None:
+        """Where language models are asked; its limits are of this run."""
+        server = self.config.teacher.server
+        return None if server is None else server.on_server()
 
     @cached_property
     def _store(self) -> ScoreStore:
@@ -200,7 +213,8 @@ class Ensemble:
             spec = ("yesno:" if teacher.fit.is_decoder else "") + str(self.work.path("teacher"))
         lengths = {"pointwise": teacher.max_length, **dict.fromkeys(ENCODERS, student.max_length)}
         length = lengths.get(parse_spec(spec).kind)  # a language model's is an option of its own
-        return open_teacher(spec, self.collection, max_length=length)
+        there = self._server.open if self._server and member in teacher.served else None
+        return open_teacher(spec, self.collection, max_length=length, language_model=there)
 
     def _wanted(self, part: str, candidates: Scores | None = None) -> dict[str, list[str]]:
         """A part's candidates; judged relevant documents of the train part too."""
@@ -229,11 +243,11 @@ class Ensemble:
         self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
     ) -> ScoreReport:
         """Into the store, with what it took."""
-        before = spent_by(teacher, 0, 0.0, Limits())  # the teacher may have been asked already
-        report = score(self.collection, texts, wanted, teacher, self._store)
-        spent = spent_by(teacher, report.scored, report.seconds, Limits())
-        since = {name: getattr(spent, name) - value for name, value in asdict(before).items()}
-        record_usage(self._store.folder(teacher.key), Spent(**since))
+        asked = (self.collection, texts, wanted, teacher, self._store)
+        report, _ = ask_and_note(*asked, self._server.limits if self._server else None)
+        if report.missing:
+            told = f"{report.missing} {report.noun} were not answered; they are asked again when"
+            log.warning("%s: %s they are wanted next", report.teacher, told)
         return report
 
 

@@ -62,14 +62,22 @@ def check_cached(lesson: Lesson, mini_batch_size: int | None, kind: str) -> None
     if mini_batch_size is None:
         return
     if kind in RE_RANKS:
-        raise ValueError(
-            "mini_batch_size: a cross-encoder's gradients are not cached; leave it out"
-        )
+        check_uncached(mini_batch_size)
     if all(_only_live(term, lesson) for term in lesson.objective):
         raise ValueError(
             "mini_batch_size: every objective of this stage trains a live model and none the "
             "student, whose gradients alone are cached; leave it out, or let the student learn too"
         )
+
+
+def check_uncached(mini_batch_size: int | None) -> None:
+    """Refuse cached gradients of a re-ranker, a teacher that is fitted or a student.
+
+    Raises:
+        ValueError: saying what to do.
+    """
+    if mini_batch_size is not None:
+        raise ValueError("mini_batch_size: a re-ranker's gradients are not cached; leave it out")
 
 
 def _only_live(term: Term, lesson: Lesson) -> bool:
@@ -88,6 +96,7 @@ def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
         check_re_ranks(lesson)
     else:
         check_for_texts(lesson.objective, kind)
+    check_vectors(lesson.objective, kind)
     for term in lesson.objective:
         if term.kind == "regulariser" and term.student != _regularised(kind):
             raise ValueError(
@@ -106,6 +115,20 @@ def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
             continue
         if name not in known and not re.fullmatch(r"exit\d+", name):
             raise ValueError(f"no scores named {score!r}; there are {', '.join(known)}")
+
+
+def check_vectors(terms: Sequence[Term], kind: str) -> None:
+    """Refuse what learns from one vector per text, for a student that has one per token.
+
+    Raises:
+        ValueError: naming the objective.
+    """
+    for term in terms if kind == "multi_vector" else ():
+        if term.kind in ("vectors", "regulariser") or "policy" in term.takes:
+            raise ValueError(
+                f"{term.name} is of one vector per text, and a multi_vector student has one per "
+                "token: take an objective on scores, or a student of another kind"
+            )
 
 
 def check_pairs(lesson: Lesson, members: Sequence[str]) -> None:

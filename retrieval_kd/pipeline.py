@@ -74,7 +74,7 @@ def plan(config: Config) -> Workspace:
         asked = []
         for member in ensemble.members:
             fitted = member == config.teacher.fitted
-            told = [] if fitted else [member, _model_of(member)]
+            told = [] if fitted else [member, _model_of(member, config.teacher)]
             add(
                 f"{verb}:{member}",
                 partial(ensemble.score, member, parts),
@@ -209,9 +209,11 @@ def _fusion(teacher: Teacher) -> list[Any]:
     return aggregate + ([] if teacher.fusion == "z_scores" else [teacher.fusion, *calibration])
 
 
-def _model_of(teacher: str) -> list[str]:
-    """Digest of a teacher's model; BM25 has none."""
-    spec = parse_spec(teacher)
+def _model_of(member: str, teacher: Teacher | None = None) -> list[Any]:
+    """Digest of a teacher's model, or how one on a server is asked; BM25 has none."""
+    spec = parse_spec(member)
+    if teacher and teacher.server and member in teacher.served:
+        return teacher.server.on_server().told(spec.model)
     return [] if spec.kind in ALONE else [model_digest(spec.model)]
 
 

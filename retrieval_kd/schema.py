@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,6 +173,22 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         raise InputError(f"{key}: unknown key", file=file, remedy=remedy) from error
+
+
+def as_value_error(check: Callable[..., object], *told: Any) -> None:
+    """Run a check in a model's validator: what it refuses is then named with its key."""
+    try:
+        check(*told)
+    except InputError as error:
+        raise ValueError(f"{error.problem}; {error.remedy}") from error
+
+
+def as_input_error(check: Callable[..., object], *told: Any) -> None:
+    """Run a validator's check where there is no model; what it refuses is the user's mistake."""
+    try:
+        check(*told)
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
 def _remedy(key: str, mistake: Mapping[str, Any]) -> str:

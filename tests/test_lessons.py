@@ -13,6 +13,8 @@ FROZEN = {"big": {"model": "m"}}
 CROSS, CACHED = {"kind": "cross_encoder"}, {"mini_batch_size": 8}
 ALIGNED = [{"name": "token_alignment", "teacher": "m"}]
 FEATURES = [{"name": "feature_imitation", "teacher": "m"}]
+TOKENS = {"kind": "multi_vector"}
+VECTORS = {"name": "embedding_mse", "teacher": "m"}
 TRAINED = {"big": {"model": "m", "kind": "cross_encoder", "trains": True}}
 
 
@@ -65,6 +67,9 @@ def config(training: dict, **more) -> Config:
             "'refresh' is not for a cross-encoder",
         ),
         ({"objective": "kl", "student": CROSS, "train": CACHED}, "gradients are not cached"),
+        ({"objective": "reinforced_teachers", "student": TOKENS}, "reinforced_teachers is of one"),
+        ({"objective": "kl+flops", "student": TOKENS}, "a multi_vector student has one per token"),
+        ({"objective": [VECTORS], "student": TOKENS}, "vector per text"),
         ({"objective": "kl+flops", "student": {"kind": "multi_function"}}, "`student: sparse`"),
         ({"objective": [{"name": "flops", "student": "sparse"}]}, "`student: score`"),
         ({"objective": ALIGNED, "student": CROSS}, "not for a cross-encoder's pairs"),
@@ -86,7 +91,14 @@ def test_what_a_stage_does_not_have_is_named(training, message):
         config(training)
 
 
+def test_a_teacher_that_is_fitted_has_no_cached_gradients():
+    fit = {"base": "m", "train": {"mini_batch_size": 8}}
+    with pytest.raises(InputError, match=r"teacher.fit: mini_batch_size: .*leave it out"):
+        config({"objective": "kl"}, teacher={"fit": fit})
+
+
 def test_what_it_has_is_taken():
+    assert config({"objective": "kl+infonce", "student": TOKENS})
     term = {"name": "kl", "teacher": "big.exit1", "candidates": "batch"}
     assert config({"objective": [term], "live": FROZEN})
     parts = [{"name": "kl", "student": "dense", "teacher": "integrated"}]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def build_index(
     max_length: int | None = None,
     query_prompt: str | None = None,
     document_prompt: str | None = None,
+    replacing: Callable[[dict[str, Any]], None] = lambda manifest: None,
 ) -> Index:
     """Build the index of a collection's documents in folder `out`, or open it if it is there.
 
@@ -53,6 +55,7 @@ def build_index(
     Args:
         max_length: tokens a text is cut to, documents and queries alike; None: the model's own.
         query_prompt, document_prompt: in place of the model's own prompts.
+        replacing: told the manifest of an index that is about to be replaced.
 
     Raises:
         InputError: the specification does not fit the model or the number of documents (found
@@ -80,7 +83,9 @@ def build_index(
         finished = _finished(out, inputs, model_spec)
         if finished is not None:
             return finished
-        (out / MANIFEST).unlink(missing_ok=True)
+        if (out / MANIFEST).exists():
+            replacing(read_json(out / MANIFEST))
+            (out / MANIFEST).unlink()
         for stale in out.glob(".*.part"):  # of a killed build: the lock is ours now
             stale.unlink()
 

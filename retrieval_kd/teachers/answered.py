@@ -22,6 +22,7 @@ from retrieval_kd.teachers.listwise import ListwiseOptions
 from retrieval_kd.teachers.pairs import log_odds_of
 from retrieval_kd.teachers.requests import Strategy
 from retrieval_kd.teachers.store_files import document_digest
+from retrieval_kd.teachers.store_key import TeacherKey
 
 Candidates = Mapping[str, Sequence[str]]
 # Documents (n,) of one query and P(i is better than j) of them (n, n), NaN where it was not asked.
@@ -114,6 +115,16 @@ def answered_pairs(
         at = np.array([topic.digests.index(digest) for digest in digests])
         found[query_id] = (list(ids), better[np.ix_(at, at)])
     return found
+
+
+def aggregation(key: TeacherKey, names: Sequence[str]) -> str | None:
+    """The one of `names` that is for this teacher's kind of answers, if any."""
+    for name in names:
+        if name not in (*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS):
+            every = ", ".join([*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS])
+            raise InputError(f"no aggregation {name!r}", remedy=f"choose of {every}")
+    of_kind = {"pairwise": list(PAIR_AGGREGATIONS), "listwise": list(ORDER_AGGREGATIONS)}
+    return next((name for name in names if name in of_kind.get(key.kind, [])), None)
 
 
 def concluded(known: Known) -> dict[str, float]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.progress import Bar, bar
@@ -17,37 +16,11 @@ from retrieval_kd.teachers.answer_writer import AnswerWriter
 from retrieval_kd.teachers.answers import AnswerStore, asked_by_id, same_listing
 from retrieval_kd.teachers.conversation import Conversation, Scores, open_topic
 from retrieval_kd.teachers.requests import Asker, Request, Strategy
+from retrieval_kd.teachers.score_report import ScoreReport
 from retrieval_kd.teachers.store import ScoreStore
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
 QUERIES_AT_ONCE = 64
-
-
-@dataclass
-class AskReport:
-    """What one asking did; `questions` were wanted, the other counts are parts of them.
-
-    Args:
-        reused: known before.
-        asked: answered now.
-        missing: the call failed; they are asked again by the next run.
-        unfinished: queries (not questions) that were asked no further because of it.
-        repaired: of `asked`, orders with doubles, strangers or gaps.
-        unparsable: of `asked`, no order was to be read.
-        stale: of `asked`, asked before about other texts under the same IDs.
-    """
-
-    teacher: str
-    fingerprint: str
-    questions: int = 0
-    reused: int = 0
-    asked: int = 0
-    missing: int = 0
-    unfinished: int = 0
-    repaired: int = 0
-    unparsable: int = 0
-    stale: int = 0
-    seconds: float = 0.0
 
 
 def most_calls(candidates: Candidates, strategy: Strategy) -> int:
@@ -69,7 +42,7 @@ def ask(
     store: ScoreStore,
     *,
     scores: Scores | None = None,
-) -> AskReport:
+) -> ScoreReport:
     """Ask what the teacher's strategy wants to know of every query's candidates.
 
     Answers come in batches of `teacher.at_once`; a killed job has stored all but the last batch or
@@ -86,7 +59,7 @@ def ask(
             strategy chooses by them.
     """
     started, key, strategy = time.monotonic(), teacher.key, teacher.strategy
-    report = AskReport(key.model, key.fingerprint)
+    report = ScoreReport(key.model, key.fingerprint, noun="questions")
     answers = AnswerStore(store.folder(key), key)
     earlier = answers.id_digests()
     waiting = iter(candidates.items())
@@ -110,7 +83,7 @@ def ask(
             for talk in active:
                 talk.go_on()
             for talk in (talk for talk in active if talk.done):
-                report.questions += talk.questions
+                report.pairs += talk.questions
                 report.reused += talk.questions - len(talk.new)
                 report.missing += talk.missing
                 report.unfinished += talk.missing > 0
@@ -125,7 +98,7 @@ def _answer(
     active: Sequence[Conversation],
     teacher: Asker,
     writer: AnswerWriter,
-    report: AskReport,
+    report: ScoreReport,
     earlier: set[str],
     progress: Bar,
 ) -> None:
@@ -145,7 +118,7 @@ def _answer(
             row = talk.topic.row(request, answer)
             rows.append(row)
             talk.known.add(row)
-            report.asked += 1
+            report.scored += 1
             report.repaired += answer.status == "repaired"
             report.unparsable += answer.status == "unparsable"
             report.stale += asked_by_id(row.query_id, row.document_ids) in earlier

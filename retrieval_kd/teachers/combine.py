@@ -64,19 +64,19 @@ class Combination:
         names = [name for name, weight in weights.items() if weight]
         lists, share = [teachers[name] for name in names], [weights[name] for name in names]
         if self.how == "z_scores":
-            return fuse(lists, share, drops, normalise=normalise)
+            return fuse(lists, share, drops, normalise=normalise, names=names)
         if self.how == "calibrated":
             lists = [
                 calibrated(scores, self.calibrations[name])
                 for name, scores in zip(names, lists, strict=True)
             ]
-            return fuse(lists, share, drops, normalise=False)
+            return fuse(lists, share, drops, normalise=False, names=names)
         if self.how == "learned":
             assert self.chooser is not None
             chooser = self.chooser.of([self.teachers.index(name) for name in names])
-            return fuse_by(partial(chooser.fuse, weights=share), lists, drops)
+            return fuse_by(partial(chooser.fuse, weights=share), lists, drops, names)
         function = rank_fusion if self.how == "ranks" else agreement_weighted
-        return fuse_by(partial(function, weights=share), lists, drops)
+        return fuse_by(partial(function, weights=share), lists, drops, names)
 
     def as_dict(self) -> dict[str, Any]:
         return {

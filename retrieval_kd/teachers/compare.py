@@ -6,7 +6,6 @@ Nothing is asked here; all comes from a store. Printing is in `compare_show.py`.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,7 @@ from typing import Any
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.teachers.aggregate_orders import ORDER_AGGREGATIONS
-from retrieval_kd.teachers.aggregate_pairs import PAIR_AGGREGATIONS
+from retrieval_kd.teachers.answered import aggregation
 from retrieval_kd.teachers.calibrate import Method
 from retrieval_kd.teachers.compare_facts import (
     MEASURE,
@@ -23,6 +21,7 @@ from retrieval_kd.teachers.compare_facts import (
     Prices,
     agreement,
     cost,
+    held_back,
     parsing,
     quality,
     relevant,
@@ -54,7 +53,8 @@ def compare_teachers(
 
     Each teacher's nDCG@10 is that of re-ranking what it answered, over the judged queries of which
     it answered something. `shared` is the same over the queries and documents that all teachers
-    scored, and only there are they tested against each other.
+    scored, and only there are they tested against each other; who answered so little that
+    leaving them out would give more queries is in `held_back`. Names are those of `store.names`.
 
     Args:
         teachers: names or fingerprints; empty: all that answered about the split's queries.
@@ -82,9 +82,8 @@ def compare_teachers(
             file=store.path,
             remedy="run `rkd score` with candidates of this collection and split",
         )
-    lists = dict(
-        zip(names_of([one.key for one in heard]), (one.scores for one in heard), strict=True)
-    )
+    names = store.names()  # of all teachers: what is shown here means the same everywhere
+    lists = {names[one.key.fingerprint]: one.scores for one in heard}
     digests = {query_digest(text) for text in queries.values()}
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -103,6 +102,7 @@ def compare_teachers(
             for name, one in zip(lists, heard, strict=True)
         },
         "shared": shared(lists, qrels, candidates),
+        "held_back": held_back(lists, qrels),
     }
     pairs = list(itertools.combinations(lists, 2))
     record["agreement"] = [{"a": a, "b": b, **agreement(lists[a], lists[b])} for a, b in pairs]
@@ -111,7 +111,11 @@ def compare_teachers(
         for a, b in pairs
     ]
     record["silent"] = [
-        {"fingerprint": one.key.fingerprint, "model": one.key.model}
+        {
+            "fingerprint": one.key.fingerprint,
+            "model": one.key.model,
+            "name": names[one.key.fingerprint],
+        }
         for one in said
         if one not in heard
     ]
@@ -146,40 +150,6 @@ def _said(
     chosen = aggregation(key, aggregate)
     scores = scores_of(collection, queries, pairs, store, key, chosen)
     return _Said(key, chosen, sum(map(len, pairs.values())), scores)
-
-
-def names_of(keys: Sequence[TeacherKey]) -> list[str]:
-    """A short name for each, that no other one has.
-
-    Example:
-        >>> big, other = (TeacherKey("pointwise", f"{f}/big", digest=f) for f in ("one", "two"))
-        >>> names_of([big]), names_of([big, other])
-        (['big'], ['one/big', 'two/big'])
-    """
-    names = [_short(key.model) for key in keys]
-    for longer in (
-        [key.model for key in keys],
-        [f"{_short(key.model)} {key.fingerprint[:6]}" for key in keys],
-    ):
-        taken = Counter(names)
-        names = [new if taken[name] > 1 else name for name, new in zip(names, longer, strict=True)]
-    return names
-
-
-def _short(model: str) -> str:
-    kind, colon, name = model.partition(":")
-    last = (name if colon else kind).rstrip("/").rsplit("/", 1)[-1]
-    return f"{kind}:{last}" if colon else last
-
-
-def aggregation(key: TeacherKey, names: Sequence[str]) -> str | None:
-    """The one of `names` that is for this teacher's kind of answers, if any."""
-    for name in names:
-        if name not in (*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS):
-            every = ", ".join([*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS])
-            raise InputError(f"no aggregation {name!r}", remedy=f"choose of {every}")
-    of_kind = {"pairwise": list(PAIR_AGGREGATIONS), "listwise": list(ORDER_AGGREGATIONS)}
-    return next((name for name in names if name in of_kind.get(key.kind, [])), None)
 
 
 def _told(collection: Collection, qrels: Judged, found: dict[str, Any]) -> dict[str, Any]:

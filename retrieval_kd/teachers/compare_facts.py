@@ -120,12 +120,7 @@ def shared(
     lists: Mapping[str, Scores], qrels: Judged, candidates: Run | None
 ) -> dict[str, Any] | None:
     """Quality and paired tests over what all teachers scored; None where that is nothing."""
-    common: dict[str, list[str]] = {}
-    for query in next(iter(lists.values())):
-        others = [scores.get(query, {}) for scores in lists.values()]
-        documents = [d for d in others[0] if all(d in other for other in others)]
-        if len(documents) > 1 and relevant(qrels, query):
-            common[query] = documents
+    common = _common(list(lists.values()), qrels)
     if not common:
         return None
     systems = dict(lists)
@@ -143,6 +138,33 @@ def shared(
         MEASURE: {run.name: evaluation.mean(run.name, MEASURE) for run in runs},
         "tests": [asdict(test) for test in tests],
     }
+
+
+def held_back(lists: Mapping[str, Scores], qrels: Judged) -> list[dict[str, Any]]:
+    """Teachers that take queries from the shared comparison, the one that takes most first.
+
+    Of each: queries that it answered, those that all share, and those that the others share.
+    """
+    shared = len(_common(list(lists.values()), qrels))
+    found = []
+    for name in lists if len(lists) > 1 else ():
+        others = [scores for other, scores in lists.items() if other != name]
+        without = len(_common(others, qrels))
+        if without > shared:
+            own = len(_common([lists[name]], qrels))
+            found.append({"name": name, "queries": own, "shared": shared, "others": without})
+    return sorted(found, key=lambda one: -one["others"])
+
+
+def _common(lists: Sequence[Scores], qrels: Judged) -> dict[str, list[str]]:
+    """Judged queries with the documents that all teachers scored, where these are two or more."""
+    common: dict[str, list[str]] = {}
+    for query in lists[0]:
+        others = [scores.get(query, {}) for scores in lists]
+        documents = [d for d in others[0] if all(d in other for other in others)]
+        if len(documents) > 1 and relevant(qrels, query):
+            common[query] = documents
+    return common
 
 
 def agreement(of_a: Scores, of_b: Scores) -> dict[str, Any]:

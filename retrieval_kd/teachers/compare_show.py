@@ -20,17 +20,21 @@ SHOWN = 60  # characters of a text
 TITLE = "Reliability of teachers"
 
 
-def print_comparison(record: Mapping[str, Any], console: Console | None = None) -> None:
-    """The record's tables and, of each two teachers, the pairs they disagree on most."""
+def print_comparison(
+    record: Mapping[str, Any], console: Console | None = None, *, worst: int = 3
+) -> None:
+    """The record's tables and so many of the pairs that two teachers disagree on most."""
     out = console or Console()
     grids = [quality_grid(record), agreement_grid(record), answers_grid(record), cost_grid(record)]
     for grid in filter(None, grids):
         print_grid(grid, out)
         out.print()
-    for line in disagreements(record):
+    for line in disagreements(record, worst):
         out.print(line, markup=False, highlight=False, emoji=False)
+    for one in record["held_back"]:
+        out.print(held_back_line(one), markup=False, highlight=False)
     for one in record["silent"]:
-        out.print(f"left out, no answer about these queries: {one['model']}", markup=False)
+        out.print(f"left out, no answer about these queries: {one['name']}", markup=False)
     for line in record["drops"]:
         out.print(f"left out: {line}", markup=False, highlight=False)
 
@@ -162,22 +166,35 @@ def cost_grid(record: Mapping[str, Any]) -> Grid | None:
     )
 
 
-def disagreements(record: Mapping[str, Any]) -> list[str]:
-    """The strongest clashes in words."""
-    lines = []
-    for one in record["disagreement"]:
-        if one["worst"]:
-            lines.append(f"{one['a']} (A) and {one['b']} (B) differ most on:")
-        for clash in one["worst"]:
-            lines.append(
-                f"  {clash['strength']:.2f}  {_cut(clash['query'])}  [{clash['query_id']}]"
-            )
-            for who in ("a", "b"):
-                document = clash[f"{who}_prefers"]
-                label = "not judged" if document["gain"] is None else f"label {document['gain']}"
-                lines.append(
-                    f"    {who.upper()}: {_cut(document['text'])} [{document['id']}, {label}]"
-                )
+def held_back_line(one: Mapping[str, Any]) -> str:
+    """Why the shared comparison is of so few queries.
+
+    Example:
+        >>> held_back_line({"name": "small", "queries": 3, "shared": 3, "others": 40})
+        'small answered about 3 queries: all share 3, the others 40. To compare those on all 40, \
+name each with --teacher.'
+    """
+    return (
+        f"{one['name']} answered about {one['queries']} queries: all share {one['shared']}, the "
+        f"others {one['others']}. To compare those on all {one['others']}, name each with "
+        "--teacher."
+    )
+
+
+def disagreements(record: Mapping[str, Any], most: int) -> list[str]:
+    """The strongest clashes of any two teachers in words."""
+    found = [(clash, one) for one in record["disagreement"] for clash in one["worst"]]
+    found.sort(key=lambda pair: -pair[0]["strength"])
+    lines = ["Surest of opposite orders, in standard deviations:"] if found[:most] else []
+    for clash, one in found[:most]:
+        lines.append(f"  {clash['strength']:.2f}  {_cut(clash['query'])}  [{clash['query_id']}]")
+        for who in ("a", "b"):
+            document = clash[f"{who}_prefers"]
+            label = "not judged" if document["gain"] is None else f"label {document['gain']}"
+            told = f"{_cut(document['text'])} [{document['id']}, {label}]"
+            lines.append(f"    {one[who]} prefers {told}")
+    if len(found) > most:
+        lines.append(f"  ({len(found) - most:,} more pairs: --worst N shows N, --json keeps all)")
     return lines
 
 

@@ -113,14 +113,15 @@ def open_live(
     Args:
         layers: layers to keep of it; all, if none are given.
         max_length: tokens of a text (of a pair for a cross-encoder).
-        seed: of weights that the model does not have, such as a new cross-encoder's head.
+        seed: of weights that the model does not have, such as a new cross-encoder's head or a dense
+            encoder's projection of tokens.
     """
     torch.manual_seed(seed)
     dtype = torch.float32 if trains else None
     if kind == "cross_encoder":
         model: Any = load_cross_encoder(model_spec, max_length=max_length, dtype=dtype)
     elif kind == "multi_vector":
-        model = load_multi_vector(model_spec, max_length=max_length, dtype=dtype)
+        model = load_multi_vector(model_spec, max_length=max_length, dtype=dtype, seed=seed)
     else:
         model = load_retriever(model_spec, max_length=max_length, dtype=dtype)
     if layers is not None:

@@ -18,40 +18,13 @@ from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.ask import ask
 from retrieval_kd.teachers.opening import Teacher, open_teacher
 from retrieval_kd.teachers.requests import Asker
+from retrieval_kd.teachers.score_report import ScoreReport
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 from retrieval_kd.teachers.store_files import document_digest, hash_ids, query_digest
 
 __all__ = ["Candidates", "ScoreReport", "Teacher", "open_teacher", "score", "scores_of"]
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
-
-
-@dataclass(frozen=True)
-class ScoreReport:
-    """What one scoring did: pairs asked for, found in the store, scored now, and stale ones.
-
-    Of a pairwise or listwise teacher all counts are of its questions.
-
-    Args:
-        missing: the call failed; they are not in the store, and asked the next time.
-        noun: what was counted.
-        unfinished: queries of which no more was asked because a call had failed.
-        repaired: orders with doubles, strangers or gaps; what is wrong in them is left out.
-        unparsable: answers without an order; they rank nothing.
-    """
-
-    teacher: str
-    fingerprint: str
-    pairs: int
-    reused: int
-    scored: int
-    stale: int
-    seconds: float
-    missing: int = 0
-    noun: str = "pairs"
-    unfinished: int = 0
-    repaired: int = 0
-    unparsable: int = 0
 
 
 def score(
@@ -80,10 +53,9 @@ def score(
     teacher = cast(Teacher, teacher)
     started = time.monotonic()
     key = teacher.key
-    total = sum(len(ids) for ids in candidates.values())
-    scored = stale = missing = 0
+    report = ScoreReport(key.model, key.fingerprint, sum(map(len, candidates.values())))
     earlier = store.id_pairs(key)
-    with bar(f"scoring with {key.model}", total) as progress, store.writer(key) as writer:
+    with bar(f"scoring with {key.model}", report.pairs) as progress, store.writer(key) as writer:
         for chunk in _chunks(candidates, shard_pairs):
             batch = _look_up_texts(collection, queries, chunk)
             known = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
@@ -91,20 +63,20 @@ def score(
                 todo = batch.select(_first_of_each(batch, np.flatnonzero(~known)))
                 scores = teacher.score(todo.queries, todo.documents)
                 answered = ~np.ma.getmaskarray(scores)
-                missing += int((~answered).sum())
+                report.missing += int((~answered).sum())
                 scores = np.ma.getdata(scores)[answered]
                 todo = todo.select(np.flatnonzero(answered))
                 document_ids = [d.id for d in todo.documents]
-                stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
+                report.stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
                 writer.add(
                     todo.query_ids, document_ids, todo.query_digests, todo.document_digests, scores
                 )
                 writer.flush()
-                scored += len(scores)
+                report.scored += len(scores)
             progress.advance(len(chunk))
-    seconds = time.monotonic() - started
-    reused = total - scored - missing
-    return ScoreReport(key.model, key.fingerprint, total, reused, scored, stale, seconds, missing)
+    report.reused = report.pairs - report.scored - report.missing
+    report.seconds = time.monotonic() - started
+    return report
 
 
 def _ask(
@@ -117,21 +89,7 @@ def _ask(
     scores = None
     if teacher.by is not None:
         scores = scores_of(collection, queries, candidates, store, store.resolve(teacher.by))
-    made = ask(collection, queries, candidates, teacher, store, scores=scores)
-    return ScoreReport(
-        made.teacher,
-        made.fingerprint,
-        pairs=made.questions,
-        reused=made.reused,
-        scored=made.asked,
-        stale=made.stale,
-        seconds=made.seconds,
-        missing=made.missing,
-        noun="questions",
-        unfinished=made.unfinished,
-        repaired=made.repaired,
-        unparsable=made.unparsable,
-    )
+    return ask(collection, queries, candidates, teacher, store, scores=scores)
 
 
 @dataclass(frozen=True)

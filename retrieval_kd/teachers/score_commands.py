@@ -1,4 +1,4 @@
-"""`rkd scores inspect|export|import|verify`: looking at a score store from the shell."""
+"""`rkd scores inspect|export|import|…|verify`: looking at a score store from the shell."""
 
 from __future__ import annotations
 
@@ -102,6 +102,31 @@ def import_command(
         typer.echo(f"left out or corrected: {line}")
     if collection is None:
         typer.echo("stored by ID, texts unknown: import with --collection to train on them")
+
+
+@scores_app.command("import-permutations")
+def import_permutations_command(
+    file: Annotated[Path, typer.Argument(help="A file of published orders.", metavar="FILE")],
+    store: Annotated[Path, typer.Option(help="The score store's folder.")],
+    model: Annotated[str, typer.Option("--model", "--teacher", help="What to call the teacher.")],
+    collection: Annotated[str, typer.Option(help="Whose texts the queries and passages are.")],
+) -> None:
+    """Read published orders such as `[2] > [1]` (RankGPT, RankZephyr) as a listwise teacher's."""
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.teachers.importers import import_permutations
+
+    made = import_permutations(file, ScoreStore(store), model, open_collection(collection))
+    typer.echo(
+        f"{file}: {made.stored:,} orders stored ({made.repaired:,} incomplete), {made.known:,} "
+        f"given twice or known before; teacher {made.key.fingerprint}"
+    )
+    if made.again:
+        typer.echo(
+            f"{made.again:,} queries have several lists: the last one counts, or all of them with "
+            f"{model}?aggregate=borda"
+        )
+    for line in made.drops.summary():
+        typer.echo(f"left out or corrected: {line}")
 
 
 @scores_app.command("verify")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 from retrieval_kd.data.collection import Collection
@@ -16,41 +16,20 @@ from retrieval_kd.teachers.language_model import Usage
 from retrieval_kd.teachers.likelihood import LikelihoodTeacher
 from retrieval_kd.teachers.limits import Limits
 from retrieval_kd.teachers.listwise import ListwiseTeacher
+from retrieval_kd.teachers.on_server import OnServer
 from retrieval_kd.teachers.opening import Teacher, open_teacher
 from retrieval_kd.teachers.pairwise import PairwiseTeacher
 from retrieval_kd.teachers.requests import Asker
-from retrieval_kd.teachers.score import ScoreReport, score
-from retrieval_kd.teachers.server_client import Server
-from retrieval_kd.teachers.server_model import Api, ServerModel
+from retrieval_kd.teachers.score import score
+from retrieval_kd.teachers.score_report import ScoreReport
+from retrieval_kd.teachers.server_calls import Calls
+from retrieval_kd.teachers.server_model import ServerModel
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.usage import Spent, record_usage
 from retrieval_kd.teachers.yes_no import YesNoTeacher
 
 LANGUAGE_TEACHERS = (YesNoTeacher, LikelihoodTeacher, PairwiseTeacher, ListwiseTeacher)
 SERVER_PAIRS = 256  # in a shard: the bar moves, and a stop keeps what came, after so many
-
-
-@dataclass(frozen=True)
-class OnServer:
-    """A server, and how its model is to be asked; see `ServerModel`."""
-
-    server: Server
-    api: Api = "chat"
-    tokenizer: str | None = None
-    logprobs: int = 20
-    structured: bool = False
-    limits: Limits = field(default_factory=Limits)
-
-    def open(self, name: str) -> ServerModel:
-        return ServerModel(
-            name,
-            self.server,
-            api=self.api,
-            tokenizer=self.tokenizer,
-            logprobs=self.logprobs,
-            structured=self.structured,
-            limits=self.limits,
-        )
 
 
 def pairs_wanted(collection: Collection, run: Run, judged: str | None) -> dict[str, list[str]]:
@@ -79,43 +58,62 @@ def score_job(
         InputError: the teacher cannot be opened or asked.
         Stopped: a limit was reached, or the server is gone; what was answered is in the store.
     """
-    opened: list[ServerModel] = []
-
-    def open_there(name: str) -> ServerModel:
-        assert on_server is not None
-        opened.append(on_server.open(name))
-        return opened[-1]
-
     teacher = open_teacher(
         spec,
         collection,
         max_length=max_length,
-        language_model=open_there if on_server else None,
+        language_model=on_server.open if on_server else None,
     )
-    if on_server is not None and not opened:
+    if on_server is not None and calls_of(teacher) is None:
         raise InputError(
             f"{spec!r} is no teacher that a server can be asked for",
             remedy="use yesno:, likelihood:, pairwise: or listwise:, or leave --server out",
         )
-    kept, spent, started = ScoreStore(store), Spent(), time.monotonic()
-    folder, answered = kept.folder(teacher.key), 0
+    limits = on_server.limits if on_server else None
+    return ask_and_note(collection, queries, wanted, teacher, ScoreStore(store), limits)
+
+
+def ask_and_note(
+    collection: Collection,
+    queries: Mapping[str, str],
+    wanted: Mapping[str, Sequence[str]],
+    teacher: Teacher | Asker,
+    store: ScoreStore,
+    limits: Limits | None = None,
+) -> tuple[ScoreReport, Spent]:
+    """Ask an open teacher what the store lacks, and note what that took, however this ends.
+
+    Args:
+        limits: of the server where it is, for the prices.
+
+    Raises:
+        InputError: the teacher cannot be asked.
+        Stopped: a limit was reached, or the server is gone; what was answered is in the store.
+    """
+    limits, folder, calls = limits or Limits(), store.folder(teacher.key), calls_of(teacher)
+    before = spent_by(teacher, 0, 0.0, limits)  # it may have been asked already
+    started, answered = time.monotonic(), 0
     with ExitStack() as stack:
-        for model in opened:
-            stack.callback(model.calls.close)
-            model.calls.keep_in(stack.enter_context(CallLog(folder)))
+        if calls is not None:
+            stack.callback(calls.close)
+            calls.keep_in(stack.enter_context(CallLog(folder)))
         try:
-            size = SERVER_PAIRS if opened else 2_048
-            report = score(collection, queries, wanted, teacher, kept, shard_pairs=size)
+            size = 2_048 if calls is None else SERVER_PAIRS
+            report = score(collection, queries, wanted, teacher, store, shard_pairs=size)
             answered = report.scored
         finally:
-            limits = on_server.limits if on_server else Limits()
             seconds = time.monotonic() - started
-            spent = spent_by(teacher, answered, seconds, limits)
+            spent = spent_by(teacher, answered, seconds, limits).since(before)
             record_usage(folder, spent)
-    for model in opened:
-        if model.calls.stopped is not None:
-            raise model.calls.stopped
+    if calls is not None and calls.stopped is not None:
+        raise calls.stopped
     return report, spent
+
+
+def calls_of(teacher: Teacher | Asker) -> Calls | None:
+    """Those of a teacher's model that is on a server; None: it is here."""
+    model = teacher.model if isinstance(teacher, LANGUAGE_TEACHERS) else None
+    return model.calls if isinstance(model, ServerModel) else None
 
 
 def spent_by(teacher: Teacher | Asker, answered: int, seconds: float, limits: Limits) -> Spent:

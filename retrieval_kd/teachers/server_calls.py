@@ -95,9 +95,10 @@ class Calls:
         return found
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections; the next call opens new ones."""
         self._run(self._client.close())
         self._runner.close()
+        self._runner = asyncio.Runner()
 
     async def _one(self, path: str, body: Json, check: Check | None) -> Json | None:
         request = {"path": path, **body}

@@ -1,11 +1,15 @@
 """How users name a teacher: `[KIND:]MODEL[?option=value&option=value]`, parsed here and only here.
 
-What a spec stands for is made in `score.py: open_teacher`.
+Whether it can be opened is checked in `spec_check.py`; it is opened in `opening.py`. Imports no
+model library.
 """
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
@@ -37,17 +41,20 @@ class TeacherSpec:
         """
         strangers = [name for name in self.options if name not in kind.model_fields]
         if strangers:
+            near = _nearest(strangers[0], kind.model_fields)
             known = ", ".join(kind.model_fields) or "none"
             raise InputError(
                 f"{self.kind} teachers have no option {strangers[0]!r}",
                 id=self.model,
-                remedy=f"options are: {known}",
+                remedy=f"{near}options are: {known}",
             )
         return validate(kind, self.options)
 
 
 def parse_spec(spec: str) -> TeacherSpec:
     """Take a teacher's name apart; a model without a kind is a cross-encoder.
+
+    Only a folder's name may have a colon after a word that is no kind.
 
     Example:
         >>> parse_spec("pairwise:org/model?pairs=adjacent&reach=2")
@@ -56,13 +63,16 @@ def parse_spec(spec: str) -> TeacherSpec:
         'pointwise'
 
     Raises:
-        InputError: no model is named, or the options are not name=value.
+        InputError: no such kind, no model is named, or the options are not name=value.
     """
     name, mark, told = spec.partition("?")
     options = _options(told, spec) if mark else {}
     if name in ALONE:
         return TeacherSpec(name, name, options)
     kind, colon, rest = name.partition(":")
+    named = kind in (*KINDS, "package") or len(kind) == 1  # the last: C:/models/big
+    if colon and not named and not Path(name).is_dir():
+        raise _no_kind(kind, spec)
     kind, model = (kind, rest) if colon and kind in KINDS else ("pointwise", name)
     if not model.strip():
         raise InputError(
@@ -70,6 +80,23 @@ def parse_spec(spec: str) -> TeacherSpec:
             remedy=f"write MODEL or KIND:MODEL, KIND one of {', '.join(KINDS)}; or bm25",
         )
     return TeacherSpec(kind, model, options)
+
+
+def _no_kind(kind: str, spec: str) -> InputError:
+    if kind in ALONE:
+        return InputError(f"{kind} needs no model", id=spec, remedy=f"write {kind}")
+    kinds = ", ".join(f"{known}:" for known in KINDS)
+    return InputError(
+        f"no kind of teacher {kind!r}",
+        id=spec,
+        remedy=f"{_nearest(kind, KINDS)}kinds are: {kinds} or a cross-encoder's MODEL alone",
+    )
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant, as the beginning of a remedy."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
 
 
 def _options(told: str, spec: str) -> dict[str, str]:

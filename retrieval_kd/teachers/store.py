@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers import store_files, store_verify
 from retrieval_kd.teachers.store_index import PairIndex, first_of_each, pair_keys, table_keys
-from retrieval_kd.teachers.store_key import TeacherKey, read_teacher
+from retrieval_kd.teachers.store_key import TeacherKey, names_of, read_teacher
 from retrieval_kd.teachers.store_verify import Problem
 from retrieval_kd.teachers.store_writer import ScoreWriter
 
@@ -61,14 +61,23 @@ class ScoreStore:
         folders = [path.parent for path in self.path.glob(f"*/{store_files.TEACHER_FILE}")]
         return sorted(map(read_teacher, folders), key=lambda key: (key.model, key.fingerprint))
 
+    def names(self) -> dict[str, str]:
+        """Fingerprint → a short name that no other teacher here has; `resolve` knows it."""
+        keys = self.teachers()
+        found = zip(keys, names_of(keys), strict=True)
+        return {key.fingerprint: name for key, name in found}
+
     def resolve(self, name: str) -> TeacherKey:
-        """The one teacher whose model name is `name` or whose fingerprint starts with it.
+        """The one teacher of this model name, or short name, or start of its fingerprint.
 
         Raises:
             InputError: none or several; the message lists those there are.
         """
         teachers = self.teachers()
         found = [key for key in teachers if key.model == name]
+        if len(found) != 1:
+            short = zip(teachers, names_of(teachers), strict=True)
+            found = [key for key, known in short if known == name] or found
         found = found or [key for key in teachers if name and key.fingerprint.startswith(name)]
         if len(found) == 1:
             return found[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -74,3 +76,27 @@ def read_teacher(folder: Path) -> TeacherKey:
     if key.fingerprint != folder.name:
         raise InputError("the teacher does not match its folder", file=path, remedy=remedy)
     return key
+
+
+def names_of(keys: Sequence[TeacherKey]) -> list[str]:
+    """A short name for each, that no other one has.
+
+    Example:
+        >>> big, other = (TeacherKey("pointwise", f"{f}/big", digest=f) for f in ("one", "two"))
+        >>> names_of([big]), names_of([big, other])
+        (['big'], ['one/big', 'two/big'])
+    """
+    names = [_short(key.model) for key in keys]
+    for longer in (
+        [key.model for key in keys],
+        [f"{_short(key.model)} {key.fingerprint[:6]}" for key in keys],
+    ):
+        taken = Counter(names)
+        names = [new if taken[name] > 1 else name for name, new in zip(names, longer, strict=True)]
+    return names
+
+
+def _short(model: str) -> str:
+    kind, colon, name = model.partition(":")
+    last = (name if colon else kind).rstrip("/").rsplit("/", 1)[-1]
+    return f"{kind}:{last}" if colon else last

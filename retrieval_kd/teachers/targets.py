@@ -41,12 +41,14 @@ def fuse(
     drops: Drops | None = None,
     *,
     normalise: bool | None = None,
+    names: Sequence[str] = (),
 ) -> Scores:
     """Σ_k w_k · z_k per query: each teacher's scores z-normalised over the candidates, summed.
 
     Only candidates that all teachers scored are kept; the others are counted in `drops`.
 
     Args:
+        names: of the teachers, to say which of them did not score a candidate.
         normalise: whether to z-normalise. Default: where there are several teachers. One teacher's
             scores stay raw, because MarginMSE needs logits.
 
@@ -65,13 +67,14 @@ def fuse(
             np.zeros(scores.shape[1]),
         )
 
-    return fuse_by(weighted, teachers, drops)
+    return fuse_by(weighted, teachers, drops, names)
 
 
 def fuse_by(
     function: Callable[[np.ndarray], np.ndarray],
     teachers: Sequence[Scores],
     drops: Drops | None = None,
+    names: Sequence[str] = (),
 ) -> Scores:
     """One teacher of several: per query, `function` of their scores (T, N) gives its scores (N,).
 
@@ -85,7 +88,7 @@ def fuse_by(
         InputError: no candidate was scored by all teachers.
     """
     fused: Scores = {}
-    for query_id, documents, scores in aligned(teachers, drops):
+    for query_id, documents, scores in aligned(teachers, drops, names):
         fused[query_id] = dict(zip(documents, function(scores).tolist(), strict=True))
     if not fused:
         raise InputError(
@@ -96,18 +99,32 @@ def fuse_by(
 
 
 def aligned(
-    teachers: Sequence[Scores], drops: Drops | None = None
+    teachers: Sequence[Scores], drops: Drops | None = None, names: Sequence[str] = ()
 ) -> Iterator[tuple[str, list[str], np.ndarray]]:
-    """Per query: its ID, the documents that all teachers scored (N), their scores (T, N)."""
+    """Per query: its ID, the documents that all teachers scored (N), their scores (T, N).
+
+    With `names`, a candidate that is left out counts for each teacher that lacks it.
+    """
     for query_id in dict.fromkeys(q for teacher in teachers for q in teacher):
         lists = [teacher.get(query_id, {}) for teacher in teachers]
         shared = [d for d in lists[0] if all(d in other for other in lists[1:])]
-        lost = len({d for scores in lists for d in scores}) - len(shared)
-        if lost and drops is not None:
-            drops.add("candidate not scored by every teacher", query_id, lost)
+        if drops is not None:
+            _count_lost(query_id, lists, len(shared), names, drops)
         if shared:
             rows = [[scores[d] for d in shared] for scores in lists]
             yield query_id, shared, np.array(rows, dtype=np.float64)
+
+
+def _count_lost(
+    query: str, lists: Sequence[dict[str, float]], kept: int, names: Sequence[str], drops: Drops
+) -> None:
+    every = len({document for scores in lists for document in scores})
+    if names:
+        for name, scores in zip(names, lists, strict=True):
+            if len(scores) < every:
+                drops.add(f"candidate that {name} did not score", query, every - len(scores))
+    elif kept < every:
+        drops.add("candidate not scored by every teacher", query, every - kept)
 
 
 def rerank(name: str, scores: Scores) -> Run:

@@ -23,6 +23,11 @@ class Spent(Usage):
 
     cost: float = 0.0
 
+    def since(self, before: Spent) -> Spent:
+        """What was spent after `before`."""
+        told = asdict(before).items()
+        return Spent(**{name: getattr(self, name) - value for name, value in told})
+
 
 def record_usage(folder: Path, spent: Spent) -> None:
     """Add a line to a teacher's folder; nothing if there was nothing to do."""

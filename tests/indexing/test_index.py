@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from retrieval_kd.cli import app
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
@@ -79,6 +81,21 @@ def test_a_finished_index_is_not_built_again_unless_something_changed(
     (tmp_path / "index.faiss").write_bytes(b"damaged")
     build_index(collection, str(tiny_encoder), IndexSpec(factory="SQ8"), tmp_path)
     assert len(Index.open(tmp_path)) == 60
+
+
+def test_the_command_says_which_index_it_replaces(
+    tiny_collection: Path, tiny_encoder: Path, tiny_dot_encoder: Path, tmp_path: Path
+) -> None:
+    def printed(model: Path) -> str:
+        where = ["--collection", str(tiny_collection), "--out", str(tmp_path / "index")]
+        result = CliRunner().invoke(app, ["index", *where, "--model", str(model)])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert "replaces" not in printed(tiny_encoder)
+    assert "replaces" not in printed(tiny_encoder)  # it is the same one
+    said = printed(tiny_dot_encoder)
+    assert f"replaces the index of 60 documents by {tiny_encoder}\n" in said
 
 
 def test_the_wrong_model_is_an_error(

@@ -68,7 +68,7 @@ def test_what_one_teacher_did_not_score_is_left_out_and_counted(how, judged):
     dull = {**teachers["dull"], "q0": {"d1": 3.0, "d2": 5.0}}
     fused = fitted.fuse({**teachers, "dull": dull}, {"sharp": 1.0, "dull": 1.0}, drops)
     assert fused["q0"].keys() == {"d1", "d2"}
-    assert drops.counts == {"candidate not scored by every teacher": 10}
+    assert drops.counts == {"candidate that dull did not score": 10}
 
 
 @EVERY

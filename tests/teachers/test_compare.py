@@ -218,5 +218,59 @@ def test_the_command_as_written(tiny_collection, store, run, tmp_path, capsys, m
     record = json.loads(out.read_text())
     assert {"bm25", "knows", "pairwise:reader"} <= record["teachers"].keys()
     assert "<svg" in page.read_text() and "http" not in page.read_text().split("<svg")[0]
-    shown = capsys.readouterr().out
-    assert "nDCG@10" in shown and "differ most on" in shown
+    printed = capsys.readouterr().out
+    assert "nDCG@10" in printed and "Surest of opposite orders" in printed
+
+
+def test_what_is_shown_as_a_name_is_taken_as_one(record, store):
+    for name, one in record["teachers"].items():
+        assert store.resolve(name).fingerprint == one["fingerprint"]
+
+
+def test_names_of_a_part_of_the_store_mean_the_same_in_all_of_it(collection, tmp_path):
+    """Two teachers of one short name, of which one is asked for."""
+    store, queries = ScoreStore(tmp_path / "scores"), collection.query_texts("test")
+    wanted = {query: list(collection.qrels("test")[query]) for query in queries}
+    for model, said in (("one/big", 1.0), ("two/big", 2.0)):
+        score(collection, queries, wanted, Told(model, lambda q, d, said=said: said), store)
+    assert list(compare_teachers(collection, "test", store, ["one/big"])["teachers"]) == ["one/big"]
+    with pytest.raises(InputError, match="no such teacher"):
+        store.resolve("big")
+    same = Told("one/big", lambda q, d: 3.0)
+    same.key = TeacherKey("pointwise", "one/big", digest="another version")
+    score(collection, queries, wanted, same, store)
+    shown = list(compare_teachers(collection, "test", store)["teachers"])
+    assert len({store.resolve(name).fingerprint for name in shown}) == 3
+    with pytest.raises(InputError, match="several teachers match"):
+        store.resolve("one/big")
+
+
+def test_who_shrinks_the_shared_comparison_is_named(record, collection, store):
+    [one] = record["held_back"]
+    assert one["name"] == "listwise:reader"
+    assert one["queries"] == one["shared"] == record["shared"]["queries"]
+    others = [name for name in record["teachers"] if name != "listwise:reader"]
+    without = compare_teachers(collection, "test", store, others)
+    assert one["others"] == without["shared"]["queries"] > one["shared"]
+    assert without["held_back"] == []
+    told = shown(record)
+    assert f"listwise:reader answered about {one['queries']} queries" in told
+
+
+def test_few_clashes_are_shown_and_the_strongest(record):
+    every = sorted(
+        (clash["strength"] for one in record["disagreement"] for clash in one["worst"]),
+        reverse=True,
+    )
+    lines = shown(record, worst=2).splitlines()
+    marked = [line for line in lines if line.startswith("  ") and not line.startswith("    ")]
+    assert [line.split()[0] for line in marked[:2]] == [f"{value:.2f}" for value in every[:2]]
+    assert sum(line.startswith("    ") for line in lines) == 2 * 2
+    assert f"{len(every) - 2:,} more pairs" in marked[2]
+    assert "Surest" not in shown(record, worst=0)
+
+
+def shown(record, **more) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    print_comparison(record, console, **more)
+    return console.export_text()

@@ -36,6 +36,16 @@ def test_fusion_by_hand():
     assert drops.counts == {"candidate not scored by every teacher": 1}
 
 
+def test_a_candidate_that_is_left_out_counts_for_each_teacher_that_lacks_it():
+    one = {"q": {"a": 1.0, "b": 3.0, "only-one": 9.0}}
+    two = {"q": {"a": 40.0, "b": 20.0, "only-two": 1.0, "also-two": 0.0}}
+    drops = Drops()
+    fused = fuse([one, two], [1.0, 0.25], drops, names=["one", "two"])
+    assert fused == fuse([one, two], [1.0, 0.25])
+    assert drops.counts == {"candidate that one did not score": 2,
+                            "candidate that two did not score": 1}  # fmt: skip
+
+
 def test_a_single_teacher_stays_raw():
     assert fuse([{"q": {"a": 7.5, "b": -2.0}}], [1.0]) == {"q": {"a": 7.5, "b": -2.0}}
 

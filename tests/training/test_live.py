@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from retrieval_kd.data.collection import open_collection
+from retrieval_kd.models import load_multi_vector
 from retrieval_kd.students.dense import make_student
 from retrieval_kd.students.layers import weights_digest
 from retrieval_kd.teachers.live import LiveCrossEncoder, LiveEncoder, open_live
@@ -176,3 +177,20 @@ def test_dropout_is_set_in_live_teachers_and_put_back(trained, tiny_cross_encode
     trained([Term(name="infonce", student="reranker"), Term(name="infonce")], {"reranker": teacher})
     assert max(before) > 0 and set(seen) == {0.0}
     assert [layer.p for layer in layers] == before
+
+
+def test_a_dense_models_projection_of_tokens_is_drawn_by_its_seed_alone(tiny_encoder):
+    """Whatever was drawn before, and nothing drawn later depends on it."""
+    spec = str(tiny_encoder)
+
+    def projection(seed: int) -> torch.Tensor:
+        return load_multi_vector(spec, seed=seed).state_dict()["1.linear.weight"]
+
+    torch.manual_seed(5)
+    first, after = projection(0), torch.rand(3)
+    torch.manual_seed(5)
+    torch.testing.assert_close(after, torch.rand(3))
+    torch.testing.assert_close(projection(0), first)
+    assert not torch.equal(projection(1), first)
+    live = open_live(spec, "multi_vector", seed=1).model.state_dict()["1.linear.weight"]
+    torch.testing.assert_close(live, projection(1))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -19,9 +19,14 @@ import torch
 from retrieval_kd.teachers.local_model import LocalModel
 
 
-@contextlib.contextmanager
-def echo_server(model: LocalModel) -> Iterator[str]:
+def echo_server(model: LocalModel) -> contextlib.AbstractContextManager[str]:
     """Its address."""
+    return serving(lambda body: answer(model, body))
+
+
+@contextlib.contextmanager
+def serving(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Iterator[str]:
+    """The address of a server that answers requests, one after another, by a function."""
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -30,7 +35,7 @@ def echo_server(model: LocalModel) -> Iterator[str]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             with lock:
-                data = json.dumps(answer(model, body)).encode()
+                data = json.dumps(answer(body)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
