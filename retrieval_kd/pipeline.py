@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd import __version__
-from retrieval_kd.config import Config, Teacher
+from retrieval_kd.config import Config
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
@@ -20,6 +20,7 @@ from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.stages import PARTS, Stages
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.summary import Summary
+from retrieval_kd.teacher_config import Teacher
 from retrieval_kd.teachers.spec import ALONE, parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 

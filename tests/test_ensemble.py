@@ -9,11 +9,12 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from retrieval_kd.config import AggregationName, Config
+from retrieval_kd.config import Config
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline import plan
 from retrieval_kd.schema import validate
 from retrieval_kd.stages import Stages
+from retrieval_kd.teacher_config import AggregationName
 from retrieval_kd.teachers.aggregate_orders import ORDER_AGGREGATIONS
 from retrieval_kd.teachers.aggregate_pairs import PAIR_AGGREGATIONS
 from retrieval_kd.teachers.usage import read_usage

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from retrieval_kd.cli import main
-from retrieval_kd.config import Config, FitTeacher
+from retrieval_kd.config import Config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.schema import validate
 from retrieval_kd.stages import Stages
+from retrieval_kd.teacher_config import FitTeacher
 from retrieval_kd.teachers.opening import open_teacher
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.workspace import Workspace

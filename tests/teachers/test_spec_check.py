@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.config import Teacher
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import validate
+from retrieval_kd.teacher_config import Teacher
 from retrieval_kd.teachers.opening import open_teacher
 from retrieval_kd.teachers.spec import KINDS, parse_spec
 from retrieval_kd.teachers.spec_check import OPTIONS, check_options, check_spec
