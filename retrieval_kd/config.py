@@ -18,7 +18,7 @@ from retrieval_kd.evaluation.names import parse_measures
 from retrieval_kd.lesson_checks import check_cached, check_scores
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.methods import Method
-from retrieval_kd.schema import Part, apply_overrides, read_extended, validate
+from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
 from retrieval_kd.students.options import SEARCHED_AS
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.teacher_config import Teacher
