@@ -31,9 +31,9 @@ class PoolPairs:
             better: P(i is better than j) (n, n) of them, NaN where it was not asked.
 
         Example:
-            >>> answers = np.array([[np.nan, 0.9], [0.1, np.nan]])
+            >>> answers = np.array([[np.nan, 0.75], [0.25, np.nan]])
             >>> PoolPairs.of(["b", "c", "a"], ["a", "b"], answers).among(np.arange(3)).tolist()
-            [[nan, nan, 0.1], [nan, nan, nan], [0.9, nan, nan]]
+            [[nan, nan, 0.25], [nan, nan, nan], [0.75, nan, nan]]
         """
         if better is None or not len(named):
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
