@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.query_files import read_queries
@@ -102,10 +103,19 @@ def open_teacher(
     return LikelihoodTeacher(open_model(asked, likelihood, language_model), **told)
 
 
-def open_yes_no(asked: TeacherSpec, language_model: OpenModel | None = None) -> YesNoTeacher:
-    """A yes/no teacher. One that was trained here is asked as in its training, unless told else."""
+def open_yes_no(
+    asked: TeacherSpec,
+    language_model: OpenModel | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> YesNoTeacher:
+    """A yes/no teacher. One that was trained here is asked as in its training, unless told else.
+
+    Args:
+        dtype: of a model in this process; the machine's fast one by default.
+    """
     options = asked.checked(YesNoOptions)
-    model = open_model(asked, options, language_model)
+    model = open_model(asked, options, language_model, dtype)
     told = {} if language_model else read_told(asked.model)
     usual = own_options(options)
     given = {name: value for name, value in usual.items() if name in options.model_fields_set}
@@ -126,14 +136,17 @@ def strategy_in(spec: str) -> Strategy | None:
 
 
 def open_model(
-    spec: TeacherSpec, options: PassageOptions, language_model: OpenModel | None = None
+    spec: TeacherSpec,
+    options: PassageOptions,
+    language_model: OpenModel | None = None,
+    dtype: torch.dtype | None = None,
 ) -> LanguageModel:
     """The language model of a teacher: by `language_model`, or in this process."""
     if language_model is None:
         if not is_encoder_decoder(spec.model):
-            return LocalModel(spec.model, layers=options.layers)
+            return LocalModel(spec.model, dtype=dtype, layers=options.layers)
         if options.layers is None:
-            return Seq2SeqModel(spec.model)
+            return Seq2SeqModel(spec.model, dtype=dtype)
         raise InputError(
             "an encoder–decoder answers from all its layers",
             id=spec.model,

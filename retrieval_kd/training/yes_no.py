@@ -31,8 +31,9 @@ from retrieval_kd.training.checkpoints import RECORD, check_replaceable, finishe
 from retrieval_kd.training.pairs import PairCollator, PairLoss
 from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
 from retrieval_kd.training.slates import Pool, digest_pools
+from retrieval_kd.training.targets_check import check_targets
 from retrieval_kd.training.term_checks import check_for_pairs
-from retrieval_kd.training.terms import Term, check_targets
+from retrieval_kd.training.terms import Term
 
 TRAINED = "trained.safetensors"  # in a checkpoint: the weights that change, and no others
 
@@ -125,7 +126,7 @@ def check_terms(terms: Sequence[Term], settings: TrainSettings) -> None:
 
 
 def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> YesNoTeacher:
-    """The teacher that training begins from; its model is not loaded yet.
+    """The teacher that training begins from, as it is scored with; its model is not loaded yet.
 
     Raises:
         InputError: it is no decoder, an adapter already, or answers from a lower layer.
@@ -134,11 +135,8 @@ def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> Y
     if asked.kind != "yesno":
         raise InputError(f"{spec} is no yes/no teacher", remedy="write yesno:MODEL")
     if "layers" in asked.options:
-        raise InputError(
-            "a re-ranker is trained with all its layers",
-            id=asked.model,
-            remedy="leave ?layers= out",
-        )
+        problem = "a re-ranker is trained with all its layers"
+        raise InputError(problem, id=asked.model, remedy="leave ?layers= out")
     if adapters.base_of(resolve_model(asked.model).location) is not None:
         raise InputError(
             "this is an adapter already",
@@ -151,7 +149,7 @@ def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> Y
         )
     if max_length is not None:
         asked.options.setdefault("passage_tokens", str(max_length))
-    return open_yes_no(asked, lambda name: LocalModel(name, dtype=dtype))
+    return open_yes_no(asked, dtype=dtype)
 
 
 class YesNoModel(nn.Module):
@@ -194,16 +192,14 @@ class YesNoModel(nn.Module):
         sequences = renderer.tokens(texts)
         longest = max(map(len, sequences))
         ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-        mask, positions = torch.zeros_like(ids), torch.zeros_like(ids)
+        mask, places = torch.zeros_like(ids), torch.zeros_like(ids)
         for row, sequence in enumerate(sequences):
             start = longest - len(sequence)
             ids[row, start:] = torch.tensor(sequence)
             mask[row, start:] = 1
-            positions[row, start:] = torch.arange(len(sequence))
-        answers = torch.tensor(renderer.first_tokens(texts[0], self.teacher.template.answers))
-        return {"input_ids": ids, "attention_mask": mask, "position_ids": positions} | {
-            "answers": answers
-        }
+            places[row, start:] = torch.arange(len(sequence))
+        words = torch.tensor(renderer.first_tokens(texts[0], self.teacher.template.answers))
+        return {"input_ids": ids, "attention_mask": mask, "position_ids": places, "answers": words}
 
     def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`scores` (n,): log p(yes) − log p(no), in which the softmax over words cancels out."""

@@ -165,6 +165,18 @@ def test_it_is_asked_as_in_its_training_unless_told_otherwise(collection, tiny_d
     )
 
 
+def test_further_training_asks_as_the_folder_wants_to_be_asked(collection, tiny_decoder, tmp_path):
+    spec = "?prompt=monot5&passage_tokens=9&query_tokens=3&cut=beginning"
+    moved(tiny_decoder, tmp_path / "adapter", spec=spec)
+    merge_adapter(str(tmp_path / "adapter"), tmp_path / "merged")
+    moved(tiny_decoder, tmp_path / "whole", lora=None, spec=spec)
+    for folder in (tmp_path / "merged", tmp_path / "whole"):
+        scored = open_teacher(f"yesno:{folder}", collection).key
+        trained = open_base(f"yesno:{folder}", torch.float32)
+        assert trained.template.name == "monot5" and trained.key == scored
+        assert open_base(f"yesno:{folder}", torch.float32, 11).key.max_length == 11
+
+
 def test_the_fingerprint_is_of_the_adapter_and_of_its_base(collection, pools, tmp_path):
     base = write_decoder(tmp_path / "base")
     moved(base, tmp_path / "one")
