@@ -82,12 +82,16 @@ def fit_teacher(
     command goes on from its last checkpoint.
     """
     from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.lesson_checks import check_uncached
     from retrieval_kd.schema import apply_overrides, as_input_error
     from retrieval_kd.teachers.spec import parse_spec
     from retrieval_kd.training.checkpoints import check_replaceable
     from retrieval_kd.training.fit_teacher import fit_teacher as fit
-    from retrieval_kd.training.settings import FIT_DEFAULTS, LORA_DEFAULTS, TrainSettings
+    from retrieval_kd.training.settings import (
+        FIT_DEFAULTS,
+        LORA_DEFAULTS,
+        TrainSettings,
+        check_uncached,
+    )
     from retrieval_kd.training.slates import build_pools
     from retrieval_kd.training.terms import parse_terms
 
@@ -107,9 +111,7 @@ def fit_teacher(
     check_replaceable(out)
     opened, drops = open_collection(collection), Drops()
     queries = opened.query_texts(split)
-    wanted, scores = candidates_and_scores(
-        opened, queries, candidates, store, teacher or [], weight
-    )
+    wanted, scores = candidates_and_scores(opened, split, candidates, store, teacher or [], weight)
     if not any(term.learns_from == "teacher" for term in terms):
         scores = None  # negatives of what learns from judgments owe nothing to a teacher
     pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops)

@@ -103,14 +103,12 @@ def train(
     kept = integers(layers) if layers else None
     opened, drops = open_collection(collection), Drops()
     queries = opened.query_texts(split)
-    wanted, scores = candidates_and_scores(
-        opened, queries, candidates, store, teacher or [], weight
-    )
+    wanted, scores = candidates_and_scores(opened, split, candidates, store, teacher or [], weight)
     if not any(term.learns_from == "teacher" for term in terms):
         scores = None  # a label-only student's negatives owe nothing to the teacher
     answered = None
     if pairs is not None and store is not None:
-        answered = stored_pairs(opened, queries, store, pairs, wanted)
+        answered = stored_pairs(opened, queries, store, pairs, wanted, opened.qrels(split))
     pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops, pairs=answered)
     drops.warn(f"training on {opened.name}/{split}")
     dev = None
@@ -159,6 +157,9 @@ def integers(text: str) -> list[int]:
 
 def _of_pairs(terms: list[Term], store: Path | None) -> list[Term]:
     """The terms, of which pair_kl learns stored answers about pairs."""
+    from retrieval_kd.schema import validate
+    from retrieval_kd.training.terms import Term
+
     if store is None:
         raise InputError("--pairs names a teacher of a store", remedy="give its folder: --store")
     if not any(term.name == "pair_kl" for term in terms):
@@ -167,23 +168,27 @@ def _of_pairs(terms: list[Term], store: Path | None) -> list[Term]:
             remedy="add pair_kl, as in --objective kl+pair_kl, or leave --pairs out",
         )
     learns = {"teacher": "pairs:0"}
-    return [t.model_copy(update=learns) if t.name == "pair_kl" else t for t in terms]
+    told = ({**t.model_dump(), **(learns if t.name == "pair_kl" else {})} for t in terms)
+    return [validate(Term, one) for one in told]
 
 
 def candidates_and_scores(
     collection: Collection,
-    queries: dict[str, str],
+    split: str,
     candidates: Path | None,
     store: Path | None,
     names: list[str],
     weights: list[float] | None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]] | None]:
-    """The candidates to train on, and the (fused) scores of the named teachers, if any."""
+    """The candidates to train on, and the (fused) scores of the named teachers, if any.
+
+    Relevant documents of the split have scores, too, where the teachers gave them.
+    """
     from retrieval_kd.data.runs import check_run, read_run
     from retrieval_kd.teachers.stored import stored_scores
     from retrieval_kd.teachers.targets import fuse
 
-    run = None
+    run, queries = None, collection.query_texts(split)
     if candidates is not None:
         read = read_run(candidates)
         check_run(read, collection)
@@ -198,7 +203,8 @@ def candidates_and_scores(
         return run, None
     drops = Drops()
     wanted = {query: list(found) for query, found in run.items()} if run is not None else None
-    lists = stored_scores(collection, queries, store, names, wanted, drops)
+    qrels = collection.qrels(split)
+    lists = stored_scores(collection, queries, store, names, wanted, drops, qrels)
     fused = fuse(lists, weights or [1.0] * len(lists), drops, names=names)
     drops.warn(str(store))
     return (run if run is not None else fused), fused

@@ -198,7 +198,13 @@ class Ensemble:
         """The teachers that some objective names alone."""
         lessons = [one for training in self.config.students.values() for one in training.lessons]
         terms = [term for lesson in lessons for term in lesson.objective]
-        return {self.members[number] for term in terms for number in term.named_members}
+        named = {self.members[number] for term in terms for number in term.named_members}
+        return named | {by for member in named if (by := self._by(member))}
+
+    def _by(self, member: str) -> str | None:
+        """The member whose scores choose what this one is asked, if there is one."""
+        by = parse_spec(member).options.get("by")
+        return by if by in self.members else None
 
     @property
     def _combination(self) -> Combination:
@@ -235,6 +241,8 @@ class Ensemble:
         told = (self._store, teacher.key, self.config.teacher.aggregate.get(member))
         found = scores_of(self.collection, texts, wanted, *told)
         if sum(map(len, found.values())) < sum(map(len, wanted.values())):
+            if by := self._by(member):
+                self._scores(part, by, candidates)
             self._ask(teacher, texts, wanted)
             found = scores_of(self.collection, texts, wanted, *told)
         return found

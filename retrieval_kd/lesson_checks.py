@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from retrieval_kd.students.options import PARTS, RE_RANKS
 from retrieval_kd.teachers.spec import parse_spec
-from retrieval_kd.training.term_checks import PAIRS, check_for_pairs, check_for_texts
+from retrieval_kd.training.settings import check_uncached
+from retrieval_kd.training.term_checks import check_for_pairs, check_for_texts
 from retrieval_kd.training.terms import Term
 
 if TYPE_CHECKING:
@@ -70,16 +71,6 @@ def check_cached(lesson: Lesson, mini_batch_size: int | None, kind: str) -> None
         )
 
 
-def check_uncached(mini_batch_size: int | None) -> None:
-    """Refuse cached gradients of a re-ranker, a teacher that is fitted or a student.
-
-    Raises:
-        ValueError: saying what to do.
-    """
-    if mini_batch_size is not None:
-        raise ValueError("mini_batch_size: a re-ranker's gradients are not cached; leave it out")
-
-
 def _only_live(term: Term, lesson: Lesson) -> bool:
     """Whether all that learns by a term are live models."""
     learns = [*term.students, *(term.teachers if term.joint else [])] if term.scores else ["score"]
@@ -107,14 +98,18 @@ def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
             raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
     known = ["score", "stored", "positive", *PARTS.get(kind, ()), *lesson.live]
     check_pairs(lesson, members)
-    for score in (score for term in lesson.objective for score in term.scores):
+    for score, of_pairs in _scores_of(lesson.objective):
         name, _, number = owner_of(score).partition(":")
         if number and int(number) >= len(members):
             raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
-        if name == PAIRS:
-            continue
-        if name not in known and not re.fullmatch(r"exit\d+", name):
+        if name not in known and not of_pairs and not re.fullmatch(r"exit\d+", name):
             raise ValueError(f"no scores named {score!r}; there are {', '.join(known)}")
+
+
+def _scores_of(terms: Sequence[Term]) -> list[tuple[str, bool]]:
+    """All scores that terms name, and of each whether it is answers about pairs that are learnt."""
+    named = [(score, term) for term in terms for score in term.scores]
+    return [(score, t.pairs_of is not None and score == t.teacher) for score, t in named]
 
 
 def check_vectors(terms: Sequence[Term], kind: str) -> None:

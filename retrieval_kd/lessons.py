@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.lesson_checks import check_live
-from retrieval_kd.schema import Part, validate
-from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
+from retrieval_kd.schema import Part, as_value_error, validate
+from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 from retrieval_kd.training.terms import Term, check_distinct, parse_terms
 
 
@@ -34,7 +34,10 @@ class Live(Part):
         if self.fit is not None:
             if self.kind != "cross_encoder":
                 raise ValueError("fit: only a cross_encoder is fine-tuned first")
-            self.fitting(seed=0)
+            if "seed" in self.fit:
+                raise ValueError("fit: its seed is the student's: leave it out")
+            as_value_error(lambda: self.fitting(seed=0))
+            check_uncached(self.fitting(seed=0).mini_batch_size)
         return self
 
     def fitting(self, *, seed: int) -> TrainSettings:

@@ -16,7 +16,7 @@ from retrieval_kd.training.slates import Pool
 def live_teacher(
     teacher: Live,
     start: str,
-    pools: Sequence[Pool],
+    judged: Sequence[Pool],
     documents: Texts,
     settings: TrainSettings,
     folder: Path,
@@ -25,15 +25,16 @@ def live_teacher(
 
     Args:
         start: MODEL of the student as the stage begins, which a teacher may be, too.
-        pools: what the stage learns from; a teacher with `fit` learns the judged ones first.
+        judged: the stage's pools of train queries; a teacher with `fit` learns those first that
+            have a judged relevant document.
         settings: of the stage.
         folder: where a teacher is kept that was fine-tuned first; not made again if it is there.
     """
     model, layers = start if teacher.model == "start" else teacher.model, teacher.layers
     if teacher.fit is not None:
-        judged = [pool for pool in pools if (pool.gains > 0).any()]
+        relevant = [pool for pool in judged if (pool.gains > 0).any()]
         fitting = teacher.fitting(seed=settings.seed)
-        fit_teacher(model, judged, documents, folder, layers=layers, settings=fitting)
+        fit_teacher(model, relevant, documents, folder, layers=layers, settings=fitting)
         model, layers = str(folder), None
     return open_live(
         model,

@@ -10,7 +10,7 @@ from typing import Any
 from retrieval_kd import __version__
 from retrieval_kd.config import Config
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_json
+from retrieval_kd.files import digest_file, digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.lesson_pools import draws_unlabelled
@@ -211,11 +211,13 @@ def _fusion(teacher: Teacher) -> list[Any]:
 
 
 def _model_of(member: str, teacher: Teacher | None = None) -> list[Any]:
-    """Digest of a teacher's model, or how one on a server is asked; BM25 has none."""
+    """Digest of a teacher's model, or how one on a server is asked, and of files it is told by."""
     spec = parse_spec(member)
+    named = [spec.options[name] for name in ("prompt", "answers") if name in spec.options]
+    files = [digest_file(name) for name in named if Path(name).is_file()]
     if teacher and teacher.server and member in teacher.served:
-        return teacher.server.on_server().told(spec.model)
-    return [] if spec.kind in ALONE else [model_digest(spec.model)]
+        return [*teacher.server.on_server().told(spec.model), *files]
+    return files if spec.kind in ALONE else [model_digest(spec.model), *files]
 
 
 def _models_in(retriever: str) -> list[str]:

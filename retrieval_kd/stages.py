@@ -28,6 +28,7 @@ from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.make import make
 from retrieval_kd.teachers.targets import rerank
 from retrieval_kd.timed_systems import timed_systems
+from retrieval_kd.training.checkpoints import RECORD
 from retrieval_kd.training.curve import build_dev_task
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.slates import build_pools
@@ -135,6 +136,18 @@ class Stages:
         source = LessonPools(config, self.collection, self.ensemble, self.queries, self.candidates)
         pools, groups = source.of(lesson, start, drops)
         settings = config.settings_of(training, lesson, seed=seed)
+        start_of_train, end_of_train, _ = groups["train"]
+        live = {
+            label: live_teacher(
+                teacher,
+                start,
+                pools[start_of_train:end_of_train],
+                self.collection.documents,
+                settings,
+                self.work.path(f"{folder}.live", label),
+            )
+            for label, teacher in lesson.live.items()
+        }
         student = make(
             start,
             begin.kind,
@@ -158,19 +171,12 @@ class Stages:
             dev=task,
             groups=groups,
             teacher_length=config.student.max_length,
-            live={
-                label: live_teacher(
-                    teacher,
-                    start,
-                    pools,
-                    self.collection.documents,
-                    settings,
-                    self.work.path(f"{folder}-{label}"),
-                )
-                for label, teacher in lesson.live.items()
-            },
+            live=live,
         )
-        return {**record, "drops": drops.summary()}
+        fitted = [self.work.path(f"{folder}.live", label) for label in lesson.live]
+        before_it = [read_json(f / RECORD)["seconds"] for f in fitted if (f / RECORD).exists()]
+        seconds = record["seconds"] + sum(before_it)
+        return {**record, "seconds": seconds, "drops": drops.summary()}
 
     # -- index, search, measure -----------------------------------------------------------------
 

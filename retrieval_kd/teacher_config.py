@@ -7,13 +7,16 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from retrieval_kd.adapters import Lora, check_base
-from retrieval_kd.errors import InputError
-from retrieval_kd.lesson_checks import check_uncached
 from retrieval_kd.schema import Part, as_value_error
 from retrieval_kd.teacher_server import TeacherServer, check_served, served_by
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.spec_check import check_options
-from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
+from retrieval_kd.training.settings import (
+    FIT_DEFAULTS,
+    LORA_DEFAULTS,
+    TrainSettings,
+    check_uncached,
+)
 
 AggregationName = Literal[
     "win_rate", "copeland", "bradley_terry",
@@ -32,15 +35,31 @@ class FitTeacher(Part):
     lora: Lora | None = Field(
         None, description="of yesno:MODEL, train adapters and leave the model as it is"
     )
-    train: TrainSettings = Field(FIT_DEFAULTS, description="how it is trained")
+    train: TrainSettings = Field(
+        FIT_DEFAULTS,
+        description="how it is trained; what is not said is as in `rkd fit-teacher`: steps of 8 "
+        "queries × 8 documents, for adapters a rate of their own",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual(cls, told: Any) -> Any:
+        """Settings that are not given are those of `rkd fit-teacher`, not a student's."""
+        train = told.get("train", {}) if isinstance(told, dict) else None
+        if not isinstance(train, dict):
+            return told
+        usual = LORA_DEFAULTS if told.get("lora") else FIT_DEFAULTS
+        return {**told, "train": {**usual.model_dump(), **train}}
 
     @model_validator(mode="after")
     def _possible(self) -> FitTeacher:
-        try:
-            check_base(self.base, layers=self.layers, lora=self.lora)
-        except InputError as error:
-            raise ValueError(str(error)) from error
+        as_value_error(lambda: check_base(self.base, layers=self.layers, lora=self.lora))
         check_uncached(self.train.mini_batch_size)
+        if self.is_decoder and self.train.max_tokens != FIT_DEFAULTS.max_tokens:
+            raise ValueError(
+                "train.max_tokens: a decoder is trained on what it is scored with; say how long "
+                "passages are in `base`: yesno:MODEL?passage_tokens=…"
+            )
         return self
 
     @property
@@ -99,8 +118,8 @@ class Teacher(Part):
             raise ValueError(f"{len(self.weights)} weights for {members} teachers")
         if self.weights is not None and (min(self.weights) < 0 or not any(self.weights)):
             raise ValueError("weights must not be negative, and one must be above 0")
-        if len(set(self.fuse_with)) < len(self.fuse_with):
-            raise ValueError("a teacher is named twice in fuse_with")
+        if len(set(self.members)) < len(self.members):
+            raise ValueError(f"a teacher is named twice: {', '.join(self.members)}")
         for name in filter(None, (self.model, *self.fuse_with)):
             as_value_error(check_options, name)
         if self.server is not None:

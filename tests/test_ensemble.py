@@ -144,3 +144,19 @@ def test_answers_about_pairs_are_asked_for_the_students_that_learn_them(candidat
     told["students"]["distilled"]["objective"] = [{**pair, "teacher": "pairs:0"}]
     with pytest.raises(InputError, match="pairs:0 is bm25, no pairwise: teacher"):
         validate(Config, told)
+    chosen = f"pairwise:{tiny_decoder}?passage_tokens=16&pairs=uncertain&most=2&by=bm25"
+    told["teacher"] |= {"fuse_with": ["bm25", chosen], "weights": [0.0, 1.0]}
+    told["students"]["distilled"]["objective"] = [pair]
+    by = Stages(validate(Config, told), Workspace(config.out)).ensemble
+    assert by._named == {chosen, "bm25"}  # whose scores choose the pairs
+    assert by.pairs("train", 1, few)[query][0] == listed
+
+
+def test_a_prompt_that_was_changed_is_another_teacher(config, tiny_decoder, tmp_path):
+    prompt, keys = tmp_path / "mine.yaml", []
+    asked = f"yesno:{tiny_decoder}?prompt={prompt}"
+    for question in ("Is it?", "Is it so?"):
+        prompt.write_text(f"user: '{question} {{query}} {{passage}}'\nanswers: ['yes', 'no']\n")
+        keys.append(plan(with_teacher(config, fuse_with=["bm25", asked]))._keys)
+    assert keys[0][f"try:{asked}"] != keys[1][f"try:{asked}"]
+    assert keys[0]["try:bm25"] == keys[1]["try:bm25"]

@@ -8,6 +8,8 @@ from retrieval_kd.config import Config
 from retrieval_kd.errors import InputError
 from retrieval_kd.lessons import Lesson
 from retrieval_kd.schema import validate
+from retrieval_kd.teacher_config import FitTeacher
+from retrieval_kd.training.settings import FIT_DEFAULTS, LORA_DEFAULTS
 
 FROZEN = {"big": {"model": "m"}}
 CROSS, CACHED = {"kind": "cross_encoder"}, {"mini_batch_size": 8}
@@ -39,6 +41,7 @@ def config(training: dict, **more) -> Config:
         ({"objective": [{"name": "kl", "teacher": "stored:2"}]}, "there are 2 teachers"),
         ({"objective": [{"name": "kl", "teacher": "stored:x"}]}, "number of a teacher"),
         ({"objective": [{"name": "kl", "student": "score@x"}]}, "number of dimensions"),
+        ({"objective": [{"name": "pair_kl", "student": "pairs:1"}]}, "no scores named 'pairs:1'"),
         ({"objective": "kl", "live": FROZEN}, "no term names the live teacher 'big'"),
         ({"objective": "kl", "live": {"score": {"model": "m"}}}, "cannot be called 'score'"),
         ({"objective": "kl", "live": {"exit1": {"model": "m"}}}, "cannot be called"),
@@ -95,6 +98,34 @@ def test_a_teacher_that_is_fitted_has_no_cached_gradients():
     fit = {"base": "m", "train": {"mini_batch_size": 8}}
     with pytest.raises(InputError, match=r"teacher.fit: mini_batch_size: .*leave it out"):
         config({"objective": "kl"}, teacher={"fit": fit})
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"fit": {"base": "m"}, "fuse_with": ["cross-encoder"]}, "named twice"),
+        ({"model": "bm25", "fuse_with": ["bm25"]}, "named twice"),
+        ({"fit": {"base": "yesno:m", "train": {"max_tokens": 64}}}, "passage_tokens"),
+        (
+            {"model": "yesno:m", "server": {"url": "http://localhost:1/v1", "max_cost": 1}},
+            "give prompt_price and answer_price",
+        ),
+    ],
+)
+def test_teachers_that_cannot_be_are_refused(told, message):
+    with pytest.raises(InputError, match=message):
+        config({"objective": "kl"}, teacher=told)
+
+
+def test_what_is_not_said_of_a_fitted_teachers_training_is_as_on_the_command_line():
+    """Not as of students: 150 steps of slates of 8, for adapters at their own rate."""
+    rank = {"rank": 2}
+    told = [{"base": "m", "train": {"dropout": 0.1}}, {"base": "yesno:m", "lora": rank}]
+    plain, adapters = (validate(FitTeacher, one).train for one in told)
+    assert plain == FIT_DEFAULTS.model_copy(update={"dropout": 0.1})
+    assert adapters == LORA_DEFAULTS
+    again = validate(FitTeacher, validate(FitTeacher, told[1]).model_dump())
+    assert again.train == LORA_DEFAULTS
 
 
 def test_what_it_has_is_taken():

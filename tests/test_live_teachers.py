@@ -5,13 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrieval_kd.config import load_config
+from retrieval_kd.config import Config, load_config
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_json
 from retrieval_kd.lessons import Live
 from retrieval_kd.live_teachers import live_teacher
 from retrieval_kd.pipeline import plan
+from retrieval_kd.schema import validate
+from retrieval_kd.stages import Stages
 from retrieval_kd.training.settings import TrainSettings
+from retrieval_kd.workspace import Workspace
 from tests.students.learning import pools_of
 
 SETTINGS = TrainSettings(max_tokens=32, seed=1)
@@ -55,10 +58,12 @@ def test_a_re_ranker_is_fine_tuned_once_before_it_teaches(tiny_collection, tiny_
     [
         ({"kind": "encoder", "fit": {}}, "only a cross_encoder"),
         ({"kind": "cross_encoder", "fit": {"step": 3}}, "did you mean 'steps'"),
+        ({"kind": "cross_encoder", "fit": {"mini_batch_size": 3}}, "not cached"),
+        ({"kind": "cross_encoder", "fit": {"seed": 3}}, "the student's"),
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused(told, message):
-    with pytest.raises((ValueError, InputError), match=message):
+    with pytest.raises(ValueError, match=message):
         Live(model="m", **told)
 
 
@@ -72,3 +77,36 @@ def test_fine_tuning_is_part_of_what_a_student_was_made_of(tmp_path):
     ]
     changed = {stage for stage in keys[0] if keys[0][stage] != keys[1][stage]}
     assert "train:rocketqa_v2-seed0" in changed and "train:labels-seed0" not in changed
+
+
+def test_it_is_fine_tuned_on_judgments_and_on_no_guess_of_the_teacher(
+    tiny_collection, tiny_encoder, tmp_path
+):
+    """Slates of candidates the teacher is sure of have its guesses among the relevant ones."""
+    ranker = {"model": str(tiny_encoder), "kind": "cross_encoder", "trains": True}
+    training = {
+        "objective": [
+            {"name": "infonce", "student": "ranker"},
+            {"name": "kl", "teacher": "ranker"},
+        ],
+        "denoised": {"below": 1.0, "above": 2.0},
+        "live": {"ranker": {**ranker, "fit": {"steps": 1, "batch_queries": 2, "max_tokens": 16}}},
+        "train": {"steps": 1, "batch_queries": 2, "slate_size": 2, "max_tokens": 16},
+    }
+    given = {
+        "name": "n", "collection": str(tiny_collection), "out": str(tmp_path),
+        "encoder": str(tiny_encoder), "splits": {"dev": "dev", "dev_queries": 10},
+        "first_stage": {"with": "bm25", "depth": 6}, "teacher": {"model": "bm25"},
+        "student": {"base": str(tiny_encoder), "max_length": 16},
+        "students": {"one": training}, "compare": ["one", "one"],
+    }  # fmt: skip
+    config = validate(Config, given)
+    stages = Stages(config, Workspace(config.out))
+    stages.choose_queries()
+    stages.retrieve_candidates()
+    stages.ensemble.tune()
+    facts = stages.train_one("one", config.students["one"], 0, 0)
+    fitted = read_json(tmp_path / "students" / "one-seed0.live" / "ranker" / "training.json")
+    student = read_json(tmp_path / "students" / "one-seed0" / "training.json")
+    assert fitted["queries"] == len(stages.queries("train").qrels) < student["queries"]
+    assert facts["seconds"] == pytest.approx(fitted["seconds"] + student["seconds"])

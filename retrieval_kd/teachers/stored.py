@@ -14,6 +14,8 @@ from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.score import Candidates, scores_of
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 
+Qrels = Mapping[str, Mapping[str, int]]
+
 
 def stored_scores(
     collection: Collection,
@@ -22,6 +24,7 @@ def stored_scores(
     teachers: Sequence[str],
     candidates: Candidates | None,
     drops: Drops,
+    qrels: Qrels | None = None,
 ) -> list[dict[str, dict[str, float]]]:
     """For each teacher: query ID → document ID → raw score.
 
@@ -31,6 +34,7 @@ def stored_scores(
         teachers: names or fingerprints; empty: the store's only teacher. Of one that compared
             documents, with `?aggregate=NAME` if not by default, see `answered.answered_scores`.
         candidates: which pairs are wanted; none: all that the store knows of these queries.
+        qrels: relevant documents that are no candidates are given too, where they were scored.
 
     Raises:
         InputError: a teacher is unknown, or knows nothing of these queries.
@@ -51,15 +55,15 @@ def stored_scores(
         wanted = candidates
         if wanted is None:
             wanted = known_pairs(collection, queries, store, key, drops)
-        scores = scores_of(collection, queries, wanted, store, key, aggregate)
+        asked = with_relevant(collection, wanted, qrels or {})
+        scores = scores_of(collection, queries, asked, store, key, aggregate)
         if not scores:
             raise InputError(
                 f"teacher {key.model} has scored none of these queries' documents",
                 file=store_path,
                 remedy="run `rkd score` with candidates of this collection and split",
             )
-        asked = sum(len(ids) for ids in wanted.values())
-        lost = asked - sum(len(documents) for documents in scores.values())
+        lost = sum(d not in scores.get(query, {}) for query, ids in wanted.items() for d in ids)
         if lost:
             drops.add(
                 f"pair without an answer of {key.model} about its present texts",
@@ -76,19 +80,35 @@ def stored_pairs(
     store_path: Path,
     teacher: str,
     candidates: Mapping[str, Mapping[str, float]],
+    qrels: Qrels,
 ) -> dict[str, AnsweredPairs]:
     """What a pairwise teacher answered about two candidates of a query at a time.
 
     Args:
         teacher: its name or fingerprint.
+        qrels: relevant documents that are no candidates are compared too, where they were.
 
     Raises:
         InputError: the teacher is unknown, or was not asked about pairs.
     """
     store = ScoreStore(store_path)
     key = store.resolve(teacher)
-    wanted = {query: list(found) for query, found in candidates.items() if query in queries}
+    given = {query: list(found) for query, found in candidates.items() if query in queries}
+    wanted = with_relevant(collection, given, qrels)
     return answered_pairs(collection, queries, wanted, AnswerStore(store.folder(key), key))
+
+
+def with_relevant(
+    collection: Collection, candidates: Candidates, qrels: Qrels
+) -> dict[str, list[str]]:
+    """Candidates, then the relevant documents that are none: training makes them candidates."""
+    found = {}
+    for query, ids in candidates.items():
+        relevant = [d for d, gain in qrels.get(query, {}).items() if gain > 0]
+        found[query] = list(
+            dict.fromkeys([*ids, *(d for d in relevant if d in collection.documents)])
+        )
+    return found
 
 
 def known_pairs(

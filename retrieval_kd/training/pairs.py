@@ -18,16 +18,17 @@ from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCo
 from torch import Tensor, nn
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.errors import InputError
 from retrieval_kd.models import model_digest
+from retrieval_kd.schema import as_input_error
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.training import engine
 from retrieval_kd.training.collate import draw_slates, slate_tensors
 from retrieval_kd.training.imitation import Imitation
-from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
+from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 from retrieval_kd.training.slates import Pool
+from retrieval_kd.training.targets_check import check_targets
 from retrieval_kd.training.term_checks import check_for_pairs
-from retrieval_kd.training.terms import Term, check_targets
+from retrieval_kd.training.terms import Term
 from retrieval_kd.training.views import Batch, evaluate_terms
 
 
@@ -55,15 +56,8 @@ def train_cross_encoder(
         InputError: an objective needs what a cross-encoder or the pools do not have, or gradients
             are to be cached.
     """
-    if settings.mini_batch_size is not None:
-        raise InputError(
-            "mini_batch_size: a cross-encoder's gradients are not cached",
-            remedy="leave it out, or lower batch_queries or slate_size",
-        )
-    try:
-        check_for_pairs(terms)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    as_input_error(check_uncached, settings.mini_batch_size)
+    as_input_error(check_for_pairs, terms)
     check_targets(pools, terms)
     told: list[Any] = [[term.model_dump() for term in terms]]
     spoken = dict.fromkeys(term.teacher for term in terms if term.kind == "states")

@@ -54,3 +54,13 @@ FIT_DEFAULTS = TrainSettings(
 )
 # with the rate of LoRA's authors for GPT-2 and GPT-3 (Hu et al. 2021, appendix D)
 LORA_DEFAULTS = FIT_DEFAULTS.model_copy(update={"learning_rate": 2e-4})
+
+
+def check_uncached(mini_batch_size: int | None) -> None:
+    """Refuse cached gradients of a re-ranker, a teacher that is fitted or a student.
+
+    Raises:
+        ValueError: saying what to do.
+    """
+    if mini_batch_size is not None:
+        raise ValueError("mini_batch_size: a re-ranker's gradients are not cached; leave it out")

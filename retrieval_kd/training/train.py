@@ -33,7 +33,8 @@ from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.pairs import train_cross_encoder
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool
-from retrieval_kd.training.terms import Term, check_targets
+from retrieval_kd.training.targets_check import check_targets
+from retrieval_kd.training.terms import Term
 from retrieval_kd.training.vectors import teacher_vectors
 
 LiveModel = LiveEncoder | LiveCrossEncoder

@@ -19,12 +19,14 @@ from retrieval_kd.teachers.answered import answered_pairs
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.score import open_teacher, score
 from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 from retrieval_kd.training.collate import draw_slates, slate_tensors
 from retrieval_kd.training.pool_pairs import PoolPairs
 from retrieval_kd.training.sampling import without_false_negatives
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool, build_pools, digest_pools
-from retrieval_kd.training.terms import Term, check_targets
+from retrieval_kd.training.targets_check import check_targets
+from retrieval_kd.training.terms import Term
 from retrieval_kd.training.train import train_student
 from retrieval_kd.training.views import Batch, evaluate_term
 from tests.students.learning import pools_of
@@ -134,6 +136,27 @@ def test_a_student_learns_what_the_pairwise_teacher_prefers(
     )
     losses = [point["loss"] for point in record["curve"] if "loss" in point]
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_what_was_compared_with_a_relevant_document_is_learnt_though_the_run_lacks_it(
+    collection, asked
+):
+    """Training makes it a candidate, and column 0."""
+    queries, candidates, stored, store = asked
+    [query] = list(candidates)[:1]
+    [*others, lacking] = list(candidates[query])
+    run = {query: dict.fromkeys(others, 1.0)}
+    qrels = {query: {lacking: 1, "not in the collection": 1}}
+    found = stored_pairs(collection, queries, store.path, stored.key.fingerprint, run, qrels)
+    listed, better = found[query]
+    assert listed == [*others, lacking] and np.isfinite(better[-1]).any()
+    drops = Drops()
+    bm25 = open_teacher("bm25", collection)
+    score(collection, queries, {query: [*others, lacking]}, bm25, store)
+    [scores] = stored_scores(
+        collection, queries, store.path, ["bm25"], {query: others}, drops, qrels
+    )
+    assert lacking in scores[query] and not drops.summary()
 
 
 def test_left_out_candidates_take_their_pairs_along_and_answers_are_part_of_what_is_trained_on():

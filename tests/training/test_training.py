@@ -26,7 +26,8 @@ from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.sampling import draw
 from retrieval_kd.training.settings import TrainSettings
 from retrieval_kd.training.slates import Pool, build_pools
-from retrieval_kd.training.terms import Term, check_targets, parse_terms
+from retrieval_kd.training.targets_check import check_targets
+from retrieval_kd.training.terms import Term, parse_terms
 from retrieval_kd.training.train import prompts_of, train_student
 from retrieval_kd.training.views import Batch, evaluate_term, evaluate_terms
 
