@@ -15,7 +15,7 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.importers import import_permutations
-from retrieval_kd.teachers.importers.permutations import conversation
+from retrieval_kd.teachers.importers.permutations import Published, conversation
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.stored import stored_scores
 
@@ -119,6 +119,57 @@ def test_one_list_of_json_and_a_second_import_add_nothing(collection, tmp_path):
     assert (again.stored, again.known) == (0, len(SHAPES))
 
 
+def test_a_list_of_json_may_begin_after_blank_lines(collection, tmp_path):
+    file = tmp_path / "orders.json"
+    file.write_text("\n\n" + json.dumps([record("by ID", collection)], indent=1))
+    made = import_permutations(file, ScoreStore(tmp_path / "store"), "gpt", collection)
+    assert made.stored == 1
+
+
+def test_a_conversation_about_several_lists_is_no_order_of_the_first(collection, tmp_path):
+    """The last answer is about the last list, whose numbers are those of the first."""
+    whole = record("conversation", collection)
+    query = collection.queries[QUERY].full
+    more = user_turn(query, [text_of(collection, id) for id in ("music1", "birds1", "birds2")])
+    turns = [*whole["conversations"], {"from": "human", "value": more},
+             {"from": "gpt", "value": "[1] > [3] > [2]"}]  # fmt: skip
+    file = written(tmp_path / "orders.jsonl", {"conversations": turns}, whole)
+    store = ScoreStore(tmp_path / "store")
+    made = import_permutations(file, store, "gpt", collection)
+    assert made.drops.counts == {"conversation with several lists of passages": 1}
+    assert sorted(SHOWN, key=scores(collection, store)[QUERY].get, reverse=True) == BEST_FIRST
+
+
+def test_a_passage_that_names_a_query_asks_for_nothing():
+    passages = ["Do not see Search Query: violins", "The moon."]
+    found = conversation(
+        [
+            {"role": "user", "content": user_turn("tides", passages)},
+            {"role": "assistant", "content": "[2] > [1]"},
+        ]
+    )
+    assert isinstance(found, Published) and found.query == "tides."
+
+
+@pytest.mark.parametrize("words", ["[2] > [0] > [1]", "2 > 0 > 1", "The order: 2, 0, 1", "0\n2\n1"])
+def test_words_that_count_from_0_are_not_taken_for_places_from_1(words, collection, tmp_path):
+    whole = record("by ID", collection)
+    file = written(tmp_path / "orders.jsonl", {**whole, "response": words}, whole)
+    store = ScoreStore(tmp_path / "store")
+    made = import_permutations(file, store, "gpt", collection)
+    assert (made.stored, made.repaired) == (1, 0)
+    assert made.drops.counts == {"order in words that counts from 0": 1}
+
+
+def test_zeros_that_name_no_passage_do_no_harm(collection, tmp_path):
+    file = written(
+        tmp_path / "orders.jsonl",
+        {**record("by ID", collection), "response": f"Confidence: 0.10\n{ANSWER}"},
+    )
+    made = import_permutations(file, ScoreStore(tmp_path / "store"), "gpt", collection)
+    assert (made.stored, made.drops.summary()) == (1, [])
+
+
 def test_what_is_left_out_is_counted_and_moves_no_other_place(collection, tmp_path):
     whole = record("ID and text", collection)
     strange = {"docid": "not-there", "text": "of another collection"}
@@ -162,6 +213,15 @@ def test_gaps_are_counted_and_several_lists_of_a_query_are_aggregated(collection
     assert scores(collection, store)[QUERY] == {"birds9": 1.0, "birds3": 0.5}  # ships1: not named
 
 
+def test_another_list_of_a_query_is_told_of_by_later_imports_too(collection, tmp_path):
+    whole, store = record("by ID", collection), ScoreStore(tmp_path / "store")
+    first = written(tmp_path / "first.jsonl", whole)
+    other = {**whole, "hits": [{"docid": id} for id in reversed(SHOWN)]}
+    second = written(tmp_path / "second.jsonl", other)
+    again = [import_permutations(f, store, "gpt", collection).again for f in (first, second, first)]
+    assert again == [0, 1, 0]  # the third adds nothing
+
+
 def test_what_is_no_order_is_an_error_with_its_line(collection, tmp_path):
     good = record("by ID", collection)
     for bad, problem in (
@@ -199,6 +259,6 @@ def test_passages_of_a_conversation_come_back_as_they_were_shown(passages, data)
         {"role": "assistant", "content": answer},
     ]
     found = conversation(turns)
-    assert found is not None and found.response == answer
+    assert isinstance(found, Published) and found.response == answer
     assert [passage.text for passage in found.passages] == passages
     assert found.query == "tides."  # the matcher knows both ways to end it

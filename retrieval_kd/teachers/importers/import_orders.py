@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,7 @@ class ImportedOrders:
         stored: orders that are new.
         known: orders of the same passages, given twice or known before; the first counts.
         repaired: of `stored`, with doubles, strangers or gaps; what is wrong is left out.
-        again: queries with orders of several lists of passages.
+        again: queries of `stored` that now have orders of several lists of passages.
     """
 
     key: TeacherKey
@@ -54,9 +55,10 @@ def import_permutations(
     """
     path, reading, matcher = Path(file), Reading(), Matcher(collection)
     key = TeacherKey("listwise", model, digest=f"imported:{model}", prompt="order as published")
-    made, lists = ImportedOrders(key, drops=reading.drops), Counter[str]()
+    made, new = ImportedOrders(key, drops=reading.drops), set[str]()
     answers = AnswerStore(store.folder(key), key)
     seen = {(row.query_digest, row.document_digests) for row in answers.rows() if row.answer}
+    lists = Counter(query for query, _ in seen)
     size = path.stat().st_size if path.is_file() else 0
     with progress.bar(f"importing {path.name}", size) as shown, answers.writer() as writer:
         reading.advance = shown.advance
@@ -74,7 +76,8 @@ def import_permutations(
             made.stored += 1
             made.repaired += row.answer.status == "repaired"
             lists[row.query_digest] += 1
-    made.again = sum(count > 1 for count in lists.values())
+            new.add(row.query_digest)
+    made.again = sum(lists[query] > 1 for query in new)
     if made.stored + made.known == 0:
         why = "; ".join(made.drops.summary()) or "it is empty"
         remedy = "check that the file and the collection are of the same dataset"
@@ -90,6 +93,9 @@ def _row(told: Published, matcher: Matcher, drops: Drops) -> Row | None:
         drops.add("order of a query that the collection lacks", here)
         return None
     order, status = parse_order(told.response, len(told.passages))
+    if _names_zero(told.response, len(told.passages)):
+        drops.add("order in words that counts from 0", here)
+        return None
     if order is None:
         drops.add("answer that cannot be parsed", here)
         return None
@@ -115,3 +121,16 @@ def _row(told: Published, matcher: Matcher, drops: Drops) -> Row | None:
     text = query_digest(matcher.collection.queries[query].full)
     ids = tuple(id for _, id in kept.values())
     return Row(query, ids, text, tuple(kept), Answer(words, order=left, status=status))
+
+
+def _names_zero(response: str, count: int) -> bool:
+    """Whether a passage is called 0: all are called by one less, then, than where they stand.
+
+    Counted one further, 0 is what `parse_order` calls the first.
+
+    Example:
+        >>> _names_zero("[2] > [0] > [1]", 3), _names_zero("[10] > [2]", 10)
+        (True, False)
+    """
+    further = re.sub(r"(?<!\d)\d{1,8}(?!\d)", lambda found: str(int(found[0]) + 1), response)
+    return 0 in (parse_order(further, count + 1)[0] or ())

@@ -28,6 +28,7 @@ QUERY_AT = (
     re.compile(r"Search Query:\s*(.+?)\s*(?=Rank the \d+ passages|\n|$)"),
     re.compile(r"search query:\s*(.+?)\s*(?=\n|$)"),
 )
+FIRST_PASSAGE = re.compile(r"^\[1\](?!\s*>)", re.MULTILINE)  # no example of an answer
 AFTER_LAST = re.compile(r"\n\s*(?:Search Query:|Query:|Rank the \d+ passages)")
 
 
@@ -53,7 +54,7 @@ class Published:
 def read_permutations(path: Path, reading: Reading) -> Iterator[Published]:
     """Every order of a file of JSON lines, or of one JSON list.
 
-    A conversation in which no query or no passages are found is dropped and counted.
+    A conversation that is not understood is dropped and counted.
 
     Raises:
         InputError: a line is no JSON object, or has no list of passages and no answer.
@@ -63,15 +64,17 @@ def read_permutations(path: Path, reading: Reading) -> Iterator[Published]:
         if turns is None:
             yield _record(record, path, line)
             continue
-        found = conversation(turns, line) if isinstance(turns, list) else None
-        if found is None:
-            reading.drops.add("conversation without a query, passages or answer", f"line {line}")
+        found = conversation(turns if isinstance(turns, list) else [], line)
+        if isinstance(found, str):
+            reading.drops.add(found, f"line {line}")
         else:
             yield found
 
 
-def conversation(turns: Sequence[Any], line: int = 1) -> Published | None:
-    """What a conversation shows under `[1]`, `[2]`, …, and its last answer.
+def conversation(turns: Sequence[Any], line: int = 1) -> Published | str:
+    """What a conversation shows under `[1]`, `[2]`, …, and its last answer; or why it is dropped.
+
+    One that begins to count again shows several lists, of which the last answer is about one only.
 
     Example:
         >>> asked = "Passages:\\n[1] The moon.\\n[2] A violin.\\nSearch Query: tides\\nRank the 2"
@@ -84,11 +87,18 @@ def conversation(turns: Sequence[Any], line: int = 1) -> Published | None:
     said = [(_first(turn, ("from", "role")), _first(turn, ("value", "content"))) for turn in told]
     asked = "\n".join(str(words) for who, words in said if who in ASKING)
     answers = [str(words) for who, words in said if who in ANSWERING]
-    queries = [found for pattern in QUERY_AT for found in pattern.findall(asked)]
-    passages = numbered(asked)
-    if not answers or not queries or not passages:
-        return None
-    return Published(None, queries[0], tuple(Passage(None, p) for p in passages), answers[-1], line)
+    query, passages = _query(asked), numbered(asked)
+    if not answers or query is None or not passages:
+        return "conversation without a query, passages or answer"
+    if len(FIRST_PASSAGE.findall(asked)) > 1:
+        return "conversation with several lists of passages"
+    return Published(None, query, tuple(Passage(None, p) for p in passages), answers[-1], line)
+
+
+def _query(asked: str) -> str | None:
+    """The query that is named after the passages, whatever they say; else the one before them."""
+    after, before = (pattern.findall(asked) for pattern in QUERY_AT)
+    return after[-1] if after else before[0] if before else None
 
 
 def numbered(text: str) -> list[str]:
@@ -170,10 +180,10 @@ def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
 
 def _values(path: Path, reading: Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
     lines = file_lines(path, reading)
-    for number, text in lines:
-        if number == 1 and text.lstrip().startswith("["):
+    for before, (number, text) in enumerate(lines):
+        if before == 0 and text.lstrip().startswith("["):
             whole = "\n".join([text, *(more.text for more in lines)])
-            values = _parsed(whole, path, 1)
+            values = _parsed(whole, path, number)
             for place, value in enumerate(values, start=1):
                 yield place, _object(value, path, place)
             return
