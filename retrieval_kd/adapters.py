@@ -97,6 +97,20 @@ def base_of(folder: str | Path) -> str | None:
     return f"{place}@{revision}" if revision and not Path(place).is_dir() else str(place)
 
 
+def root_of(model: str) -> str:
+    """The MODEL under an adapter's folder, whose name says what it was trained for; else itself.
+
+    Example:
+        >>> root_of("Qwen/Qwen3-Reranker-0.6B")
+        'Qwen/Qwen3-Reranker-0.6B'
+
+    Raises:
+        InputError: its base was a folder which is not there any more.
+    """
+    base = base_of(model)
+    return model if base is None else root_of(base)
+
+
 def own_digest(folder: str | Path) -> str:
     """Of an adapter's configuration, wherever its base lies; its weights are not looked at."""
     told = {k: v for k, v in read_json(Path(folder) / CONFIG).items() if k not in PLACE}
@@ -153,7 +167,8 @@ def put_on(model: Any, folder: str | Path, digest: str) -> Any:
         digest: the base's, which must be what the adapter was trained on, where that is told.
 
     Raises:
-        InputError: it is another base, or the weights are not in a safetensors file.
+        InputError: it is another base, its weights are of other layers, or they are not in a
+            safetensors file.
     """
     need_peft()
     from peft import PeftModel
@@ -170,14 +185,28 @@ def put_on(model: Any, folder: str | Path, digest: str) -> Any:
         )
     try:
         with _without_their_warnings():
-            return PeftModel.from_pretrained(model, str(folder)).eval()
-    except (ValueError, RuntimeError, TypeError) as error:
+            adapted = PeftModel.from_pretrained(model, str(folder)).eval()
+            # peft tells only of a second load what it had no weights for, and no place for
+            left = adapted.load_adapter(str(folder), "default")
+    except (ValueError, RuntimeError, TypeError, KeyError) as error:
         raise InputError(f"not an adapter of this model: {error}", file=folder) from error
+    for found, problem in (
+        (left.unexpected_keys, "has weights of layers that this model lacks"),
+        (left.missing_keys, "lacks weights of layers that it is for"),
+    ):
+        if found:
+            raise InputError(
+                f"the adapter {problem}: {min(found)} and {len(found) - 1} more",
+                file=folder / WEIGHTS,
+                remedy="put it on the model that it was trained on, or save it again with peft",
+            )
+    return adapted
 
 
 @contextlib.contextmanager
 def _without_their_warnings() -> Iterator[None]:
-    """Without what transformers tells peft's authors, of names that they should no longer use."""
+    """Without what is for peft's authors, or said here as an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
         yield

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from retrieval_kd.adapters import root_of
 from retrieval_kd.teachers.language_model import LanguageModel, Prompt, Side
 from retrieval_kd.teachers.prompts import Template, passages
 from retrieval_kd.teachers.requests import Question
@@ -70,11 +71,13 @@ MADE_FOR = {"rank-zephyr": "rankzephyr", "rankzephyr": "rankzephyr", "duot5": "d
 def template_for(model: str, known: Sequence[Template]) -> str:
     """The template that a model was trained with, by its name; the first for all others.
 
+    Of an adapter, the one of its base.
+
     Example:
         >>> template_for("castorini/rank_zephyr_7b_v1_full", ORDER_TEMPLATES)
         'rankzephyr'
     """
-    name, names = model.lower().replace("_", "-"), [template.name for template in known]
+    name, names = root_of(model).lower().replace("_", "-"), [template.name for template in known]
     made = (template for part, template in MADE_FOR.items() if part in name)
     return next((template for template in made if template in names), names[0])
 

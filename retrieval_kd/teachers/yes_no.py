@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_kd.adapters import root_of
 from retrieval_kd.data.texts import Document
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.teachers.language_model import LanguageModel, Prompt, Side
@@ -56,11 +57,13 @@ MADE_FOR = {"qwen3-reranker": "qwen3-reranker", "monot5": "monot5"}  # part of a
 def template_for(model: str) -> str:
     """The template that a model was trained with, by its name; `judge` for all others.
 
+    Of an adapter, the one of its base.
+
     Example:
         >>> template_for("Qwen/Qwen3-Reranker-0.6B"), template_for("Qwen/Qwen3-4B")
         ('qwen3-reranker', 'judge')
     """
-    name = model.lower().replace("_", "-")
+    name = root_of(model).lower().replace("_", "-")
     return next((template for part, template in MADE_FOR.items() if part in name), "judge")
 
 
