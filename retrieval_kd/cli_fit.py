@@ -137,7 +137,7 @@ def merge(
 ) -> None:
     """Write a LoRA adapter and its base as one model, which needs neither.
 
-    It is faster than the two, and as big as the base.
+    It is faster than the two. Its weights are float32: twice the size of a base in bfloat16.
     """
     from retrieval_kd.teachers.merge_adapter import merge_adapter
 
