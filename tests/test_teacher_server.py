@@ -150,7 +150,7 @@ def test_a_configuration_without_a_server_keeps_its_keys(told, tiny_decoder):
         ([SPEC + "&layers=3"], {}, "last layer"),
         ([SPEC], {"url": "localhost"}, "not a server's address"),
         ([SPEC], {"url": "http://me:secret@host/v1"}, "RETRIEVAL_KD_API_KEY"),
-        ([SPEC], {"max_cost": 1.0}, "needs the server's prices"),
+        ([SPEC], {"max_cost": 1.0}, "give prompt_price and answer_price"),
         ([SPEC], {"modle": "x"}, "unknown key"),
     ],
 )

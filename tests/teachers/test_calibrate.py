@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 from sklearn.metrics import log_loss as reference_log_loss
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.teachers.calibrate import Calibration, calibrated, fit, fit_on, log_loss
+from retrieval_kd.teachers.calibrate import COLDEST, Calibration, calibrated, fit, fit_on, log_loss
 
 METHODS = ("platt", "isotonic", "temperature")
 EVERY = pytest.mark.parametrize("method", METHODS)
@@ -63,13 +63,17 @@ def test_log_odds_are_finite_and_those_of_the_probabilities(method, pairs):
 
 
 @given(labelled)
+@example([(11.0, True), (-0.0625, False)])  # the colder the better
 def test_no_temperature_is_better_than_the_one_found(pairs):
     scores, labels = np.array([s for s, _ in pairs]), np.array([int(y) for _, y in pairs])
     found = fit(scores, labels, "temperature")
     if found.knots:
         return  # all alike
     ours = log_loss(found.log_odds(scores), labels)
-    for other in (1.0, 0.5 * found.slope, 2 * found.slope):
+    # Where a colder one would be better without end, the coldest that is tried has to do.
+    coldest = 1 / (COLDEST * np.abs(scores).max())
+    colder = [] if found.slope > 0.99 * coldest else [2 * found.slope]
+    for other in (min(1.0, coldest), 0.5 * found.slope, *colder):
         # At the hottest temperature tried, log-odds are .001 at most: so near is the loss.
         assert ours <= log_loss(other * scores, labels) + 1e-3
 
