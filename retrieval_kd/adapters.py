@@ -53,6 +53,12 @@ def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) ->
         raise InputError(
             f"{kind} teachers are not fine-tuned", id=spec, remedy="give MODEL or yesno:MODEL"
         )
+    if kind == "pointwise" and spec != parse_spec(spec).model:
+        raise InputError(
+            "a cross-encoder to be fine-tuned is named by its MODEL alone",
+            id=spec,
+            remedy=f"write {parse_spec(spec).model}; which layers to keep is told apart",
+        )
     if kind == "yesno" and layers is not None:
         raise InputError("a decoder is trained with all its layers", remedy="leave layers out")
     if kind == "pointwise" and lora is not None:

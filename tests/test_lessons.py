@@ -105,6 +105,7 @@ def test_a_teacher_that_is_fitted_has_no_cached_gradients():
     [
         ({"fit": {"base": "m"}, "fuse_with": ["cross-encoder"]}, "named twice"),
         ({"model": "bm25", "fuse_with": ["bm25"]}, "named twice"),
+        ({"fit": {"base": "pointwise:m?layers=2"}}, "write m;"),
         ({"fit": {"base": "yesno:m", "train": {"max_tokens": 64}}}, "passage_tokens"),
         (
             {"model": "yesno:m", "server": {"url": "http://localhost:1/v1", "max_cost": 1}},
