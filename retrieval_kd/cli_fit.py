@@ -9,7 +9,15 @@ import typer
 
 from retrieval_kd.adapters import ALL_LINEAR, Lora, check_base
 from retrieval_kd.cli_stages import CollectionOption, Split
-from retrieval_kd.cli_train import Layers, Settings, candidates_and_scores, integers
+from retrieval_kd.cli_train import (
+    Layers,
+    Settings,
+    Store,
+    Teachers,
+    Weights,
+    candidates_and_scores,
+    integers,
+)
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.schema import validate
 
@@ -30,17 +38,9 @@ def fit_teacher(
         Path | None,
         typer.Option(help="TREC run file of the split: the negatives; needed without a store"),
     ] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="score store of the teachers to learn from")
-    ] = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="name or fingerprint in the store; several are z-normalised and summed; "
-            "default: the only one there"
-        ),
-    ] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="of each --teacher; default 1")] = None,
+    store: Store = None,
+    teacher: Teachers = None,
+    weight: Weights = None,
     objective: Annotated[
         str,
         typer.Option(

@@ -158,16 +158,16 @@ def _score(
     on_server: OnServer | None,
 ) -> tuple[ScoreReport, Spent]:
     from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.data.runs import check_run, read_run
+    from retrieval_kd.data.runs import check_run, read_run, with_relevant
 
     opened, run = open_collection(name), read_run(candidates)
     check_run(run, opened)
-    from retrieval_kd.teachers.score_job import pairs_wanted, score_job  # torch: takes seconds
+    from retrieval_kd.teachers.score_job import score_job  # torch: takes seconds
 
     return score_job(
         opened,
         {query: opened.queries[query].full for query in run.results},
-        pairs_wanted(opened, run, judged),
+        with_relevant(run.results, opened.qrels(judged) if judged else {}, opened.documents),
         teacher,
         store,
         max_length=max_length,

@@ -24,6 +24,15 @@ Settings = Annotated[
         "save_steps=20; may be given several times",
     ),
 ]
+Store = Annotated[Path | None, typer.Option(help="score store of the teachers to learn from")]
+Teachers = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="name or fingerprint in the store; several are z-normalised and summed; "
+        "default: the only one there"
+    ),
+]
+Weights = Annotated[list[float] | None, typer.Option(help="of each --teacher; default 1")]
 Layers = Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")]
 
 
@@ -32,15 +41,9 @@ def train(
     collection: CollectionOption,
     student: Annotated[str, typer.Option(help="MODEL to start from")],
     out: Annotated[Path, typer.Option(help="folder for the student")],
-    store: Annotated[Path | None, typer.Option(help="score store of the teachers")] = None,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="name or fingerprint in the store; several are z-normalised and summed; "
-            "default: the only one there"
-        ),
-    ] = None,
-    weight: Annotated[list[float] | None, typer.Option(help="of each --teacher; default 1")] = None,
+    store: Store = None,
+    teacher: Teachers = None,
+    weight: Weights = None,
     pairs: Annotated[
         str | None,
         typer.Option(

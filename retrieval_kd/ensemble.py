@@ -14,6 +14,7 @@ from typing import Any
 
 from retrieval_kd.config import Config
 from retrieval_kd.data import collection as data
+from retrieval_kd.data.runs import with_relevant
 from retrieval_kd.errors import Drops, log
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
@@ -224,15 +225,10 @@ class Ensemble:
 
     def _wanted(self, part: str, candidates: Scores | None = None) -> dict[str, list[str]]:
         """A part's candidates; judged relevant documents of the train part too."""
-        given = self.candidates(part) if candidates is None else candidates
-        wanted = {q: list(found) for q, found in given.items()}
-        if part == "train":
-            for query, judged in self.queries(part).qrels.items():
-                if candidates is not None and query not in candidates:
-                    continue
-                listed = wanted.setdefault(query, [])
-                listed += [d for d, gain in judged.items() if gain > 0 and d not in listed]
-        return wanted
+        judged = self.queries(part).qrels if part == "train" else {}
+        if candidates is None:
+            candidates = {**{query: {} for query in judged}, **self.candidates(part)}
+        return with_relevant(candidates, judged, self.collection.documents)
 
     def _scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
         """One teacher's scores of a part; what the store lacks is asked."""

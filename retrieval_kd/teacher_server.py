@@ -52,8 +52,6 @@ class TeacherServer(Part):
 
     @model_validator(mode="after")
     def _possible(self) -> TeacherServer:
-        if self.max_cost is not None and not (self.prompt_price or self.answer_price):
-            raise ValueError("max_cost needs prices: give prompt_price and answer_price")
         as_value_error(self.on_server)
         return self
 

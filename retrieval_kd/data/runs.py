@@ -6,7 +6,7 @@ import gzip
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -73,6 +73,24 @@ def ranked(scores: Mapping[str, float]) -> dict[str, float]:
     else:
         ids = [ids[i] for i in order.tolist()]
     return dict(zip(ids, falling.tolist(), strict=True))
+
+
+def with_relevant(
+    candidates: Mapping[str, Iterable[str]],
+    qrels: Mapping[str, Mapping[str, int]],
+    documents: Container[str],
+) -> dict[str, list[str]]:
+    """Each query's candidates, then its relevant `documents` that are none: training adds them.
+
+    Example:
+        >>> with_relevant({"q": ["d1"]}, {"q": {"d2": 2, "d3": 0, "gone": 1}}, {"d1", "d2"})
+        {'q': ['d1', 'd2']}
+    """
+    found = {}
+    for query, ids in candidates.items():
+        relevant = [d for d, gain in qrels.get(query, {}).items() if gain > 0 and d in documents]
+        found[query] = list(dict.fromkeys([*ids, *relevant]))
+    return found
 
 
 def write_run(run: Run, path: str | Path) -> None:

@@ -49,7 +49,8 @@ class Limits:
         if self.most_cost is not None and not (self.prompt_price or self.answer_price):
             raise InputError(
                 "a limit of cost needs the server's prices",
-                remedy="give --prompt-price and --answer-price, per million tokens",
+                remedy="give prompt_price and answer_price (--prompt-price, --answer-price), of a "
+                "million tokens",
             )
 
     def cost(self, prompt_tokens: int, answer_tokens: int) -> float:

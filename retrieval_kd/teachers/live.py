@@ -9,7 +9,7 @@ a teacher may have another vocabulary than the student.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -162,13 +162,20 @@ def slate_pairs(
 
 def read_texts(model: Any, texts: Sequence[str], side: str, max_length: int) -> Any:
     """What a bi-encoder's modules make of texts, in its own tokens, at most so many of a text."""
+    with at_most(model, max_length):
+        features = model.preprocess(list(texts), task=side, prompt=_prompt(model, side))
+    return model(_to(features, next(model.parameters()).device), task=side)
+
+
+@contextmanager
+def at_most(model: Any, max_length: int) -> Iterator[None]:
+    """Within it, a model reads so many tokens of a text or pair, or fewer where it has fewer."""
     own = model.max_seq_length
     model.max_seq_length = min(own or max_length, max_length)
     try:
-        features = model.preprocess(list(texts), task=side, prompt=_prompt(model, side))
+        yield
     finally:
         model.max_seq_length = own
-    return model(_to(features, next(model.parameters()).device), task=side)
 
 
 def _prompt(model: Any, side: str) -> str | None:

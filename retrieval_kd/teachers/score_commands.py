@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from retrieval_kd.errors import InputError
 from retrieval_kd.teachers import store_verify
 from retrieval_kd.teachers.answer_facts import summarise_answers
 from retrieval_kd.teachers.answers import AnswerStore
@@ -62,7 +61,7 @@ def export_command(
 ) -> None:
     """Write a teacher's scores to a file that other tools read."""
     opened = ScoreStore(store)
-    rows = export_scores(opened, opened.resolve(teacher or _only(opened)), out)
+    rows = export_scores(opened, opened.resolve(teacher) if teacher else opened.only(), out)
     typer.echo(f"{out}: {rows:,} scores")
 
 
@@ -151,20 +150,3 @@ def verify_command(
     typer.echo(f"{store}: {len(problems)} problems" if problems else f"{store}: all is well")
     if problems:
         raise typer.Exit(1)
-
-
-def _only(store: ScoreStore) -> str:
-    """The fingerprint of a store's single teacher.
-
-    Raises:
-        InputError: there are several, or none.
-    """
-    teachers = store.teachers()
-    if len(teachers) != 1:
-        listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in teachers)
-        raise InputError(
-            "the store has several teachers" if teachers else "the store has no teacher",
-            file=store.path,
-            remedy=f"name with --teacher: {listed}" if teachers else "run `rkd score` first",
-        )
-    return teachers[0].fingerprint

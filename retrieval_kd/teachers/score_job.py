@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.call_log import CallLog
 from retrieval_kd.teachers.language_model import Usage
@@ -30,16 +29,6 @@ from retrieval_kd.teachers.yes_no import YesNoTeacher
 
 LANGUAGE_TEACHERS = (YesNoTeacher, LikelihoodTeacher, PairwiseTeacher, ListwiseTeacher)
 SERVER_PAIRS = 256  # in a shard: the bar moves, and a stop keeps what came, after so many
-
-
-def pairs_wanted(collection: Collection, run: Run, judged: str | None) -> dict[str, list[str]]:
-    """A run's candidates and, of the split `judged`, the relevant documents that they lack."""
-    wanted = {query: list(found) for query, found in run.results.items()}
-    for query, gains in (collection.qrels(judged) if judged else {}).items():
-        if query in wanted:
-            own = [d for d, gain in gains.items() if gain > 0 and d in collection.documents]
-            wanted[query] += [d for d in own if d not in run.results[query]]
-    return wanted
 
 
 def score_job(

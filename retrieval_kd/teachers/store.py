@@ -86,6 +86,22 @@ class ScoreStore:
         remedy = f"give the fingerprint of one of: {listed}" if listed else "run `rkd score` first"
         raise InputError(problem, file=self.path, id=name, remedy=remedy)
 
+    def only(self) -> TeacherKey:
+        """The store's single teacher.
+
+        Raises:
+            InputError: there are several, or none.
+        """
+        teachers = self.teachers()
+        if len(teachers) == 1:
+            return teachers[0]
+        listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in teachers)
+        raise InputError(
+            "the store has several teachers" if teachers else "the store has no teacher",
+            file=self.path,
+            remedy=f"name with --teacher: {listed}" if teachers else "run `rkd score` first",
+        )
+
     def writer(
         self, key: TeacherKey, shard_rows: int = 20_000, texts: str = "known"
     ) -> ScoreWriter:

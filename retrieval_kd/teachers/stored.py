@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.runs import with_relevant
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs, listed
 from retrieval_kd.teachers.answers import AnswerStore
@@ -41,21 +42,14 @@ def stored_scores(
     """
     store = ScoreStore(store_path)
     named = [name.partition("?aggregate=") for name in teachers]
-    keys = [store.resolve(name) for name, _, _ in named] or store.teachers()
+    keys = [store.resolve(name) for name, _, _ in named] or [store.only()]
     aggregations = [how or None for _, _, how in named] or [None]
-    if not teachers and len(keys) > 1:
-        listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in keys)
-        raise InputError(
-            "the store has several teachers",
-            file=store_path,
-            remedy=f"name with --teacher: {listed}",
-        )
     found = []
-    for key, aggregate in zip(keys, aggregations, strict=False):
+    for key, aggregate in zip(keys, aggregations, strict=True):
         wanted = candidates
         if wanted is None:
             wanted = known_pairs(collection, queries, store, key, drops)
-        asked = with_relevant(collection, wanted, qrels or {})
+        asked = with_relevant(wanted, qrels or {}, collection.documents)
         scores = scores_of(collection, queries, asked, store, key, aggregate)
         if not scores:
             raise InputError(
@@ -93,22 +87,9 @@ def stored_pairs(
     """
     store = ScoreStore(store_path)
     key = store.resolve(teacher)
-    given = {query: list(found) for query, found in candidates.items() if query in queries}
-    wanted = with_relevant(collection, given, qrels)
+    given = {query: found for query, found in candidates.items() if query in queries}
+    wanted = with_relevant(given, qrels, collection.documents)
     return answered_pairs(collection, queries, wanted, AnswerStore(store.folder(key), key))
-
-
-def with_relevant(
-    collection: Collection, candidates: Candidates, qrels: Qrels
-) -> dict[str, list[str]]:
-    """Candidates, then the relevant documents that are none: training makes them candidates."""
-    found = {}
-    for query, ids in candidates.items():
-        relevant = [d for d, gain in qrels.get(query, {}).items() if gain > 0]
-        found[query] = list(
-            dict.fromkeys([*ids, *(d for d in relevant if d in collection.documents)])
-        )
-    return found
 
 
 def known_pairs(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from retrieval_kd.errors import InputError
 from retrieval_kd.models import load_cross_encoder
 from retrieval_kd.students.modules.interaction import InteractionEncoder
-from retrieval_kd.teachers.live import slate_pairs
+from retrieval_kd.teachers.live import at_most, slate_pairs
 
 
 class PairTeacher(nn.Module):
@@ -63,15 +63,10 @@ class PairTeacher(nn.Module):
         Args:
             length: tokens of a pair, at most.
         """
-        own = self.model.max_seq_length
-        self.model.max_seq_length = min(own or length, length)
-        try:
+        with at_most(self.model, length), before_answer(self.model) as states:
             rows, places, groups = slate_pairs(self.model, texts, labels)
-            with before_answer(self.model) as states:
-                for group in groups:
-                    self.model(group)
-        finally:
-            self.model.max_seq_length = own
+            for group in groups:
+                self.model(group)
         flat = torch.cat(states).float()  # (P, E)
         empty = flat.new_zeros(*labels["mask"].shape, flat.shape[-1])  # (B, N, E)
         return empty.index_put((rows, places), flat)

@@ -22,6 +22,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json, read_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models import is_encoder_decoder, resolve_model
+from retrieval_kd.schema import as_input_error
 from retrieval_kd.teachers.local_model import LocalModel
 from retrieval_kd.teachers.opening import open_yes_no
 from retrieval_kd.teachers.spec import parse_spec
@@ -29,7 +30,7 @@ from retrieval_kd.teachers.yes_no import YesNoTeacher, save_told
 from retrieval_kd.training import engine
 from retrieval_kd.training.checkpoints import RECORD, check_replaceable, finished
 from retrieval_kd.training.pairs import PairCollator, PairLoss
-from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
+from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 from retrieval_kd.training.slates import Pool, digest_pools
 from retrieval_kd.training.targets_check import check_targets
 from retrieval_kd.training.term_checks import check_for_pairs
@@ -108,21 +109,14 @@ def check_terms(terms: Sequence[Term], settings: TrainSettings) -> None:
     Raises:
         InputError: saying which.
     """
-    try:
-        check_for_pairs(terms)
-    except ValueError as error:
-        raise InputError(str(error)) from error
+    as_input_error(check_uncached, settings.mini_batch_size)
+    as_input_error(check_for_pairs, terms)
     for term in terms:
         if term.kind != "scores":
             raise InputError(
                 f"{term.name} compares states with an encoder's; this model learns by its answer",
                 remedy="use an objective on scores, such as kl or infonce",
             )
-    if settings.mini_batch_size is not None:
-        raise InputError(
-            "mini_batch_size: a re-ranker's gradients are not cached",
-            remedy="leave it out, or lower batch_queries or slate_size",
-        )
 
 
 def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> YesNoTeacher:
