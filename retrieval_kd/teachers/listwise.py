@@ -20,11 +20,10 @@ from retrieval_kd.teachers.parse_order import parse_order
 from retrieval_kd.teachers.prompts import find_template
 from retrieval_kd.teachers.requests import Answer, Question, Strategy
 from retrieval_kd.teachers.set_prompts import (
-    BEST_TEMPLATES,
     LETTERS,
     NUMBERS,
-    ORDER_TEMPLATES,
     choice_form,
+    list_templates,
     order_form,
     set_key,
     set_prompts,
@@ -88,7 +87,7 @@ class ListwiseTeacher:
     ) -> None:
         self.model, self.options, self.at_once = model, options or ListwiseOptions(), at_once
         self._best = self.options.how == "heap"
-        known = BEST_TEMPLATES if self._best else ORDER_TEMPLATES
+        known = list_templates(self.options.how, self.options.answer)
         self.template = find_template(self.options.prompt or template_for(model.name, known), known)
         self.strategy = self.options.strategy()
         self.by: str | None = None

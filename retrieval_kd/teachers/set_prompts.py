@@ -40,32 +40,53 @@ BEST_TEMPLATES = (
         "Which of the {count} passages answers the query best? Answer with its letter.",
     ),
 )
-ORDER_TEMPLATES = (
-    Template(
-        "order",
-        system=f"You put passages in order of how well they answer a query. {DATA}",
-        user="<query>{query}</query>\n{passage}\n"
-        "Put the {count} passages in order, the one that answers the query best first. "
-        "Answer with all of their labels and nothing else, such as [{second}] > [{first}].",
-    ),
-    Template(  # what RankZephyr was trained with (https://arxiv.org/abs/2312.02724, figure 1)
-        "rankzephyr",
-        system="You are RankLLM, an intelligent assistant that can rank passages based on their "
-        "relevancy to the query.",
-        user="I will provide you with {count} passages, each indicated by a numerical identifier "
-        "[]. Rank the passages based on their relevance to the search query: {query}.\n{passage}\n"
-        "Search Query: {query}.\nRank the {count} passages above based on their relevance to the "
-        "search query. All the passages should be included and listed using identifiers, in "
-        "descending order of relevance. The output format should be [] > [], e.g., [4] > [2], "
-        "Only respond with the ranking results, do not say any word or explain.",
+ORDER = Template(
+    "order",
+    system=f"You put passages in order of how well they answer a query. {DATA}",
+    user="<query>{query}</query>\n{passage}\n"
+    "Put the {count} passages in order, the one that answers the query best first. "
+    "Answer with all of their labels and nothing else, such as [{second}] > [{first}].",
+)
+RANK_ZEPHYR = Template(  # what it was trained with (https://arxiv.org/abs/2312.02724, figure 1)
+    "rankzephyr",
+    system="You are RankLLM, an intelligent assistant that can rank passages based on their "
+    "relevancy to the query.",
+    user="I will provide you with {count} passages, each indicated by a numerical identifier "
+    "[]. Rank the passages based on their relevance to the search query: {query}.\n{passage}\n"
+    "Search Query: {query}.\nRank the {count} passages above based on their relevance to the "
+    "search query. All the passages should be included and listed using identifiers, in "
+    "descending order of relevance. The output format should be [] > [], e.g., [4] > [2], "
+    "Only respond with the ranking results, do not say any word or explain.",
+)
+FIRST = replace(  # the same with letters, one token each (https://arxiv.org/abs/2406.15657, s. 3.2)
+    RANK_ZEPHYR,
+    name="first",
+    user=RANK_ZEPHYR.user.replace("a numerical", "a alphabetical").replace(
+        "[4] > [2]", "[D] > [B]"
     ),
 )
+ORDER_TEMPLATES = (ORDER, RANK_ZEPHYR)  # for answers in numbers
+LETTER_TEMPLATES = (ORDER, FIRST)  # for the probabilities of letters
 LINES = {  # how a template shows a passage, where it is not LINE
     "duot5": "Document{at}: {passage}",
     "rankzephyr": "[{label}] {passage}",
+    "first": "[{label}] {passage}",
 }
 LINE = "[{label}] <passage>{passage}</passage>"
-MADE_FOR = {"rank-zephyr": "rankzephyr", "rankzephyr": "rankzephyr", "duot5": "duot5"}
+MADE_FOR = {  # part of a model's name → templates
+    "rank-zephyr": ("rankzephyr", "first"),
+    "rankzephyr": ("rankzephyr", "first"),
+    "first-model": ("first",),
+    "first-mistral": ("first",),
+    "duot5": ("duot5",),
+}
+
+
+def list_templates(how: str, answer: str) -> Sequence[Template]:
+    """The templates of a listwise teacher, by its options."""
+    if how == "heap":
+        return BEST_TEMPLATES
+    return LETTER_TEMPLATES if answer == "logits" else ORDER_TEMPLATES
 
 
 def template_for(model: str, known: Sequence[Template]) -> str:
@@ -78,7 +99,7 @@ def template_for(model: str, known: Sequence[Template]) -> str:
         'rankzephyr'
     """
     name, names = root_of(model).lower().replace("_", "-"), [template.name for template in known]
-    made = (template for part, template in MADE_FOR.items() if part in name)
+    made = (template for part, own in MADE_FOR.items() if part in name for template in own)
     return next((template for template in made if template in names), names[0])
 
 

@@ -15,7 +15,7 @@ from retrieval_kd.teachers import likelihood, yes_no
 from retrieval_kd.teachers.listwise import ListwiseOptions
 from retrieval_kd.teachers.pairwise import PairwiseOptions
 from retrieval_kd.teachers.prompts import Template, find_template
-from retrieval_kd.teachers.set_prompts import BEST_TEMPLATES, ORDER_TEMPLATES, PAIR_TEMPLATES
+from retrieval_kd.teachers.set_prompts import PAIR_TEMPLATES, list_templates
 from retrieval_kd.teachers.spec import (
     ALONE,
     LANGUAGE_MODELS,
@@ -92,5 +92,5 @@ def _templates(kind: str, options: dict[str, str]) -> Sequence[Template]:
     if kind == "likelihood":
         return likelihood.ANSWERING if "answers" in options else likelihood.TEMPLATES
     if kind == "listwise":
-        return BEST_TEMPLATES if options.get("how") == "heap" else ORDER_TEMPLATES
+        return list_templates(options.get("how", ""), options.get("answer", ""))
     return PAIR_TEMPLATES if kind == "pairwise" else yes_no.TEMPLATES

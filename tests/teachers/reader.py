@@ -15,6 +15,7 @@ from retrieval_kd.teachers.language_model import Completion, Prompt, Usage
 
 QUERY = re.compile(r"<query>(.*?)</query>")
 PASSAGE = re.compile(r"^\[(\w+)\] <passage>(.*?)</passage>$", re.MULTILINE)
+RANK_LLM = re.compile(r"^Search Query: (.*)\.$", re.MULTILINE), re.compile(r"(?m)^\[(\w+)\] (.*)$")
 
 
 class Reader:
@@ -38,9 +39,10 @@ class Reader:
 
     def overlaps(self, prompt: Prompt) -> dict[str, float]:
         """Label → words shared with the query."""
-        [query] = QUERY.findall(prompt.user)
+        asks, shows = (QUERY, PASSAGE) if "<query>" in prompt.user else RANK_LLM
+        [query] = asks.findall(prompt.user)
         words = set(query.split())
-        shown = PASSAGE.findall(prompt.user)
+        shown = shows.findall(prompt.user)
         overlap = {label: len(words & set(text.split())) + _taste(text) for label, text in shown}
         overlap[shown[0][0]] += self.lean
         return overlap

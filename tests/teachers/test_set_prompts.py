@@ -16,6 +16,8 @@ from retrieval_kd.teachers.parse_order import parse_choice, parse_order
 from retrieval_kd.teachers.requests import Question
 from retrieval_kd.teachers.set_prompts import (
     BEST_TEMPLATES,
+    FIRST,
+    LETTER_TEMPLATES,
     LETTERS,
     NUMBERS,
     ORDER_TEMPLATES,
@@ -25,6 +27,7 @@ from retrieval_kd.teachers.set_prompts import (
     set_prompts,
     template_for,
 )
+from retrieval_kd.teachers.spec_check import check_spec
 
 from .reader import PASSAGE, Reader
 
@@ -52,7 +55,7 @@ def prompts(template, labels, *texts: str, query: str = "sparrow wing"):
     return prompt
 
 
-TEMPLATES = [*PAIR_TEMPLATES, *BEST_TEMPLATES, *ORDER_TEMPLATES]
+TEMPLATES = [*PAIR_TEMPLATES, *BEST_TEMPLATES, *ORDER_TEMPLATES, FIRST]
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
@@ -98,8 +101,24 @@ def test_templates_are_named_for_the_models_they_were_made_for():
     assert template_for("castorini/rank_zephyr_7b_v1_full", ORDER_TEMPLATES) == "rankzephyr"
     assert template_for("castorini/duot5-base-msmarco", PAIR_TEMPLATES) == "duot5"
     assert template_for("anything", ORDER_TEMPLATES) == "order"
+    for name in ("rryisthebest/First_Model", "castorini/first_mistral", "castorini/rank_zephyr_7b"):
+        assert template_for(name, LETTER_TEMPLATES) == "first"
     duo = prompts(PAIR_TEMPLATES[1], LETTERS, "one", "two").user
     assert duo == "Query: sparrow wing Document0: one Document1: two Relevant:"
+
+
+def test_first_names_its_passages_as_its_prompt_says():
+    """By letters, in its words and before the passages, and only where letters are read."""
+    teacher = ListwiseTeacher(Reader(), ListwiseOptions(answer="logits", prompt="first"))
+    [answer] = teacher.answer([Question("sparrow wing", documents("ship", "sparrow wing"))])
+    assert answer.order == (1, 0)
+    shown = prompts(FIRST, LETTERS, "one", "two").user
+    assert "alphabetical" in shown and "[D] > [B]" in shown and "numerical" not in shown
+    assert "\n[A] one\n[B] two\nSearch Query" in shown
+    with pytest.raises(InputError, match=r"no prompt 'first'.*choose order, rankzephyr"):
+        ListwiseTeacher(Reader(), ListwiseOptions(prompt="first"))
+    with pytest.raises(InputError, match=r"no prompt 'rankzephyr'.*choose order, first"):
+        check_spec("listwise:m?answer=logits&prompt=rankzephyr", on_server=True)
 
 
 def test_the_passages_of_a_prompt_are_cut_from_the_stated_side():
