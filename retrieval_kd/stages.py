@@ -25,7 +25,7 @@ from retrieval_kd.models import kind_of
 from retrieval_kd.retrieval.rerank import Reranker
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import check_widths, make
 from retrieval_kd.teachers.targets import rerank
 from retrieval_kd.timed_systems import timed_systems
 from retrieval_kd.training.checkpoints import RECORD
@@ -157,6 +157,8 @@ class Stages:
             seed=seed,
             options=begin.options,
         )
+        if begin.searched_as == "dense":
+            check_widths(student, config.widths)
         dev = self.queries("dev")
         task = build_dev_task(
             self.collection, dev.texts, dev.qrels, Run("first", self.candidates("dev"))

@@ -142,3 +142,11 @@ def test_the_shipped_configuration_can_be_read():
     config = load_config(SHIPPED)
     assert set(config.compare) <= set(config.systems)
     assert config.systems["matryoshka@96"] == "matryoshka"
+
+
+def test_a_student_too_narrow_for_a_width_is_not_trained_first(finished, tmp_path):
+    """The encoder here has 32 dimensions; the refusal comes before the first step."""
+    wide = finished.model_copy(update={"widths": [16, 64], "out": str(tmp_path / "wide")})
+    with pytest.raises(InputError, match=r"64 dimensions of a student with 32.*at most 32"):
+        run(wide)
+    assert not list((tmp_path / "wide").rglob("training.json"))

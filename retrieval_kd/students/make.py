@@ -93,3 +93,17 @@ def saved_as(model_spec: str) -> str:
     ref = resolve_model(model_spec)
     mark = mark_of(ref.location, ref.revision)
     return mark if mark in OPTIONS else kind_of(model_spec)
+
+
+def check_widths(student: Any, widths: Sequence[int]) -> None:
+    """Refuse a student that has fewer dimensions than it is to be searched by.
+
+    Raises:
+        InputError: one of the widths is more than it has.
+    """
+    dimensions = int(student.get_embedding_dimension())
+    if widths and max(widths) > dimensions:
+        raise InputError(
+            f"widths asks for {max(widths)} dimensions of a student with {dimensions}",
+            remedy=f"give widths of at most {dimensions}",
+        )
