@@ -130,7 +130,11 @@ def around(text: str, query: str, words: int, rng: random.Random) -> str:
 def lesson(
     task: str, query: str, shown: Sequence[str], model: LocalModel, rng: random.Random
 ) -> Lesson:
-    """The lesson of a query whose right passage is `shown[0]`."""
+    """The lesson of a query whose right passage is `shown[0]`.
+
+    An order has it first and the others as they are shown: nobody knows which of them is better,
+    and a random order of theirs would teach to write numbers at random.
+    """
     if task == "likelihood":
         return Lesson(LIKELIHOOD[0].fill(query="", passage=quote(shown[0])), query)
     if task == "yes/no":
@@ -154,5 +158,5 @@ def lesson(
     )
     if pair:
         return Lesson(prompt, labels[order.index(0)])
-    ranked = sorted(range(len(order)), key=lambda place: order[place])  # the right one first
+    ranked = sorted(range(len(order)), key=lambda place: order[place] != 0)  # others as shown
     return Lesson(prompt, " > ".join(f"[{labels[place]}]" for place in ranked))

@@ -36,9 +36,7 @@ def test_the_answer_of_a_lesson_is_the_right_passage(model, seed):
     order, status = parse_order(one.answer, len(SHOWN))
     lines = [line for line in one.prompt.user.splitlines() if line.startswith("[")]
     assert status == "ok" and "sparrow" in lines[order[0]]
-    assert [
-        lines[place].split("<passage>")[1].split()[0].removesuffix("</passage>") for place in order
-    ] == ["sparrow", "sail", "violin", "flour"]
+    assert sorted(order) == [0, 1, 2, 3] and list(order[1:]) == sorted(order[1:])
     pair = lesson("pair", "which bird?", SHOWN[:2], model, random.Random(seed))
     [line] = [line for line in pair.prompt.user.splitlines() if line.startswith(f"[{pair.answer}]")]
     assert "sparrow" in line
