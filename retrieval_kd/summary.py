@@ -12,7 +12,6 @@ from retrieval_kd.checks import audit_run, diagnose_run, digests
 from retrieval_kd.config import Config
 from retrieval_kd.evaluation.cases import cases_from
 from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.formats import duration
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.evaluation.report import write_report
 from retrieval_kd.evaluation.report_data import Curve, Main, ReportData, SystemRow
@@ -22,10 +21,8 @@ from retrieval_kd.evaluation.table import print_table, to_latex, to_markdown
 from retrieval_kd.files import read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.run_costs import FIELDS, cost_sentence, run_costs
+from retrieval_kd.run_words import cost_notes, describe_system, teacher_notes
 from retrieval_kd.stages import Stages
-from retrieval_kd.students.options import RE_RANKS
-from retrieval_kd.teachers.opening import strategy_in
-from retrieval_kd.training.terms import Term
 from retrieval_kd.workspace import Workspace
 
 
@@ -67,7 +64,7 @@ class Summary:
             },
             "comparisons": [vars(comparison) for comparison in comparisons],
             "costs": self.costs,
-            "teacher": self.work.record("weights").get("facts", {}),
+            "teacher": self._of_teacher,
             "audit": audit_run(self.config, evaluation),
             "diagnostics": diagnose_run(self.config, self.stages, measures[0], self.config.compare),
             "digests": digests(self.config, self.stages),
@@ -95,6 +92,11 @@ class Summary:
         """System → what it costs."""
         return run_costs(self.config, self.work, self.stages, self.stage("measure"))
 
+    @property
+    def _of_teacher(self) -> dict[str, Any]:
+        """What came out where the teacher was tuned on dev."""
+        return self.work.record("weights").get("facts", {})
+
     def share_of_teacher(self, evaluation: Evaluation, system: str) -> float | None:
         """The system's first measure as a share of the teacher's; none if the teacher has 0."""
         measure = evaluation.measures[0]
@@ -106,7 +108,7 @@ class Summary:
         evaluation, comparisons = self.evaluation()
         student, baseline = self.config.compare
         stats = self.stages.collection.stats()
-        facts = self.work.record("queries").get("facts", {})
+        drops = self.work.record("queries").get("facts", {}).get("drops", [])
         found = read_json(self.work.path(self.file("results.json")))
         qrels = self.stages.queries("test").qrels
         runs = self.stages.runs([n for s in evaluation.systems for n in self._runs_of(s)])
@@ -127,7 +129,7 @@ class Summary:
             versions=versions(),
             hardware=describe(),
             commands=[shlex.join(["rkd", *sys.argv[1:]])],
-            notes=[*self._teacher_notes(), *self._cost_notes(), *facts.get("drops", [])],
+            notes=[*teacher_notes(self._of_teacher), *cost_notes(self.work), *drops],
             rules=evaluation.rules,
             main=Main(student, baseline, "teacher"),
             measure=measure,
@@ -164,81 +166,11 @@ class Summary:
         known = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
         if "layers" in costs:
             known["document_tokens"] = self.config.student.max_length
-        label, description, kind = self._describe(system)
+        weights = self._of_teacher.get("weights", {})
+        label, description, kind = describe_system(self.config, weights, system)
         return SystemRow.of(
             evaluation, system, label=label, description=description, kind=kind, **known
         )
-
-    def _describe(self, system: str) -> tuple[str, str, str]:
-        teacher = self.work.record("weights").get("facts", {}).get("weights", {})
-        used = ", ".join(f"{weight:g} × {name}" for name, weight in teacher.items())
-        depth = self.config.first_stage.depth
-        fixed = {
-            "bm25": ("BM25", "bm25s, its default parameters", "lexical"),
-            "encoder": (
-                "Encoder as it is",
-                f"{self.config.encoder}, cut at {self.config.student.max_length} tokens",
-                "dense",
-            ),
-            "teacher": (
-                "Teacher, re-ranking",
-                f"re-ranks the first {depth} of {self.config.first_stage.with_} by {used}; "
-                "latency without the first stage",
-                "reranker",
-            ),
-        }
-        if system in fixed:
-            return fixed[system]
-        student = self.config.systems[system]
-        training = self.config.students[student]
-        told = ", then ".join(
-            " + ".join(_told(term) for term in lesson.objective) for lesson in training.lessons
-        )
-        begin = self.config.student_of(training)
-        start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
-        plain = {"distilled": "distilled", "labels": "labels only"}
-        label = f"Student, {plain.get(system, system)}"
-        kind = begin.kind.replace("_", "-")
-        start = start if begin.kind == "dense" else f"{kind}, of {start}"
-        if begin.kind in RE_RANKS:
-            told += f"; re-ranks the first {depth} of {self.config.first_stage.with_}, and latency "
-            told += "is without the first stage"
-        if system != student:
-            told += f"; searched by its first {system.rpartition('@')[2]} dimensions alone"
-        return label, f"{start}, trained with {told}", kind
-
-    def _teacher_notes(self) -> list[str]:
-        facts = self.work.record("weights").get("facts", {})
-        alone = facts.get("dev_ndcg@10_alone", {})
-        notes = [
-            f"On dev queries the teacher {name} alone re-ranks at nDCG@10 {value:.4f}."
-            for name, value in alone.items()
-        ]
-        if facts:
-            how = "chosen on these queries" if facts["chosen_on_dev"] else "as configured"
-            how = "learnt for each query on these" if facts.get("fusion") == "learned" else how
-            notes.append(f"All together: {facts['dev_ndcg@10']:.4f}, with weights {how}.")
-            if (apart := facts.get("dev_ndcg@10_held_out")) is not None:
-                notes.append(
-                    f"Made one by `{facts['fusion']}`, fitted on the other four fifths of them: "
-                    f"{apart:.4f}."
-                )
-        return notes
-
-    def _cost_notes(self) -> list[str]:
-        """What the teacher's scores cost."""
-        asked = [s.name for s in self.work.stages if s.name.startswith(("try:", "score:"))]
-        pairs = questions = 0
-        for name in asked:
-            scored = self.work.record(name).get("facts", {}).get("scored", 0)
-            if strategy_in(name.partition(":")[2]) is None:
-                pairs += scored
-            else:
-                questions += scored
-        told = [f"scored {pairs:,} pairs of a query and a document"] * (pairs > 0)
-        told += [f"answered {questions:,} questions about several documents"] * (questions > 0)
-        seconds = duration(self.work.seconds(asked))
-        return [f"The teacher {' and '.join(told)} in {seconds}."] if told else []
 
     def _runs_of(self, system: str) -> list[str]:
         """The names of a system's run files, one for each seed of a student."""
@@ -249,8 +181,3 @@ class Summary:
     def _curves(self, student: str) -> list[Curve]:
         paths = [self.work.path("students", n, "training.json") for n in self._runs_of(student)]
         return [read_json(path)["curve"] for path in paths]
-
-
-def _told(term: Term) -> str:
-    by = f" by {', '.join(map(str, term.dimensions))} dimensions" if term.dimensions else ""
-    return f"{term.weight:g} {term.label}{by}"

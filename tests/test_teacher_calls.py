@@ -10,9 +10,9 @@ from retrieval_kd.config import Config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.ensemble import Queries
 from retrieval_kd.files import write_json
+from retrieval_kd.run_words import cost_notes
 from retrieval_kd.schema import validate
 from retrieval_kd.stages import Stages
-from retrieval_kd.summary import Summary
 from retrieval_kd.teacher_calls import teacher_calls
 from retrieval_kd.workspace import Stage, Workspace
 
@@ -119,8 +119,7 @@ def test_the_report_does_not_call_questions_pairs(work):
     for member, facts in members.items():
         work.add(Stage(f"score:{member}", lambda facts=facts: facts, (), None))
     work.execute(lambda *_: None)
-    config = config_of(work, {"objective": "kl"}, members=members)
-    [told] = Summary(config, work, Stages(config, work))._cost_notes()
+    [told] = cost_notes(work)
     assert "scored 1,200 pairs" in told and "answered 30 questions about several" in told
 
 
