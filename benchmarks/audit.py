@@ -150,6 +150,8 @@ def main() -> None:
         spec = f"{arguments.collection}:{arguments.split}"
         record["cost"] = cost(spec, f"{name}:test")
     record["cost"]["evaluated"]["name"] = "edited copy:test"
+    told = record["cost"]["not_checked"]
+    record["cost"]["not_checked"] = [line.replace(name, "edited copy") for line in told]
     print(json.dumps(record["cost"], indent=1))
     record["near_duplicates"] = {}
     for name in arguments.quality:

@@ -17,8 +17,22 @@ def main() -> None:
     """One table per run folder named on the command line."""
     for folder in map(Path, sys.argv[1:]):
         record = read_json(folder / "results.json")
-        write_json(RESULTS / f"{folder.name}.json", record)
+        write_json(RESULTS / f"{folder.name}.json", without_texts(record))
         print(f"\n### {folder.name}\n\n{table(record)}\n\n{comparisons(record)}")
+
+
+def without_texts(record: dict) -> dict:
+    """The results without a collection's texts, which stay where they are, and without points."""
+    found = dict(record)
+    if "audit" in record:
+        found["audit"] = {k: v for k, v in record["audit"].items() if k != "examples"}
+    if "diagnostics" in record:
+        students = {
+            name: {k: v for k, v in told.items() if k not in ("worst", "points")}
+            for name, told in record["diagnostics"]["students"].items()
+        }
+        found["diagnostics"] = {**record["diagnostics"], "students": students}
+    return found
 
 
 def table(record: dict) -> str:
