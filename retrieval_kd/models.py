@@ -94,7 +94,9 @@ def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
             raise InputError(
                 f"not a model {kind.__name__} can load: {error}", file=ref.location
             ) from error
-        raise unreachable(ref) from error
+        if isinstance(error, OSError):
+            raise unreachable(ref) from error
+        raise InputError(f"not a model {kind.__name__} can load: {error}", id=ref.spec) from error
 
 
 def load_encoder(

@@ -44,6 +44,8 @@ from retrieval_kd.objectives.transport import sinkhorn, sorted_probability
 POSITIVE_FIRST = (adaptive_margin, margin_mse)
 # These learn from judgments alone; the teacher may have said nothing.
 FROM_LABELS = (infonce, label_smoothing, soft_nearest_neighbour)
+# These follow the judgments of a query of which the teacher said nothing.
+OR_FROM_LABELS = (label_mixing,)
 
 __all__ = [
     "adaptive_margin",

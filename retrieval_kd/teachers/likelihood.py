@@ -57,7 +57,7 @@ class LikelihoodTeacher:
     ) -> None:
         self.model, self.answers = model, answers
         known = TEMPLATES if answers is None else ANSWERING
-        self.template = find_template(prompt or known[0].name, known)
+        self.template = find_template(prompt or known[0].name, known, without_query=answers is None)
         self.passage_tokens, self.cut = passage_tokens, cut
 
     @property

@@ -141,10 +141,11 @@ def choice(text: str, labels: Sequence[str]) -> Answer:
 
 
 def _by_logs(logs: np.ndarray) -> Answer | None:
-    """Of log-probabilities (2,); all NaN is a failed call, one NaN is no comparison."""
-    if np.isnan(logs).all():
+    """Of log-probabilities (2,); NaN is a failed call, or a word that a server did not tell of.
+
+    Neither is stored: asked again, with more `--logprobs`, it may be told.
+    """
+    if np.isnan(logs).any():
         return None
     told = tuple(float(log) for log in logs)
-    if np.isnan(logs).any():
-        return Answer(logs=told, status="unparsable")
     return Answer(logs=told, log_odds=told[0] - told[1])

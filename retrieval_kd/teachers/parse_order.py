@@ -20,6 +20,7 @@ _CHAINS = [  # the first that is found decides: what was asked for, then what is
 _BRACKETED = re.compile(r"\[(\d+)\]")
 _NUMBERED = re.compile(r"^\d+[.):] (?=\[?\d)", re.MULTILINE)
 _NUMBER = re.compile(r"\d+")
+_NAMES = r"(?i:passage|document|answer|option|choice|letter|label)[\s:*\"'(\[]*\b{label}\b"
 LONGEST = 20_000  # characters looked at: an answer of more is no order of a prompt's passages
 
 
@@ -63,7 +64,7 @@ def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
     """The place of the one label that an answer names.
 
     `ok` is the label alone (brackets and a full stop allowed); else it must be the only one of the
-    labels that occurs as a word of its own.
+    labels that occurs as a word of its own, and no other word: "I cannot tell" does not name I.
 
     Example:
         >>> parse_choice(" B.", "ABC"), parse_choice("Passage B is better", "ABC")
@@ -77,12 +78,22 @@ def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
         return list(labels).index(bare), "ok"
     words = set(re.findall(r"\w+", answer))
     named = [place for place, label in enumerate(labels) if label in words]
-    return (named[0], "repaired") if len(named) == 1 else (None, "unparsable")
+    if len(named) != 1 or not _is_named(labels[named[0]], answer):
+        return None, "unparsable"
+    return named[0], "repaired"
+
+
+def _is_named(label: str, answer: str) -> bool:
+    """Whether a label is meant, and not the English word that is written like it ("I", "A")."""
+    if label not in ("A", "I"):
+        return True
+    after = _NAMES.format(label=label), rf"\b{label}\b(?! [a-z])", rf"\b{label} (?:is|answers)\b"
+    return any(re.search(pattern, answer) for pattern in after)
 
 
 def _tidy(text: str) -> str:
-    """Without thinking aloud, empty lines and runs of blanks."""
-    answer = text.rpartition("</think>")[2][-LONGEST:]
+    """Without thinking aloud, empty lines and runs of blanks; a thought cut off is no answer."""
+    answer = text.rpartition("</think>")[2].partition("<think>")[0][-LONGEST:]
     return "\n".join(" ".join(line.split()) for line in answer.splitlines() if line.strip())
 
 

@@ -113,11 +113,17 @@ class TemplateFile(Part):
     instruction: str = Field("", description="what {instruction} stands for")
 
 
-def find_template(asked: str, known: Sequence[Template]) -> Template:
+def find_template(
+    asked: str, known: Sequence[Template], *, without_query: bool = False
+) -> Template:
     """The template of that name, or in that YAML file.
 
+    Args:
+        without_query: the query is what the model is to say, so the prompt must not say it first.
+
     Raises:
-        InputError: no such name, or the file has no place for the query or the passage.
+        InputError: no such name, or the file lacks a place for the query or the passage, or has one
+            that it must not have.
     """
     found = next((template for template in known if template.name == asked), None)
     if found is None:
@@ -127,7 +133,13 @@ def find_template(asked: str, known: Sequence[Template]) -> Template:
                 remedy=f"choose {', '.join(t.name for t in known)}, or give a YAML file",
             )
         told = validate(TemplateFile, read_yaml(asked), asked)
-        for place in ("query", "passage"):
+        if without_query and "{query}" in told.user + told.system + told.start:
+            raise InputError(
+                "the prompt says {query}, whose likelihood is asked",
+                file=asked,
+                remedy="leave {query} out, or give answers=FILE to score answers",
+            )
+        for place in ("passage",) if without_query else ("query", "passage"):
             if f"{{{place}}}" not in told.user:
                 raise InputError(f"the prompt has no place {{{place}}} in `user`", file=asked)
         found = Template(Path(asked).stem, **told.model_dump())

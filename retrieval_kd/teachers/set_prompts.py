@@ -67,10 +67,10 @@ FIRST = replace(  # the same with letters, one token each (https://arxiv.org/abs
 )
 ORDER_TEMPLATES = (ORDER, RANK_ZEPHYR)  # for answers in numbers
 LETTER_TEMPLATES = (ORDER, FIRST)  # for the probabilities of letters
-LINES = {  # how a template shows a passage, where it is not LINE
-    "duot5": "Document{at}: {passage}",
-    "rankzephyr": "[{label}] {passage}",
-    "first": "[{label}] {passage}",
+LINES = {  # how one of these templates, and no other of its name, shows a passage; else LINE
+    PAIR_TEMPLATES[1]: "Document{at}: {passage}",
+    RANK_ZEPHYR: "[{label}] {passage}",
+    FIRST: "[{label}] {passage}",
 }
 LINE = "[{label}] <passage>{passage}</passage>"
 MADE_FOR = {  # part of a model's name → templates
@@ -128,7 +128,7 @@ def set_prompts(
     prompts = []
     for question, query in zip(questions, queries, strict=True):
         lines = [shown[document.full] for document in question.documents]
-        block = _block(LINES.get(template.name, LINE), lines, labels)
+        block = _block(LINES.get(template, LINE), lines, labels)
         places = {"count": str(len(lines)), "first": labels[0], "second": labels[1]}
         prompt = _with(template, places).fill(query=query, passage=block)
         prompts.append(replace(prompt, start=prompt.start or start, form=form(len(lines))))
@@ -177,10 +177,10 @@ def order_form(count: int) -> str:
 
 def _with(template: Template, places: Mapping[str, str]) -> Template:
     """The template with its own places filled, before anybody's text is in it."""
-    user = template.user
+    user, system = template.user, template.system
     for name, value in places.items():
-        user = user.replace(f"{{{name}}}", value)
-    return replace(template, user=user)
+        user, system = (part.replace(f"{{{name}}}", value) for part in (user, system))
+    return replace(template, user=user, system=system)
 
 
 def _block(line: str, texts: Sequence[str], labels: Sequence[str]) -> str:

@@ -84,7 +84,8 @@ def _check_files(kind: str, options: dict[str, str]) -> None:
     if answers is not None and not Path(answers).is_file():
         raise InputError("no such file", file=answers, remedy="name a file of answers by query ID")
     if kind in LANGUAGE_MODELS and "prompt" in options:
-        find_template(options["prompt"], _templates(kind, options))
+        alone = kind == "likelihood" and "answers" not in options
+        find_template(options["prompt"], _templates(kind, options), without_query=alone)
 
 
 def _templates(kind: str, options: dict[str, str]) -> Sequence[Template]:

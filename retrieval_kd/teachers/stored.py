@@ -14,6 +14,7 @@ from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs, listed
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.score import Candidates, scores_of
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
+from retrieval_kd.teachers.store_files import query_digest
 
 Qrels = Mapping[str, Mapping[str, int]]
 
@@ -99,13 +100,25 @@ def known_pairs(
     key: TeacherKey,
     drops: Drops,
 ) -> dict[str, list[str]]:
+    """The pairs of some queries that a teacher was asked about.
+
+    A query counts by its text: the store may know it under the ID of another with the same one.
+    """
+    same: dict[str, list[str]] = {}
+    for id, text in queries.items():
+        same.setdefault(query_digest(text), []).append(id)
     if not key.gives_scores:
         listings = listed(AnswerStore(store.folder(key), key))
-        ids = [(listing.query_id, id) for listing in listings for id in listing.document_ids]
-        return _present(collection, queries, ids, drops)
-    table = store.read(key)
-    names = (table[name].to_pylist() for name in ("query_id", "document_id"))
-    return _present(collection, queries, zip(*names, strict=True), drops)
+        asked = (
+            (one.query_id, one.query_digest, id) for one in listings for id in one.document_ids
+        )
+    else:
+        table = store.read(key)
+        names = ("query_id", "query_digest", "document_id")
+        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+        asked = ((query, digest.hex(), document) for query, digest, document in rows)
+    ids = ((id, document) for query, text, document in asked for id in same.get(text, [query]))
+    return _present(collection, queries, ids, drops)
 
 
 def _present(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.objectives import FROM_LABELS
+from retrieval_kd.objectives import FROM_LABELS, OR_FROM_LABELS
 from retrieval_kd.students.student import Representations, Student
 from retrieval_kd.training.terms import POSITIVE, STORED, Term
 
@@ -164,9 +164,10 @@ def _scores(term: Term, batch: Batch, scores: Tensor) -> Tensor:
             student, teacher, mask, preferences=labels["preferences"], **term.parameters
         )
     if term.function not in FROM_LABELS:
-        mask = mask & ~teacher.isnan()
-        # a query of which the teacher said nothing teaches nothing
-        mask = mask & (teacher.isfinite() & mask).any(-1, keepdim=True)
+        scored = mask & ~teacher.isnan()  # (B, N)
+        # a query of which the teacher said nothing teaches nothing, or what its judgments say
+        said = (teacher.isfinite() & scored).any(-1, keepdim=True)  # (B, 1)
+        mask = torch.where(said, scored, mask & (term.function in OR_FROM_LABELS))
     given = {"labels": gains, "progress": batch.progress}
     given = {name: value for name, value in given.items() if name in term.takes}
     return term.function(student, teacher, mask, **given, **term.parameters)

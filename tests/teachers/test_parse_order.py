@@ -85,6 +85,37 @@ def test_long_garbage_costs_no_time(text):
     assert time.process_time() - started < 10
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["<think>\nThe passages are [1], [2], [3] and I", "<think>[2] > [1] > [3]", "<think>Passage A"],
+)
+def test_a_thought_that_was_cut_off_is_no_answer(text):
+    """Else the order in which passages were shown would be stored as the teacher's."""
+    assert parse_order(text, 3) == (None, "unparsable")
+    assert parse_choice(text, "ABC") == (None, "unparsable")
+    assert parse_order(f"{text}</think>[3] > [1] > [2]", 3) == ((2, 0, 1), "ok")
+
+
+def test_english_words_are_no_labels():
+    labels = "ABCDEFGHI"
+    for text in (
+        "I cannot tell.",
+        "Neither. A clear answer is missing",
+        "A winner cannot be named",
+    ):
+        assert parse_choice(text, labels) == (None, "unparsable")
+    for text in (
+        "Passage A is better",
+        "The answer: A",
+        "A is better",
+        "It must be A.",
+        "[A] wins",
+    ):
+        assert parse_choice(text, labels) == (0, "repaired")
+    assert parse_choice("I think it is B", labels) == (None, "unparsable")  # two of the labels
+    assert parse_choice("I think it is B", "AB") == (1, "repaired")
+
+
 def test_a_choice_is_one_label():
     for text in ("B", " b".upper(), "[B]", "B.", "(B)"):
         assert parse_choice(text, "ABC") == (1, "ok")

@@ -21,6 +21,7 @@ from retrieval_kd.teachers.local_model import LocalModel
 from retrieval_kd.teachers.prompts import find_template, passages, quote
 from retrieval_kd.teachers.score import open_teacher, score, scores_of
 from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.teachers.spec_check import check_spec
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.yes_no import TEMPLATES, YesNoTeacher
 
@@ -212,6 +213,19 @@ def test_a_users_own_prompt_is_read_from_a_file(tiny_decoder, tmp_path):
         find_template(str(file), TEMPLATES)
     with pytest.raises(InputError, match="choose judge, qwen3-reranker, monot5, d2llm"):
         YesNoTeacher(opened(tiny_decoder), prompt="monot6")
+
+
+def test_a_prompt_whose_query_is_scored_does_not_say_it(tiny_decoder, tmp_path):
+    """Unless it is the answer that is scored."""
+    file = tmp_path / "mine.yaml"
+    file.write_text('user: "{passage} What might one ask?"\n')
+    teacher = LikelihoodTeacher(opened(tiny_decoder), prompt=str(file))
+    assert teacher.template.fill(query="", passage="b").user == "b What might one ask?"
+    check_spec(f"likelihood:m?prompt={file}", on_server=True)
+    file.write_text('user: "{passage} {query}"\n')
+    with pytest.raises(InputError, match=r"says \{query\}, whose likelihood is asked"):
+        check_spec(f"likelihood:m?prompt={file}", on_server=True)
+    assert LikelihoodTeacher(opened(tiny_decoder), answers={"a": "b"}, prompt=str(file))
 
 
 @pytest.mark.parametrize(

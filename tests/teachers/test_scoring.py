@@ -151,6 +151,16 @@ def test_stored_scores_name_what_is_missing(collection, candidates, tmp_path):
         stored_scores(collection, collection.query_texts("dev"), store, [], None, drops)
 
 
+def test_a_query_is_known_by_its_text(collection, candidates, tmp_path):
+    """Whoever had that text when it was scored."""
+    store, queries = ScoreStore(tmp_path), collection.query_texts("train")
+    name = next(iter(candidates))
+    score(collection, queries, {name: candidates[name]}, open_teacher("bm25", collection), store)
+    again = {"another": queries[name]}
+    [found] = stored_scores(collection, again, store.path, [], None, Drops())
+    assert set(found) == {"another"} and set(found["another"]) == set(candidates[name])
+
+
 def test_an_encoder_is_no_teacher(tiny_encoder):
     """It would get a random head, and random scores would be stored."""
     with pytest.raises(InputError, match="no cross-encoder"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -119,6 +120,27 @@ def test_first_names_its_passages_as_its_prompt_says():
         ListwiseTeacher(Reader(), ListwiseOptions(prompt="first"))
     with pytest.raises(InputError, match=r"no prompt 'rankzephyr'.*choose order, first"):
         check_spec("listwise:m?answer=logits&prompt=rankzephyr", on_server=True)
+
+
+def test_a_users_own_prompt_of_a_known_name_keeps_its_passages_apart(tmp_path):
+    file = tmp_path / "first.yaml"
+    file.write_text('system: "Rank {count}."\nuser: "<query>{query}</query>\\n{passage}"\n')
+    reader = Reader()
+    teacher = ListwiseTeacher(reader, ListwiseOptions(answer="logits", prompt=str(file)))
+    teacher.answer([Question("sparrow", documents("ship", "sparrow"))])
+    assert PASSAGE.findall(reader.asked[0].user) == [("A", "ship"), ("B", "sparrow")]
+    assert reader.asked[0].system == "Rank 2."
+
+
+def test_a_word_that_a_server_did_not_tell_of_is_asked_again():
+    """One probability of two compares nothing, and a stored answer is never asked for again."""
+
+    class Half(Reader):
+        def options(self, prompts, options):
+            return np.stack([[-0.1, np.nan] for _ in prompts])
+
+    [answer] = PairwiseTeacher(Half()).answer([Question("q", documents("a", "b"))])
+    assert answer is None
 
 
 def test_the_passages_of_a_prompt_are_cut_from_the_stated_side():

@@ -190,7 +190,7 @@ def test_the_source_of_a_query_is_ignored_unless_it_is_a_candidate(collection):
     assert made[1].ignored.tolist() == []
 
 
-@pytest.mark.parametrize("name", ["kl", "infonce"])
+@pytest.mark.parametrize("name", ["kl", "infonce", "label_mixing"])
 @pytest.mark.parametrize("candidates", ["slate", "batch"])
 def test_unscored_candidates_do_not_teach(name, candidates):
     torch.manual_seed(0)
@@ -210,6 +210,9 @@ def test_unscored_candidates_do_not_teach(name, candidates):
     assert loss.isfinite() and scores.grad.isfinite().all()
     if name == "kl":
         assert (scores.grad[1] == 0).all() and scores.grad[0, 1] == 0
+    else:  # these follow the judgments where the teacher said nothing
+        positive, others = 3, [0, 4]
+        assert scores.grad[1, positive] < 0 and (scores.grad[1, others] > 0).all()
 
 
 @pytest.mark.parametrize("text", ["nonsense", "kl:x", "kl@somewhere", "kl:-1", "", "kl+"])
