@@ -96,7 +96,9 @@ class Tournament:
     included: the mean over the rounds. As TourRank
     (Chen et al. 2024, https://arxiv.org/abs/2406.11678, section 3): groups mix first-stage ranks,
     and are shuffled anew in each round. A round with an answer that cannot be parsed even the other
-    way round counts for nobody.
+    way round counts for nobody. Of a group whose order names some, the better half of those goes
+    on; nobody said where the others stand, so they have no score of that round, whatever they
+    survived before.
 
     Example:
         >>> Tournament(group=10, rounds=2).calls(100)
@@ -127,14 +129,16 @@ class Tournament:
             return {}
         seeds = [(listed.seed, number) for number in range(self.rounds)]
         rounds = yield from together([self._round(listed.count, seed) for seed in seeds])
-        valid = [points for points in rounds if points is not None]
-        if not valid:
-            return {}
-        return {i: sum(points[i] for points in valid) / len(valid) for i in range(listed.count)}
+        scored: dict[int, list[int]] = {}
+        for points in rounds:
+            for candidate, survived in (points or {}).items():
+                scored.setdefault(candidate, []).append(survived)
+        return {i: sum(scored[i]) / len(scored[i]) for i in sorted(scored)}
 
-    def _round(self, count: int, seed: tuple[int, int]) -> Step[list[int] | None]:
-        """Stages that each candidate survived; None: an answer was garbled."""
-        random, points, still = np.random.default_rng(seed), [0] * count, list(range(count))
+    def _round(self, count: int, seed: tuple[int, int]) -> Step[dict[int, int] | None]:
+        """Candidate → stages that it survived; None: an answer was garbled."""
+        random, still = np.random.default_rng(seed), list(range(count))
+        points = dict.fromkeys(still, 0)
         while still:
             groups = [random.permutation(part).tolist() for part in _deal(still, self.group)]
             orders = yield from together([order_of(group) for group in groups])
@@ -142,8 +146,10 @@ class Tournament:
             for group, order in zip(groups, orders, strict=True):
                 if order is None:
                     return None
-                left = len(group)
-                while left > 1 and (final or left == len(group)):
+                for unnamed in set(group).difference(order):
+                    del points[unnamed]
+                left = len(order)
+                while left > 1 and (final or left == len(order)):
                     left = math.ceil(left / 2)
                     for candidate in order[:left]:
                         points[candidate] += 1

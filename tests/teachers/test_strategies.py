@@ -194,6 +194,35 @@ def test_a_candidate_that_a_later_window_leaves_out_loses_its_rank():
     assert finished.value.value == {0: 1.0}
 
 
+def test_a_tournament_scores_only_whom_its_last_answer_named():
+    """Two groups, of each two are named: the better one goes on, and one is lost in the final."""
+    asking = Tournament(4, 1).ask(Listed(6))
+    groups = [request.shown for request in next(asking)]
+    assert sorted(map(len, groups)) == [3, 3]
+    [final] = asking.send([Answer(order=(2, 0), status="repaired")] * 2)
+    assert set(final.shown) == {group[2] for group in groups}
+    with pytest.raises(StopIteration) as finished:
+        asking.send([Answer(order=(1,), status="repaired")])
+    losers = dict.fromkeys((group[0] for group in groups), 0.0)
+    assert finished.value.value == {**losers, final.shown[1]: 1.0}
+
+
+@given(st.integers(2, 40), st.integers(0, 99), st.integers(3, 9), st.sampled_from([0.3, 0.9]))
+def test_a_tournament_ranks_nobody_that_was_never_named(count, seed, group, share):
+    coin, named = random.Random(seed), set()
+    asking = Tournament(group, 2).ask(Listed(count, seed=seed))
+    wanted = next(asking)
+    with pytest.raises(StopIteration) as finished:
+        while True:
+            answers = []
+            for request in wanted:
+                places = [p for p in range(len(request.shown)) if coin.random() < share] or [0]
+                named |= {request.shown[place] for place in places}
+                answers.append(Answer(order=tuple(places), status="repaired"))
+            wanted = asking.send(answers)
+    assert set(finished.value.value) <= named
+
+
 def test_impossible_settings_are_refused():
     for make in (
         lambda: Windows(4, 4),
