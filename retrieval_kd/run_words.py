@@ -73,10 +73,15 @@ def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
         how = "chosen on these queries" if facts["chosen_on_dev"] else "as configured"
         how = "learnt for each query on these" if facts.get("fusion") == "learned" else how
         notes.append(f"All together: {facts['dev_ndcg@10']:.4f}, with weights {how}.")
-        if (apart := facts.get("dev_ndcg@10_held_out")) is not None:
+        if "dev_ndcg@10_held_out" in facts:
+            apart, one = (
+                facts["dev_ndcg@10_held_out"],
+                f"Made one by `{facts['fusion']}`, fitted on",
+            )
             notes.append(
-                f"Made one by `{facts['fusion']}`, fitted on the other four fifths of them: "
-                f"{apart:.4f}."
+                f"{one} all of them: too few to see how that does on queries it was not fitted on."
+                if apart is None
+                else f"{one} the other four fifths of them: {apart:.4f}."
             )
     return notes
 
@@ -86,7 +91,9 @@ def cost_notes(work: Workspace) -> list[str]:
     asked = [s.name for s in work.stages if s.name.startswith(("try:", "score:"))]
     pairs = questions = 0
     for name in asked:
-        scored = work.record(name).get("facts", {}).get("scored", 0)
+        facts = work.record(name).get("facts", {})
+        scored = facts.get("scored", 0)
+        pairs += facts.get("scored_to_choose", 0)
         if strategy_in(name.partition(":")[2]) is None:
             pairs += scored
         else:

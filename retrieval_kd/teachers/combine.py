@@ -6,6 +6,7 @@ The sums themselves are in `targets.py`, `fusion.py` and `chooser.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -159,18 +160,28 @@ def held_out(
     qrels: Judged,
     method: Method = "platt",
     folds: int = FOLDS,
-) -> Scores:
-    """Fused scores of judged queries, each by a combination fitted on the other folds' queries."""
+) -> Scores | None:
+    """Fused scores of judged queries, each by a combination fitted on the other folds' queries.
+
+    A fold whose others leave nothing to fit on is left out. In the other folds a query without a
+    document that all teachers scored has an empty list. None: no relevant document is left.
+    """
     queries = [query for query in qrels if any(query in scores for scores in teachers.values())]
-    fused: Scores = {}
+    fused: Scores = {query: {} for query in qrels}
     folds = min(folds, len(queries))
     for fold in range(folds):
         held = set(queries[fold::folds])
         others = {query: judged for query, judged in qrels.items() if query not in held}
-        combination = fit_combination(how, teachers, others, method)
+        try:
+            combination = fit_combination(how, teachers, others, method)
+        except InputError:  # none of the others is judged and scored
+            fused = {query: found for query, found in fused.items() if query not in held}
+            continue
         asked = {
             name: {query: found for query, found in scores.items() if query in held}
             for name, scores in teachers.items()
         }
-        fused.update(combination.fuse(asked, weights))
-    return fused
+        with suppress(InputError):  # no document that all teachers scored
+            fused |= combination.fuse(asked, weights)
+    ranked = (query for query, found in fused.items() if found)
+    return fused if any(max(qrels[query].values(), default=0) > 0 for query in ranked) else None

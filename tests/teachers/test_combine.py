@@ -114,6 +114,21 @@ def test_a_lesson_is_what_each_set_of_teachers_is_worth(judged):
     assert rewards[:, 2].mean() == pytest.approx(ndcg(both, qrels))
 
 
+@pytest.mark.parametrize("how", ["calibrated", "learned"])
+def test_folds_without_anything_to_fit_on_are_left_out(how, judged):
+    teachers, qrels = judged
+    weights = {"sharp": 1.0, "dull": 1.0}
+    assert held_out(how, teachers, weights, {"q0": qrels["q0"]}) is None
+    dull = {query: teachers["dull"][query] for query in ("q0", "q1", "q2")}
+    some = {query: qrels[query] for query in ("q0", "q3")}  # no document of q3 is scored by both
+    apart = held_out(how, {**teachers, "dull": dull}, weights, some)
+    # q0's fold is fitted on q3 alone, of which the dull one said nothing; q3's has no fused scores
+    assert apart is None
+    some["q1"] = qrels["q1"]
+    apart = held_out(how, {**teachers, "dull": dull}, weights, some)
+    assert apart["q3"] == {} and len(apart["q0"]) == len(apart["q1"]) == 12
+
+
 def test_nothing_judged_is_nothing_to_learn_from(judged):
     teachers, _ = judged
     with pytest.raises(InputError, match="learn weights"):
