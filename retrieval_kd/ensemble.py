@@ -8,32 +8,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from retrieval_kd.config import Config
 from retrieval_kd.data import collection as data
 from retrieval_kd.data.runs import with_relevant
-from retrieval_kd.errors import Drops, log
+from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
+from retrieval_kd.teacher_config import and_choosers, chosen_by
+from retrieval_kd.teacher_members import Members
 from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.combine import Combination, fit_combination, held_out
-from retrieval_kd.teachers.limits import Limits
-from retrieval_kd.teachers.on_server import OnServer
-from retrieval_kd.teachers.requests import Asker
-from retrieval_kd.teachers.score import ScoreReport, Teacher, open_teacher, score, scores_of
-from retrieval_kd.teachers.score_job import ask_and_note, calls_of, spent_by
-from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.targets import Scores, fuse, rerank
-from retrieval_kd.teachers.usage import record_usage
 from retrieval_kd.workspace import Workspace
 
 Qrels = dict[str, dict[str, int]]
-ENCODERS = ("dense", "sparse", "multi_vector")  # read documents as the student does
 WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -59,6 +51,7 @@ class Ensemble:
     ) -> None:
         self.config, self.work, self.collection = config, work, collection
         self.queries, self.candidates = queries, candidates
+        self._asked = Members(config, work, collection)
 
     @property
     def members(self) -> list[str]:
@@ -69,18 +62,25 @@ class Ensemble:
         """What this teacher is asked of some parts, into the store; nothing is asked twice.
 
         A teacher that got no weight on dev is asked nothing more, unless a student learns from it
-        alone.
+        alone, or it chooses what one of the others is asked: then it goes first.
         """
-        if "dev" not in parts and member not in {*self._used, *self._named}:
+        if "dev" not in parts and member not in and_choosers([*self._used, *self._named]):
             return {"teacher": member, "skipped": "weight 0 on dev"}
-        teacher, pairs, scored, missing = self._open(member), 0, 0, 0
+        by = chosen_by(member)
+        before = self.score(by, parts)["scored"] if by else 0
+        teacher, pairs, scored, missing = self._asked.open(member), 0, 0, 0
         for part in parts:
-            report = self._ask(teacher, self.queries(part).texts, self._wanted(part))
+            report = self._asked.ask(teacher, self.queries(part).texts, self._wanted(part))
             pairs, scored = pairs + report.pairs, scored + report.scored
             missing += report.missing
-        return {"teacher": member, "fingerprint": teacher.key.fingerprint} | {
-            "pairs": pairs, "scored": scored, **({"missing": missing} if missing else {})
-        }  # fmt: skip
+        return {
+            "teacher": member,
+            "fingerprint": teacher.key.fingerprint,
+            "pairs": pairs,
+            "scored": scored,
+            **({"scored_to_choose": before} if before else {}),
+            **({"missing": missing} if missing else {}),
+        }
 
     def tune(self) -> dict[str, Any]:
         """Fit on dev how members become one, and their weights, or take given ones; teacher.json.
@@ -110,7 +110,8 @@ class Ensemble:
         if how == "z_scores":
             return {**facts, "drops": drops.summary()}
         # What is fitted on dev looks better there than it is, so it is fitted on parts of it too.
-        apart = round(_ndcg(qrels, held_out(how, lists, named, qrels, method)), 4)
+        held = held_out(how, lists, named, qrels, method)  # None: too few queries for that
+        apart = held and round(_ndcg({query: qrels[query] for query in held}, held), 4)
         return {**facts, "fusion": how, "dev_ndcg@10_held_out": apart, "drops": drops.summary()}
 
     def fused(
@@ -151,42 +152,17 @@ class Ensemble:
         """What a pairwise member answered about two candidates at a time; what is new is asked."""
         member, wanted = self.members[number], self._wanted(part, candidates)
         self._scores(part, member, candidates)
-        key = self._open(member).key
+        key = self._asked.open(member).key
         answers = AnswerStore(self._store.folder(key), key)
         return answered_pairs(self.collection, self.queries(part).texts, wanted, answers)
 
     def answer(self, text: str, candidates: Mapping[str, float]) -> None:
         """Ask every teacher that has a weight about one query's candidates, for timing."""
-        documents = [self.collection.documents[id] for id in candidates]
-        for member in self._used:
-            if member not in self._opened:
-                self._opened[member] = self._open(member)
-            teacher = self._opened[member]
-            limits = self._server.limits if self._server else Limits()
-            before = spent_by(teacher, 0, 0.0, limits)
-            if isinstance(teacher, Teacher):
-                teacher.score([text] * len(documents), documents)
-            else:
-                with TemporaryDirectory() as folder:  # what is stored would not be asked
-                    wanted = {"q": list(candidates)}
-                    score(self.collection, {"q": text}, wanted, teacher, ScoreStore(folder))
-            if calls_of(teacher) is not None:  # a server's calls may have a price
-                spent = spent_by(teacher, 0, 0.0, limits).since(before)
-                record_usage(self._store.folder(teacher.key), spent)
+        self._asked.time(self._used, text, list(candidates))
 
-    @cached_property
-    def _opened(self) -> dict[str, Teacher | Asker]:
-        return {}
-
-    @cached_property
-    def _server(self) -> OnServer | None:
-        """Where language models are asked; its limits are of this run."""
-        server = self.config.teacher.server
-        return None if server is None else server.on_server()
-
-    @cached_property
+    @property
     def _store(self) -> ScoreStore:
-        return ScoreStore(self.work.path("scores"))
+        return self._asked.store
 
     @property
     def _used(self) -> dict[str, float]:
@@ -199,29 +175,13 @@ class Ensemble:
         """The teachers that some objective names alone."""
         lessons = [one for training in self.config.students.values() for one in training.lessons]
         terms = [term for lesson in lessons for term in lesson.objective]
-        named = {self.members[number] for term in terms for number in term.named_members}
-        return named | {by for member in named if (by := self._by(member))}
-
-    def _by(self, member: str) -> str | None:
-        """The member whose scores choose what this one is asked, if there is one."""
-        by = parse_spec(member).options.get("by")
-        return by if by in self.members else None
+        return {self.members[number] for term in terms for number in term.named_members}
 
     @property
     def _combination(self) -> Combination:
         """How they become one."""
         told = read_json(self.work.path("teacher.json")).get("combination")
         return Combination() if told is None else Combination.from_dict(told)
-
-    def _open(self, member: str) -> Teacher | Asker:
-        teacher, student = self.config.teacher, self.config.student
-        spec = member
-        if teacher.fit and member == teacher.fitted:
-            spec = ("yesno:" if teacher.fit.is_decoder else "") + str(self.work.path("teacher"))
-        lengths = {"pointwise": teacher.max_length, **dict.fromkeys(ENCODERS, student.max_length)}
-        length = lengths.get(parse_spec(spec).kind)  # a language model's is an option of its own
-        there = self._server.open if self._server and member in teacher.served else None
-        return open_teacher(spec, self.collection, max_length=length, language_model=there)
 
     def _wanted(self, part: str, candidates: Scores | None = None) -> dict[str, list[str]]:
         """A part's candidates; judged relevant documents of the train part too."""
@@ -232,27 +192,7 @@ class Ensemble:
 
     def _scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
         """One teacher's scores of a part; what the store lacks is asked."""
-        teacher, wanted = self._open(member), self._wanted(part, candidates)
-        texts = self.queries(part).texts
-        told = (self._store, teacher.key, self.config.teacher.aggregate.get(member))
-        found = scores_of(self.collection, texts, wanted, *told)
-        if sum(map(len, found.values())) < sum(map(len, wanted.values())):
-            if by := self._by(member):
-                self._scores(part, by, candidates)
-            self._ask(teacher, texts, wanted)
-            found = scores_of(self.collection, texts, wanted, *told)
-        return found
-
-    def _ask(
-        self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
-    ) -> ScoreReport:
-        """Into the store, with what it took."""
-        asked = (self.collection, texts, wanted, teacher, self._store)
-        report, _ = ask_and_note(*asked, self._server.limits if self._server else None)
-        if report.missing:
-            told = f"{report.missing} {report.noun} were not answered; they are asked again when"
-            log.warning("%s: %s they are wanted next", report.teacher, told)
-        return report
+        return self._asked.scores(member, self.queries(part).texts, self._wanted(part, candidates))
 
 
 def _ndcg(qrels: Qrels, scores: Scores) -> float:

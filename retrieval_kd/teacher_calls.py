@@ -13,6 +13,7 @@ from retrieval_kd.lesson_pools import draws_unlabelled
 from retrieval_kd.lessons import Lesson, Training
 from retrieval_kd.stages import Stages
 from retrieval_kd.students.options import RE_RANKS
+from retrieval_kd.teacher_config import and_choosers
 from retrieval_kd.teachers.opening import strategy_in
 
 
@@ -81,12 +82,12 @@ def read_along(lesson: Lesson) -> list[tuple[str, str]]:
 
 
 def asked_members(lesson: Lesson, members: Sequence[str], stages: Stages) -> list[str]:
-    """The stored teachers that a stage wants scores of."""
+    """The stored teachers that a stage wants scores of, and those that choose for them."""
     if not lesson.asks_teacher and not any(term.asks_members for term in lesson.objective):
         return []
     weights = lesson.teachers or read_json(stages.work.path("teacher.json"))["weights"]
     named = {number for term in lesson.objective for number in term.named_members}
-    return [m for number, m in enumerate(members) if weights.get(m) or number in named]
+    return and_choosers(m for n, m in enumerate(members) if weights.get(m) or n in named)
 
 
 def _calls_of_refreshed(member: str, depths: Sequence[int], more: int) -> int:

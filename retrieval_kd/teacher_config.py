@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -9,6 +10,8 @@ from pydantic import Field, model_validator
 from retrieval_kd.adapters import Lora, check_base
 from retrieval_kd.schema import Part, as_value_error
 from retrieval_kd.teacher_server import TeacherServer, check_served, served_by
+from retrieval_kd.teachers.aggregate_orders import ORDER_AGGREGATIONS
+from retrieval_kd.teachers.aggregate_pairs import PAIR_AGGREGATIONS
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.spec_check import check_options
 from retrieval_kd.training.settings import (
@@ -22,6 +25,7 @@ AggregationName = Literal[
     "win_rate", "copeland", "bradley_terry",
     "reciprocal_rank", "borda", "discounted_rank", "plackett_luce",
 ]  # fmt: skip
+AGGREGATIONS = {"pairwise": [*PAIR_AGGREGATIONS], "listwise": [*ORDER_AGGREGATIONS]}
 FITTED, FITTED_DECODER = "cross-encoder", "decoder"  # names of teachers that are fine-tuned first
 
 
@@ -124,9 +128,16 @@ class Teacher(Part):
             as_value_error(check_options, name)
         if self.server is not None:
             check_served(self.server, self.members)
-        for name in self.aggregate:
+        for name, aggregate in self.aggregate.items():
             if name not in self.members:
                 raise ValueError(f"aggregate names {name!r}; teachers: {', '.join(self.members)}")
+            _check_aggregate(name, aggregate)
+        for name in self.members:
+            _check_chooser(name, self.members)
+        if self.fusion == "learned":
+            from retrieval_kd.teachers.chooser import subsets  # its fit takes a while to import
+
+            as_value_error(subsets, members)
         return self
 
     @property
@@ -146,3 +157,48 @@ class Teacher(Part):
     def served(self) -> list[str]:
         """The teachers that are asked on the server."""
         return [] if self.server is None else served_by(self.server, self.members)
+
+
+def chosen_by(member: str) -> str | None:
+    """The teacher whose scores choose what this one is asked, if there is one.
+
+    Example:
+        >>> chosen_by("pairwise:org/model?pairs=uncertain&by=bm25"), chosen_by("pairwise:org/model")
+        ('bm25', None)
+    """
+    return parse_spec(member).options.get("by")
+
+
+def and_choosers(members: Iterable[str]) -> list[str]:
+    """These teachers, and before them those that choose what they are asked.
+
+    Example:
+        >>> and_choosers(["dense:org/model", "pairwise:org/model?pairs=uncertain&by=bm25"])
+        ['bm25', 'dense:org/model', 'pairwise:org/model?pairs=uncertain&by=bm25']
+    """
+    asked = list(members)
+    return list(dict.fromkeys([*filter(None, map(chosen_by, asked)), *asked]))
+
+
+def _check_chooser(member: str, members: list[str]) -> None:
+    """Refuse a teacher of which nobody here can choose what it is asked."""
+    by = chosen_by(member)
+    if by is None and parse_spec(member).options.get("pairs") != "uncertain":
+        return
+    able = [other for other in members if parse_spec(other).kind not in AGGREGATIONS]
+    if by not in able:
+        problem = "pairs=uncertain needs by=TEACHER" if by is None else f"no teacher by={by}"
+        raise ValueError(
+            f"{member}: {problem}; those here that score one by one: {', '.join(able) or 'none'}"
+        )
+
+
+def _check_aggregate(member: str, aggregate: str) -> None:
+    """Refuse an aggregation that is not for this teacher's answers."""
+    possible = AGGREGATIONS.get(parse_spec(member).kind)
+    if possible is None:
+        raise ValueError(f"aggregate: {member} scores one by one: leave it out")
+    if aggregate not in possible:
+        raise ValueError(
+            f"aggregate: {aggregate} is not for what {member} answers; one of {', '.join(possible)}"
+        )

@@ -88,11 +88,41 @@ def test_choosing_another_way_repeats_nothing_before_the_weights(config):
     assert len({one["try:bm25"] for one in keys}) == 1
 
 
-def test_aggregations_are_of_teachers_that_are_there(config):
-    named = with_teacher(config, aggregate={"bm25": "borda"})
-    assert plan(named)._keys["weights"] != plan(config)._keys["weights"]
-    with pytest.raises(InputError, match="aggregate names 'pairwise:x'"):
-        with_teacher(config, aggregate={"pairwise:x": "borda"})
+def test_an_aggregation_is_part_of_the_key_of_the_weights(config, tiny_decoder):
+    members = ["bm25", f"listwise:{tiny_decoder}"]
+    plain = plan(with_teacher(config, fuse_with=members))
+    named = plan(with_teacher(config, fuse_with=members, aggregate={members[1]: "borda"}))
+    assert named._keys["weights"] != plain._keys["weights"]
+    assert named._keys[f"try:{members[1]}"] == plain._keys[f"try:{members[1]}"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"aggregate": {"pairwise:x": "borda"}}, "aggregate names 'pairwise:x'"),
+        ({"aggregate": {"bm25": "borda"}}, "bm25 scores one by one"),
+        (
+            {"fuse_with": ["pairwise:x"], "aggregate": {"pairwise:x": "borda"}},
+            "one of win_rate, copeland, bradley_terry",
+        ),
+        (
+            {"fuse_with": ["listwise:x"], "aggregate": {"listwise:x": "copeland"}},
+            "one of reciprocal_rank, borda",
+        ),
+        ({"fuse_with": [f"m{i}" for i in range(7)], "fusion": "learned"}, "6 teachers, not 7"),
+        ({"fuse_with": ["bm25", "pairwise:x?pairs=uncertain&by=org/m"]}, "by=org/m; .*: bm25"),
+        ({"fuse_with": ["bm25", "pairwise:x?pairs=uncertain"]}, "needs by=TEACHER; .*: bm25"),
+        (
+            {"fuse_with": ["pairwise:x", "pairwise:y?pairs=uncertain&by=pairwise:x"]},
+            "by=pairwise:x; .*: none",
+        ),
+    ],
+)
+def test_teachers_that_could_not_do_what_is_said_are_refused_before_any_is_asked(
+    config, settings, problem
+):
+    with pytest.raises(InputError, match=problem):
+        with_teacher(config, **settings)
 
 
 def test_a_pairwise_teacher_is_asked_and_aggregated_as_configured(candidates, tiny_decoder):
@@ -148,7 +178,6 @@ def test_answers_about_pairs_are_asked_for_the_students_that_learn_them(candidat
     told["teacher"] |= {"fuse_with": ["bm25", chosen], "weights": [0.0, 1.0]}
     told["students"]["distilled"]["objective"] = [pair]
     by = Stages(validate(Config, told), Workspace(config.out)).ensemble
-    assert by._named == {chosen, "bm25"}  # whose scores choose the pairs
     assert by.pairs("train", 1, few)[query][0] == listed
 
 

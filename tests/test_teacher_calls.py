@@ -91,6 +91,14 @@ def test_questions_about_several_documents_are_what_the_strategy_asks(
     assert calls == {"stored": stored, "live": 0}
 
 
+def test_who_chooses_what_is_asked_is_counted_without_a_weight(work):
+    chosen = "pairwise:m?pairs=uncertain&most=1&by=bm25"  # a pair in both orders
+    write_json(work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
+    config = config_of(work, {"objective": "kl"}, members=["bm25", chosen])
+    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    assert calls["stored"] == TRAIN + UNLABELLED + 2 * len(DEPTHS)
+
+
 def test_models_whose_vectors_or_states_are_learnt_are_asked_too(work, tiny_collection):
     """Vectors of all documents and of the queries, once; states of each slate's pairs or texts."""
     documents = len(open_collection(str(tiny_collection)).documents)

@@ -16,6 +16,7 @@ from retrieval_kd.progress import bar
 from retrieval_kd.teachers.answered import answered_scores
 from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.ask import ask
+from retrieval_kd.teachers.conversation import Scores
 from retrieval_kd.teachers.opening import Teacher, open_teacher
 from retrieval_kd.teachers.requests import Asker
 from retrieval_kd.teachers.score_report import ScoreReport
@@ -35,6 +36,7 @@ def score(
     store: ScoreStore,
     *,
     shard_pairs: int = 2_048,
+    scores: Scores | None = None,
 ) -> ScoreReport:
     """Score every (query, candidate) pair that `store` lacks, or ask what the teacher asks of them.
 
@@ -44,12 +46,14 @@ def score(
     Args:
         queries: ID → text.
         candidates: query ID → document IDs, for instance `run.results`.
+        scores: by which a strategy chooses what is asked; none: those of the teacher in `store`
+            that it names.
 
     Raises:
         InputError: a candidate's query or document is unknown, or the teacher gave NaN.
     """
     if not teacher.key.gives_scores:
-        return _ask(collection, queries, candidates, cast(Asker, teacher), store)
+        return _ask(collection, queries, candidates, cast(Asker, teacher), store, scores)
     teacher = cast(Teacher, teacher)
     started = time.monotonic()
     key = teacher.key
@@ -61,18 +65,18 @@ def score(
             known = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
             if not known.all():
                 todo = batch.select(_first_of_each(batch, np.flatnonzero(~known)))
-                scores = teacher.score(todo.queries, todo.documents)
-                answered = ~np.ma.getmaskarray(scores)
+                given = teacher.score(todo.queries, todo.documents)
+                answered = ~np.ma.getmaskarray(given)
                 report.missing += int((~answered).sum())
-                scores = np.ma.getdata(scores)[answered]
+                given = np.ma.getdata(given)[answered]
                 todo = todo.select(np.flatnonzero(answered))
                 document_ids = [d.id for d in todo.documents]
                 report.stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
                 writer.add(
-                    todo.query_ids, document_ids, todo.query_digests, todo.document_digests, scores
+                    todo.query_ids, document_ids, todo.query_digests, todo.document_digests, given
                 )
                 writer.flush()
-                report.scored += len(scores)
+                report.scored += len(given)
             progress.advance(len(chunk))
     report.reused = report.pairs - report.scored - report.missing
     report.seconds = time.monotonic() - started
@@ -85,9 +89,9 @@ def _ask(
     candidates: Candidates,
     teacher: Asker,
     store: ScoreStore,
+    scores: Scores | None,
 ) -> ScoreReport:
-    scores = None
-    if teacher.by is not None:
+    if scores is None and teacher.by is not None:
         scores = scores_of(collection, queries, candidates, store, store.resolve(teacher.by))
     return ask(collection, queries, candidates, teacher, store, scores=scores)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.call_log import CallLog
+from retrieval_kd.teachers.conversation import Scores
 from retrieval_kd.teachers.language_model import Usage
 from retrieval_kd.teachers.likelihood import LikelihoodTeacher
 from retrieval_kd.teachers.limits import Limits
@@ -69,11 +70,14 @@ def ask_and_note(
     teacher: Teacher | Asker,
     store: ScoreStore,
     limits: Limits | None = None,
+    *,
+    scores: Scores | None = None,
 ) -> tuple[ScoreReport, Spent]:
     """Ask an open teacher what the store lacks, and note what that took, however this ends.
 
     Args:
         limits: of the server where it is, for the prices.
+        scores: see `score.score`.
 
     Raises:
         InputError: the teacher cannot be asked.
@@ -88,7 +92,8 @@ def ask_and_note(
             calls.keep_in(stack.enter_context(CallLog(folder)))
         try:
             size = 2_048 if calls is None else SERVER_PAIRS
-            report = score(collection, queries, wanted, teacher, store, shard_pairs=size)
+            asked = (collection, queries, wanted, teacher, store)
+            report = score(*asked, shard_pairs=size, scores=scores)
             answered = report.scored
         finally:
             seconds = time.monotonic() - started

@@ -1,0 +1,120 @@
+"""The stored teachers of one run: opened by their names in its configuration, asked, timed.
+
+What is asked of them, and how they become one, is in `ensemble.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from retrieval_kd.config import Config
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.errors import log
+from retrieval_kd.teacher_config import and_choosers
+from retrieval_kd.teachers.limits import Limits
+from retrieval_kd.teachers.on_server import OnServer
+from retrieval_kd.teachers.requests import Asker
+from retrieval_kd.teachers.score import ScoreReport, Teacher, open_teacher, score, scores_of
+from retrieval_kd.teachers.score_job import ask_and_note, calls_of, spent_by
+from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.teachers.targets import Scores
+from retrieval_kd.teachers.usage import record_usage
+from retrieval_kd.workspace import Workspace
+
+ENCODERS = ("dense", "sparse", "multi_vector")  # read documents as the student does
+
+
+class Members:
+    """A run's teachers by name, and the store of what they said."""
+
+    def __init__(self, config: Config, work: Workspace, collection: Collection) -> None:
+        self.config, self.work, self.collection = config, work, collection
+
+    @cached_property
+    def store(self) -> ScoreStore:
+        return ScoreStore(self.work.path("scores"))
+
+    @cached_property
+    def server(self) -> OnServer | None:
+        """Where language models are asked; its limits are of this run."""
+        server = self.config.teacher.server
+        return None if server is None else server.on_server()
+
+    @cached_property
+    def opened(self) -> dict[str, Teacher | Asker]:
+        """Those that are timed."""
+        return {}
+
+    def open(self, member: str) -> Teacher | Asker:
+        teacher, student = self.config.teacher, self.config.student
+        spec = member
+        if teacher.fit and member == teacher.fitted:
+            spec = ("yesno:" if teacher.fit.is_decoder else "") + str(self.work.path("teacher"))
+        lengths = {"pointwise": teacher.max_length, **dict.fromkeys(ENCODERS, student.max_length)}
+        length = lengths.get(parse_spec(spec).kind)  # a language model's is an option of its own
+        there = self.server.open if self.server and member in teacher.served else None
+        return open_teacher(spec, self.collection, max_length=length, language_model=there)
+
+    def scores(
+        self, member: str, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+    ) -> Scores:
+        """One teacher's scores; what the store lacks is asked."""
+        teacher = self.open(member)
+        told = (self.store, teacher.key, self.config.teacher.aggregate.get(member))
+        found = scores_of(self.collection, texts, wanted, *told)
+        if sum(map(len, found.values())) < sum(map(len, wanted.values())):
+            self.ask(teacher, texts, wanted)
+            found = scores_of(self.collection, texts, wanted, *told)
+        return found
+
+    def ask(
+        self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+    ) -> ScoreReport:
+        """Into the store, with what it took; the teacher that chooses what is asked goes first."""
+        by = _by(teacher)
+        report, _ = ask_and_note(
+            self.collection,
+            texts,
+            wanted,
+            teacher,
+            self.store,
+            self.server.limits if self.server else None,
+            scores=self.scores(by, texts, wanted) if by else None,
+        )
+        if report.missing:
+            told = f"{report.missing} {report.noun} were not answered; they are asked again when"
+            log.warning("%s: %s they are wanted next", report.teacher, told)
+        return report
+
+    def time(self, members: Iterable[str], text: str, candidates: Sequence[str]) -> None:
+        """Ask these teachers, and those that choose for them, about one query; nothing is kept."""
+        documents = [self.collection.documents[id] for id in candidates]
+        limits = self.server.limits if self.server else Limits()
+        given: dict[str, dict[str, float]] = {}
+        for member in and_choosers(members):
+            if member not in self.opened:
+                self.opened[member] = self.open(member)
+            teacher = self.opened[member]
+            before = spent_by(teacher, 0, 0.0, limits)
+            if isinstance(teacher, Teacher):
+                scores = np.ma.filled(teacher.score([text] * len(documents), documents), 0.0)
+                given[member] = dict(zip(candidates, scores.tolist(), strict=True))
+            else:
+                by = _by(teacher)
+                with TemporaryDirectory() as folder:  # what is stored would not be asked
+                    asked = (self.collection, {"q": text}, {"q": list(candidates)}, teacher)
+                    chosen = {"q": given[by]} if by else None
+                    score(*asked, ScoreStore(folder), scores=chosen)
+            if calls_of(teacher) is not None:  # a server's calls may have a price
+                spent = spent_by(teacher, 0, 0.0, limits).since(before)
+                record_usage(self.store.folder(teacher.key), spent)
+
+
+def _by(teacher: Teacher | Asker) -> str | None:
+    """The member whose scores choose what this one is asked, if there is one."""
+    return None if isinstance(teacher, Teacher) else teacher.by

@@ -1,0 +1,125 @@
+"""Teachers of one run that need another: who chooses what is asked; and dev of a single query."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from retrieval_kd.config import Config
+from retrieval_kd.files import write_json
+from retrieval_kd.run_words import cost_notes, teacher_notes
+from retrieval_kd.schema import validate
+from retrieval_kd.stages import Stages
+from retrieval_kd.workspace import Stage, Workspace
+
+PARTS = ("train", "dev", "test", "unlabelled")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
+    """Queries are there, and three candidates of two of them in each part; nothing was asked."""
+    values = {
+        "name": "Members",
+        "collection": str(tiny_collection),
+        "out": str(tmp_path_factory.mktemp("members") / "run"),
+        "encoder": str(tiny_encoder),
+        "splits": {"dev": "dev"},
+        "first_stage": {"with": "bm25", "depth": 3},
+        "teacher": {"fuse_with": ["bm25"]},
+        "student": {"base": str(tiny_encoder), "max_length": 32},
+        "students": {"labels": {"objective": "infonce"}, "distilled": {"objective": "kl"}},
+    }
+    stages = stages_of(validate(Config, values))
+    stages.choose_queries()
+    stages.retrieve_candidates()
+    for part in PARTS:
+        two = dict(list(stages.candidates(part).items())[:2])
+        write_json(stages.work.path("candidates", f"{part}.json"), two)
+    return values
+
+
+@pytest.fixture
+def few(told, tmp_path) -> dict:
+    """A copy, to ask in."""
+    shutil.copytree(told["out"], tmp_path / "run")
+    return {**told, "out": str(tmp_path / "run")}
+
+
+def stages_of(config: Config) -> Stages:
+    return Stages(config, Workspace(config.out))
+
+
+def taught(values: dict, **teacher: object) -> Stages:
+    return stages_of(validate(Config, {**values, "teacher": teacher}))
+
+
+def uncertain(decoder: object, by: object) -> str:
+    return f"pairwise:{decoder}?passage_tokens=16&pairs=uncertain&most=2&by={by}"
+
+
+def test_a_teacher_without_a_weight_is_asked_where_it_chooses_for_one_that_has(few, tiny_decoder):
+    chosen = uncertain(tiny_decoder, "bm25")
+    stages = taught(few, fuse_with=["bm25", chosen])
+    write_json(stages.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
+    ensemble = stages.ensemble
+    assert ensemble.score("bm25", ["test"])["scored"] == 6  # 2 queries × 3 candidates
+    assert ensemble.score(chosen, ["test"])["scored"] == 8  # × 2 pairs in both orders
+
+
+def test_who_chooses_is_asked_first_wherever_it_is_named(few, tiny_decoder):
+    chosen = uncertain(tiny_decoder, "bm25")
+    stages = taught(few, fuse_with=[chosen, "bm25"])
+    for member in (chosen, "bm25"):
+        one = partial(stages.ensemble.score, member, ["dev"])
+        stages.work.add(Stage(f"try:{member}", one, (), None))
+    stages.work.execute(lambda *_: None)
+    first, second = (stages.work.record(stage.name)["facts"] for stage in stages.work.stages)
+    assert (first["scored"], first["scored_to_choose"], second["scored"]) == (8, 6, 0)
+    [told] = cost_notes(stages.work)
+    assert "scored 6 pairs" in told and "answered 8 questions" in told
+
+
+def test_a_query_is_timed_with_the_teacher_that_chooses(few, tiny_decoder):
+    chosen = uncertain(tiny_decoder, "bm25")
+    stages = taught(few, fuse_with=["bm25", chosen])
+    write_json(stages.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
+    query, found = next(iter(stages.candidates("test").items()))
+    for asked in (4, 8):  # again for each: nothing is kept
+        stages.ensemble.answer(stages.queries("test").texts[query], found)
+        assert stages.ensemble._asked.opened[chosen].model.usage.calls == asked
+    assert not stages.ensemble._store.path.exists()
+
+
+def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(
+    few, tiny_decoder, tiny_cross_encoder
+):
+    """Not by its name in the store, where it lies also as it was asked before."""
+    named = f"pointwise:{tiny_cross_encoder}"
+    shutil.copytree(tiny_cross_encoder, Path(few["out"], "teacher"))  # as if it was fitted
+    fit = {"base": str(tiny_cross_encoder)}
+    for by, members, length in (
+        ("cross-encoder", {"fit": fit, "fuse_with": []}, 48),
+        (named, {"fuse_with": [named]}, 48),
+        (named, {"fuse_with": [named]}, 32),
+    ):
+        chosen = uncertain(tiny_decoder, by)
+        told = {**members, "fuse_with": [*members["fuse_with"], chosen], "max_length": length}
+        ensemble = taught(few, **told).ensemble
+        assert ensemble.score(by, ["dev"])["pairs"] == 6
+        assert ensemble.score(chosen, ["dev"])["pairs"] == 8
+
+
+@pytest.mark.parametrize("how", ["calibrated", "learned", "ranks"])
+def test_one_judged_query_is_enough_to_tune_but_not_to_hold_some_out(few, how):
+    stages = taught(few, fuse_with=["bm25", f"dense:{few['encoder']}"], fusion=how)
+    dev, candidates = stages.queries("dev"), stages.candidates("dev")
+    query = next(q for q in candidates if any(dev.qrels[q].values()))
+    one = {"texts": {query: dev.texts[query]}, "qrels": {query: dev.qrels[query]}, "sources": {}}
+    write_json(stages.work.path("queries", "dev.json"), one)
+    write_json(stages.work.path("candidates", "dev.json"), {query: candidates[query]})
+    facts = stages.ensemble.tune()
+    assert (facts["dev_ndcg@10_held_out"] is None) == (how != "ranks")  # ranks fit nothing
+    assert any(("too few" in note) == (how != "ranks") for note in teacher_notes(facts)[-1:])
