@@ -10,7 +10,7 @@ import asyncio
 import email.utils
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -165,8 +165,8 @@ class Client:
             async def coming(response: Any) -> None:
                 response.request.extensions[_BEGUN] = response.is_success
 
+            hooks: dict[str, list[Callable[..., Any]]]
             hooks = {"request": [sending], "response": [coming]}
-
             self._client = openai.AsyncOpenAI(
                 base_url=self.server.url,
                 api_key=self.server.key,
