@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,9 +42,9 @@ def text_of(choice: Json) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def tokens_of(response: Json) -> tuple[int, int] | None:
-    """Tokens read and written, by the server's own count."""
-    usage = response.get("usage")
+def tokens_of(response: Any) -> tuple[int, int] | None:
+    """Tokens read and written, by the server's own count; None if it gives none."""
+    usage = response.get("usage") if isinstance(response, dict) else None
     if not isinstance(usage, dict):
         return None
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
@@ -110,10 +111,31 @@ def option_logs(
     return logs
 
 
-def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[str]) -> np.ndarray:
-    """Log-probabilities (options,) where the options' first tokens are known; NaN if not named."""
+def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Log-probabilities (options,) where the options' first tokens are known; NaN if not named.
+
+    Args:
+        found: the likeliest words by the server's spelling.
+        firsts: each option's first token: its text, and as a server may spell it that leaves out
+            the space a token begins with. That spelling counts only where it can mean one token:
+            the server named no word with a space, and this one once.
+
+    Example:
+        >>> exact_logs([(" no", -0.25), ("yes", -2.0), (" yes", -3.0)],
+        ...            [(" yes", "yes"), (" no", "no")]).tolist()
+        [-3.0, -0.25]
+        >>> exact_logs([("no", -0.25), ("yes", -2.0)], [(" yes", "yes"), (" no", "no")]).tolist()
+        [-2.0, -0.25]
+    """
     words = dict(reversed(found))
-    return np.array([words.get(first, np.nan) for first in firsts])
+    named = Counter(word for word, _ in found)
+    bare = not any(word[:1].isspace() for word in named)
+    wanted = Counter(short for _, short in firsts)
+    logs = [
+        words[short] if bare and named[short] == wanted[short] == 1 else words.get(text, np.nan)
+        for text, short in firsts
+    ]
+    return np.array(logs)
 
 
 def _starts_any(texts: Sequence[str], start: str) -> bool:

@@ -1,11 +1,13 @@
 """Many calls of one server: several at once, within limits, each kept until it is stored.
 
-How one is sent is in `server_client.py`; what is asked and what is made of it in `server_model.py`.
+How one is repeated is in `server_repeats.py`, how it is sent in `server_client.py`; what is asked
+and what is made of it in `server_model.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +19,9 @@ from retrieval_kd.teachers.language_model import Usage
 from retrieval_kd.teachers.limits import Limits, Stopped
 from retrieval_kd.teachers.server_answers import Json, is_refusal, tokens_of
 from retrieval_kd.teachers.server_client import Client, Failed, Refused, Server
+from retrieval_kd.teachers.server_repeats import Bill, until_answered
+
+log = logging.getLogger("retrieval_kd")
 
 Result = TypeVar("Result")
 Check = Callable[[Json], None]  # raises if an answer shows that the server cannot do what is asked
@@ -44,6 +49,8 @@ class Calls:
         self._client = Client(server)
         self._runner = asyncio.Runner()
         self._answered = False
+        self._begun = 0  # calls
+        self._refused: set[int] = set()  # their numbers
         self._failures = 0  # one after another
         self._able: set[Check] = set()  # what answers have shown that the server can do
         self._unable: list[InputError] = []  # answers that lacked it, while none had it
@@ -55,7 +62,7 @@ class Calls:
         for call in log.left:
             self.usage.calls += call.calls
             self.usage.seconds += call.seconds
-            self._count(call)
+            self._count(call.prompt_tokens, call.answer_tokens)
 
     def ask(self, path: str, bodies: Sequence[Json], check: Check | None = None) -> list[Any]:
         """The first choice of each response, or None.
@@ -82,6 +89,7 @@ class Calls:
             finally:
                 for worker in workers:
                     worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)  # their calls settle first
 
         self._unable = []
         try:
@@ -108,23 +116,28 @@ class Calls:
         if self.stopped is not None:
             return None
         expected = (self._tokens(body), sum(body.get(name, 0) for name in MOST))
+        number, bill, started = self._begun, Bill(), time.monotonic()
+        self._begun += 1
+        client, retries = self._client, self.server.retries
         try:
-            await self.limits.begin(*expected)
+            response = await until_answered(
+                lambda: client.post(path, body), retries, self.limits, expected, bill
+            )
         except Stopped as stop:
             self.stopped = stop
+            self.usage.failed += bill.sent > 0
             return None
-        spent, started = (0, 0), time.monotonic()
-        try:
-            response = await self._client.post(path, body)
-            spent = tokens_of(response) or expected
-        except (Failed, Refused) as error:
+        except Failed as error:
             self._fail(error)
             return None
+        except Refused as error:
+            self._refuse(error, number)
+            return None
         finally:
-            self.limits.settle(*expected, spent)
+            self._count(*bill.spent)
+        self._learn(body, tokens_of(response))
         seconds = (time.monotonic() - started) / self.server.concurrency
-        call = Call(response["choices"][0], 1, *spent, seconds)
-        self._learn(body, call)
+        call = Call(response["choices"][0], bill.sent, *bill.spent, seconds)
         if check is not None and not is_refusal(call.answer) and not self._has(check, call.answer):
             return None
         if self._log is not None:
@@ -148,27 +161,37 @@ class Calls:
         self._able.add(check)
         return True
 
-    def _count(self, call: Call) -> None:
-        self.usage.prompt_tokens += call.prompt_tokens
-        self.usage.answer_tokens += call.answer_tokens
+    def _count(self, prompt_tokens: int, answer_tokens: int) -> None:
+        self.usage.prompt_tokens += prompt_tokens
+        self.usage.answer_tokens += answer_tokens
 
-    def _learn(self, body: Json, call: Call) -> None:
-        """Count a call, and how many tokens this server makes of a character, at most."""
+    def _learn(self, body: Json, counted: tuple[int, int] | None) -> None:
+        """The server answers, and makes so many tokens of a character, at most."""
         self._answered, self._failures = True, 0
-        self._count(call)
-        share = call.prompt_tokens / max(1, _characters(body))
-        self._per_character = max(self._per_character or 0.0, share)
+        if counted is not None:
+            share = counted[0] / max(1, _characters(body))
+            self._per_character = max(self._per_character or 0.0, share)
 
-    def _fail(self, error: Failed | Refused) -> None:
+    def _refuse(self, error: Refused, number: int) -> None:
+        """Note a request that is missing; stop where it is not its own fault.
+
+        A prompt may be too long for the model. But a server that refuses the first few to begin,
+        whatever they are, has no such model, or cannot be asked so. (Not the first few to end:
+        refusals come faster than answers.)
+        """
         self.usage.failed += 1
-        if isinstance(error, Refused):
-            if not self._answered:
-                raise InputError(
-                    f"the server refuses the first request: {error}",
-                    remedy="check the model's name; a model without a chat template needs "
-                    "--api completions",
-                )
-            return
+        if not self._refused:
+            log.warning("the server refuses a request, which is missing now: %s", error)
+        self._refused.add(number)
+        if not self._answered and self._refused >= set(range(FEW)):
+            raise InputError(
+                f"the server refuses the first {FEW} requests: {error}",
+                remedy="check the model's name; a model without a chat template needs "
+                "--api completions, one that reads less needs shorter passages (?passage_tokens=)",
+            )
+
+    def _fail(self, error: Failed) -> None:
+        self.usage.failed += 1
         self._failures += 1
         if self._failures >= max(FEW, self.server.concurrency) and self.stopped is None:
             more = " any more" if self._answered else ""

@@ -1,27 +1,28 @@
-"""Talking to an OpenAI-compatible server: a few calls at once, repeated when they fail, paced.
+"""Talking to an OpenAI-compatible server: where it is, one request at a time, and how fast.
 
-The openai client does the repeating (timeouts, broken connections, 408, 409, 429 and 5xx; growing
-pauses, or as long as the server's Retry-After says); answers that arrive garbled are asked for
-again here. What calls say is in `server_model.py`.
+A request is sent once, by the openai client, and what went wrong says whether it may be sent again;
+that is done in `server_repeats.py`. What requests say is in `server_model.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import email.utils
 import os
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.teachers.server_answers import Json, is_answer
+from retrieval_kd.teachers.server_answers import Json
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    from openai import APIConnectionError, AsyncOpenAI
 
 KEY = "RETRIEVAL_KD_API_KEY"
-LONGEST_PAUSE = 8.0
+LONGEST_WAIT = 120.0  # seconds; a server that wants a longer pause is not asked again
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,9 @@ class Server:
             it is needed: `RETRIEVAL_KD_API_KEY`; for api.openai.com, `OPENAI_API_KEY` will do.
         concurrency: calls under way at any moment.
         timeout: seconds until a call counts as lost.
-        retries: how often a failed call is repeated.
-        per_minute: calls begun in a minute; None leaves it to the server to say "not so fast".
+        retries: how often a failed call is repeated, whatever goes wrong.
+        per_minute: requests sent in a minute, repeated ones too; None leaves it to the server to
+            say "not so fast".
     """
 
     url: str
@@ -77,7 +79,19 @@ class Server:
 
 
 class Failed(Exception):
-    """A call that had no answer, however often it was repeated; the reason in a few words."""
+    """A request, or at last a call, that had no whole answer; the reason in a few words.
+
+    Attributes:
+        answered: an answer had begun to come, so it has to be paid for.
+        again: whether it may be sent again.
+        wait: how long the server wants us to wait before that (seconds), if it says so.
+    """
+
+    def __init__(
+        self, why: str, *, answered: bool = False, again: bool = True, wait: float | None = None
+    ) -> None:
+        super().__init__(why)
+        self.answered, self.again, self.wait = answered, again, wait
 
 
 class Refused(Exception):
@@ -85,40 +99,33 @@ class Refused(Exception):
 
 
 class Client:
-    """Sends requests and gives back whole responses."""
+    """Sends requests, no faster than allowed, and gives back what the server says."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
         self.requests = 0  # sent so far, repeated ones too
-        self._next = 0.0  # when the next call may begin, by the clock of `per_minute`
+        self._next = 0.0  # when the next request may be sent, by the clock of `per_minute`
         self._client: AsyncOpenAI | None = None
 
-    async def post(self, path: str, body: Json) -> Json:
-        """The response to a request.
+    async def post(self, path: str, body: Json) -> Any:
+        """What the server says to a request, which is sent once.
 
         Raises:
-            Failed: no whole response came.
+            Failed: nothing whole came.
             Refused: the server will not answer this request.
             InputError: it will not answer us at all.
         """
-        for attempt in range(self.server.retries + 1):
-            await self._pace()
-            response = await self._send(path, body)
-            if is_answer(response):
-                return response
-            if attempt < self.server.retries:
-                await asyncio.sleep(min(LONGEST_PAUSE, 0.5 * 2**attempt))
-        raise Failed("its answers are garbled")
-
-    async def _send(self, path: str, body: Json) -> Any:
+        client = self._opened()
         import openai
 
         try:
-            return await self._opened().post(path, body=body, cast_to=object)
+            return await client.post(path, body=body, cast_to=object)
         except openai.APITimeoutError as error:
-            raise Failed(f"no answer within {self.server.timeout:g} s") from error
+            why = f"no answer within {self.server.timeout:g} s"
+            raise Failed(why, answered=_had_begun(error)) from error
         except openai.APIConnectionError as error:
-            raise Failed(f"no connection: {error.__cause__}") from error
+            why = f"no connection: {error.__cause__}"
+            raise Failed(why, answered=_had_begun(error)) from error
         except openai.APIStatusError as error:
             code = error.status_code
             if code in (401, 403, 404):
@@ -127,10 +134,11 @@ class Client:
                     remedy=f"check the model's name, the address and the key in {KEY}",
                 ) from error
             if code in (408, 409, 429) or code >= 500:
-                raise Failed(f"the server answered {code}") from error
+                again, wait = repeating(error.response.headers)
+                raise Failed(f"the server answered {code}", again=again, wait=wait) from error
             raise Refused(f"{code}: {_words(error.body)}") from error
-        except ValueError:  # JSON that does not end, or is none
-            return None
+        except ValueError as error:  # JSON that does not end, or is none
+            raise Failed("its answers are garbled", answered=True) from error
 
     async def _pace(self) -> None:
         if self.server.per_minute is None:
@@ -150,15 +158,21 @@ class Client:
                     remedy="pip install 'retrieval_kd[llm]'",
                 ) from error
 
-            async def count(request: object) -> None:
+            async def sending(request: object) -> None:
+                await self._pace()
                 self.requests += 1
 
+            async def coming(response: Any) -> None:
+                response.request.extensions[_BEGUN] = response.is_success
+
+            hooks: dict[str, list[Callable[..., Any]]]
+            hooks = {"request": [sending], "response": [coming]}
             self._client = openai.AsyncOpenAI(
                 base_url=self.server.url,
                 api_key=self.server.key,
                 timeout=self.server.timeout,
-                max_retries=self.server.retries,
-                http_client=openai.DefaultAsyncHttpxClient(event_hooks={"request": [count]}),
+                max_retries=0,
+                http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
             )
         return self._client
 
@@ -167,6 +181,44 @@ class Client:
         if self._client is not None:
             await self._client.close()
             self._client = None
+
+
+def repeating(headers: Mapping[str, str]) -> tuple[bool, float | None]:
+    """Whether a request may be sent again, and after how many seconds, if the server says so.
+
+    `Retry-After` (RFC 9110, section 10.2.3) is a number of seconds or a date; `retry-after-ms` and
+    `x-should-retry` are OpenAI's own. Names are in small letters.
+
+    Example:
+        >>> repeating({}), repeating({"retry-after": "2.5"}), repeating({"retry-after": "9999"})
+        ((True, None), (True, 2.5), (False, 9999.0))
+        >>> repeating({"retry-after": "soon"}), repeating({"x-should-retry": "false"})
+        ((True, None), (False, None))
+    """
+    told, exactly = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
+    wait = _number(exactly)
+    wait = _number(told) if wait is None else wait / 1000
+    date = email.utils.parsedate_tz(told)
+    if wait is None and date is not None:
+        wait = email.utils.mktime_tz(date) - time.time()
+    if wait is not None and not wait > 0:  # a date that has passed, no number
+        wait = None
+    again = wait is None or wait <= LONGEST_WAIT
+    return again and headers.get("x-should-retry") != "false", wait
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+_BEGUN = "retrieval_kd.begun"  # noted with a request when an answer to it begins
+
+
+def _had_begun(error: APIConnectionError) -> bool:
+    return bool(error.request.extensions.get(_BEGUN))
 
 
 _REASONS = {401: "the key is missing or wrong", 403: "not allowed", 404: "no such model or address"}

@@ -1,7 +1,8 @@
 """A language model on an OpenAI-compatible server: vLLM, llama.cpp, `transformers serve`, others.
 
 What is sent and what is made of it. Sending is in `server_calls.py`, reading in
-`server_answers.py`. A call that fails is missing, never made up.
+`server_answers.py`, the model's own tokenizer in `server_tokenizer.py`. A call that fails is
+missing, never made up.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ import numpy as np
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
-from retrieval_kd.models import resolve_model
 from retrieval_kd.teachers import server_answers as read
 from retrieval_kd.teachers.language_model import Completion, Prompt, Side, Usage
 from retrieval_kd.teachers.limits import Limits
-from retrieval_kd.teachers.rendering import OPENING, Renderer
+from retrieval_kd.teachers.rendering import Renderer
 from retrieval_kd.teachers.server_answers import Json
 from retrieval_kd.teachers.server_calls import Calls
 from retrieval_kd.teachers.server_client import Server
+from retrieval_kd.teachers.server_texts import as_text, cut, glue
+from retrieval_kd.teachers.server_tokenizer import described, open_renderer, spelt
 
 Api = Literal["chat", "completions"]
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
-CHARACTERS = 4  # of a token, where nothing better is known: English in most tokenizers
 ENVELOPE_TOKENS = 32  # of {"answer": "…"}, generously
 NO_LOGPROBS = (
     "this server gives no log-probabilities",
@@ -72,13 +73,13 @@ class ServerModel:
         self.logprobs, self.structured = logprobs, structured
         self.calls = Calls(server, limits)
         self.usage: Usage = self.calls.usage
-        told = [name, api if tokenizer is None else _words_of(self.renderer)]
+        told = [name, api if tokenizer is None else described(self.renderer)]
         self.digest, self.dtype = digest_text("server", *told, str(structured)), ""
 
     @cached_property
     def renderer(self) -> Renderer:
         assert self.tokenizer is not None
-        return _open_renderer(self.tokenizer)
+        return open_renderer(self.tokenizer)
 
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
         """Log-probabilities (n, options) of each option's first word as the answer's first word.
@@ -121,11 +122,13 @@ class ServerModel:
                 remedy="leave queries and answers without text out",
             )
         texts = [self._text(prompt) for prompt in prompts]
-        texts = [text + _glue(text) for text in texts]
-        wholes: list[Any] = [t + c for t, c in zip(texts, continuations, strict=True)]
+        wholes: list[Any]
         lengths: list[int] = []
-        if self.tokenizer is not None:
+        if self.tokenizer is not None:  # as in this process, also what stands between the two
             wholes, lengths = self.renderer.continued(texts, continuations)
+        else:
+            texts = [text + glue(text) for text in texts]
+            wholes = [t + c for t, c in zip(texts, continuations, strict=True)]
         # one token more is written and ignored: by none, some servers mean as many as they like
         more = {"max_tokens": 1, "echo": True, "logprobs": 1}
         bodies = [self._body() | {"prompt": whole} | more for whole in wholes]
@@ -159,7 +162,7 @@ class ServerModel:
         """Texts cut to so many tokens; without a tokenizer, of four characters, between words."""
         if self.tokenizer is not None:
             return self.renderer.shorten(texts, most_tokens, side)
-        return [_cut(text, most_tokens * CHARACTERS, side) for text in texts]
+        return [cut(text, most_tokens, side) for text in texts]
 
     def _requests(self, prompts: Sequence[Prompt], most_tokens: int) -> tuple[str, list[Json]]:
         if self.tokenizer is not None:
@@ -186,75 +189,33 @@ class ServerModel:
     def _text(self, prompt: Prompt) -> str:
         return as_text(prompt) if self.tokenizer is None else self.renderer.render(prompt)
 
-    def _first_words(self, prompts: Sequence[Prompt], options: Sequence[str]) -> list[str] | None:
-        """What the options' first tokens look like, if that is known."""
+    def _first_words(
+        self, prompts: Sequence[Prompt], options: Sequence[str]
+    ) -> list[tuple[str, str]] | None:
+        """What the options' first tokens look like, if that is known; see `spelt`."""
         if self.tokenizer is None or not prompts:
             return None
         tokens = self.renderer.first_tokens(self._text(prompts[0]), options)
-        return [self.renderer.tokenizer.decode([token]) for token in tokens]
+        return [spelt(self.renderer.tokenizer, token) for token in tokens]
 
     def _before_answer(self, path: str, prompt: Prompt) -> str:
         """A space, or nothing where a chat's format ends a line."""
-        return _glue(prompt.start if path == CHAT else as_text(prompt))
+        return glue(prompt.start if path == CHAT else as_text(prompt))
 
     def _completion(self, prompt: Prompt, choice: Json | None) -> Completion:
         if choice is None or read.is_refusal(choice):
             return Completion("", "failed")
-        text, cut = read.text_of(choice) or "", choice.get("finish_reason") == "length"
+        text, broken = read.text_of(choice) or "", choice.get("finish_reason") == "length"
         if self.structured and prompt.form:
             inside = read.unwrapped(text)
-            text, cut = (text, True) if inside is None else (inside, False)
+            text, broken = (text, True) if inside is None else (inside, False)
         elif prompt.start and "message" in choice:
             text = text.removeprefix(prompt.start)  # some servers repeat what they were given
-        return Completion(text, "cut off" if cut else "ok")
-
-
-def as_text(prompt: Prompt) -> str:
-    """A prompt for a model without a chat format: its parts one after another.
-
-    Example:
-        >>> as_text(Prompt("Query: tides", system="You judge.", start="Relevant:"))
-        'You judge.\\nQuery: tides Relevant:'
-    """
-    text = "\n".join(part for part in (prompt.system, prompt.user) if part)
-    glue = " " if prompt.start and not prompt.start[0].isspace() else ""
-    return text + glue + prompt.start
-
-
-def _glue(text: str) -> str:
-    """What stands between a prompt and what comes next: a space, where a word has just ended."""
-    return "" if not text or text[-1].isspace() or text[-1] in OPENING else " "
+        return Completion(text, "cut off" if broken else "ok")
 
 
 def _most(path: str) -> str:
     return "max_completion_tokens" if path == CHAT else "max_tokens"
-
-
-def _cut(text: str, most: int, side: Side) -> str:
-    if len(text) <= most:
-        return text
-    if side == "end":
-        kept = text[: most + 1]
-        return (kept.rpartition(" ")[0] or kept[:most]).rstrip()
-    kept = text[len(text) - most - 1 :]
-    return (kept.partition(" ")[2] or kept[1:]).lstrip()
-
-
-def _open_renderer(spec: str) -> Renderer:
-    from transformers import AutoTokenizer
-
-    ref = resolve_model(spec)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no tokenizer there: {error}", id=spec) from error
-    return Renderer(tokenizer, None, spec)  # how much the model reads is the server's to say
-
-
-def _words_of(renderer: Renderer) -> str:
-    """Everything of a tokenizer that changes what a model is given."""
-    tokenizer = renderer.tokenizer
-    return f"{tokenizer.backend_tokenizer.to_str()} {tokenizer.chat_template}"
 
 
 def _needs_logprobs(choice: Json) -> None:

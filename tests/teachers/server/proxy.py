@@ -119,10 +119,11 @@ class Proxy:
             def _answer(self, fault: str | None, body: bytes) -> bool:
                 if proxy.over.is_set():
                     self.close_connection = True
-                elif fault == "500":
-                    self._send(500, b'{"error": {"message": "broken"}}')
-                elif fault == "429":
-                    self._send(429, b'{"error": {"message": "slow down"}}', {"Retry-After": "1"})
+                elif fault in ("429", "busy"):  # the second for a thousandth as long
+                    wait = "1" if fault == "429" else "0.001"
+                    self._send(429, b'{"error": {"message": "slow down"}}', {"Retry-After": wait})
+                elif fault is not None and fault.isdigit():
+                    self._send(int(fault), b'{"error": {"message": "broken"}}')
                 elif fault == "empty":
                     self._send(200, b'{"choices": []}')
                 elif fault == "late":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 
 import numpy as np
 import pytest
@@ -89,8 +90,8 @@ def test_an_answer_is_held_to_a_form(llama):
     asked = [Prompt("order them", form=r"\[[1-3]\]( > \[[1-3]\]){2}"), Prompt("A", form="A|B")]
     order, choice = on(llama, structured=True).generate(asked, 120)
     assert choice.text in ("A", "B") and choice.status == "ok"
-    if order.status == "ok":  # a random decoder may go on with blanks between JSON's words
-        assert len(order.text) == len("[1] > [2] > [3]")
+    # llama.cpp allows some 22 blanks between two of JSON's words: there is room for all of them
+    assert order.status == "ok" and re.fullmatch(asked[0].form, order.text)
 
 
 def test_a_server_without_the_prompts_probabilities_says_so(llama):
@@ -217,12 +218,13 @@ def test_an_address_that_is_none_is_refused():
         Server("localhost:8000")
 
 
-def test_a_refused_first_request_is_explained_and_a_later_one_is_missing(llama):
+def test_what_is_too_long_is_missing_and_explained_if_it_is_all_there_is(llama):
     long = Prompt("violin " * 3000)
-    with pytest.raises(InputError, match="refuses the first request: 400"):
-        on(llama).generate([long], 2)
-    found = on(llama, concurrency=1).generate([PROMPTS[0], long, PROMPTS[1]], 2)
-    assert [one.status for one in found] == ["cut off", "failed", "cut off"]
+    with pytest.raises(InputError, match=r"refuses the first 5 requests: 400.*passage_tokens"):
+        on(llama).generate([long] * 5, 2)
+    for asked in ([long, *PROMPTS[:2]], [PROMPTS[0], long, PROMPTS[1]]):
+        found = on(llama, concurrency=1).generate(asked, 2)
+        assert [one.status == "failed" for one in found] == [one is long for one in asked]
 
 
 def test_what_changes_an_answer_changes_the_digest(served_decoder):

@@ -183,5 +183,5 @@ def on_served(url: str, folder: Path, **settings: object):
 
 
 def test_a_model_that_the_server_does_not_have_is_named_as_the_mistake(transformers):
-    with pytest.raises(InputError, match=r"refuses the first request: 400.*pinned.*model's name"):
-        on(transformers).generate([Prompt("violin")], 4)
+    with pytest.raises(InputError, match=r"refuses the first 5.*: 400.*pinned.*model's name"):
+        on(transformers).generate([Prompt("violin")] * 5, 4)
