@@ -102,7 +102,8 @@ def score(
         int, typer.Option(help="how often a failed call is repeated", rich_help_panel=SERVERS)
     ] = 6,
     per_minute: Annotated[
-        float | None, typer.Option(help="most requests in a minute, repeats included", rich_help_panel=SERVERS)
+        float | None,
+        typer.Option(help="most requests in a minute, repeats included", rich_help_panel=SERVERS),
     ] = None,
     max_tokens: Annotated[
         int | None,

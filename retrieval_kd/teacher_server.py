@@ -40,7 +40,9 @@ class TeacherServer(Part):
     concurrency: int = Field(8, ge=1, description="calls at once")
     timeout: float = Field(120.0, gt=0, description="until a call counts as lost (seconds)")
     retries: int = Field(6, ge=0, description="how often a failed call is repeated")
-    per_minute: float | None = Field(None, gt=0, description="requests in a minute, repeats included, at most")
+    per_minute: float | None = Field(
+        None, gt=0, description="requests in a minute, repeats included, at most"
+    )
     max_tokens: int | None = Field(
         None, ge=0, description="of one `rkd run`, read and written (tokens)"
     )
