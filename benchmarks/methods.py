@@ -33,6 +33,7 @@ FULL = {
     "steps": 1000, "batch_queries": 32, "slate_size": 8, "slate_depth": 30, "max_tokens": 128,
     "eval_steps": 250, "save_steps": 250,
 }  # fmt: skip
+UNTRAINED = ("bm25", "encoder", "teacher")
 TIMES_STEPS = 25  # of stages that say their own number; FULL's 1000 are as many times 40
 
 
@@ -135,6 +136,8 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
         for member in group
     }
     qrels = read_json(work.path("queries", "test.json"))["qrels"]
+    untrained = [read_run(work.path("runs", f"{name}.trec")) for name in UNTRAINED]
+    beside = evaluate(qrels, dict(zip(UNTRAINED, untrained, strict=True)), [MEASURE])
     evaluation = evaluate(qrels, runs, [MEASURE]).group(groups)
     for name in systems:
         systems[name][MEASURE] = evaluation.per_seed(name, MEASURE)
@@ -143,6 +146,7 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
     return {
         **common,
         "queries": len(evaluation.queries),
+        "untrained": {name: beside.mean(name, MEASURE) for name in UNTRAINED},
         "systems": systems,
         "comparisons": [vars(found) for found in compare(evaluation, pairs=pairs)],
         "hardware": describe(),

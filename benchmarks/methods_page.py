@@ -73,8 +73,15 @@ def conditions(record: Mapping[str, Any]) -> str:
         "seeds. Differences with 95 % bootstrap intervals over queries and p-values of paired "
         "t-tests, Holm-corrected over all differences of this table; **bold** where p < .05. "
         "Teacher calls are upper bounds; seconds are rough, of a machine with other work. "
-        f"Measured on {hardware(record['hardware'])}."
+        f"Measured on {hardware(record['hardware'])}.{beside(record.get('untrained', {}))}"
     )
+
+
+def beside(untrained: Mapping[str, float]) -> str:
+    """What the students stand beside, none of it trained."""
+    told = {"bm25": "BM25", "encoder": "the whole encoder as it is", "teacher": "the teacher"}
+    found = [f"{told[name]} {value:.4f}" for name, value in untrained.items()]
+    return f" For comparison, untrained: {', '.join(found)}." if found else ""
 
 
 def hardware(found: Mapping[str, Any]) -> str:

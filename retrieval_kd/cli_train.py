@@ -55,7 +55,10 @@ def train(
         Path | None, typer.Option(help="TREC run file; needed without a store")
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="kl, margin_mse, infonce; sums: kl:1.0+infonce:0.5@batch")
+        str,
+        typer.Option(
+            help="kl, margin_mse, infonce; sums: kl(teacher_temperature=0.5):1.0+infonce:0.5@batch"
+        ),
     ] = "kl",
     split: Split = "train",
     layers: Layers = None,

@@ -32,7 +32,9 @@ def check_live(live: Mapping[str, Live], terms: Sequence[Term]) -> None:
         if name in meanings or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
             raise ValueError(f"a live teacher cannot be called {name!r}: choose another word")
         if not any(owner_of(score) == name for term in terms for score in term.scores):
-            raise ValueError(f"no term names the live teacher {name!r}")
+            raise ValueError(
+                f"no term names the live teacher {name!r} (a stage has `live` of its own)"
+            )
     for term in terms:
         taught = [owner_of(score) for score in term.students if owner_of(score) in live]
         for name in taught if term.scores else []:

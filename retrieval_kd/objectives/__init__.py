@@ -40,7 +40,7 @@ from retrieval_kd.objectives.self_distillation import adaptive_margin
 from retrieval_kd.objectives.skewed import skew_kl, skew_pair, skew_reverse_kl
 from retrieval_kd.objectives.transport import sinkhorn, sorted_probability
 
-# These read column 0 as the positive, so they need slates and cannot see a whole batch.
+# These read column 0 as the positive, and need one there; in a batch it is each query's own.
 POSITIVE_FIRST = (adaptive_margin, margin_mse)
 # These learn from judgments alone; the teacher may have said nothing.
 FROM_LABELS = (infonce, label_smoothing, soft_nearest_neighbour)

@@ -13,7 +13,7 @@ from torch import Tensor
 from retrieval_kd import objectives
 from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import several, sparsity
-from retrieval_kd.schema import validate
+from retrieval_kd.schema import apply_overrides, validate
 from retrieval_kd.training.term_checks import (
     PAIRS,
     POSITIVE,
@@ -207,25 +207,34 @@ class Term(BaseModel):
 
 
 def parse_terms(text: str) -> list[Term]:
-    """`kl`, `kl+infonce`, `kl:1.0+infonce:0.5@batch` → terms.
+    """`kl`, `kl+infonce`, `kl(teacher_temperature=0.5):1.0+infonce:0.5@batch` → terms.
 
     Example:
         >>> [(t.name, t.weight, t.candidates) for t in parse_terms("kl+infonce:0.5@batch")]
         [('kl', 1.0, 'slate'), ('infonce', 0.5, 'batch')]
+        >>> parse_terms("kl(teacher_temperature=0.5)")[0].parameters
+        {'teacher_temperature': 0.5}
     """
     terms = []
-    for part in text.split("+"):
-        rest, _, candidates = part.strip().partition("@")
-        name, _, weight = rest.partition(":")
-        given = {"name": name, "weight": weight or 1.0, "candidates": candidates or "slate"}
+    for part in re.split(r"\+(?![^(]*\))", text):
+        found = _TERM.fullmatch(part.strip())
         try:
-            terms.append(validate(Term, given))
+            if found is None:
+                raise InputError("it is not of the form NAME(SETTING=NUMBER):WEIGHT@CANDIDATES")
+            name, settings, weight, candidates = found.groups()
+            given = {"name": name, "weight": weight or 1.0, "candidates": candidates or "slate"}
+            told = [setting.strip() for setting in settings.split(",")] if settings else []
+            terms.append(validate(Term, apply_overrides(given, told)))
         except InputError as error:
             raise InputError(
                 f"cannot read objective {part!r}: {error.problem.removeprefix('configuration: ')}",
-                remedy="write for example kl, kl+infonce or kl:1.0+infonce:0.5@batch",
+                remedy="write for example kl, kl+infonce or "
+                "kl(teacher_temperature=0.5):1.0+infonce:0.5@batch",
             ) from error
     return check_distinct(terms)
+
+
+_TERM = re.compile(r"([^@:(]*)(?:\(([^()]*)\))?(?::([^@:]*))?(?:@(.*))?", re.DOTALL)
 
 
 def check_distinct(terms: list[Term]) -> list[Term]:

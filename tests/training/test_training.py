@@ -215,7 +215,18 @@ def test_unscored_candidates_do_not_teach(name, candidates):
         assert scores.grad[1, positive] < 0 and (scores.grad[1, others] > 0).all()
 
 
-@pytest.mark.parametrize("text", ["nonsense", "kl:x", "kl@somewhere", "kl:-1", "", "kl+"])
+def test_settings_of_an_objective_are_written_beside_its_name():
+    told = "kl(teacher_temperature=0.05, student_temperature=0.1):2@batch+preference(margin=1)"
+    kl, preference = parse_terms(told)
+    assert (kl.weight, kl.candidates) == (2.0, "batch")
+    assert kl.parameters == {"teacher_temperature": 0.05, "student_temperature": 0.1}
+    assert preference.parameters == {"margin": 1} and preference.candidates == "slate"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["nonsense", "kl:x", "kl@somewhere", "kl:-1", "", "kl+", "kl(", "kl(0.5)", "kl(warmth=1)"],
+)
 def test_objectives_that_cannot_be_read_are_explained(text):
     with pytest.raises(InputError, match="cannot read objective"):
         parse_terms(text)
