@@ -74,10 +74,8 @@ def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
         how = "learnt for each query on these" if facts.get("fusion") == "learned" else how
         notes.append(f"All together: {facts['dev_ndcg@10']:.4f}, with weights {how}.")
         if "dev_ndcg@10_held_out" in facts:
-            apart, one = (
-                facts["dev_ndcg@10_held_out"],
-                f"Made one by `{facts['fusion']}`, fitted on",
-            )
+            apart = facts["dev_ndcg@10_held_out"]
+            one = f"Made one by `{facts['fusion']}`, fitted on"
             notes.append(
                 f"{one} all of them: too few to see how that does on queries it was not fitted on."
                 if apart is None
