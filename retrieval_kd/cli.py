@@ -27,7 +27,7 @@ from retrieval_kd.cli_score import score_app
 from retrieval_kd.cli_stages import stages_app
 from retrieval_kd.cli_teach import teach_app
 from retrieval_kd.cli_train import train_app
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, log
 from retrieval_kd.teachers.score_commands import scores_app
 
 
@@ -77,7 +77,8 @@ Overrides = Annotated[
 @app.command()
 def run(
     config: Annotated[
-        Path | None, typer.Argument(help="a YAML file, such as configs/quickstart.yaml")
+        Path | None,
+        typer.Argument(help="a YAML file, or the name of a method (`rkd methods` lists them)"),
     ] = None,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="only show which stages would run")] = False,
@@ -87,7 +88,7 @@ def run(
 
     Stages that are done are skipped; one that was killed goes on where it stopped.
     """
-    from retrieval_kd.config import Config, load_config
+    from retrieval_kd.config import Config, load_config, out_of_reach
 
     if schema:
         import json
@@ -96,7 +97,13 @@ def run(
         return
     if config is None:
         raise InputError("no configuration", remedy="rkd run configs/quickstart.yaml")
+    if not config.exists() and config.name == str(config) and not config.suffix:
+        from retrieval_kd.methods import find_method
+
+        config = find_method(str(config)).config
     loaded = load_config(config, overrides or [])
+    for sentence in out_of_reach(loaded, overrides or []):
+        log.warning("%s", sentence)
     from retrieval_kd.pipeline import plan
     from retrieval_kd.pipeline import run as run_pipeline
     from retrieval_kd.progress import console

@@ -7,13 +7,13 @@ The parts about teachers and trainings are in `teacher_config.py` and `lessons.p
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.names import parse_measures
 from retrieval_kd.lesson_checks import check_cached, check_scores
 from retrieval_kd.lessons import Lesson, Training
@@ -157,15 +157,23 @@ class Config(Part):
         for name, given in {"seeds": self.seeds, "widths": self.widths}.items():
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} {given} has one twice: it would count as two")
-        for training in self.students.values():
-            if self.student_of(training).max_length != self.student.max_length:
-                raise ValueError("all students read the same text: max_length is the common one")
-            for lesson, seed in itertools.product(training.lessons, self.seeds):
-                settings = self.settings_of(training, lesson, seed=seed)
-                check_cached(lesson, settings.mini_batch_size, self.student_of(training).kind)
-            for lesson in training.lessons:
-                check_scores(lesson, self.teacher.members, self.student_of(training).kind)
+        for name, training in self.students.items():
+            try:
+                self._check_training(training)
+            except (ValueError, InputError) as error:
+                raise ValueError(f"students.{name}: {error}") from error
         return self
+
+    def _check_training(self, training: Training) -> None:
+        """Refuse a training that cannot be, with the common settings."""
+        student = self.student_of(training)
+        if student.max_length != self.student.max_length:
+            raise ValueError("all students read the same text: max_length is the common one")
+        for lesson in training.lessons:
+            for seed in self.seeds:
+                settings = self.settings_of(training, lesson, seed=seed)
+                check_cached(lesson, settings.mini_batch_size, student.kind)
+            check_scores(lesson, self.teacher.members, student.kind)
 
     @field_validator("measures")
     @classmethod
@@ -195,7 +203,38 @@ class Config(Part):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and what it extends, apply `key=value` overrides, check everything.
 
+    A student that is null, `students.labels=null` for instance, is left out: one that a file
+    extends may have more than are wanted.
+
     Raises:
         InputError: naming the file, the key and the nearest known key.
     """
-    return validate(Config, apply_overrides(read_extended(path), overrides), path)
+    values = apply_overrides(read_extended(path), overrides)
+    students = values.get("students")
+    if isinstance(students, dict):
+        values["students"] = {name: own for name, own in students.items() if own is not None}
+    return validate(Config, values, path)
+
+
+def out_of_reach(config: Config, overrides: Sequence[str]) -> list[str]:
+    """What overrides of the common `train` do not change, as students or stages say their own.
+
+    Example of a sentence: train.steps=2 does not reach students.prod.stages.0, whose own is 20;
+    students.prod.stages.0.train.steps=2 does
+    """
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        part, _, setting = key.strip().partition(".")
+        if part != "train" or not setting:
+            continue
+        for name, training in config.students.items():
+            own = {f"students.{name}": training.train}
+            own |= {f"students.{name}.stages.{n}": s.train for n, s in enumerate(training.stages)}
+            found += [
+                f"{override} does not reach {where}, whose own is {told[setting]}; "
+                f"{where}.train.{setting}={value} does"
+                for where, told in own.items()
+                if setting in told
+            ]
+    return found

@@ -118,11 +118,13 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Put `a.b=VALUE` into nested mappings; VALUE is read as YAML.
+    """Put `a.b=VALUE` into nested mappings; VALUE is read as YAML. Items of a list are numbered.
 
     Example:
         >>> apply_overrides({"student": {"base": "m"}}, ["student.layers=[0,2,5]"])
         {'student': {'base': 'm', 'layers': [0, 2, 5]}}
+        >>> apply_overrides({"stages": [{"steps": 9}, {"steps": 9}]}, ["stages.1.steps=2"])
+        {'stages': [{'steps': 9}, {'steps': 2}]}
     """
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -130,21 +132,40 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             raise InputError(
                 f"cannot read the override {override!r}", remedy="write key=value, such as seed=1"
             )
-        at = values
         *path, last = key.strip().split(".")
-        for part in path:
-            below = at.get(part)
-            if not isinstance(below, dict):
-                below = at[part] = {}
-            at = below
+        at = _inside(values, path)
         try:
-            at[last] = yaml.safe_load(text)
+            value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise InputError(
                 f"the value of {key!r} is not YAML: {text!r}",
                 remedy="write it as in a file, text with special characters in quotes",
             ) from error
+        if isinstance(at, dict):
+            at[last] = value
+        else:
+            at[_number(key, last, at)] = value
     return values
+
+
+def _inside(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | list[Any]:
+    """The mapping or list that a key's first parts lead to; mappings that are missing are made."""
+    at: dict[str, Any] | list[Any] = values
+    for part in path:
+        place: Any = _number(".".join(path), part, at) if isinstance(at, list) else part
+        below = at[place] if isinstance(at, list) else at.get(place)
+        if not isinstance(below, dict | list):
+            below = at[place] = {}
+        at = below
+    return at
+
+
+def _number(key: str, part: str, items: list[Any]) -> int:
+    """The place in a list that a part of a key names."""
+    if not part.isdecimal() or int(part) >= len(items):
+        remedy = f"write a number below {len(items)}, or the whole list"
+        raise InputError(f"{key}: {part!r} is no item of a list of {len(items)}", remedy=remedy)
+    return int(part)
 
 
 def validate(model: type[Model], values: Any, file: str | Path | None = None) -> Model:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import methods as benchmark
 from benchmarks.methods_page import page
 from retrieval_kd.cli import main
-from retrieval_kd.config import Config, load_config
+from retrieval_kd.config import Config, load_config, out_of_reach
 from retrieval_kd.errors import InputError
 from retrieval_kd.methods import ROOT, find_method, list_methods
 from retrieval_kd.pipeline import plan, run
@@ -69,6 +69,33 @@ def test_every_file_is_a_valid_configuration_with_its_own_results(entry):
     learns = {term.learns_from for term in config.students[entry.student].lessons[0].objective}
     assert ("teacher" in learns) <= ("teacher scores" in entry.method.needs)
     assert ("labels" in learns) <= ("labels" in entry.method.needs)
+
+
+def test_a_baseline_that_is_not_wanted_can_be_left_out():
+    path = find_method("prod").config
+    config = load_config(path, ["students.labels=null", "compare=[prod, kl]"])
+    assert set(config.students) == {"prod", "kl"}
+
+
+def test_a_common_setting_that_a_stage_has_of_its_own_is_said_not_to_reach_it():
+    path = find_method("prod").config
+    own = load_config(path).students["prod"].stages[0].train["steps"]
+    config = load_config(path, ["train.steps=2"])
+    told = out_of_reach(config, ["seeds=[0]", "train.steps=2"])
+    assert len(told) == sum("steps" in stage.train for stage in config.students["prod"].stages)
+    assert f"students.prod.stages.0, whose own is {own};" in told[0]
+    reaching = told[0].split("; ")[1].removesuffix(" does")
+    assert load_config(path, [reaching]).students["prod"].stages[0].train["steps"] == 2
+    assert not out_of_reach(load_config(find_method("kl_listwise").config), ["train.steps=2"])
+
+
+def test_a_method_is_run_by_its_name(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["run", "margin_mse", f"out={tmp_path}", "seeds=[0]", "--dry-run"])
+    assert "train:margin_mse-seed0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "margin_msee", "--dry-run"])
+    assert "did you mean 'margin_mse'" in capsys.readouterr().err
 
 
 def test_all_methods_share_the_budget():

@@ -185,7 +185,8 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     if own:
         found.append(
             f"{own} queries have a relevant document with the query's own ID, which was left out. "
-            "If query and document IDs are unrelated numbers, evaluate with exclude_self=False"
+            "If query and document IDs are unrelated numbers, evaluate with --keep-self "
+            "(exclude_self=False)"
         )
     for system, count in evaluation.counts["systems"].items():
         constant = count["queries_with_all_scores_equal"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable
@@ -70,7 +71,9 @@ class Term(BaseModel):
         known = [*objectives.__all__, *several.__all__, *sparsity.__all__]
         known += [*ON_LAYERS, *ON_VECTORS, *ON_STATES]
         if self.name not in known:
-            raise ValueError(f"no objective {self.name!r}; there are {', '.join(known)}")
+            near = difflib.get_close_matches(self.name, known, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise ValueError(f"no objective {self.name!r}; {remedy}")
         own = {key: kind for key, kind in settable(self.function).items() if key not in GIVEN}
         own |= OWN.get(self.name, {})
         for key, value in self.parameters.items():

@@ -129,7 +129,7 @@ def test_a_judged_self_match_is_left_out_of_the_ideal_too_and_warned_of():
     evaluation = one({"1": {"1": 2, "7": 1}}, {"1": {"1": 3.0, "7": 2.0}})
     assert evaluation.mean("run", "ndcg@10") == 1.0
     assert evaluation.counts["relevant_self_judgments_excluded"] == 1
-    assert "exclude_self=False" in evaluation.warnings[0]
+    assert "--keep-self (exclude_self=False)" in evaluation.warnings[0]
 
 
 def test_which_queries_count():
