@@ -20,6 +20,7 @@ from retrieval_kd.teachers.local_model import LocalModel
 from retrieval_kd.teachers.prompts import quote
 from retrieval_kd.teachers.requests import Question
 from retrieval_kd.teachers.set_prompts import (
+    LETTER_TEMPLATES,
     LETTERS,
     NUMBERS,
     ORDER_TEMPLATES,
@@ -29,13 +30,14 @@ from retrieval_kd.teachers.set_prompts import (
 from retrieval_kd.teachers.yes_no import TEMPLATES as YES_NO
 
 WORD = re.compile(r"\w+")
-TASKS = ("yes/no", "likelihood", "pair", "order")
+TASKS = ("yes/no", "likelihood", "pair", "order", "first")
 
 
 @dataclass(frozen=True)
 class Lesson:
     """A prompt and its answer."""
 
+    task: str
     prompt: Prompt
     answer: str
 
@@ -75,7 +77,7 @@ def lessons(
     seed: int,
     *,
     tasks: Sequence[str] = TASKS,
-    lengths: Sequence[int] = (12, 20, 28, 40),
+    lengths: Sequence[int] = (12, 20, 28, 40, 60, 80),
     made: float = 0.5,
     hard: float = 0.3,
 ) -> Iterator[Lesson]:
@@ -84,7 +86,7 @@ def lessons(
     Args:
         texts: passages for questions made of their own words, and for random negatives.
         lengths: words of a passage, one of these at a time; a longer one is cut around the words
-            it shares with the query.
+            it shares with the query. What is longer than any of them a small model cannot read.
         made: share of lessons with a made question.
         hard: share of negatives that are BM25's.
     """
@@ -94,7 +96,8 @@ def lessons(
         if one is None:
             continue
         task, words = rng.choice(tasks), rng.choice(lengths)
-        count = {"yes/no": 1, "likelihood": 0, "pair": 1, "order": rng.choice((1, 2, 3))}[task]
+        several = rng.choice((1, 2, 3))
+        count = {"yes/no": 1, "likelihood": 0, "pair": 1}.get(task, several)
         wrong: list[str] = []
         while len(wrong) < count:
             other = rng.choice(one.wrong if one.wrong and rng.random() < hard else texts)
@@ -133,20 +136,24 @@ def lesson(
     """The lesson of a query whose right passage is `shown[0]`.
 
     An order has it first and the others as they are shown: nobody knows which of them is better,
-    and a random order of theirs would teach to write numbers at random.
+    and a random order of theirs would teach to write numbers at random. `first` is such an order by
+    letters, of which the teacher reads the first one's logits.
     """
     if task == "likelihood":
-        return Lesson(LIKELIHOOD[0].fill(query="", passage=quote(shown[0])), query)
+        return Lesson(task, LIKELIHOOD[0].fill(query="", passage=quote(shown[0])), query)
     if task == "yes/no":
         right = rng.random() < 0.5
         passage = quote(shown[0] if right else shown[1])
         prompt = YES_NO[0].fill(query=quote(query), passage=passage)
-        return Lesson(prompt, YES_NO[0].answers[0 if right else 1])
+        return Lesson(task, prompt, YES_NO[0].answers[0 if right else 1])
     order = list(range(len(shown)))
     rng.shuffle(order)
     documents = tuple(Document(str(i), "", shown[i]) for i in order)
-    pair = task == "pair"
-    template, labels = (PAIR_TEMPLATES[0], LETTERS) if pair else (ORDER_TEMPLATES[0], NUMBERS)
+    template, labels, start = {
+        "pair": (PAIR_TEMPLATES[0], LETTERS, ""),
+        "order": (ORDER_TEMPLATES[0], NUMBERS, ""),
+        "first": (LETTER_TEMPLATES[0], LETTERS, "["),
+    }[task]
     [prompt] = set_prompts(
         model,
         [Question(query, documents)],
@@ -155,8 +162,9 @@ def lesson(
         query_tokens=128,
         passage_tokens=256,
         cut="end",
+        start=start,
     )
-    if pair:
-        return Lesson(prompt, labels[order.index(0)])
+    if task != "order":
+        return Lesson(task, prompt, labels[order.index(0)])
     ranked = sorted(range(len(order)), key=lambda place: order[place] != 0)  # others as shown
-    return Lesson(prompt, " > ".join(f"[{labels[place]}]" for place in ranked))
+    return Lesson(task, prompt, " > ".join(f"[{labels[place]}]" for place in ranked))

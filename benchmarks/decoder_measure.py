@@ -31,7 +31,7 @@ TASK_OF = {  # which lessons teach it to be asked so
     "query likelihood": "likelihood",
     "pairs, both orders": "pair",
     "lists": "order",
-    "lists by first logits": "order",
+    "lists by first logits": "first",
 }
 
 

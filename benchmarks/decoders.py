@@ -162,7 +162,9 @@ def train(
     single = [task for task in arguments.tasks if task in FIRST] or arguments.tasks
     drawn = lessons(known, texts, reader, arguments.seed, tasks=single)
     easy = EASY if arguments.go_on is None else 0.0
-    later = lessons(known, texts, reader, arguments.seed + 1, tasks=arguments.tasks)
+    later = lessons(
+        known, texts, reader, arguments.seed + 1, tasks=arguments.tasks, hard=arguments.hard
+    )
     end = time.monotonic() + 60 * arguments.minutes
     history: list[dict[str, float]] = []
     recent: dict[str, list[float]] = {}
@@ -200,10 +202,14 @@ OWN_WORDS = [
     for t in (YES_NO[0], LIKELIHOOD[0], PAIR_TEMPLATES[0], ORDER_TEMPLATES[0])
 ]
 HEAD = 32  # dimensions of a head
-CHOICES = ("yes/no", "pair")  # of these the first word's loss is reported, else the whole answer's
+CHOICES = (
+    "yes/no",
+    "pair",
+    "first",
+)  # of these the first word's loss is reported, else the whole answer's
 FIRST = ("yes/no", "likelihood")  # of one passage: these tasks alone for the first part, `EASY`
 EASY = 0.3
-WEIGHT = {"yes/no": 1.0, "pair": 1.0, "order": 1.0, "likelihood": 0.5}
+WEIGHT = {"yes/no": 1.0, "pair": 1.0, "order": 3.0, "first": 1.0, "likelihood": 0.5}
 
 
 def answer_losses(
@@ -230,15 +236,7 @@ def answer_losses(
     sums = torch.zeros(len(batch)).index_add(0, rows, each)
     firsts = rows.diff(prepend=torch.tensor([-1])) > 0  # of a choice, what decides it
     counts = torch.bincount(rows, minlength=len(batch))
-    return sums / counts, each[firsts].detach(), [kind_of(one) for one in batch]
-
-
-def kind_of(lesson: Lesson) -> str:
-    if lesson.answer in ("yes", "no"):
-        return "yes/no"
-    if lesson.answer in ("A", "B"):
-        return "pair"
-    return "order" if lesson.answer.startswith("[") else "likelihood"
+    return sums / counts, each[firsts].detach(), [one.task for one in batch]
 
 
 def parse() -> argparse.Namespace:
@@ -249,6 +247,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--hard", type=float, default=0.3, help="share of BM25's among negatives")
     parser.add_argument("--width", type=int, default=96)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--vocabulary", type=int, default=6_000)

@@ -40,6 +40,9 @@ def test_the_answer_of_a_lesson_is_the_right_passage(model, seed):
     pair = lesson("pair", "which bird?", SHOWN[:2], model, random.Random(seed))
     [line] = [line for line in pair.prompt.user.splitlines() if line.startswith(f"[{pair.answer}]")]
     assert "sparrow" in line
+    first = lesson("first", "which bird?", SHOWN, model, random.Random(seed))
+    shown = [line for line in first.prompt.user.splitlines() if line.startswith("[")]
+    assert first.prompt.start == "[" and "sparrow" in shown["ABCD".index(first.answer)]
     single = lesson("yes/no", "which bird?", SHOWN[:2], model, random.Random(seed))
     assert single.answer == ("yes" if "sparrow" in single.prompt.user else "no")
 
