@@ -1,0 +1,131 @@
+"""Who should teach: students of single teachers, of their sum, of pairs on top; one table each.
+
+    python -m benchmarks.teachers                       # SciFact
+    python -m benchmarks.teachers --collection squad    # and add it to results/teachers.json
+
+Runs configs/teachers.yaml, so a run that was stopped goes on. Beside each student stands its
+teacher, as it re-ranks the dev queries' candidates. Tested are: every student against judgments
+alone, the fusion's against those of its members, and pairs on top of the fusion against the fusion,
+all of a collection corrected together. Settings to change come last, such as train.steps=2.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import RESULTS
+from benchmarks.methods import UNTRAINED, costs, say
+from benchmarks.methods_page import difference
+from retrieval_kd.cli_methods import mean_spread
+from retrieval_kd.data.runs import read_run
+from retrieval_kd.evaluation.evaluation import Evaluation
+from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.evaluation.significance import compare
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.hardware import describe, versions
+from retrieval_kd.methods import MEASURE, ROOT
+
+CONFIG = ROOT / "configs" / "teachers.yaml"
+RESULT = RESULTS / "teachers.json"
+COLLECTIONS = {"squad": ["splits.dev=dev", "splits.test_queries=600"]}  # what others need
+LABELS, FUSION, ON_TOP = "labels", "of_fusion", "of_fusion_and_pairs"
+TEACHER_OF = {  # student → number of its teacher; the fusion is of the first three
+    "of_cross_encoder": 0, "of_bm25": 1, "of_encoder": 2, "of_decoder": 3, "of_pairs": 4,
+}  # fmt: skip
+FUSED = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run, test, print and write results/teachers.json."""
+    from retrieval_kd.pipeline import run
+
+    asked = parse(arguments)
+    config = configured(asked)
+    run(config, say)
+    record = collect(config)
+    found = read_json(asked.results)["collections"] if asked.results.exists() else {}
+    name = Path(asked.collection).stem
+    write_json(asked.results, {"collections": {**found, name: record}})
+    print(table(record), asked.results, sep="\n\n")
+
+
+def configured(asked: argparse.Namespace) -> Any:
+    """The configuration for this collection."""
+    from retrieval_kd.config import load_config
+
+    name = Path(asked.collection).stem
+    changes = [f"collection={asked.collection}", f"out={asked.out or Path('runs/teachers', name)}"]
+    return load_config(CONFIG, [*changes, *COLLECTIONS.get(name, []), *asked.overrides])
+
+
+def collect(config: Any) -> dict[str, Any]:
+    """What is measured of a finished run."""
+    from retrieval_kd.workspace import Workspace
+
+    work = Workspace(config.out)
+    facts = work.record("weights")["facts"]
+    evaluation, untrained = evaluated(config, work)
+    pairs = [(name, LABELS) for name in config.students if name != LABELS]
+    pairs += [(FUSION, name) for name, number in TEACHER_OF.items() if number < FUSED]
+    pairs.append((ON_TOP, FUSION))
+    return {
+        "queries": len(evaluation.queries),
+        "seeds": config.seeds,
+        "settings": config.model_dump(by_alias=True, include={"splits", "first_stage", "train"}),
+        "untrained": untrained,
+        "teachers": list(facts["dev_ndcg@10_alone"].values()),
+        "fusion": facts["dev_ndcg@10"],
+        "students": {
+            name: {MEASURE: evaluation.per_seed(name, MEASURE), **costs(config, name, work)}
+            for name in config.students
+        },
+        "comparisons": [vars(found) for found in compare(evaluation, pairs=pairs)],
+        "hardware": describe(),
+        "versions": versions(),
+    }
+
+
+def evaluated(config: Any, work: Any) -> tuple[Evaluation, dict[str, float]]:
+    """All students on the test queries, and what was not trained here."""
+    groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.students}
+    names = [*UNTRAINED, *(member for group in groups.values() for member in group)]
+    runs = {name: read_run(work.path("runs", f"{name}.trec")) for name in names}
+    qrels = read_json(work.path("queries", "test.json"))["qrels"]
+    evaluation = evaluate(qrels, runs, [MEASURE])
+    untrained = {name: evaluation.mean(name, MEASURE) for name in UNTRAINED}
+    return evaluation.group(groups), untrained
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """A student a line, its teacher beside it, and its tests; Markdown."""
+    lines = [
+        "| student | its teacher on dev | nDCG@10 | − judgments alone | calls of teachers |",
+        "|---" * 5 + "|",
+    ]
+    teachers = {name: record["teachers"][number] for name, number in TEACHER_OF.items()}
+    teachers[FUSION] = record["fusion"]
+    tests = {(found["a"], found["b"]): found for found in record["comparisons"]}
+    for name, values in record["students"].items():
+        teacher = f"{teachers[name]:.3f}" if name in teachers else "–"
+        calls = f"{values['teacher_calls']['stored']:,}"
+        against = difference(tests.get((name, LABELS)))
+        cells = [name, teacher, mean_spread(values[MEASURE]), against, calls]
+        lines.append(f"| {' | '.join(cells)} |")
+    others = [f"- {a} − {b}: {difference(c)}" for (a, b), c in tests.items() if b != LABELS]
+    return "\n".join([*lines, "", *others])
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--collection", default="scifact", help="scifact, squad, or a path")
+    parser.add_argument("--out", help="folder of the run; default: runs/teachers/COLLECTION")
+    parser.add_argument("--results", type=Path, default=RESULT)
+    parser.add_argument("overrides", nargs="*", help="settings to change: key=value")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()
