@@ -12,6 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
+from retrieval_kd.training.card import describe_training
 
 RECORD = "training.json"
 BESIDE = "loss.safetensors"  # in a checkpoint: what is trained beside the model
@@ -66,6 +67,7 @@ def save_whole(model: Any, out: Path, record: Mapping[str, Any], beside: Mapping
     for folder, other in beside.items():
         other.save(str(staged / folder), safe_serialization=True)
     write_json(staged / RECORD, record)
+    describe_training(staged, out.name, record)
     if out.exists():
         out.rename(old)
     staged.rename(out)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -453,3 +454,15 @@ def test_a_student_does_not_wear_its_bases_card(pools, collection, tiny_encoder,
     (base / "README.md").write_text("---\ntags: []\n---\n# I am the base")
     _train(collection, pools, base, tmp_path / "s", steps=1)
     assert "I am the base" not in (tmp_path / "s" / "README.md").read_text()
+
+
+def test_a_students_card_says_how_it_was_trained(pools, collection, tiny_encoder, tmp_path):
+    record = _train(collection, pools, tiny_encoder, tmp_path / "mine", steps=2, eval_steps=2)
+    card = ModelCard.load(tmp_path / "mine" / "README.md")  # its head is kept
+    assert "sentence-transformers" in card.data.tags
+    assert card.text.count("# mine\n") == 1 and "# SentenceTransformer" not in card.text
+    about, _, usual = card.text.partition("## Model Details")
+    assert "`1 × kl + 0.5 × infonce(candidates=batch)`: 2 steps" in about
+    start, end = (point["dev_ndcg@10"] for point in record["curve"] if "dev_ndcg@10" in point)
+    assert f"ndcg@10 of re-ranking {start:.4f} before, {end:.4f} after" in about
+    assert "Full Model Architecture" in usual
