@@ -149,17 +149,33 @@ def document_vectors(
     and prompt, so retrieval, indexing and evaluation with one model encode once. Without a `model`
     it is loaded only if something has to be encoded.
     """
-    digest = model_digest(model_spec)
     dtype = dtype or fast_dtype()
-    key = digest_json([1, digest, texts.digest, max_length, dtype_name(dtype), prompt])
-    folder = cache_dir() / "vectors" / key
-    if (folder / MANIFEST).exists() and read_json(folder / MANIFEST)["complete"]:
+    folder = _folder(model_spec, texts, max_length, dtype, prompt)
+    if _is_complete(folder):
         return _open(folder)
     if model is None:
         model = load_encoder(model_spec, max_length=max_length, dtype=dtype)
+    digest = model_digest(model_spec)
     return encode_documents(
         model, texts, folder, digest=digest, prompt=prompt, batch_size=batch_size
     )
+
+
+def is_encoded(model_spec: str, texts: Texts, *, max_length: int | None = None) -> bool:
+    """Whether the cache has all documents' vectors, so that `document_vectors` encodes nothing."""
+    return _is_complete(_folder(model_spec, texts, max_length, fast_dtype(), None))
+
+
+def _folder(
+    model_spec: str, texts: Texts, max_length: int | None, dtype: torch.dtype, prompt: str | None
+) -> Path:
+    """Where the cache has, or will have, a collection's vectors."""
+    told = [1, model_digest(model_spec), texts.digest, max_length, dtype_name(dtype), prompt]
+    return cache_dir() / "vectors" / digest_json(told)
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / MANIFEST).exists() and bool(read_json(folder / MANIFEST)["complete"])
 
 
 def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Neither is a strong teacher alone; fused with each other, or with a cross-encode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,18 @@ from retrieval_kd.models import (
     model_digest,
 )
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
-from retrieval_kd.retrieval.encode import document_vectors, encode_queries
+from retrieval_kd.retrieval.encode import (
+    document_vectors,
+    encode_queries,
+    finish,
+    is_encoded,
+    normalises,
+)
 from retrieval_kd.retrieval.kinds import maxsim_scores, sparse_rows, token_rows
 from retrieval_kd.teachers.store import TeacherKey
 
 REMEMBERED = 20_000  # documents whose representations are kept for the next queries
+WHOLE = 20_000  # documents of a collection that is encoded whole, for the searches to come
 
 
 class BM25Teacher:
@@ -58,7 +65,11 @@ class BM25Teacher:
 
 
 class DenseTeacher:
-    """A Sentence Transformers bi-encoder: its own similarity of the two vectors."""
+    """A Sentence Transformers bi-encoder: its own similarity of the two vectors.
+
+    Of a collection of more than 20,000 documents only those that are asked about are encoded,
+    unless its vectors are in the cache.
+    """
 
     def __init__(
         self, collection: Collection, model_spec: str, *, max_length: int | None = None
@@ -66,6 +77,7 @@ class DenseTeacher:
         self.collection, self.model_spec, self.max_length = collection, model_spec, max_length
         self._digest = model_digest(model_spec)
         self._model: SentenceTransformer | None = None
+        self._known = Remembered(self._encode)
 
     @property
     def key(self) -> TeacherKey:
@@ -81,15 +93,42 @@ class DenseTeacher:
         """Cosine or dot product (n,) float32 of n pairs, as the model was made for."""
         if self._model is None:
             self._model = load_encoder(self.model_spec, max_length=self.max_length)
-        vectors = document_vectors(
-            self.model_spec, self.collection.documents, max_length=self.max_length
-        )
         distinct = list(dict.fromkeys(queries))
         row = {query: i for i, query in enumerate(distinct)}
         encoded = encode_queries(self._model, distinct)  # (queries, D)
-        at = np.array([self.collection.documents.position(d.id) for d in documents], dtype=np.int64)
         left = encoded[[row[q] for q in queries]]  # (n, D)
-        return np.einsum("nd,nd->n", left, vectors[at]).astype(np.float32)
+        return np.einsum("nd,nd->n", left, self._vectors(documents)).astype(np.float32)
+
+    def _vectors(self, documents: Sequence[Document]) -> np.ndarray:
+        """A vector per document, (n, D)."""
+        texts, length = self.collection.documents, self.max_length
+        if len(texts) > WHOLE and not is_encoded(self.model_spec, texts, max_length=length):
+            found = self._known.of([document.full for document in documents])
+            return np.stack([found[document.full] for document in documents])
+        vectors = document_vectors(self.model_spec, texts, max_length=length)
+        return vectors[np.array([texts.position(d.id) for d in documents], dtype=np.int64)]
+
+    def _encode(self, texts: Sequence[str]) -> np.ndarray:
+        assert self._model is not None
+        vectors = self._model.encode_document(list(texts), show_progress_bar=False)
+        return finish(vectors, normalises(self._model))
+
+
+class Remembered:
+    """Representations of documents' texts, kept for the next queries, which share many of them."""
+
+    def __init__(self, encode: Callable[[Sequence[str]], Iterable[Any]]) -> None:
+        self._encode = encode
+        self._known: dict[str, Any] = {}
+
+    def of(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Text → representation of these texts, and of some before them."""
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, self._encode(new), strict=True)
+        return self._known
 
 
 class RetrieverTeacher:
@@ -116,7 +155,7 @@ class RetrieverTeacher:
             )
         self._digest = model_digest(model_spec)
         self._model: Any = None
-        self._known: dict[str, Any] = {}  # text → its representation
+        self._known = Remembered(lambda texts: self._encode(texts, "document"))
 
     @property
     def key(self) -> TeacherKey:
@@ -131,7 +170,7 @@ class RetrieverTeacher:
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
         """Scores (n,) float32 of n pairs, as the model was made for."""
         asked = dict(zip(dict.fromkeys(queries), self._encode(queries, "query"), strict=True))
-        known = self._documents([document.full for document in documents])
+        known = self._known.of([document.full for document in documents])
         scores = np.empty(len(queries), dtype=np.float32)
         for query, own in asked.items():
             rows = [row for row, other in enumerate(queries) if other == query]
@@ -141,14 +180,6 @@ class RetrieverTeacher:
             else:
                 scores[rows] = maxsim_scores([own], found)[0]
         return scores
-
-    def _documents(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Representations of these texts, and of some before them."""
-        if len(self._known) > REMEMBERED:
-            self._known.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
-        self._known |= zip(new, self._encode(new, "document"), strict=True)
-        return self._known
 
     def _encode(self, texts: Sequence[str], side: str) -> Any:
         """A row of weights (1, V), or vectors (tokens, D), of each distinct text."""

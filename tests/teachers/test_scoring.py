@@ -13,6 +13,8 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.retrieval.encode import is_encoded
+from retrieval_kd.teachers import first_stage
 from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.score import open_teacher, score, scores_of
 from retrieval_kd.teachers.store import ScoreStore
@@ -60,7 +62,13 @@ def test_cross_encoder_gives_the_raw_logits_of_sentence_transformers(
     assert got.std() > 0
 
 
-def test_dense_teacher_gives_the_models_own_similarity(tiny_dot_encoder, collection):
+@pytest.mark.parametrize("whole", [0, 1_000])
+def test_dense_teacher_gives_the_models_own_similarity(
+    whole, tiny_dot_encoder, collection, tmp_path, monkeypatch
+):
+    """Also of a big collection, of which it encodes only what it is asked about."""
+    monkeypatch.setattr(first_stage, "WHOLE", whole)
+    monkeypatch.setenv("RETRIEVAL_KD_CACHE", str(tmp_path))
     teacher = open_teacher(f"dense:{tiny_dot_encoder}", collection, max_length=32)
     queries = list(collection.query_texts("train").values())[:3]
     documents = list(collection.documents.iterate(0, 3))
@@ -69,6 +77,11 @@ def test_dense_teacher_gives_the_models_own_similarity(tiny_dot_encoder, collect
         peer.encode_query(queries), peer.encode_document([d.full for d in documents])
     )
     np.testing.assert_allclose(teacher.score(queries, documents), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        teacher.score(queries[::-1], documents[::-1]), expected.flip(0), rtol=1e-4
+    )
+    encoded = is_encoded(str(tiny_dot_encoder), collection.documents, max_length=32)
+    assert encoded == (whole > 0)
 
 
 @pytest.mark.parametrize("kind", ["bm25", "dense", "cross-encoder"])
