@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.decoder_measure import chance_of
 from benchmarks.measure import RESULTS
 from benchmarks.methods import UNTRAINED, costs, say
 from benchmarks.methods_page import difference
@@ -78,6 +79,7 @@ def collect(config: Any) -> dict[str, Any]:
         "untrained": untrained,
         "teachers": list(facts["dev_ndcg@10_alone"].values()),
         "fusion": facts["dev_ndcg@10"],
+        "chance": chance(work),
         "students": {
             name: {MEASURE: evaluation.per_seed(name, MEASURE), **costs(config, name, work)}
             for name in config.students
@@ -86,6 +88,18 @@ def collect(config: Any) -> dict[str, Any]:
         "hardware": describe(),
         "versions": versions(),
     }
+
+
+def chance(work: Any) -> float:
+    """What a random order of the dev queries' candidates has: a teacher should be well above."""
+    wanted = {
+        query: list(found)
+        for query, found in read_json(work.path("candidates", "dev.json")).items()
+        if found
+    }
+    judged = read_json(work.path("queries", "dev.json"))["qrels"]
+    orders = chance_of({query: judged[query] for query in wanted}, wanted, seed=0)
+    return round(float(orders.sum()) / len(judged), 4)
 
 
 def evaluated(config: Any, work: Any) -> tuple[Evaluation, dict[str, float]]:
@@ -102,7 +116,8 @@ def evaluated(config: Any, work: Any) -> tuple[Evaluation, dict[str, float]]:
 def table(record: Mapping[str, Any]) -> str:
     """A student a line, its teacher beside it, and its tests; Markdown."""
     lines = [
-        "| student | its teacher on dev | nDCG@10 | − judgments alone | calls of teachers |",
+        f"| student | its teacher on dev (chance: {record['chance']:.3f}) | nDCG@10 "
+        "| − judgments alone | calls of teachers |",
         "|---" * 5 + "|",
     ]
     teachers = {name: record["teachers"][number] for name, number in TEACHER_OF.items()}

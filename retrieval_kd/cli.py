@@ -113,7 +113,8 @@ def run(
         waiting = {stage.name for stage in work.todo()}
         for stage in work.stages:
             word = "would run" if stage.name in waiting else "done     "
-            console.print(f"{word}  {stage.name}", highlight=False)
+            about = f"  [dim]{stage.about}[/dim]" if stage.about else ""
+            console.print(f"{word}  {stage.name}{about}", highlight=False)
         return
     summary = run_pipeline(
         loaded,

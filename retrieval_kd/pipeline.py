@@ -108,7 +108,7 @@ def plan(config: Config) -> Workspace:
             before = "teacher"
             for number, lesson in enumerate(training.lessons):
                 folder, _ = stages.student_folders(name, training, seed, number)
-                settings = config.settings_of(training, lesson, seed=seed).model_dump()
+                settings = config.settings_of(training, lesson, seed=seed)
                 # what is new is only told where it is used: older runs keep their keys
                 new = [n for n in ("judged", "denoised") if getattr(lesson, n) is None]
                 taught = lesson.model_dump(exclude={"student", *new})
@@ -121,8 +121,10 @@ def plan(config: Config) -> Workspace:
                     stage,
                     partial(stages.train_one, name, training, seed, number),
                     (f"{folder}/training.json",),
-                    [start, settings, taught, _learnt(lesson), share],
+                    [start, settings.model_dump(), taught, _learnt(lesson), share],
                     before,
+                    about=f"{settings.steps} steps of {settings.batch_queries} queries × "
+                    f"{settings.slate_size} documents",
                 )
                 before = stage
             model = str(work.path("students", system))
@@ -171,10 +173,11 @@ def _add(
     outputs: tuple[str, ...],
     settings: Any,
     *needs: str,
+    about: str = "",
 ) -> None:
     # The type that models compute in changes every score, so it is part of every key.
     told = digest_json([settings, dtype_name(fast_dtype())])
-    work.add(Stage(name, function, outputs, told, needs))
+    work.add(Stage(name, function, outputs, told, needs, about))
 
 
 def _add_search(

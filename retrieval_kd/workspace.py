@@ -23,7 +23,7 @@ class Stage:
     """One step of a pipeline.
 
     `run` leaves `outputs` (paths in the workspace) and may give facts to remember. `settings` are
-    everything it depends on besides the stages in `needs`.
+    everything it depends on besides the stages in `needs`; `about` says in words how much it is.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Stage:
     outputs: tuple[str, ...]
     settings: Any
     needs: tuple[str, ...] = ()
+    about: str = ""
 
 
 class Workspace:

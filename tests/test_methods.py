@@ -92,7 +92,10 @@ def test_a_common_setting_that_a_stage_has_of_its_own_is_said_not_to_reach_it():
 def test_a_method_is_run_by_its_name(tmp_path, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["run", "margin_mse", f"out={tmp_path}", "seeds=[0]", "--dry-run"])
-    assert "train:margin_mse-seed0" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    train = load_config(find_method("margin_mse").config).train
+    size = f"{train.steps} steps of {train.batch_queries} queries × {train.slate_size} documents"
+    assert f"train:margin_mse-seed0  {size}" in told
     with pytest.raises(SystemExit, match="2"):
         main(["run", "margin_msee", "--dry-run"])
     assert "did you mean 'margin_mse'" in capsys.readouterr().err

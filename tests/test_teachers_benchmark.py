@@ -37,6 +37,7 @@ def test_every_teacher_has_a_student_and_its_tests(tmp_path, tiny_collection, ti
         number < FUSED for number in range(len(members))
     ]
     assert len(record["teachers"]) == len(members)
+    assert 0 < record["chance"] < max(record["teachers"])
     assert record["students"].keys() == config.students.keys()
     tested = {(found["a"], found["b"]) for found in record["comparisons"]}
     assert {a for a, b in tested if b == "labels"} == config.students.keys() - {"labels"}
