@@ -44,6 +44,8 @@ TEACHERS = {
     "pairwise": "pairwise:{model}?passage_tokens={tokens}",
     "pairwise, in words": "pairwise:{model}?passage_tokens={tokens}&answer=words",
     "listwise": "listwise:{model}?passage_tokens={tokens}&window=4&stride=2",
+    "listwise, by logits": "listwise:{model}?passage_tokens={tokens}&window=4&stride=2"
+    "&answer=logits",
 }
 
 
