@@ -7,6 +7,7 @@ from typing import Any
 
 from retrieval_kd.config import Config
 from retrieval_kd.evaluation.formats import duration
+from retrieval_kd.lessons import Lesson
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.opening import strategy_in
 from retrieval_kd.training.terms import Term
@@ -21,7 +22,7 @@ def describe_system(
     Args:
         weights: of the teachers, by name.
     """
-    used = ", ".join(f"{weight:g} × {name}" for name, weight in weights.items())
+    used = _weighed(weights)
     depth, first_stage = config.first_stage.depth, config.first_stage.with_
     fixed = {
         "bm25": ("BM25", "bm25s, its default parameters", "lexical"),
@@ -41,9 +42,7 @@ def describe_system(
         return fixed[system]
     student = config.systems[system]
     training = config.students[student]
-    told = ", then ".join(
-        " + ".join(_told(term) for term in lesson.objective) for lesson in training.lessons
-    )
+    told = ", then ".join(map(_taught, training.lessons))
     begin = config.student_of(training)
     start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
     plain = {"distilled": "distilled", "labels": "labels only"}
@@ -100,6 +99,16 @@ def cost_notes(work: Workspace) -> list[str]:
     told += [f"answered {questions:,} questions about several documents"] * (questions > 0)
     seconds = duration(work.seconds(asked))
     return [f"The teacher {' and '.join(told)} in {seconds}."] if told else []
+
+
+def _weighed(weights: Mapping[str, float]) -> str:
+    return ", ".join(f"{weight:g} × {name}" for name, weight in weights.items() if weight)
+
+
+def _taught(lesson: Lesson) -> str:
+    """The objective of a stage, and by which teachers where it has weights of its own."""
+    objective = " + ".join(map(_told, lesson.objective))
+    return f"{objective} by {_weighed(lesson.teachers)}" if lesson.teachers else objective
 
 
 def _told(term: Term) -> str:
