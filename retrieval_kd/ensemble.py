@@ -18,8 +18,7 @@ from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.teacher_config import and_choosers, chosen_by
 from retrieval_kd.teacher_members import Members
-from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs
-from retrieval_kd.teachers.answers import AnswerStore
+from retrieval_kd.teachers.answered import AnsweredPairs
 from retrieval_kd.teachers.combine import Combination, fit_combination, held_out
 from retrieval_kd.teachers.store import ScoreStore
 from retrieval_kd.teachers.targets import Scores, fuse, rerank
@@ -62,10 +61,13 @@ class Ensemble:
         """What this teacher is asked of some parts, into the store; nothing is asked twice.
 
         A teacher that got no weight on dev is asked nothing more, unless a student learns from it
-        alone, or it chooses what one of the others is asked: then it goes first.
+        alone, or it chooses what one of the others is asked: then it goes first. About test queries
+        only those with a weight are asked, and who chooses for them.
         """
-        if "dev" not in parts and member not in and_choosers([*self._used, *self._named]):
-            return {"teacher": member, "skipped": "weight 0 on dev"}
+        if "dev" not in parts and member not in and_choosers(self._used):
+            if member not in and_choosers(self._named):
+                return {"teacher": member, "skipped": "weight 0 on dev"}
+            parts = [part for part in parts if part != "test"]
         by = chosen_by(member)
         before = self.score(by, parts)["scored"] if by else 0
         teacher, pairs, scored, missing = self._asked.open(member), 0, 0, 0
@@ -150,11 +152,8 @@ class Ensemble:
 
     def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, AnsweredPairs]:
         """What a pairwise member answered about two candidates at a time; what is new is asked."""
-        member, wanted = self.members[number], self._wanted(part, candidates)
-        self._scores(part, member, candidates)
-        key = self._asked.open(member).key
-        answers = AnswerStore(self._store.folder(key), key)
-        return answered_pairs(self.collection, self.queries(part).texts, wanted, answers)
+        wanted = self._wanted(part, candidates)
+        return self._asked.pairs(self.members[number], self.queries(part).texts, wanted)
 
     def answer(self, text: str, candidates: Mapping[str, float]) -> None:
         """Ask every teacher that has a weight about one query's candidates, for timing."""
@@ -172,10 +171,11 @@ class Ensemble:
 
     @property
     def _named(self) -> set[str]:
-        """The teachers that some objective names alone."""
+        """The teachers that an objective names alone, or a stage has weights of its own for."""
         lessons = [one for training in self.config.students.values() for one in training.lessons]
         terms = [term for lesson in lessons for term in lesson.objective]
-        return {self.members[number] for term in terms for number in term.named_members}
+        own = {m for one in lessons if one.asks_teacher for m, w in one.teachers.items() if w}
+        return own | {self.members[number] for term in terms for number in term.named_members}
 
     @property
     def _combination(self) -> Combination:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from retrieval_kd.config import Config
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import log
 from retrieval_kd.teacher_config import and_choosers
+from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs
+from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.limits import Limits
 from retrieval_kd.teachers.on_server import OnServer
 from retrieval_kd.teachers.requests import Asker
@@ -66,11 +69,32 @@ class Members:
         """One teacher's scores; what the store lacks is asked."""
         teacher = self.open(member)
         told = (self.store, teacher.key, self.config.teacher.aggregate.get(member))
-        found = scores_of(self.collection, texts, wanted, *told)
+        how = self._how(teacher, texts, wanted)
+        found = scores_of(self.collection, texts, wanted, *told, **how)
         if sum(map(len, found.values())) < sum(map(len, wanted.values())):
             self.ask(teacher, texts, wanted)
-            found = scores_of(self.collection, texts, wanted, *told)
+            found = scores_of(self.collection, texts, wanted, *told, **how)
         return found
+
+    def pairs(
+        self, member: str, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+    ) -> dict[str, AnsweredPairs]:
+        """What a pairwise teacher answered about two candidates at a time; what is new is asked."""
+        self.scores(member, texts, wanted)
+        teacher = self.open(member)
+        answers = AnswerStore(self.store.folder(teacher.key), teacher.key)
+        how = self._how(teacher, texts, wanted)
+        return answered_pairs(self.collection, texts, wanted, answers, **how)
+
+    def _how(
+        self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+    ) -> dict[str, Any]:
+        """Whose answers count: of those to one model, this teacher's, not another strategy's."""
+        if isinstance(teacher, Teacher):
+            return {}
+        by = teacher.by
+        scores = self.scores(by, texts, wanted) if by else None
+        return {"strategy": teacher.strategy, "by": scores}
 
     def ask(
         self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]

@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrieval_kd.config import Config
@@ -123,3 +124,46 @@ def test_one_judged_query_is_enough_to_tune_but_not_to_hold_some_out(few, how):
     facts = stages.ensemble.tune()
     assert (facts["dev_ndcg@10_held_out"] is None) == (how != "ranks")  # ranks fit nothing
     assert any(("too few" in note) == (how != "ranks") for note in teacher_notes(facts)[-1:])
+
+
+def test_two_strategies_of_one_model_are_two_teachers(few, tiny_decoder):
+    """Their answers share a folder of the store; what each says does not depend on the other."""
+    every, near = (
+        f"pairwise:{tiny_decoder}?passage_tokens=16&pairs={pairs}" for pairs in ("all", "adjacent")
+    )
+    ensemble = taught(few, fuse_with=[every, near]).ensemble
+    for member in (every, near):
+        ensemble.score(member, ["dev"])
+    rates, strengths = (ensemble._scores("dev", member) for member in (every, near))
+    assert all(0 < rate < 1 for found in rates.values() for rate in found.values())  # win rates
+    for found in strengths.values():  # Bradley–Terry's
+        assert sum(found.values()) == pytest.approx(0, abs=1e-6)
+    candidates = ensemble.candidates("dev")
+    for number, pairs in ((0, 6), (1, 4)):
+        for listed, better in ensemble.pairs("dev", number, candidates).values():
+            assert len(listed) == 3 and np.isfinite(better).sum() == pairs
+
+
+def test_who_teaches_single_students_is_asked_for_them_and_not_about_test_queries(
+    few, tiny_decoder
+):
+    """The teachers' ranking of test queries is made by those with a weight alone."""
+    dense, pairwise = f"dense:{few['encoder']}", f"pairwise:{tiny_decoder}?passage_tokens=16"
+    told = {
+        **few,
+        "teacher": {"fuse_with": ["bm25", dense, pairwise], "weights": [1.0, 0.0, 0.0]},
+        "students": {
+            **few["students"],
+            "of_dense": {"objective": "kl", "teachers": {dense: 1}},
+            "of_pairs": {"objective": [{"name": "pair_kl", "teacher": "pairs:2"}]},
+        },
+    }
+    stages = stages_of(validate(Config, told))
+    write_json(
+        stages.work.path("teacher.json"), {"weights": {"bm25": 1.0, dense: 0.0, pairwise: 0.0}}
+    )
+    for member in ("bm25", dense, pairwise):
+        train, both = (
+            stages.ensemble.score(member, ["train", *more])["pairs"] for more in ([], ["test"])
+        )
+        assert train > 0 and (both > train) == (member == "bm25")

@@ -17,7 +17,7 @@ from retrieval_kd.teachers.aggregate_orders import ORDER_AGGREGATIONS, Order
 from retrieval_kd.teachers.aggregate_pairs import PAIR_AGGREGATIONS, preferences_of
 from retrieval_kd.teachers.answer_files import Row
 from retrieval_kd.teachers.answers import AnswerStore, Known
-from retrieval_kd.teachers.conversation import Topic, open_topic, replay
+from retrieval_kd.teachers.conversation import Scores, Topic, asked_by, open_topic, replay
 from retrieval_kd.teachers.listwise import ListwiseOptions
 from retrieval_kd.teachers.pairs import log_odds_of
 from retrieval_kd.teachers.requests import Strategy
@@ -35,6 +35,9 @@ def answered_scores(
     candidates: Candidates,
     answers: AnswerStore,
     aggregate: str | None = None,
+    *,
+    strategy: Strategy | None = None,
+    by: Scores | None = None,
 ) -> dict[str, dict[str, float]]:
     """What the answers say of the candidates: query ID → document ID → score, higher is better.
 
@@ -46,6 +49,9 @@ def answered_scores(
             `borda`, `discounted_rank` or `plackett_luce`, over all answers. Default: for pairs the
             win rate, or Bradley–Terry where not all pairs were asked; for lists what the strategy
             concludes (of windows and heaps 1 / rank, of tournaments the halvings survived).
+        strategy: only what this one asks of these candidates counts; none: all that is stored, and
+            of conclusions the latest.
+        by: the scores that it chooses by, if it does.
 
     Raises:
         InputError: no such aggregation of this kind of answers.
@@ -58,12 +64,12 @@ def answered_scores(
             id=answers.key.model,
             remedy=f"choose one of {', '.join(named)}",
         )
-    topics = [open_topic(collection, queries, q, ids) for q, ids in candidates.items()]
+    topics = [open_topic(collection, queries, q, ids, by) for q, ids in candidates.items()]
     if pairs and aggregate is None:
-        aggregate = "win_rate" if all_pairs_asked(answers, topics) else "bradley_terry"
+        aggregate = "win_rate" if all_pairs_asked(answers, topics, strategy) else "bradley_terry"
     found: dict[str, dict[str, float]] = {}
     for topic in topics:
-        known = answers.known(topic.query_digest)
+        known = _known(answers, topic, strategy)
         if aggregate is None:
             by_text = concluded(known)
         elif pairs:
@@ -89,11 +95,14 @@ def answered_pairs(
     queries: Mapping[str, str],
     candidates: Candidates,
     answers: AnswerStore,
+    *,
+    strategy: Strategy | None = None,
+    by: Scores | None = None,
 ) -> dict[str, AnsweredPairs]:
     """What a pairwise teacher said of two candidates at a time, for objectives on pairs.
 
     Queries of which no pair was answered in both orders are left out. Documents of one text share
-    what was said of it.
+    what was said of it. `strategy` and `by` are as in `answered_scores`.
 
     Raises:
         InputError: the teacher was not asked about pairs.
@@ -106,8 +115,8 @@ def answered_pairs(
         )
     found = {}
     for query_id, ids in candidates.items():
-        topic = open_topic(collection, queries, query_id, ids)
-        better = preferences(answers.known(topic.query_digest), topic.digests)  # (texts, texts)
+        topic = open_topic(collection, queries, query_id, ids, by)
+        better = preferences(_known(answers, topic, strategy), topic.digests)  # (texts, texts)
         if np.isnan(better).all():
             continue
         texts = (collection.documents[id] for id in ids)
@@ -185,8 +194,12 @@ def orders_of(known: Known, digests: Sequence[str], *, best_only: bool = False) 
     return orders
 
 
-def all_pairs_asked(answers: AnswerStore, topics: Sequence[Topic]) -> bool:
-    """Whether the latest strategy of every topic was to ask about all pairs."""
+def all_pairs_asked(
+    answers: AnswerStore, topics: Sequence[Topic], strategy: Strategy | None = None
+) -> bool:
+    """Whether the strategy, or the latest one of every topic, is to ask about all pairs."""
+    if strategy is not None:
+        return strategy.spec == "pairs=all"
     latest = [answers.known(topic.query_digest).listings[-1:] for topic in topics]
     return all(listing.strategy == "pairs=all" for listings in latest for listing in listings)
 
@@ -195,6 +208,12 @@ def listed(answers: AnswerStore) -> list[Row]:
     """Every query's candidates as a strategy was given them, the latest list of each."""
     latest = [answers.known(query).listings[-1:] for query in answers.queries()]
     return [listing for listings in latest for listing in listings]
+
+
+def _known(answers: AnswerStore, topic: Topic, strategy: Strategy | None) -> Known:
+    """What counts of the answers about a topic."""
+    known = answers.known(topic.query_digest)
+    return known if strategy is None else asked_by(strategy, topic, known)
 
 
 def _topic_of(listing: Row) -> Topic:

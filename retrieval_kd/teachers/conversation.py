@@ -146,3 +146,14 @@ def replay(topic: Topic, known: Known, strategy: Strategy) -> dict[int, float] |
     while not talk.done:
         talk.go_on()
     return None if talk.missing else talk.result
+
+
+def asked_by(strategy: Strategy, topic: Topic, known: Known) -> Known:
+    """Of what is known, the answers that this strategy asks for of these candidates."""
+    talk = Conversation.start(topic, known, strategy)
+    answers: dict[Shown, Answer] = {}
+    while not talk.done:
+        wanted = (topic.shown(request) for request in talk.wanted)
+        answers |= {shown: known.answers[shown] for shown in wanted if shown in known.answers}
+        talk.go_on()
+    return Known(answers, [topic.listing(strategy)])

@@ -18,7 +18,7 @@ from retrieval_kd.teachers.answers import AnswerStore
 from retrieval_kd.teachers.ask import ask
 from retrieval_kd.teachers.conversation import Scores
 from retrieval_kd.teachers.opening import Teacher, open_teacher
-from retrieval_kd.teachers.requests import Asker
+from retrieval_kd.teachers.requests import Asker, Strategy
 from retrieval_kd.teachers.score_report import ScoreReport
 from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 from retrieval_kd.teachers.store_files import document_digest, hash_ids, query_digest
@@ -164,14 +164,18 @@ def scores_of(
     store: ScoreStore,
     key: TeacherKey,
     aggregate: str | None = None,
+    *,
+    strategy: Strategy | None = None,
+    by: Scores | None = None,
 ) -> dict[str, dict[str, float]]:
     """What the store knows of the candidates: query ID → document ID → raw score.
 
-    Answers about pairs and lists become scores by `aggregate`, see `answered.answered_scores`.
+    Answers about pairs and lists become scores by `aggregate`, those of one `strategy` or all, see
+    `answered.answered_scores`.
     """
     if not key.gives_scores:
-        answers = AnswerStore(store.folder(key), key)
-        return answered_scores(collection, queries, candidates, answers, aggregate)
+        told = (AnswerStore(store.folder(key), key), aggregate)
+        return answered_scores(collection, queries, candidates, *told, strategy=strategy, by=by)
     if aggregate is not None:
         raise InputError(
             f"{aggregate!r} is for pairs or lists, this teacher scores one by one", id=key.model

@@ -411,3 +411,29 @@ def test_a_decoder_that_never_learnt_to_rank_ranks_nothing_in_words(
     made = score(collection, queries, some, teacher, store)
     assert made.unparsable == made.scored == 2 * 2  # once more the other way round
     assert scores_of(collection, queries, some, store, teacher.key) == {}
+
+
+@pytest.mark.parametrize(
+    ("own", "others"),
+    [("windows", ("tournament", "long windows")), ("all", ("adjacent",)), ("adjacent", ("all",))],
+)
+def test_a_strategy_has_the_score_that_it_would_have_alone(
+    own, others, collection, queries, candidates, tmp_path
+):
+    """Whatever other strategies asked of the same model, before or after, also of longer lists."""
+    few = {query: ids[:5] for query, ids in candidates.items()}
+    alone, store = ScoreStore(tmp_path / "alone"), ScoreStore(tmp_path / "shared")
+    teacher = make(own, Reader())
+    score(collection, queries, few, teacher, alone)
+    expected = scores_of(collection, queries, few, alone, teacher.key)
+    score(collection, queries, few, teacher, store)
+    for name in others:
+        asked = candidates if name == "long windows" else few
+        score(collection, queries, asked, make(name.removeprefix("long "), Reader()), store)
+    assert len(store.teachers()) == 1
+    assert scores_of(collection, queries, few, store, teacher.key) != expected  # the latest one's
+    how = {"strategy": teacher.strategy}
+    assert scores_of(collection, queries, few, store, teacher.key, **how) == expected
+    unasked = {query: ids[::-1] for query, ids in few.items()}
+    if own == "windows":
+        assert scores_of(collection, queries, unasked, store, teacher.key, **how) == {}
