@@ -154,8 +154,11 @@ def _inside(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | lis
     for part in path:
         place: Any = _number(".".join(path), part, at) if isinstance(at, list) else part
         below = at[place] if isinstance(at, list) else at.get(place)
-        if not isinstance(below, dict | list):
-            below = at[place] = {}
+        if isinstance(below, list):  # copied: by an alias it may stand elsewhere, too
+            below = list(below)
+        else:
+            below = dict(below) if isinstance(below, dict) else {}
+        at[place] = below
         at = below
     return at
 

@@ -49,6 +49,15 @@ def test_an_override_keeps_its_neighbours():
     }
 
 
+def test_an_override_changes_nothing_that_a_file_said_once_for_several(tmp_path):
+    """An alias of YAML is the same mapping or list, which must not be changed in both places."""
+    file = tmp_path / "c.yaml"
+    file.write_text("a: {stages: &both [{train: {steps: 9}}]}\nb: {stages: *both}\n")
+    found = apply_overrides(read_extended(file), ["a.stages.0.train.steps=2"])
+    assert found["a"]["stages"] == [{"train": {"steps": 2}}]
+    assert found["b"]["stages"] == [{"train": {"steps": 9}}]
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
