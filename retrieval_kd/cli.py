@@ -97,7 +97,7 @@ def run(
         return
     if config is None:
         raise InputError("no configuration", remedy="rkd run configs/quickstart.yaml")
-    if not config.exists() and config.name == str(config) and not config.suffix:
+    if not config.is_file() and config.name == str(config) and not config.suffix:
         from retrieval_kd.methods import find_method
 
         config = find_method(str(config)).config

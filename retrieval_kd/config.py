@@ -228,6 +228,7 @@ def out_of_reach(config: Config, overrides: Sequence[str]) -> list[str]:
         part, _, setting = key.strip().partition(".")
         if part != "train" or not setting:
             continue
+        common = getattr(config.train, setting, None)
         for name, training in config.students.items():
             own = {f"students.{name}": training.train}
             own |= {f"students.{name}.stages.{n}": s.train for n, s in enumerate(training.stages)}
@@ -235,6 +236,6 @@ def out_of_reach(config: Config, overrides: Sequence[str]) -> list[str]:
                 f"{override} does not reach {where}, whose own is {told[setting]}; "
                 f"{where}.train.{setting}={value} does"
                 for where, told in own.items()
-                if setting in told
+                if setting in told and told[setting] != common
             ]
     return found

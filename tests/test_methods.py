@@ -87,6 +87,20 @@ def test_a_common_setting_that_a_stage_has_of_its_own_is_said_not_to_reach_it():
     reaching = told[0].split("; ")[1].removesuffix(" does")
     assert load_config(path, [reaching]).students["prod"].stages[0].train["steps"] == 2
     assert not out_of_reach(load_config(find_method("kl_listwise").config), ["train.steps=2"])
+    both = ["train.steps=2", reaching]
+    assert len(out_of_reach(load_config(path, both), both)) == len(told) - 1
+
+
+def test_a_folder_of_a_methods_name_is_no_configuration(
+    tmp_path, tiny_collection, capsys, monkeypatch
+):
+    """As `out=NAME` leaves one, beside which the command is run again."""
+    (tmp_path / "margin_mse").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="0"):
+        told = [f"collection={tiny_collection}", "splits.dev=dev", "out=margin_mse", "seeds=[0]"]
+        main(["run", "margin_mse", *told, "--dry-run"])
+    assert "train:margin_mse-seed0" in capsys.readouterr().err
 
 
 def test_a_method_is_run_by_its_name(tmp_path, capsys):
