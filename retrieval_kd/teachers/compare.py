@@ -73,7 +73,7 @@ def compare_teachers(
     }
     said = [
         _said(collection, queries, store, key, candidates, aggregate, drops)
-        for key in [store.resolve(name) for name in teachers] or store.teachers()
+        for key in dict.fromkeys(store.resolve(name) for name in teachers) or store.teachers()
     ]
     heard = [one for one in said if any(relevant(qrels, query) for query in one.scores)]
     if not heard:

@@ -245,6 +245,11 @@ def test_names_of_a_part_of_the_store_mean_the_same_in_all_of_it(collection, tmp
         store.resolve("one/big")
 
 
+def test_a_teacher_that_is_named_twice_is_compared_once(collection, store):
+    names = ["bm25", "knows", "bm25"]
+    assert list(compare_teachers(collection, "test", store, names)["teachers"]) == names[:2]
+
+
 def test_who_shrinks_the_shared_comparison_is_named(record, collection, store):
     [one] = record["held_back"]
     assert one["name"] == "listwise:reader"
