@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from retrieval_kd.config import Config
@@ -94,6 +96,17 @@ def test_a_member_on_a_server_says_what_it_says_here_and_is_asked_once(told, tmp
     [key] = [key for key in ensemble._store.teachers() if key.kind == "listwise"]
     spent = read_usage(ensemble._store.folder(key))
     assert (spent.calls, spent.prompt_tokens) == (len(reader.asked), READ * len(reader.asked))
+
+
+def test_a_model_that_runs_here_has_no_price_of_the_servers(told, tiny_decoder, tmp_path):
+    here = f"yesno:{tiny_decoder}?passage_tokens=16"
+    shutil.copytree(told["out"], tmp_path / "run")
+    priced = {"url": NOWHERE, "members": [SPEC], "prompt_price": 5.0, "answer_price": 5.0}
+    values = with_teacher(told, fuse_with=[here, SPEC], server=priced)
+    ensemble = stages_of({**values, "out": str(tmp_path / "run")}).ensemble
+    asked = ensemble.score(here, ["dev"])
+    spent = read_usage(ensemble._store.path / asked["fingerprint"])
+    assert spent.prompt_tokens > 0 and spent.cost == 0
 
 
 def test_a_limit_is_of_one_run_and_the_next_goes_on(told, tmp_path):

@@ -111,9 +111,11 @@ def calls_of(teacher: Teacher | Asker) -> Calls | None:
 
 
 def spent_by(teacher: Teacher | Asker, answered: int, seconds: float, limits: Limits) -> Spent:
-    """A language model counts for itself; of others, a pair is a call."""
+    """A language model counts for itself; of others, a pair is a call. Prices are a server's."""
     if isinstance(teacher, LANGUAGE_TEACHERS):
         usage: Usage = teacher.model.usage
     else:
         usage = Usage(calls=answered, seconds=seconds)
-    return Spent(**asdict(usage), cost=limits.cost(usage.prompt_tokens, usage.answer_tokens))
+    served = calls_of(teacher) is not None
+    cost = limits.cost(usage.prompt_tokens, usage.answer_tokens) if served else 0.0
+    return Spent(**asdict(usage), cost=cost)
