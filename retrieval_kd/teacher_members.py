@@ -117,6 +117,8 @@ class Members:
 
     def time(self, members: Iterable[str], text: str, candidates: Sequence[str]) -> None:
         """Ask these teachers, and those that choose for them, about one query; nothing is kept."""
+        if not candidates:
+            return
         documents = [self.collection.documents[id] for id in candidates]
         limits = self.server.limits if self.server else Limits()
         given: dict[str, dict[str, float]] = {}

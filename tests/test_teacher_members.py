@@ -11,9 +11,11 @@ import pytest
 
 from retrieval_kd.config import Config
 from retrieval_kd.files import write_json
+from retrieval_kd.retrieval.rerank import Reranker
 from retrieval_kd.run_words import cost_notes, teacher_notes
 from retrieval_kd.schema import validate
 from retrieval_kd.stages import Stages
+from retrieval_kd.teachers import first_stage
 from retrieval_kd.workspace import Stage, Workspace
 
 PARTS = ("train", "dev", "test", "unlabelled")
@@ -167,3 +169,22 @@ def test_who_teaches_single_students_is_asked_for_them_and_not_about_test_querie
             stages.ensemble.score(member, ["train", *more])["pairs"] for more in ([], ["test"])
         )
         assert train > 0 and (both > train) == (member == "bm25")
+
+
+@pytest.mark.parametrize("kind", ["bm25", "dense", "pointwise", "pairwise"])
+def test_a_query_for_which_nothing_was_found_is_timed_too(
+    few, kind, tiny_encoder, tiny_cross_encoder, tiny_decoder, monkeypatch
+):
+    """As BM25 finds nothing for a query of unknown words; also in a big collection."""
+    monkeypatch.setattr(first_stage, "WHOLE", 0)
+    models = {"dense": tiny_encoder, "pointwise": tiny_cross_encoder, "pairwise": tiny_decoder}
+    member = f"{kind}:{models[kind]}" if kind in models else kind
+    stages = taught(few, fuse_with=[member])
+    write_json(stages.work.path("teacher.json"), {"weights": {member: 1.0}})
+    stages.ensemble.answer("zzz", {})
+
+
+def test_a_cross_encoder_orders_nothing_where_nothing_was_found(few, tiny_cross_encoder):
+    collection = taught(few, fuse_with=["bm25"]).collection
+    reranker = Reranker(collection, str(tiny_cross_encoder), max_length=32)
+    assert reranker.scores({"q": "zzz"}, {"q": {}}) == {}

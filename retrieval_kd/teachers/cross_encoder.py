@@ -91,6 +91,8 @@ class CrossEncoderTeacher:
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
         """Raw logits (n,) float32 of n pairs, in the order given."""
         pairs = [[self.prompt + q, d.full] for q, d in zip(queries, documents, strict=True)]
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
         lengths = self._lengths(pairs)
         order = np.argsort(-lengths, kind="stable")
         scores = np.empty(len(pairs), dtype=np.float32)
