@@ -69,11 +69,11 @@ class Members:
         """One teacher's scores; what the store lacks is asked."""
         teacher = self.open(member)
         told = (self.store, teacher.key, self.config.teacher.aggregate.get(member))
-        how = self._how(teacher, texts, wanted)
-        found = scores_of(self.collection, texts, wanted, *told, **how)
-        if sum(map(len, found.values())) < sum(map(len, wanted.values())):
+        listed, how = self._how(teacher, texts, wanted)
+        found = scores_of(self.collection, texts, listed, *told, **how)
+        if sum(map(len, found.values())) < sum(map(len, listed.values())):
             self.ask(teacher, texts, wanted)
-            found = scores_of(self.collection, texts, wanted, *told, **how)
+            found = scores_of(self.collection, texts, listed, *told, **how)
         return found
 
     def pairs(
@@ -83,32 +83,38 @@ class Members:
         self.scores(member, texts, wanted)
         teacher = self.open(member)
         answers = AnswerStore(self.store.folder(teacher.key), teacher.key)
-        how = self._how(teacher, texts, wanted)
-        return answered_pairs(self.collection, texts, wanted, answers, **how)
+        listed, how = self._how(teacher, texts, wanted)
+        return answered_pairs(self.collection, texts, listed, answers, **how)
 
     def _how(
         self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
-    ) -> dict[str, Any]:
-        """Whose answers count: of those to one model, this teacher's, not another strategy's."""
+    ) -> tuple[Mapping[str, list[str]], dict[str, Any]]:
+        """What a teacher is asked about, and which answers count: not those to other strategies.
+
+        A candidate that the teacher which chooses has not scored is in no pair: nobody knows how
+        unsure of it that one is.
+        """
         if isinstance(teacher, Teacher):
-            return {}
-        by = teacher.by
-        scores = self.scores(by, texts, wanted) if by else None
-        return {"strategy": teacher.strategy, "by": scores}
+            return wanted, {}
+        if teacher.by is None:
+            return wanted, {"strategy": teacher.strategy, "by": None}
+        scores = self.scores(teacher.by, texts, wanted)
+        listed = {q: [d for d in ids if d in scores.get(q, {})] for q, ids in wanted.items()}
+        return listed, {"strategy": teacher.strategy, "by": scores}
 
     def ask(
         self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
     ) -> ScoreReport:
         """Into the store, with what it took; the teacher that chooses what is asked goes first."""
-        by = _by(teacher)
+        listed, how = self._how(teacher, texts, wanted)
         report, _ = ask_and_note(
             self.collection,
             texts,
-            wanted,
+            listed,
             teacher,
             self.store,
             self.server.limits if self.server else None,
-            scores=self.scores(by, texts, wanted) if by else None,
+            scores=how.get("by"),
         )
         if report.missing:
             told = f"{report.missing} {report.noun} were not answered; they are asked again when"

@@ -109,6 +109,35 @@ def test_a_model_that_runs_here_has_no_price_of_the_servers(told, tiny_decoder, 
     assert spent.prompt_tokens > 0 and spent.cost == 0
 
 
+def test_what_the_teacher_that_chooses_did_not_answer_is_in_no_pair(told, tiny_decoder, tmp_path):
+    """And keeps nobody from asking about the others."""
+    pytest.importorskip("openai")
+    shutil.copytree(told["out"], tmp_path / "run")
+    by = "yesno:served-name"
+    chosen = f"pairwise:{tiny_decoder}?passage_tokens=16&pairs=uncertain&most=99&by={by}"
+    [query, *_], lost = stages_of(told).candidates("dev"), []
+
+    def answer(body: dict) -> dict:
+        prompt = body["messages"][-1]["content"]
+        lost[:] = lost or [prompt]  # the first one never tells
+        likely = {"perhaps": -0.1} if prompt in lost else {"yes": -0.2, "no": -1.0 - len(prompt)}
+        words = [{"token": word, "logprob": log} for word, log in likely.items()]
+        logs = {"content": [{**words[0], "top_logprobs": words}]}
+        message = {"role": "assistant", "content": "yes"}
+        choice = {"message": message, "finish_reason": "stop", "logprobs": logs}
+        return {"choices": [choice], "usage": {"prompt_tokens": READ, "completion_tokens": 1}}
+
+    with serving(answer) as url:
+        server = {"url": url, "members": [by], "concurrency": 1}
+        values = with_teacher(told, fuse_with=[by, chosen], server=server)
+        ensemble = stages_of({**values, "out": str(tmp_path / "run")}).ensemble
+        wanted = {query: ensemble.candidates("dev")[query]}
+        known = ensemble._scores("dev", by, wanted)[query]
+        assert len(known) == len(wanted[query]) - 1
+        assert ensemble.pairs("dev", 1, wanted)[query][0] == list(known)
+        assert ensemble._scores("dev", chosen, wanted)[query].keys() == known.keys()
+
+
 def test_a_limit_is_of_one_run_and_the_next_goes_on(told, tmp_path):
     pytest.importorskip("openai")
     values, reader = {**told, "out": str(tmp_path / "run")}, Reader()
