@@ -160,7 +160,7 @@ def train(
         model.parameters(), lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.01
     )
     single = [task for task in arguments.tasks if task in FIRST] or arguments.tasks
-    drawn = lessons(known, texts, reader, arguments.seed, tasks=single)
+    drawn = lessons(known, texts, reader, arguments.seed, tasks=single, hard=arguments.hard)
     easy = EASY if arguments.go_on is None else 0.0
     later = lessons(
         known, texts, reader, arguments.seed + 1, tasks=arguments.tasks, hard=arguments.hard

@@ -75,12 +75,12 @@ def compare_command(
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import check_run, read_run
     from retrieval_kd.files import write_json
-    from retrieval_kd.teachers.answered import aggregation
+    from retrieval_kd.teachers.answered import check_aggregations
     from retrieval_kd.teachers.store import ScoreStore
 
     kept = ScoreStore(store)
-    for key in [kept.resolve(name) for name in teacher or []] or kept.teachers():
-        aggregation(key, aggregate or [])
+    keys = [kept.resolve(name) for name in teacher or []] or kept.teachers()
+    check_aggregations(keys, aggregate or [])
     opened = open_collection(collection)
     run = None if candidates is None else read_run(candidates)
     if run is not None:

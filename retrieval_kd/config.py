@@ -217,7 +217,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def out_of_reach(config: Config, overrides: Sequence[str]) -> list[str]:
-    """What overrides of the common `train` do not change, as students or stages say their own.
+    """What overrides of `train`, the common one or a student's, do not change: others say theirs.
 
     Example of a sentence: train.steps=2 does not reach students.prod.stages.0, whose own is 20;
     students.prod.stages.0.train.steps=2 does
@@ -225,17 +225,20 @@ def out_of_reach(config: Config, overrides: Sequence[str]) -> list[str]:
     found = []
     for override in overrides:
         key, _, value = override.partition("=")
-        part, _, setting = key.strip().partition(".")
-        if part != "train" or not setting:
-            continue
-        common = getattr(config.train, setting, None)
+        *owner, part, setting = ["", *key.strip().split(".")]
         for name, training in config.students.items():
-            own = {f"students.{name}": training.train}
-            own |= {f"students.{name}.stages.{n}": s.train for n, s in enumerate(training.stages)}
+            own = {f"students.{name}.stages.{n}": s.train for n, s in enumerate(training.stages)}
+            if [part, *owner] == ["train", ""]:
+                given = getattr(config.train, setting, None)
+                own = {f"students.{name}": training.train, **own}
+            elif [part, *owner] == ["train", "", "students", name]:
+                given = training.train.get(setting)
+            else:
+                continue
             found += [
                 f"{override} does not reach {where}, whose own is {told[setting]}; "
                 f"{where}.train.{setting}={value} does"
                 for where, told in own.items()
-                if setting in told and told[setting] != common
+                if setting in told and told[setting] != given
             ]
     return found

@@ -108,7 +108,10 @@ def _weighed(weights: Mapping[str, float]) -> str:
 def _taught(lesson: Lesson) -> str:
     """The objective of a stage, and by which teachers where it has weights of its own."""
     objective = " + ".join(map(_told, lesson.objective))
-    return f"{objective} by {_weighed(lesson.teachers)}" if lesson.teachers else objective
+    scores = [t for t in lesson.objective if t.learns_from == "teacher" and t.pairs_of is None]
+    return (
+        f"{objective} by {_weighed(lesson.teachers)}" if scores and lesson.teachers else objective
+    )
 
 
 def _told(term: Term) -> str:

@@ -87,6 +87,8 @@ def test_a_common_setting_that_a_stage_has_of_its_own_is_said_not_to_reach_it():
     reaching = told[0].split("; ")[1].removesuffix(" does")
     assert load_config(path, [reaching]).students["prod"].stages[0].train["steps"] == 2
     assert not out_of_reach(load_config(find_method("kl_listwise").config), ["train.steps=2"])
+    of_student = ["students.prod.train.steps=2"]  # students.prod itself has none of its own
+    assert len(out_of_reach(load_config(path, of_student), of_student)) == len(told)
     both = ["train.steps=2", reaching]
     assert len(out_of_reach(load_config(path, both), both)) == len(told) - 1
 

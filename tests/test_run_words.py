@@ -15,3 +15,4 @@ def test_who_taught_is_said_and_who_has_no_weight_is_not():
     told = {name: describe_system(config, weights, name)[1] for name in config.students}
     assert told["of_bm25"].endswith("trained with 1 kl by 1 × bm25")
     assert told["of_fusion"].endswith("trained with 1 kl")
+    assert told["of_pairs"].endswith("trained with 1 pair_kl_from_pairs_4")  # BM25 only chooses

@@ -136,6 +136,21 @@ def aggregation(key: TeacherKey, names: Sequence[str]) -> str | None:
     return next((name for name in names if name in of_kind.get(key.kind, [])), None)
 
 
+def check_aggregations(keys: Sequence[TeacherKey], names: Sequence[str]) -> None:
+    """Refuse aggregations that none of these teachers' answers would be put together by.
+
+    Raises:
+        InputError: an unknown name, one of a kind that no teacher is of, or a second of a kind.
+    """
+    used = {aggregation(key, names) for key in keys}
+    for name in names if keys else ():
+        if name not in used:
+            kind = "pairwise" if name in PAIR_AGGREGATIONS else "listwise"
+            there = any(key.kind == kind for key in keys)
+            problem = f"a second one of {kind} answers" if there else f"no {kind} teacher is there"
+            raise InputError(f"aggregation {name!r}: {problem}", remedy="leave it out")
+
+
 def concluded(known: Known) -> dict[str, float]:
     """What the latest finished strategy concludes, as text digest → score; empty if there is none.
 

@@ -16,6 +16,7 @@ from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.teachers.answered import check_aggregations
 from retrieval_kd.teachers.compare import compare_teachers
 from retrieval_kd.teachers.compare_facts import Prices
 from retrieval_kd.teachers.compare_show import print_comparison
@@ -160,6 +161,16 @@ def test_calibration_is_measured_on_unseen_queries(record):
     """`knows` is right but says so weakly: calibrated it is nearly sure."""
     loss = record["teachers"]["knows"]["calibration"]["log_loss"]
     assert loss["calibrated"] < loss["raw"] and loss["calibrated"] < loss["base_rate"]
+
+
+def test_an_aggregation_that_nobodys_answers_need_is_refused(store):
+    keys = store.teachers()
+    check_aggregations(keys, ["copeland", "borda"])
+    pairs = [key for key in keys if key.kind == "pairwise"]
+    with pytest.raises(InputError, match="'borda': no listwise teacher is there"):
+        check_aggregations(pairs, ["copeland", "borda"])
+    with pytest.raises(InputError, match="'win_rate': a second one of pairwise answers"):
+        check_aggregations(keys, ["copeland", "win_rate"])
 
 
 def test_another_aggregation_changes_only_teachers_of_its_kind(record, collection, store):
