@@ -28,6 +28,7 @@ from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.make import check_widths, make
 from retrieval_kd.teachers.targets import rerank
 from retrieval_kd.timed_systems import timed_systems
+from retrieval_kd.training.card import describe_stages
 from retrieval_kd.training.checkpoints import RECORD
 from retrieval_kd.training.curve import build_dev_task
 from retrieval_kd.training.fit_teacher import fit_teacher
@@ -175,6 +176,9 @@ class Stages:
             teacher_length=config.student.max_length,
             live=live,
         )
+        folders = [self.student_folders(name, training, seed, n)[0] for n in range(number + 1)]
+        stages = [read_json(self.work.path(each, RECORD)) for each in folders]
+        describe_stages(self.work.path(folder), stages)
         fitted = [self.work.path(f"{folder}.live", label) for label in lesson.live]
         before_it = [read_json(f / RECORD)["seconds"] for f in fitted if (f / RECORD).exists()]
         seconds = record["seconds"] + sum(before_it)

@@ -326,3 +326,7 @@ def test_a_training_in_stages_goes_on_from_its_own_student(finished, config_file
         record["curve"][-1]
     )
     assert any("not among the most" in drop for drop in record["drops"])
+    card = (out / "distilled-seed0" / "README.md").read_text()
+    told = [card.index(part) for part in ("In 2 stages", "### Stage 1", "### Stage 2", "## Model")]
+    assert told == sorted(told)
+    assert "kl(candidates=batch, teacher=previous)" in card[told[2] : told[3]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,18 @@ def describe_training(folder: Path, name: str, record: Mapping[str, Any]) -> Non
         write_text(path, card[: title.start()] + section + card[title.end() :])
 
 
-def training_section(record: Mapping[str, Any]) -> str:
+def describe_stages(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Put all stages of a student's training where its card tells of the last one."""
+    path = folder / "README.md"
+    if not path.is_file() or len(records) < 2:
+        return
+    told = [training_section(record, f"### Stage {n}") for n, record in enumerate(records, 1)]
+    head = f"## Training\n\nIn {len(records)} stages, each going on from the student before.\n"
+    last = training_section(records[-1])
+    write_text(path, path.read_text("utf-8").replace(last, "\n".join([head, *told])))
+
+
+def training_section(record: Mapping[str, Any], heading: str = "## Training") -> str:
     """What was minimised, with which settings, and what came of it on dev.
 
     Example:
@@ -64,7 +75,7 @@ def training_section(record: Mapping[str, Any]) -> str:
         ]
         learnt = f" On dev queries: {'; '.join(changes)}."
     return (
-        f"## Training\n\nTrained with `rkd`{aim}: {', '.join(told)}, on {record['queries']:,} "
+        f"{heading}\n\nTrained with `rkd`{aim}: {', '.join(told)}, on {record['queries']:,} "
         f"queries.{learnt}\nAll settings and the learning curve are in `training.json`.\n"
     )
 
