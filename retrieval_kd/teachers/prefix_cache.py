@@ -216,8 +216,9 @@ def _run(
         mask[number, : shared[number]] = 1
         mask[number, longest + own - len(tail) :] = 1
         positions[number, own - len(tail) :] = torch.arange(len(tail)) + shared[number]
-    past = DynamicCache(config=model.config)
+    past = None
     if cache is not None and longest:
+        past = DynamicCache(config=model.config)
         whose = torch.tensor([place[row][0] for row in rows], device=model.device)
         whose = whose.clamp(max=len(cache[0][0]) - 1)  # a row without a prefix reads masked ones
         for layer, (keys, values) in enumerate(cache):
@@ -227,7 +228,7 @@ def _run(
         attention_mask=mask.to(model.device),
         position_ids=positions.to(model.device),
         past_key_values=past,
-        use_cache=True,
+        use_cache=past is not None,
         logits_to_keep=kept,
     )
     return output.logits.float()  # (rows, kept, V)
