@@ -34,8 +34,8 @@ class LocalModel:
     Args:
         spec: folder or hub name.
         dtype: float32 or bfloat16; the machine's fast one by default.
-        batch_tokens: rows × tokens of a batch, padding included; by default 65,536 on a GPU and 2,048
-            elsewhere, where what a bigger batch makes does not stay in the processor's cache.
+        batch_tokens: rows × tokens of a batch, padding included; by default 65,536 on a GPU and
+            2,048 elsewhere, where what a bigger batch makes does not stay in the processor's cache.
         share_prefixes: False reads what prompts have in common again for each of them.
         layers: answer from this layer, by the model's own last norm and output words, as models
             trained for early exit allow (LayerSkip, Elhoushi et al. 2024, section 4.2,
