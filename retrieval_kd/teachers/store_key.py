@@ -85,10 +85,19 @@ def names_of(keys: Sequence[TeacherKey]) -> list[str]:
         >>> big, other = (TeacherKey("pointwise", f"{f}/big", digest=f) for f in ("one", "two"))
         >>> names_of([big]), names_of([big, other])
         (['big'], ['one/big', 'two/big'])
+        >>> ways = ("order by logits: order 1a2b", "order by words: order 1a2b")
+        >>> names_of([TeacherKey("listwise", "listwise:big", "one", way) for way in ways])
+        ['listwise:big order by logits', 'listwise:big order by words']
     """
     names = [_short(key.model) for key in keys]
     for longer in (
         [key.model for key in keys],
+        [  # what is asked for, such as "order by logits"
+            f"{_short(key.model)} {key.prompt.partition(':')[0]}"
+            if not key.gives_scores
+            else key.model
+            for key in keys
+        ],
         [f"{_short(key.model)} {key.fingerprint[:6]}" for key in keys],
     ):
         taken = Counter(names)
