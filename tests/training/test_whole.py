@@ -113,7 +113,8 @@ def test_a_killed_training_with_a_live_teacher_ends_as_an_undisturbed_one(
 def test_a_folder_never_holds_a_model_without_its_record(tiny_encoder, tmp_path, monkeypatch):
     """Killed between the two, the next run would take the folder for somebody else's."""
     out, student = tmp_path / "s", make_student(str(tiny_encoder))
-    checkpoints.save_whole(student, out, {"identity": "a"}, {"live/big": student})
+    record = {"identity": "a", "settings": {}, "curve": [], "queries": 0}
+    checkpoints.save_whole(student, out, record, {"live/big": student})
     assert checkpoints.finished(out, "a") and (out / "live" / "big" / "model.safetensors").exists()
     shutil.rmtree(out)
 
