@@ -24,6 +24,7 @@ from retrieval_kd.teachers.compare_facts import (
     held_back,
     parsing,
     quality,
+    ranks_few,
     relevant,
     shared,
 )
@@ -103,6 +104,7 @@ def compare_teachers(
         },
         "shared": shared(lists, qrels, candidates),
         "held_back": held_back(lists, qrels),
+        "ranks_few": ranks_few(lists, qrels),
     }
     pairs = list(itertools.combinations(lists, 2))
     record["agreement"] = [{"a": a, "b": b, **agreement(lists[a], lists[b])} for a, b in pairs]

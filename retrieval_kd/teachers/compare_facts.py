@@ -156,6 +156,25 @@ def held_back(lists: Mapping[str, Scores], qrels: Judged) -> list[dict[str, Any]
     return sorted(found, key=lambda one: -one["others"])
 
 
+def ranks_few(lists: Mapping[str, Scores], qrels: Judged) -> dict[str, Any] | None:
+    """Teachers that rank few documents of a query, as garbled lists do; None if nobody does.
+
+    Few are less than three quarters of what another one ranks. With them documents per query that
+    all share, and that the others share: what all are compared on is the worst one's.
+    """
+    own = {name: _per_query(_common([scores], qrels)) for name, scores in lists.items()}
+    weak = [name for name in own if own[name] < 0.75 * max(own.values())]
+    if not weak:
+        return None
+    others = [scores for name, scores in lists.items() if name not in weak]
+    shared = _per_query(_common(list(lists.values()), qrels))
+    return {"names": weak, "shared": shared, "others": _per_query(_common(others, qrels))}
+
+
+def _per_query(common: Mapping[str, Sequence[str]]) -> float:
+    return float(np.mean([len(ids) for ids in common.values()])) if common else 0.0
+
+
 def _common(lists: Sequence[Scores], qrels: Judged) -> dict[str, list[str]]:
     """Judged queries with the documents that all teachers scored, where these are two or more."""
     common: dict[str, list[str]] = {}

@@ -26,13 +26,14 @@ def print_comparison(
     """The record's tables and so many of the pairs that two teachers disagree on most."""
     out = console or Console()
     grids = [quality_grid(record), agreement_grid(record), answers_grid(record), cost_grid(record)]
-    for grid in filter(None, grids):
+    for number, grid in enumerate(filter(None, grids)):
         print_grid(grid, out)
+        if number == 0:
+            for line in comparison_lines(record):
+                out.print(line, markup=False, highlight=False)
         out.print()
     for line in disagreements(record, worst):
         out.print(line, markup=False, highlight=False, emoji=False)
-    for one in record["held_back"]:
-        out.print(held_back_line(one), markup=False, highlight=False)
     for one in record["silent"]:
         out.print(f"left out, no answer about these queries: {one['name']}", markup=False)
     for line in record["drops"]:
@@ -164,6 +165,19 @@ def cost_grid(record: Mapping[str, Any]) -> Grid | None:
         "With as many documents as each was asked about. –: not known.",
         title="Cost of 1,000 queries",
     )
+
+
+def comparison_lines(record: Mapping[str, Any]) -> list[str]:
+    """Who makes the shared comparison one of few queries, or of few documents."""
+    lines = [held_back_line(one) for one in record["held_back"]]
+    few = record.get("ranks_few")  # older files have none
+    if few:
+        lines.append(
+            f"{', '.join(few['names'])} ranked few documents: `shared` is of the "
+            f"{few['shared']:.1f} of a query that all ranked, the others share "
+            f"{few['others']:.1f}. To compare those on theirs, name each with --teacher."
+        )
+    return lines
 
 
 def held_back_line(one: Mapping[str, Any]) -> str:

@@ -137,10 +137,13 @@ def check_has_head(model_spec: str) -> None:
     own = Path(ref.location) / "config_sentence_transformers.json"
     kind = read_json(own).get("model_type") if own.exists() else None
     if kind != "CrossEncoder" and not any("SequenceClassification" in name for name in named):
+        language = any("CausalLM" in name or "ConditionalGeneration" in name for name in named)
         raise InputError(
             f"this is no cross-encoder but {', '.join(named) or 'something else'}",
             file=ref.location,
-            remedy="make one of it with `rkd fit-teacher`, or score with dense:MODEL",
+            remedy="ask it as yesno:MODEL, pairwise:MODEL or listwise:MODEL"
+            if language
+            else "make one of it with `rkd fit-teacher`, or score with dense:MODEL",
         )
     labels = len(declared.get("id2label") or [1])
     if labels > 1 and "SequenceClassification" in str(named):

@@ -18,7 +18,7 @@ from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.answered import check_aggregations
 from retrieval_kd.teachers.compare import compare_teachers
-from retrieval_kd.teachers.compare_facts import Prices
+from retrieval_kd.teachers.compare_facts import Prices, ranks_few
 from retrieval_kd.teachers.compare_show import print_comparison
 from retrieval_kd.teachers.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.opening import open_teacher
@@ -271,6 +271,18 @@ def test_who_shrinks_the_shared_comparison_is_named(record, collection, store):
     assert without["held_back"] == []
     told = shown(record)
     assert f"listwise:reader answered about {one['queries']} queries" in told
+
+
+def test_who_ranks_few_documents_is_named(record):
+    """Two lists of which most labels are missing: without both, the others share all documents."""
+    qrels = {"q": {"d0": 1}}
+    whole, some = ({"q": {f"d{i}": float(-i) for i in range(n)}} for n in (10, 3))
+    lists = {"whole": whole, "list": some, "other list": some, "too": whole}
+    found = ranks_few(lists, qrels)
+    assert found == {"names": ["list", "other list"], "shared": 3.0, "others": 10.0}
+    assert ranks_few({"whole": whole, "too": whole}, qrels) is None
+    told = " ".join(shown({**record, "ranks_few": found}).split())
+    assert "list, other list ranked few documents: `shared` is of the 3.0 of a query" in told
 
 
 def test_few_clashes_are_shown_and_the_strongest(record):

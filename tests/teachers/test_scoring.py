@@ -174,10 +174,12 @@ def test_a_query_is_known_by_its_text(collection, candidates, tmp_path):
     assert set(found) == {"another"} and set(found["another"]) == set(candidates[name])
 
 
-def test_an_encoder_is_no_teacher(tiny_encoder):
+def test_an_encoder_is_no_teacher(tiny_encoder, tiny_decoder):
     """It would get a random head, and random scores would be stored."""
-    with pytest.raises(InputError, match="no cross-encoder"):
+    with pytest.raises(InputError, match="no cross-encoder.*dense:MODEL"):
         CrossEncoderTeacher(str(tiny_encoder))
+    with pytest.raises(InputError, match="no cross-encoder.*yesno:MODEL"):
+        CrossEncoderTeacher(str(tiny_decoder))
 
 
 def test_two_documents_of_one_text_are_asked_once(tmp_path):
