@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.measure import RESULTS
-from retrieval_kd.evaluation.significance import format_p
 from retrieval_kd.files import read_json, write_json
+from retrieval_kd.metrics.significance import format_p
 
 
 def main() -> None:

@@ -14,12 +14,8 @@ from dataclasses import dataclass
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.teachers.language_model import Prompt
-from retrieval_kd.teachers.likelihood import TEMPLATES as LIKELIHOOD
-from retrieval_kd.teachers.local_model import LocalModel
-from retrieval_kd.teachers.prompts import quote
-from retrieval_kd.teachers.requests import Question
-from retrieval_kd.teachers.set_prompts import (
+from retrieval_kd.store.requests import Question
+from retrieval_kd.teachers.comparing.set_prompts import (
     LETTER_TEMPLATES,
     LETTERS,
     NUMBERS,
@@ -27,7 +23,11 @@ from retrieval_kd.teachers.set_prompts import (
     PAIR_TEMPLATES,
     set_prompts,
 )
-from retrieval_kd.teachers.yes_no import TEMPLATES as YES_NO
+from retrieval_kd.teachers.llm.decoder import LocalModel
+from retrieval_kd.teachers.llm.prompts import quote
+from retrieval_kd.teachers.llm.protocol import Prompt
+from retrieval_kd.teachers.pointwise.likelihood import TEMPLATES as LIKELIHOOD
+from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES as YES_NO
 
 WORD = re.compile(r"\w+")
 TASKS = ("yes/no", "likelihood", "pair", "order", "first")

@@ -12,10 +12,10 @@ from scipy.stats import ttest_1samp
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import Run
-from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.score import open_teacher, score, scores_of
-from retrieval_kd.teachers.store import ScoreStore
 
 MEASURE = "ndcg@10"
 ASKED = {

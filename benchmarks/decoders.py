@@ -27,10 +27,10 @@ from benchmarks.decoder_lessons import TASKS, Known, Lesson, known_of, lessons, 
 from benchmarks.decoder_measure import ASKED, TASK_OF, measured
 from benchmarks.measure import save
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.teachers.likelihood import TEMPLATES as LIKELIHOOD
-from retrieval_kd.teachers.local_model import LocalModel
-from retrieval_kd.teachers.set_prompts import ORDER_TEMPLATES, PAIR_TEMPLATES
-from retrieval_kd.teachers.yes_no import TEMPLATES as YES_NO
+from retrieval_kd.teachers.comparing.set_prompts import ORDER_TEMPLATES, PAIR_TEMPLATES
+from retrieval_kd.teachers.llm.decoder import LocalModel
+from retrieval_kd.teachers.pointwise.likelihood import TEMPLATES as LIKELIHOOD
+from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES as YES_NO
 
 SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT = (

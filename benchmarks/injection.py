@@ -22,14 +22,14 @@ import numpy as np
 
 from benchmarks.measure import save
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.evaluation.measures import evaluate
-from retrieval_kd.models import model_digest
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.models.load import model_digest
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.teachers.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.store.shards import document_digest, query_digest
+from retrieval_kd.targets.normalise import rerank
 from retrieval_kd.teachers.score import open_teacher, score, scores_of
-from retrieval_kd.teachers.store import ScoreStore
-from retrieval_kd.teachers.store_files import document_digest, query_digest
-from retrieval_kd.teachers.targets import rerank
 
 ATTACKS = {
     "none": "",

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.methods_page import page, table
+from retrieval_kd.config.methods import MEASURE, RESULTS, ROOT, Entry, list_methods
 from retrieval_kd.files import read_json, write_json, write_text
-from retrieval_kd.methods import MEASURE, RESULTS, ROOT, Entry, list_methods
 
 # What a collection needs that is not as in configs/methods.yaml.
 COLLECTIONS = {
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_one(entry: Entry, asked: argparse.Namespace) -> None:
     """Run one method and write what is now known of its collection."""
-    from retrieval_kd.pipeline import run
+    from retrieval_kd.pipeline.plan import run
 
     config = configured(entry, asked)
     print(f"== {entry.name}", flush=True)
@@ -86,7 +86,7 @@ def say(stage: Any, done: bool, place: str) -> None:
 
 def configured(entry: Entry, asked: argparse.Namespace) -> Any:
     """The method's configuration for this collection and budget."""
-    from retrieval_kd.config import Config
+    from retrieval_kd.config.run import Config
     from retrieval_kd.schema import apply_overrides, read_extended, validate
 
     name = collection_name(asked)
@@ -114,9 +114,9 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
     Results of another budget or other seeds cannot stand beside these and are left out.
     """
     from retrieval_kd.data.runs import read_run
-    from retrieval_kd.evaluation.measures import evaluate
-    from retrieval_kd.evaluation.significance import compare
     from retrieval_kd.hardware import describe, versions
+    from retrieval_kd.metrics.measures import evaluate
+    from retrieval_kd.metrics.significance import compare
     from retrieval_kd.workspace import Workspace
 
     common = {
@@ -156,8 +156,8 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
 
 def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
     """Seconds of a training (mean over seeds) and the most its teachers are asked."""
-    from retrieval_kd.stages import Stages
-    from retrieval_kd.teacher_calls import teacher_calls
+    from retrieval_kd.pipeline.costs import teacher_calls
+    from retrieval_kd.pipeline.stages import Stages
 
     stages, training = Stages(config, work), config.students[name]
     folders = [

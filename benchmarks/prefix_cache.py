@@ -26,11 +26,11 @@ from benchmarks.measure import interleaved, save
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.teachers.language_model import Prompt
-from retrieval_kd.teachers.local_model import LocalModel
-from retrieval_kd.teachers.prefix_cache import share_prefixes
-from retrieval_kd.teachers.prompts import passages
-from retrieval_kd.teachers.yes_no import TEMPLATES
+from retrieval_kd.teachers.llm.decoder import LocalModel
+from retrieval_kd.teachers.llm.prefix_cache import share_prefixes
+from retrieval_kd.teachers.llm.prompts import passages
+from retrieval_kd.teachers.llm.protocol import Prompt
+from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES
 
 
 def main() -> None:

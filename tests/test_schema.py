@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_kd.config import Config
+from retrieval_kd.config.run import Config
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import apply_overrides, overlay, read_extended, read_yaml, validate
 

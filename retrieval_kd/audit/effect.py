@@ -19,11 +19,11 @@ from retrieval_kd.audit.audit import GROUPS, Audit
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.evaluate_command import run_names
-from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.measures import DEFAULT_MEASURES, evaluate
+from retrieval_kd.evaluation.evaluate_runs import run_names
 from retrieval_kd.evaluation.result_file import read_result
-from retrieval_kd.evaluation.significance import Comparison, compare, holm
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.measures import DEFAULT_MEASURES, evaluate
+from retrieval_kd.metrics.significance import Comparison, compare, holm
 
 log = logging.getLogger("retrieval_kd")
 

@@ -15,10 +15,10 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.audit.texts import Distinct
-from retrieval_kd.models import load_encoder
+from retrieval_kd.models.encode import document_vectors, encode_queries, finish
+from retrieval_kd.models.load import load_encoder
 from retrieval_kd.progress import bar
 from retrieval_kd.retrieval.dense import search_vectors
-from retrieval_kd.retrieval.encode import document_vectors, encode_queries, finish
 
 BLOCK = 1_024  # texts encoded at a time
 

@@ -13,9 +13,9 @@ from rich.text import Text
 from retrieval_kd.audit.audit import WHATS, Audit
 from retrieval_kd.audit.effect import Effect
 from retrieval_kd.audit.overlap import KINDS, Pair
-from retrieval_kd.evaluation.formats import UNKNOWN, one_line
-from retrieval_kd.evaluation.names import readable
-from retrieval_kd.evaluation.significance import format_p
+from retrieval_kd.evaluation.report.formats import UNKNOWN, one_line
+from retrieval_kd.metrics.names import readable
+from retrieval_kd.metrics.significance import format_p
 
 GROUP_NAMES = {
     "all": "all",

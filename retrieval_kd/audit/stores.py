@@ -17,8 +17,8 @@ from retrieval_kd.audit.texts import TextList
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.teachers import store_files
-from retrieval_kd.teachers.store import ScoreStore
+from retrieval_kd.store import shards as store_files
+from retrieval_kd.store.scores import ScoreStore
 
 Texted = dict[tuple[str, bytes], None]  # (ID, digest of the text), in the order of the store
 

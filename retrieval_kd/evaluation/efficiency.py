@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.evaluation.latency import latencies
 from retrieval_kd.files import cache_dir, read_json
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.manifest import MANIFEST
-from retrieval_kd.latency import latencies
 from retrieval_kd.retrieval.bm25 import BM25, DEFAULT, LUCENE, BM25Parameters, for_language
 from retrieval_kd.retrieval.retrieve import cached_index
 
@@ -70,8 +70,8 @@ def prepare(
 
 
 def _prepare_dense(system: str, collection: Collection, max_length: int | None) -> dict[str, Any]:
-    from retrieval_kd.models import kind_of as kind_of_model
-    from retrieval_kd.retrieval.encode import document_vectors
+    from retrieval_kd.models.encode import document_vectors
+    from retrieval_kd.models.load import kind_of as kind_of_model
 
     if (kind := kind_of_model(system)) != "dense":
         return _prepare_index(system, kind, collection, max_length)
@@ -157,9 +157,9 @@ def _answer(
 def _dense_answer(
     system: str, collection: Collection, depth: int, max_length: int | None
 ) -> Answer:
-    from retrieval_kd.models import kind_of as kind_of_model
-    from retrieval_kd.retrieval.encode import document_vectors, encode_queries
-    from retrieval_kd.retrieval.faiss_import import faiss
+    from retrieval_kd.indexing.faiss_import import faiss
+    from retrieval_kd.models.encode import document_vectors, encode_queries
+    from retrieval_kd.models.load import kind_of as kind_of_model
 
     if (kind := kind_of_model(system)) != "dense":
         index = cached_index(collection, system, kind, max_length=max_length)
@@ -178,7 +178,7 @@ def _dense_answer(
 @lru_cache(maxsize=2)
 def _encoder(system: str, max_length: int | None) -> Any:
     """A suite asks the same few models of every collection; they are loaded once."""
-    from retrieval_kd.models import load_encoder
+    from retrieval_kd.models.load import load_encoder
 
     return load_encoder(system, max_length=max_length)
 

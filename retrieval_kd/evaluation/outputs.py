@@ -49,7 +49,7 @@ def check_card(outputs: Outputs, systems: Mapping[str, str]) -> None:
         systems: as `system_of_card` takes them.
     """
     if outputs.card is not None:
-        from retrieval_kd.evaluation.model_card import open_card
+        from retrieval_kd.evaluation.report.model_card import open_card
 
         system_of_card(outputs, systems)
         open_card(outputs.card)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.significance import Comparison
 from retrieval_kd.files import digest_json, read_json
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.significance import Comparison
 
 FORMAT = 1
 KINDS = "name a JSON file written by `rkd evaluate --json`, or the results.json of an `rkd run`"

@@ -43,7 +43,7 @@ def system_key(with_name: str) -> str:
     if kind == "fusion":
         return digest_json(["fusion", *[system_key(p.strip()) for p in with_name.split("+")]])
     from retrieval_kd.hardware import dtype_name, fast_dtype
-    from retrieval_kd.models import model_digest
+    from retrieval_kd.models.load import model_digest
 
     return digest_json(["model", model_digest(with_name), dtype_name(fast_dtype())])
 

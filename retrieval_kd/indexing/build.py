@@ -24,14 +24,14 @@ from retrieval_kd.files import atomic_path, read_json, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import multi_vector, sparse
 from retrieval_kd.indexing.factory import faiss_threads, make_index
+from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.faiss_vectors import FAISS
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.manifest import IDS, MANIFEST, describe_files
 from retrieval_kd.indexing.spec import IndexSpec
-from retrieval_kd.models import kind_of, load_retriever, model_digest
+from retrieval_kd.models.encode import document_vectors, finish, normalises
+from retrieval_kd.models.load import kind_of, load_retriever, model_digest
 from retrieval_kd.progress import bar
-from retrieval_kd.retrieval.encode import document_vectors, finish, normalises
-from retrieval_kd.retrieval.faiss_import import faiss
 
 CHUNK = 65_536  # documents added at a time
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from retrieval_kd.errors import InputError, log
+from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec
-from retrieval_kd.retrieval.faiss_import import faiss
 
 POINTS_PER_CENTRE = 39  # what FAISS's k-means asks for
 OPQ_CENTRES = 256  # OPQ trains 8-bit codes, whatever codes follow it

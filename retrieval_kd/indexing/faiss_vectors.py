@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.indexing.factory import set_parameters
-from retrieval_kd.retrieval.encode import encode_queries, finish
-from retrieval_kd.retrieval.faiss_import import faiss
+from retrieval_kd.indexing.faiss_import import faiss
+from retrieval_kd.models.encode import encode_queries, finish
 
 FAISS = "index.faiss"
 BLOCK = 1_024  # queries searched at a time

@@ -9,7 +9,7 @@ from typing import Any
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_file
 from retrieval_kd.indexing.faiss_vectors import FAISS
-from retrieval_kd.models import model_digest
+from retrieval_kd.models.load import model_digest
 
 IDS, MANIFEST = "ids.arrow", "manifest.json"
 

@@ -19,7 +19,7 @@ from retrieval_kd.indexing.rows import (
     read_shards,
     save_array,
 )
-from retrieval_kd.retrieval.kinds import Tokens, maxsim_scores, token_rows
+from retrieval_kd.models.vectors import Tokens, maxsim_scores, token_rows
 
 TOKENS, OFFSETS = "tokens.npy", "offsets.npy"
 FILES = (TOKENS, OFFSETS)

@@ -21,7 +21,7 @@ from retrieval_kd.indexing.rows import (
     read_shards,
     save_array,
 )
-from retrieval_kd.retrieval.kinds import sparse_rows, sparse_scores
+from retrieval_kd.models.vectors import sparse_rows, sparse_scores
 
 FILES = ("starts.npy", "documents.npy", "weights.npy")
 CELLS = 2**26  # scores held at a time

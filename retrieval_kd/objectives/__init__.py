@@ -14,6 +14,7 @@ from retrieval_kd.objectives.contrastive import (
 )
 from retrieval_kd.objectives.listwise import jsd, kl, listnet, reverse_kl
 from retrieval_kd.objectives.pairwise import (
+    adaptive_margin,
     margin_mse,
     margin_mse_pairs,
     pair_kl,
@@ -36,7 +37,6 @@ from retrieval_kd.objectives.schedules import (
     label_smoothing,
     taid,
 )
-from retrieval_kd.objectives.self_distillation import adaptive_margin
 from retrieval_kd.objectives.skewed import skew_kl, skew_pair, skew_reverse_kl
 from retrieval_kd.objectives.transport import sinkhorn, sorted_probability
 

@@ -13,12 +13,12 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.runs import Run
-from retrieval_kd.models import load_encoder
+from retrieval_kd.indexing.faiss_import import faiss
+from retrieval_kd.indexing.topk import Ranking, top_k
+from retrieval_kd.models.encode import document_vectors, encode_queries
+from retrieval_kd.models.load import load_encoder
 from retrieval_kd.progress import bar
 from retrieval_kd.retrieval.bm25 import locate
-from retrieval_kd.retrieval.encode import document_vectors, encode_queries
-from retrieval_kd.retrieval.faiss_import import faiss
-from retrieval_kd.retrieval.topk import Ranking, top_k
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection

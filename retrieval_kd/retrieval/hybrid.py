@@ -9,7 +9,7 @@ import ranx
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
-from retrieval_kd.retrieval.topk import Ranking
+from retrieval_kd.indexing.topk import Ranking
 
 ABSENT = "-" * 9  # stands for "this run has nothing for this query"
 

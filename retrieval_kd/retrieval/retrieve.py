@@ -70,7 +70,7 @@ def retrieve(
             collection, queries, depth, name=with_, language=language, exclude_self=exclude_self
         )
     # BM25 alone needs neither torch nor faiss.
-    from retrieval_kd.models import kind_of
+    from retrieval_kd.models.load import kind_of
     from retrieval_kd.retrieval.dense import dense_run
 
     if (kind := kind_of(with_)) != "dense":
@@ -88,7 +88,7 @@ def cached_index(
     from retrieval_kd.hardware import dtype_name, fast_dtype
     from retrieval_kd.indexing.build import build_index
     from retrieval_kd.indexing.spec import spec_for
-    from retrieval_kd.models import model_digest
+    from retrieval_kd.models.load import model_digest
 
     made_of = [model_digest(model_spec), collection.documents.digest, max_length]
     folder = cache_dir() / "indexes" / digest_json([1, *made_of, dtype_name(fast_dtype())])

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from sentence_transformers import CrossEncoder
 
-from retrieval_kd.models import load_cross_encoder, pair_length
-from retrieval_kd.students.layers import check_survives_saving, keep_layers
+from retrieval_kd.models.layers import check_survives_saving, keep_layers
+from retrieval_kd.models.load import load_cross_encoder, pair_length
 
 
 def make_cross_encoder(

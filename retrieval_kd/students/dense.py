@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,9 +11,8 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.models import load_encoder
-from retrieval_kd.students.exits import pooled, watched
-from retrieval_kd.students.layers import check_survives_saving, keep_layers
+from retrieval_kd.models.layers import check_survives_saving, keep_layers, layer_stack
+from retrieval_kd.models.load import load_encoder
 
 
 def make_student(
@@ -120,3 +120,41 @@ def similarity_of(model: SentenceTransformer) -> str:
             remedy="set similarity_fn_name of the model and save it again",
         )
     return name
+
+
+@contextmanager
+def watched(model: Any, exits: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    """While open, a forward pass leaves what the exits' layers gave, (n, L, D) by number.
+
+    Raises:
+        InputError: an exit is not below the last layer.
+    """
+    parent, name = layer_stack(model)
+    stack = getattr(parent, name)
+    if max(exits) >= len(stack) - 1:
+        raise InputError(
+            f"exit{max(exits)} is not below the last of {len(stack)} layers",
+            remedy=f"name exits from exit0 to exit{len(stack) - 2}; the last is `score`",
+        )
+    states: dict[int, Tensor] = {}
+
+    def keep(number: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            states[number] = output[0] if isinstance(output, tuple) else output  # (n, L, D)
+
+        return hook
+
+    handles = [stack[number].register_forward_hook(keep(number)) for number in exits]
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pooled(model: Any, features: dict[str, Tensor], states: Tensor) -> Tensor:
+    """A layer's states (n, L, D) through the modules after the transformer, as vectors (n, D)."""
+    state = {**features, "token_embeddings": states}
+    for module in list(model)[1:]:
+        state = module(state)
+    return state["sentence_embedding"].float()

@@ -15,12 +15,12 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.students.dense import embed, make_student, score_matrix, similarity_of
-from retrieval_kd.students.modules.interaction import (
+from retrieval_kd.models.modules.interaction import (
     AttentionPooling,
     InteractionEncoder,
     InteractionHead,
 )
+from retrieval_kd.students.dense import embed, make_student, score_matrix, similarity_of
 
 SCALE = {"cosine": 20.0, "dot": 1.0}  # logits of a cosine: divided by the usual temperature 0.05
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.models import kind_of, load_retriever, resolve_model
+from retrieval_kd.models.layers import check_survives_saving, keep_layers
+from retrieval_kd.models.load import kind_of, load_retriever, resolve_model
+from retrieval_kd.models.modules import mark_of
 from retrieval_kd.students.cross_encoder import make_cross_encoder
 from retrieval_kd.students.dense import make_student
 from retrieval_kd.students.interaction import make_interaction
-from retrieval_kd.students.layers import check_survives_saving, keep_layers
-from retrieval_kd.students.modules import mark_of
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
 from retrieval_kd.students.options import OPTIONS, check_options

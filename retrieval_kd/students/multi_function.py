@@ -18,9 +18,9 @@ from torch.nn.functional import normalize
 
 from retrieval_kd.data.folders import atomic_folder
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.modules.lexical import LexicalEncoder
+from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder, MultiFunctionHeads
 from retrieval_kd.students.dense import make_student, score_matrix
-from retrieval_kd.students.modules.lexical import LexicalEncoder
-from retrieval_kd.students.modules.multi_function import MultiFunctionEncoder, MultiFunctionHeads
 
 WEIGHTS = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}  # of M3's released code
 STATES = ("token_embeddings", "input_ids", "attention_mask")

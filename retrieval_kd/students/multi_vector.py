@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.models import load_encoder
+from retrieval_kd.models.load import load_encoder
 
 DIMENSIONS = 128  # of a token's vector, as in ColBERT
 

@@ -18,8 +18,8 @@ from transformers.utils import logging
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
-from retrieval_kd.models import ModelRef, load_encoder, resolve_model
-from retrieval_kd.students.layers import keep_layers
+from retrieval_kd.models.layers import keep_layers
+from retrieval_kd.models.load import ModelRef, load_encoder, resolve_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

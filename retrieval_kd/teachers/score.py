@@ -13,15 +13,15 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
-from retrieval_kd.teachers.answered import answered_scores
-from retrieval_kd.teachers.answers import AnswerStore
-from retrieval_kd.teachers.ask import ask
-from retrieval_kd.teachers.conversation import Scores
-from retrieval_kd.teachers.opening import Teacher, open_teacher
-from retrieval_kd.teachers.requests import Asker, Strategy
-from retrieval_kd.teachers.score_report import ScoreReport
-from retrieval_kd.teachers.store import ScoreStore, TeacherKey
-from retrieval_kd.teachers.store_files import document_digest, hash_ids, query_digest
+from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.requests import Asker, Strategy
+from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.shards import document_digest, hash_ids, query_digest
+from retrieval_kd.store.usage import ScoreReport
+from retrieval_kd.teachers.comparing.conclude import answered_scores
+from retrieval_kd.teachers.comparing.conversation import Scores
+from retrieval_kd.teachers.comparing.run_strategies import ask
+from retrieval_kd.teachers.open import Teacher, open_teacher
 
 __all__ = ["Candidates", "ScoreReport", "Teacher", "open_teacher", "score", "scores_of"]
 

@@ -10,23 +10,21 @@ from pathlib import Path
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.teachers.call_log import CallLog
-from retrieval_kd.teachers.conversation import Scores
-from retrieval_kd.teachers.language_model import Usage
-from retrieval_kd.teachers.likelihood import LikelihoodTeacher
-from retrieval_kd.teachers.limits import Limits
-from retrieval_kd.teachers.listwise import ListwiseTeacher
-from retrieval_kd.teachers.on_server import OnServer
-from retrieval_kd.teachers.opening import Teacher, open_teacher
-from retrieval_kd.teachers.pairwise import PairwiseTeacher
-from retrieval_kd.teachers.requests import Asker
+from retrieval_kd.store.requests import Asker
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.store.usage import ScoreReport, Spent, Usage, record_usage
+from retrieval_kd.teachers.comparing.conversation import Scores
+from retrieval_kd.teachers.comparing.listwise import ListwiseTeacher
+from retrieval_kd.teachers.comparing.pairwise import PairwiseTeacher
+from retrieval_kd.teachers.llm.server.budget import Limits
+from retrieval_kd.teachers.llm.server.call_log import CallLog
+from retrieval_kd.teachers.llm.server.calls import Calls
+from retrieval_kd.teachers.llm.server.model import ServerModel
+from retrieval_kd.teachers.llm.server.settings import OnServer
+from retrieval_kd.teachers.open import Teacher, open_teacher
+from retrieval_kd.teachers.pointwise.likelihood import LikelihoodTeacher
+from retrieval_kd.teachers.pointwise.yes_no import YesNoTeacher
 from retrieval_kd.teachers.score import score
-from retrieval_kd.teachers.score_report import ScoreReport
-from retrieval_kd.teachers.server_calls import Calls
-from retrieval_kd.teachers.server_model import ServerModel
-from retrieval_kd.teachers.store import ScoreStore
-from retrieval_kd.teachers.usage import Spent, record_usage
-from retrieval_kd.teachers.yes_no import YesNoTeacher
 
 LANGUAGE_TEACHERS = (YesNoTeacher, LikelihoodTeacher, PairwiseTeacher, ListwiseTeacher)
 SERVER_PAIRS = 256  # in a shard: the bar moves, and a stop keeps what came, after so many

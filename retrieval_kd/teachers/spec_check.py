@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.model_names import check_there
+from retrieval_kd.models.lora import Lora, need_peft
+from retrieval_kd.models.names import check_there
 from retrieval_kd.schema import Part
-from retrieval_kd.teachers import likelihood, yes_no
-from retrieval_kd.teachers.listwise import ListwiseOptions
-from retrieval_kd.teachers.pairwise import PairwiseOptions
-from retrieval_kd.teachers.prompts import Template, find_template
-from retrieval_kd.teachers.set_prompts import PAIR_TEMPLATES, list_templates
+from retrieval_kd.teachers.comparing.listwise import ListwiseOptions
+from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions
+from retrieval_kd.teachers.comparing.set_prompts import PAIR_TEMPLATES, list_templates
+from retrieval_kd.teachers.llm.prompts import Template, find_template
+from retrieval_kd.teachers.pointwise import likelihood, yes_no
 from retrieval_kd.teachers.spec import (
     ALONE,
     LANGUAGE_MODELS,
@@ -26,6 +27,34 @@ from retrieval_kd.teachers.spec import (
     YesNoOptions,
     parse_spec,
 )
+
+
+def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) -> None:
+    """Refuse what a teacher of this kind cannot be fine-tuned into, before anything is loaded.
+
+    Raises:
+        InputError: saying what would do.
+    """
+    kind = parse_spec(spec).kind
+    if kind not in ("pointwise", "yesno"):
+        raise InputError(
+            f"{kind} teachers are not fine-tuned", id=spec, remedy="give MODEL or yesno:MODEL"
+        )
+    if kind == "pointwise" and spec != parse_spec(spec).model:
+        raise InputError(
+            "a cross-encoder to be fine-tuned is named by its MODEL alone",
+            id=spec,
+            remedy=f"write {parse_spec(spec).model}; which layers to keep is told apart",
+        )
+    if kind == "yesno" and layers is not None:
+        raise InputError("a decoder is trained with all its layers", remedy="leave layers out")
+    if kind == "pointwise" and lora is not None:
+        raise InputError(
+            "LoRA adapters are trained of decoders", id=spec, remedy="name the base yesno:MODEL"
+        )
+    if lora is not None:
+        need_peft()
+
 
 OPTIONS: dict[str, type[Part]] = {
     "pointwise": CrossEncoderOptions,

@@ -10,11 +10,11 @@ import numpy as np
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import with_relevant
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.teachers.answered import AnsweredPairs, answered_pairs, listed
-from retrieval_kd.teachers.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.shards import query_digest
+from retrieval_kd.teachers.comparing.conclude import AnsweredPairs, answered_pairs, listed
 from retrieval_kd.teachers.score import Candidates, scores_of
-from retrieval_kd.teachers.store import ScoreStore, TeacherKey
-from retrieval_kd.teachers.store_files import query_digest
 
 Qrels = Mapping[str, Mapping[str, int]]
 

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.adapters import Lora, check_base
 from retrieval_kd.data.texts import Texts
+from retrieval_kd.models.lora import Lora
 from retrieval_kd.students.cross_encoder import make_cross_encoder
 from retrieval_kd.teachers.spec import parse_spec
-from retrieval_kd.training.pairs import train_cross_encoder
-from retrieval_kd.training.settings import FIT_DEFAULTS, TrainSettings
-from retrieval_kd.training.slates import Pool
-from retrieval_kd.training.terms import Term
-from retrieval_kd.training.yes_no import fit_yes_no
+from retrieval_kd.teachers.spec_check import check_base
+from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.train_cross_encoder import train_cross_encoder
+from retrieval_kd.training.train_yes_no import fit_yes_no
+from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings
 
 
 def fit_teacher(

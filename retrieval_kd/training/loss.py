@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import Student, student_of
-from retrieval_kd.training.devices import gather
-from retrieval_kd.training.imitation import Imitation
-from retrieval_kd.training.packing import Layout, pack, unpack
-from retrieval_kd.training.policy import FACTS, TeacherPolicy
-from retrieval_kd.training.terms import Term, with_temperature
-from retrieval_kd.training.views import Batch, evaluate_terms
+from retrieval_kd.training.objective.batch import Batch, evaluate_terms
+from retrieval_kd.training.objective.parse import with_temperature
+from retrieval_kd.training.objective.policy import FACTS, TeacherPolicy
+from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.states.imitation import Imitation
+from retrieval_kd.training.trainer.devices import gather
 
 
 class ScoreMatrixLoss(CachedLossMixin, nn.Module):
@@ -213,3 +213,32 @@ def carried_by_first(parts: Mapping[str, Tensor], total: Tensor) -> dict[str, Te
     names = list(parts)
     rest: Tensor | float = sum((parts[name] for name in names[1:]), start=torch.zeros_like(total))
     return {names[0]: total - rest, **{name: parts[name] for name in names[1:]}}
+
+
+# name → (shape of one text's part, dtype); the first entry of a shape may be a number of tokens.
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+
+def pack(representations: dict[str, Tensor]) -> tuple[Tensor, Layout]:
+    """Representations (n, …) side by side as one float32 tensor (n, K), and how to undo it."""
+    layout = {name: (tuple(t.shape[1:]), t.dtype) for name, t in representations.items()}
+    rows = [tensor.float().flatten(1) for tensor in representations.values()]
+    return torch.cat(rows, dim=1), layout  # (n, K)
+
+
+def unpack(packed: Tensor, layout: Layout) -> dict[str, Tensor]:
+    """The representations that `pack` put together.
+
+    Example:
+        >>> on = torch.tensor([[True], [False]])
+        >>> packed, layout = pack({"vector": torch.ones(2, 3), "on": on})
+        >>> packed.shape, unpack(packed, layout)["on"].tolist()
+        (torch.Size([2, 4]), [[True], [False]])
+    """
+    found, start = {}, 0
+    for name, (shape, dtype) in layout.items():
+        width = int(torch.Size(shape).numel())
+        part = packed[:, start : start + width].reshape(len(packed), *shape)
+        found[name] = part if dtype.is_floating_point else part.detach().to(dtype)
+        start += width
+    return found

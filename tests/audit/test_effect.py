@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 from retrieval_kd.audit.audit import GROUPS, audit
 from retrieval_kd.audit.effect import effect, evaluate_groups
 from retrieval_kd.audit.show import audit_summary, print_audit
-from retrieval_kd.cli import app, main
+from retrieval_kd.cli.app import app, main
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.evaluate_command import evaluate_files
-from retrieval_kd.evaluation.evaluation import Evaluation
-from retrieval_kd.evaluation.measures import evaluate
-from retrieval_kd.evaluation.significance import compare
+from retrieval_kd.evaluation.evaluate_runs import evaluate_files
 from retrieval_kd.files import read_json, write_json
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.significance import compare
 
 RNG = np.random.default_rng(0)
 QUERIES = [f"q{i}" for i in range(40)]

@@ -18,7 +18,7 @@ from typing import Any
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.indexing import build
 from retrieval_kd.indexing.spec import IndexSpec
-from retrieval_kd.retrieval import encode
+from retrieval_kd.models import encode
 
 SPEC = IndexSpec(factory="IVF4,Flat", search="nprobe=2", threads=1)
 

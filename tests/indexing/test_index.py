@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from retrieval_kd.cli import app
+from retrieval_kd.cli.app import app
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.indexing import build
 from retrieval_kd.indexing.build import build_index
+from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.index import Index
-from retrieval_kd.indexing.show import snippets
+from retrieval_kd.indexing.snippets import snippets
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.retrieval.dense import dense_run
-from retrieval_kd.retrieval.faiss_import import faiss
 from tests.tiny_models import write_encoder
 
 

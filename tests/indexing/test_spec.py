@@ -6,8 +6,8 @@ import pytest
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.factory import centres_to_train, make_index
+from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec, load_spec
-from retrieval_kd.retrieval.faiss_import import faiss
 
 SHIPPED = sorted((Path(__file__).parents[2] / "indexes").glob("*.yaml"))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retrieval_kd.objectives import self_distillation
+from retrieval_kd.objectives import pairwise as self_distillation
 
 
 def full(*shape: int) -> torch.Tensor:

@@ -14,12 +14,12 @@ from transformers import TrainerCallback
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.training import engine
-from retrieval_kd.training.curve import build_dev_task
-from retrieval_kd.training.settings import TrainSettings
-from retrieval_kd.training.slates import Pool, build_pools
-from retrieval_kd.training.terms import parse_terms
-from retrieval_kd.training.train import train_student
+from retrieval_kd.training.batches.slates import Pool, build_pools
+from retrieval_kd.training.objective.parse import parse_terms
+from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.trainer import engine
+from retrieval_kd.training.trainer.curve import build_dev_task
+from retrieval_kd.training.trainer.settings import TrainSettings
 
 TEXTS = ["sparrow nest", "rook gambit castle", ""]
 SETTINGS = TrainSettings(

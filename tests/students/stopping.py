@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from retrieval_kd.training import engine
+from retrieval_kd.training.trainer import engine
 
 
 def assert_same_after_a_stop(

@@ -8,12 +8,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.students.dense import (
     describe_student,
     make_student,
     score_matrix,
 )
-from retrieval_kd.students.layers import weights_digest
 
 
 def test_the_student_keeps_the_chosen_layers(tiny_encoder):

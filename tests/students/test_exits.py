@@ -8,7 +8,7 @@ import torch
 from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent, make_student
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.terms import Term
+from retrieval_kd.training.objective.terms import Term
 
 TEXTS = ["sparrow wing feather", "anchor"]
 
@@ -70,7 +70,7 @@ def test_an_upper_exit_teaches_a_lower_one(tiny_encoder):
 
 
 def test_layers_learn_from_layers_of_a_live_teacher(tiny_encoder):
-    from retrieval_kd.teachers.live import open_live
+    from retrieval_kd.training.live_models import open_live
 
     model = make_student(str(tiny_encoder), [0, 3]).eval()
     big = open_live(str(tiny_encoder), "encoder")

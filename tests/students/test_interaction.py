@@ -11,21 +11,21 @@ from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.models import load_encoder
-from retrieval_kd.students.interaction import InteractionStudent, score_vectors
-from retrieval_kd.students.layers import weights_digest
-from retrieval_kd.students.make import make
-from retrieval_kd.students.modules import interaction as modules
-from retrieval_kd.students.modules.interaction import (
+from retrieval_kd.models.layers import weights_digest
+from retrieval_kd.models.load import load_encoder
+from retrieval_kd.models.modules import interaction as modules
+from retrieval_kd.models.modules.interaction import (
     AttentionPooling,
     InteractionEncoder,
     InteractionHead,
 )
+from retrieval_kd.students.interaction import InteractionStudent, score_vectors
+from retrieval_kd.students.make import make
 from retrieval_kd.students.student import student_of
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.settings import TrainSettings
-from retrieval_kd.training.terms import Term
-from retrieval_kd.training.train import train_student
+from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of
 from tests.students.stopping import assert_same_after_a_stop
 

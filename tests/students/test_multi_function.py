@@ -10,23 +10,23 @@ import pytest
 import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
-from retrieval_kd.cli import main
+from retrieval_kd.cli.app import main
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.models import kind_of, load_encoder, load_retriever
+from retrieval_kd.models.layers import weights_digest
+from retrieval_kd.models.load import kind_of, load_encoder, load_retriever
+from retrieval_kd.models.modules.lexical import LexicalEncoder, LexicalWeights
+from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
 from retrieval_kd.objectives.sparsity import flops
 from retrieval_kd.retrieval.retrieve import retrieve
-from retrieval_kd.students.layers import weights_digest
 from retrieval_kd.students.make import make
-from retrieval_kd.students.modules.lexical import LexicalEncoder, LexicalWeights
-from retrieval_kd.students.modules.multi_function import MultiFunctionEncoder
 from retrieval_kd.students.multi_function import WEIGHTS, MultiFunctionStudent, save_parts
 from retrieval_kd.students.student import student_of
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.settings import TrainSettings
-from retrieval_kd.training.terms import Term
-from retrieval_kd.training.train import train_student
-from retrieval_kd.training.views import Batch, evaluate_term
+from retrieval_kd.training.objective.batch import Batch, evaluate_term
+from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of
 from tests.students.stopping import assert_same_after_a_stop
 

@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.students.layers import weights_digest
+from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.students.make import make
 from tests.students.learning import TEXTS, assert_it_learns
 

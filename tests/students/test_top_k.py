@@ -7,7 +7,7 @@ from sentence_transformers import SparseEncoder
 
 from retrieval_kd.students.make import make
 from retrieval_kd.students.student import student_of
-from retrieval_kd.training.engine import set_dropout
+from retrieval_kd.training.trainer.engine import set_dropout
 
 TEXTS = ["sparrow wing feather nest", "harbour mast anchor"]
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval_kd.files import digest_text
-from retrieval_kd.teachers.language_model import Completion, Prompt, Usage
+from retrieval_kd.store.usage import Usage
+from retrieval_kd.teachers.llm.protocol import Completion, Prompt
 
 QUERY = re.compile(r"<query>(.*?)</query>")
 PASSAGE = re.compile(r"^\[(\w+)\] <passage>(.*?)</passage>$", re.MULTILINE)

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import validate
-from retrieval_kd.teacher_config import Teacher
-from retrieval_kd.teachers.opening import open_teacher
+from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.spec import KINDS, parse_spec
 from retrieval_kd.teachers.spec_check import OPTIONS, check_options, check_spec
 
 TYPED = """
 import contextlib, io, json, sys
-from retrieval_kd.cli import main
+from retrieval_kd.cli.app import main
 said = []
 for arguments in json.loads(sys.argv[1]):
     errors = io.StringIO()

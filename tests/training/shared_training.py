@@ -17,13 +17,13 @@ from retrieval_kd.errors import Drops
 from retrieval_kd.files import write_json
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.make import make
-from retrieval_kd.teachers.live import open_live
-from retrieval_kd.training.devices import average_gradients, is_first
-from retrieval_kd.training.policy import TeacherPolicy
-from retrieval_kd.training.settings import TrainSettings
-from retrieval_kd.training.slates import build_pools
-from retrieval_kd.training.terms import Term
-from retrieval_kd.training.train import train_student
+from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.live_models import open_live
+from retrieval_kd.training.objective.policy import TeacherPolicy
+from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.trainer.devices import average_gradients, is_first
+from retrieval_kd.training.trainer.settings import TrainSettings
 
 DENSE = [Term(name="kl", candidates="batch", teacher_temperature=2.0)]
 # Case → student kind, terms, texts encoded at a time. All terms are means over queries, of which

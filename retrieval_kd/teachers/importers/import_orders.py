@@ -11,15 +11,15 @@ from retrieval_kd import progress
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.teachers.answer_files import Row
-from retrieval_kd.teachers.answers import AnswerStore
+from retrieval_kd.store.answer_rows import Row
+from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.requests import Answer
+from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.shards import document_digest, query_digest
+from retrieval_kd.teachers.comparing.parse_order import parse_order
+from retrieval_kd.teachers.comparing.windows import Windows
 from retrieval_kd.teachers.importers.matching import Matcher
 from retrieval_kd.teachers.importers.permutations import Published, read_permutations
-from retrieval_kd.teachers.parse_order import parse_order
-from retrieval_kd.teachers.requests import Answer
-from retrieval_kd.teachers.store import ScoreStore, TeacherKey
-from retrieval_kd.teachers.store_files import document_digest, query_digest
-from retrieval_kd.teachers.windows import Windows
 
 
 @dataclass

@@ -14,11 +14,11 @@ import numpy as np
 from retrieval_kd import progress
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.teachers import store_files
+from retrieval_kd.store import shards as store_files
+from retrieval_kd.store.index import PairIndex, first_of_each, pair_keys
+from retrieval_kd.store.scores import ScoreStore, ScoreWriter, TeacherKey
 from retrieval_kd.teachers.importers.detect import reader
 from retrieval_kd.teachers.importers.pairs import ScoredPair
-from retrieval_kd.teachers.store import ScoreStore, ScoreWriter, TeacherKey
-from retrieval_kd.teachers.store_index import PairIndex, first_of_each, pair_keys
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection

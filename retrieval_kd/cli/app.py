@@ -1,0 +1,188 @@
+"""The command `rkd`: one subcommand per stage, and `run` for all of them.
+
+Commands only parse and print; what they do lives in the module each of them imports. Imports are
+late so that `rkd --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from retrieval_kd.cli.audit import audit_app
+from retrieval_kd.cli.diagnose import diagnose_app
+from retrieval_kd.cli.evaluate import evaluate_app
+from retrieval_kd.cli.fit_teacher import fit_app
+from retrieval_kd.cli.lucene import lucene_app
+from retrieval_kd.cli.methods import methods_app
+from retrieval_kd.cli.score import score_app
+from retrieval_kd.cli.scores import scores_app
+from retrieval_kd.cli.search import stages_app
+from retrieval_kd.cli.teach import teach_app
+from retrieval_kd.cli.train import train_app
+from retrieval_kd.errors import InputError, log
+
+
+class Commands(TyperGroup):
+    """The subcommands; an option's wrong value is said as any other wrong input is."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            message = error.format_message().rstrip(".").replace("Value error, ", "")
+            wanted = {"valid integer": "give a whole number", "valid number": "give a number",
+                      "valid float": "give a number", "Missing": "add it",
+                      "one of": "choose one of them"}  # fmt: skip
+            found = next((fix for said, fix in wanted.items() if said in message), "give another")
+            path = error.ctx.command_path.split() if error.ctx else []
+            command = " ".join(["rkd", *path[1:], "--help"])
+            remedy = f"{found}; {command} says what it means"
+            raise InputError(message, remedy=remedy) from error
+
+
+app = typer.Typer(
+    name="rkd",
+    cls=Commands,
+    help="Distil rerankers into retrieval models: score once, train many students, index, "
+    "evaluate.\n\nThe whole loop on built-in data:  rkd run configs/quickstart.yaml",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+PARTS = (
+    stages_app, score_app, fit_app, train_app, evaluate_app, lucene_app, audit_app, diagnose_app,
+    methods_app,
+)  # fmt: skip
+for part in PARTS:
+    app.registered_commands += part.registered_commands
+app.add_typer(scores_app, name="scores")
+app.add_typer(teach_app, name="teach")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="settings to change, such as collection=PATH student.layers=[0,2,5]"),
+]
+
+
+@app.command()
+def run(
+    config: Annotated[
+        Path | None,
+        typer.Argument(help="a YAML file, or the name of a method (`rkd methods` lists them)"),
+    ] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option(help="only show which stages would run")] = False,
+    schema: Annotated[bool, typer.Option(help="print the configuration's JSON Schema")] = False,
+) -> None:
+    """Everything from one file: teacher, students, indexes, evaluation, report.
+
+    Stages that are done are skipped; one that was killed goes on where it stopped.
+    """
+    from retrieval_kd.config.run import Config, load_config, out_of_reach
+
+    if schema:
+        import json
+
+        print(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
+        return
+    if config is None:
+        raise InputError("no configuration", remedy="rkd run configs/quickstart.yaml")
+    if not config.is_file() and config.name == str(config) and not config.suffix:
+        from retrieval_kd.config.methods import find_method
+
+        config = find_method(str(config)).config
+    loaded = load_config(config, overrides or [])
+    for sentence in out_of_reach(loaded, overrides or []):
+        log.warning("%s", sentence)
+    from retrieval_kd.pipeline.plan import plan
+    from retrieval_kd.pipeline.plan import run as run_pipeline
+    from retrieval_kd.progress import console
+
+    if dry_run:
+        work = plan(loaded)
+        waiting = {stage.name for stage in work.todo()}
+        for stage in work.stages:
+            word = "would run" if stage.name in waiting else "done     "
+            about = f"  [dim]{stage.about}[/dim]" if stage.about else ""
+            console.print(f"{word}  {stage.name}{about}", highlight=False)
+        return
+    summary = run_pipeline(
+        loaded,
+        lambda stage, done, number: console.print(
+            f"[dim]{number:>7}  {'done' if done else 'run '}[/dim]  {stage.name}", highlight=False
+        ),
+    )
+    summary.print()
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="the `out` folder of a run")],
+    out: Annotated[Path | None, typer.Option(help="HTML file; default FOLDER/report.html")] = None,
+) -> None:
+    """Write the HTML report of a finished run again, for instance after an update."""
+    from retrieval_kd.evaluation.report.data import ReportData
+    from retrieval_kd.evaluation.report.page import write_report
+    from retrieval_kd.files import read_json
+
+    source = folder / "report.json"
+    if not source.exists():
+        raise InputError(
+            "no finished run there", file=folder, remedy="run `rkd run CONFIG.yaml` to the end"
+        )
+    target = out or folder / "report.html"
+    write_report(ReportData.from_json(read_json(source)), target)
+    print(target)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: a wrong input is one line on standard error and exit code 2."""
+    _quiet(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        for stop in (signal.SIGINT, signal.SIGTERM):  # schedulers send the second
+            signal.signal(stop, _interrupted)
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", "160")  # in a file or a pipe no column need be cut
+    try:
+        app(arguments)
+    except InputError as error:
+        sys.exit(_say(str(error), 2))
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        sys.exit(_say(what, 2))
+
+
+def _interrupted(number: int, frame: object) -> None:
+    what = "interrupted; what was finished is kept, the same command goes on from there"
+    sys.exit(_say(what, 128 + number))
+
+
+def _say(text: str, code: int) -> int:
+    print(f"rkd: {text}", file=sys.stderr)
+    return code
+
+
+def _quiet(arguments: list[str]) -> None:
+    """Our progress bars and warnings, not those of a dozen libraries."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)  # bm25s sets its own logger to DEBUG
+    logging.basicConfig(handlers=[handler], format="%(levelname)s: %(message)s")
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    os.environ["RETRIEVAL_KD_QUIET"] = "1"  # see models._load: importing transformers takes seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The subcommand `diagnose`: a teacher's run against its students'. `cli.py` mounts it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+diagnose_app = typer.Typer()
+
+
+@diagnose_app.command()
+def diagnose(
+    collection: Annotated[
+        str, typer.Option(help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]")
+    ],
+    teacher: Annotated[Path, typer.Option(help="the teacher's TREC run file")],
+    student: Annotated[Path, typer.Option(help="the student's TREC run file")],
+    other: Annotated[
+        list[Path] | None, typer.Option(help="further run files to show beside the student's")
+    ] = None,
+    split: Annotated[str, typer.Option(help="which judged queries")] = "test",
+    measure: Annotated[str, typer.Option(help="what failures are counted in")] = "ndcg@10",
+    first_stage: Annotated[
+        Path | None, typer.Option(help="run of what the teacher could rank; default: its own")
+    ] = None,
+    calibrate: Annotated[
+        Literal["platt", "isotonic"], typer.Option(help="from score to probability")
+    ] = "platt",
+    temperature: Annotated[float, typer.Option(help="of probability loyalty's softmax")] = 1.0,
+    scores: Annotated[
+        Path | None, typer.Option(help="score store: estimate false negatives in training")
+    ] = None,
+    scores_teacher: Annotated[
+        list[str] | None, typer.Option(help="its teachers, z-normalised and summed; default: all")
+    ] = None,
+    train: Annotated[str, typer.Option(help="the split whose queries were trained on")] = "train",
+    worst: Annotated[int, typer.Option(min=0, help="queries to list with their texts")] = 10,
+    keep_self: Annotated[
+        bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
+    ] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
+) -> None:
+    """Where a student differs from its teacher: loyalty, calibration, failures by kind of query."""
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.data.runs import Run, read_run
+    from retrieval_kd.errors import InputError
+    from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics, print_diagnostics
+    from retrieval_kd.evaluation.evaluate_runs import run_names
+    from retrieval_kd.files import digest_file, write_json
+
+    if temperature <= 0:
+        raise InputError(f"temperature is {temperature:g}", remedy="give a number above 0")
+    opened = open_collection(collection)
+    files = run_names([teacher, student, *(other or [])])
+    first, *rest = [Run(name, read_run(path).results) for name, path in files.items()]
+    negatives = None
+    if scores is not None:
+        negatives = fused_scores(collection, train, scores, scores_teacher or [])
+    record = diagnostics(
+        opened,
+        opened.qrels(split),
+        first,
+        rest,
+        measure=measure,
+        first_stage=None if first_stage is None else read_run(first_stage),
+        negatives=negatives,
+        negatives_qrels=None if negatives is None else opened.qrels(train),
+        method=calibrate,
+        temperature=temperature,
+        worst=worst,
+        exclude_self=not keep_self,
+    )
+    print_diagnostics(record)
+    if json is not None:
+        inputs = {n: {"path": str(p), "digest": digest_file(p)} for n, p in files.items()}
+        source = {"spec": collection, "split": split, "texts_digest": opened.digest()}
+        write_json(json, {**record, "inputs": {"collection": source, "runs": inputs}})
+        print(json)
+
+
+def fused_scores(
+    collection: str, split: str, store: Path, teachers: list[str]
+) -> dict[str, dict[str, float]]:
+    """What a store's teachers said of a split's candidates; several are z-normalised and summed."""
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.errors import Drops
+    from retrieval_kd.store.scores import ScoreStore
+    from retrieval_kd.targets.normalise import fuse
+    from retrieval_kd.teachers.stored import stored_scores
+
+    opened, drops = open_collection(collection), Drops()
+    names = teachers or [key.fingerprint for key in ScoreStore(store).teachers()]
+    lists = stored_scores(opened, opened.query_texts(split), store, names, None, drops)
+    fused = fuse(lists, [1.0] * len(lists), drops)
+    drops.warn(str(store))
+    return fused

@@ -1,0 +1,111 @@
+"""The subcommands of `rkd teach`: choosing among teachers. `cli.py` mounts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+teach_app = typer.Typer(
+    name="teach", help="Compare teachers before paying for one.", no_args_is_help=True
+)
+
+
+KEPT = 5  # clashes of each two teachers in the JSON
+
+
+@teach_app.callback()
+def teach() -> None:
+    """Compare teachers before paying for one."""
+
+
+@teach_app.command("compare")
+def compare_command(
+    collection: Annotated[
+        str, typer.Option(help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]")
+    ],
+    store: Annotated[Path, typer.Option(help="score store with the teachers' answers")],
+    split: Annotated[str, typer.Option(help="judged queries that they answered about")] = "test",
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="a teacher's name, as shown here or in full, or fingerprint; repeat; default: all "
+            "in the store"
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(help="TREC run file: compare on these pairs only, and with their own order"),
+    ] = None,
+    aggregate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="how answers become scores: of pairs win_rate, copeland, bradley_terry; of lists "
+            "reciprocal_rank, borda, discounted_rank, plackett_luce"
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Literal["platt", "isotonic", "temperature"],
+        typer.Option(help="from score to log-odds of relevance, tried on unseen queries"),
+    ] = "platt",
+    prompt_price: Annotated[
+        float | None,
+        typer.Option(min=0, help="of a million tokens a server reads; default: as was noted"),
+    ] = None,
+    answer_price: Annotated[
+        float | None, typer.Option(min=0, help="of a million tokens a server writes")
+    ] = None,
+    hour_price: Annotated[
+        float | None, typer.Option(min=0, help="of an hour here, for teachers that ran here")
+    ] = None,
+    worst: Annotated[
+        int,
+        typer.Option(min=0, help="pairs of documents to show that two teachers disagree on most"),
+    ] = 3,
+    reliability: Annotated[
+        Path | None, typer.Option(help="HTML page of reliability diagrams to write")
+    ] = None,
+    json: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
+) -> None:
+    """Teachers side by side: quality, agreement, order bias, failures, cost per 1,000 queries.
+
+    Reads what `rkd score` stored; asks nothing.
+    """
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.data.runs import check_run, read_run
+    from retrieval_kd.files import write_json
+    from retrieval_kd.store.scores import ScoreStore
+    from retrieval_kd.teachers.comparing.conclude import check_aggregations
+
+    kept = ScoreStore(store)
+    keys = [kept.resolve(name) for name in teacher or []] or kept.teachers()
+    check_aggregations(keys, aggregate or [])
+    opened = open_collection(collection)
+    run = None if candidates is None else read_run(candidates)
+    if run is not None:
+        check_run(run, opened)
+    # What is imported now takes seconds, so mistakes in names are told by then.
+    from retrieval_kd.evaluation.teachers.compare import compare_teachers
+    from retrieval_kd.evaluation.teachers.facts import Prices
+    from retrieval_kd.evaluation.teachers.show import print_comparison, write_reliability
+
+    record = compare_teachers(
+        opened,
+        split,
+        kept,
+        teacher or [],
+        candidates=run,
+        aggregate=aggregate or [],
+        prices=Prices(prompt_price, answer_price, hour_price),
+        method=calibrate,
+        worst=max(worst, KEPT),
+    )
+    print_comparison(record, worst=worst)
+    if reliability is not None:
+        write_reliability(record, reliability)
+        print(reliability)
+    if json is not None:
+        source = {"spec": collection, "split": split, "texts_digest": opened.digest()}
+        write_json(json, {**record, "collection": source, "store": str(store)})
+        print(json)

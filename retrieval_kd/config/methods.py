@@ -1,0 +1,205 @@
+"""The published methods that come as `configs/methods/NAME.yaml`: what `rkd methods` knows of them.
+
+Reads YAML and JSON only, so that listing needs no torch; running one is `rkd run`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sysconfig
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_json
+from retrieval_kd.schema import read_extended, validate
+
+ROOT = Path(__file__).parents[2]  # of a checkout
+SHARED = Path(sysconfig.get_path("data")) / "share" / "retrieval_kd"  # of an installation
+FOLDERS = (ROOT / "configs" / "methods", SHARED / "methods")
+RESULTS = (ROOT / "benchmarks" / "results" / "methods.json", SHARED / "methods.json")
+SECTIONS = {
+    "A": "Ranking distillation into retrievers",
+    "E": "Objectives and schedules from distillation at large",
+    "F": "Honesty",
+}
+MEASURE = "ndcg@10"
+
+Need = Literal[
+    "teacher scores",
+    "labels",
+    "live encoder",
+    "live multi-vector model",
+    "live cross-encoder",
+    "LLM",
+]
+
+
+class Paper(BaseModel):
+    """Where a method was published."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str = Field(description="in full")
+    authors: str = Field(description="first author et al.")
+    year: int = Field(ge=1990, description="of its first version")
+    arxiv: str | None = Field(None, pattern=r"^\d{4}\.\d{4,5}$", description="arXiv ID")
+
+    @property
+    def link(self) -> str:
+        """Markdown: authors, year and title, linked to arXiv where it is there."""
+        told = f"{self.authors} {self.year}, {self.title}"
+        return f"[{told}](https://arxiv.org/abs/{self.arxiv})" if self.arxiv else told
+
+
+class Method(BaseModel):
+    """The part `method` of a configuration: which published method it is, and what is whose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    paper: Paper = Field(description="who published it")
+    section: Literal["A", "E", "F"] = Field(
+        description="A: ranking distillation into retrievers; E: objectives and schedules from "
+        "distillation at large; F: honesty"
+    )
+    new: str = Field(description="what is new in it, one sentence")
+    needs: list[Need] = Field(description="what a training must have")
+    settings_from: dict[str, str] = Field(
+        description="setting → the section or table of the paper it is from, or `ours`"
+    )
+    left_out: str | None = Field(None, description="what of the paper this file does not do")
+    elsewhere: str | None = Field(
+        None, description="of what is no training: the command that does it and where it is shown"
+    )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method: its file, what the file says, and what was measured.
+
+    `student` is the name of the method's own student in the file, `objective` what it minimises;
+    `measured` has a value per seed, by collection and measure.
+    """
+
+    name: str
+    config: Path
+    method: Method
+    student: str
+    objective: str
+    measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `rkd methods --json` lists."""
+        return {
+            "name": self.name,
+            "paper": self.method.paper.model_dump(),
+            "section": self.method.section,
+            "new": self.method.new,
+            "config": shown(self.config),
+            "objective": self.objective,
+            "needs": list(self.method.needs),
+            "settings_from": dict(self.method.settings_from),
+            "left_out": self.method.left_out,
+            "elsewhere": self.method.elsewhere,
+            "measured": self.measured or None,
+        }
+
+
+def list_methods(folder: str | Path | None = None) -> list[Entry]:
+    """All methods by section and name.
+
+    Args:
+        folder: of the YAML files; none: the checkout's, or what was installed with the package.
+
+    Raises:
+        InputError: no such folder, or a file in it is wrong.
+    """
+    at = _folder(folder)
+    results = _results()
+    entries = [_entry(path, results) for path in sorted(at.glob("*.yaml"))]
+    return sorted(entries, key=lambda entry: (entry.method.section, entry.name))
+
+
+def find_method(name: str, folder: str | Path | None = None) -> Entry:
+    """One method by name.
+
+    Example:
+        >>> find_method("margin_mse").objective
+        'margin_mse'
+    """
+    entries = {entry.name: entry for entry in list_methods(folder)}
+    if name not in entries:
+        near = difflib.get_close_matches(name, entries, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "rkd methods lists them"
+        raise InputError(f"no method {name!r}", remedy=remedy)
+    return entries[name]
+
+
+def shown(path: Path) -> str:
+    """A file's path as `rkd run` takes it from the checkout's folder; elsewhere the whole path."""
+    resolved = path.resolve()
+    return str(resolved.relative_to(ROOT) if resolved.is_relative_to(ROOT) else resolved)
+
+
+def _folder(folder: str | Path | None) -> Path:
+    candidates = FOLDERS if folder is None else (Path(folder),)
+    for candidate in candidates:
+        if any(candidate.glob("*.yaml")):
+            return candidate
+    raise InputError(
+        "no methods there",
+        file=candidates[0],
+        remedy="name the folder with --configs, configs/methods of the repository",
+    )
+
+
+def _entry(path: Path, results: Mapping[str, Any]) -> Entry:
+    values = read_extended(path)
+    if "method" not in values:
+        raise InputError("no part `method`", file=path, remedy="say which paper it is")
+    method = validate(Method, values["method"], path)
+    student = values.get("compare", ["distilled"])[0]
+    training = values.get("students", {}).get(student)
+    if not isinstance(training, Mapping):
+        raise InputError(f"no student {student!r}, which compare names first", file=path)
+    measured = {
+        collection: {MEASURE: list(record["systems"][student][MEASURE])}
+        for collection, record in results.items()
+        if student in record["systems"] and method.elsewhere is None
+    }
+    return Entry(path.stem, path, method, student, _objective(training), measured)
+
+
+def _results() -> dict[str, Any]:
+    path = next((path for path in RESULTS if path.exists()), None)
+    return read_json(path)["collections"] if path else {}
+
+
+def _objective(training: Mapping[str, Any]) -> str:
+    """A training's objective in one line, its stages in turn.
+
+    Example:
+        >>> _objective({"objective": [{"name": "kl", "candidates": "batch", "weight": 0.9}]})
+        '0.9 kl@batch'
+    """
+    stages = training.get("stages") or [training]
+    return " → ".join(_sum(stage.get("objective", [])) for stage in stages)
+
+
+def _sum(objective: str | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(objective, str):
+        return objective
+    return " + ".join(_term(term) for term in objective)
+
+
+def _term(term: Mapping[str, Any]) -> str:
+    weight = f"{term['weight']:g} " if term.get("weight", 1) != 1 else ""
+    candidates = "@batch" if term.get("candidates") == "batch" else ""
+    sides = [f"{term['student']} learns" if "student" in term else ""]
+    sides.append(f"from {term['teacher']}" if "teacher" in term else "")
+    told = " ".join(side for side in sides if side)
+    return f"{weight}{term['name']}{candidates}" + (f" ({told})" if told else "")

@@ -1,0 +1,244 @@
+"""The configuration of `rkd run`: one pydantic model per part, every field described.
+
+The parts about teachers and trainings are in `teacher_config.py` and `lessons.py`.
+
+`rkd run --schema` prints this as JSON Schema; an unknown key is an error naming the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from retrieval_kd.config.methods import Method
+from retrieval_kd.config.teacher import Teacher
+from retrieval_kd.config.training import Lesson, Training
+from retrieval_kd.config.training_checks import check_cached, check_scores
+from retrieval_kd.errors import InputError
+from retrieval_kd.metrics.names import parse_measures
+from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
+from retrieval_kd.students.options import SEARCHED_AS
+from retrieval_kd.students.options import check_options as check_student
+from retrieval_kd.training.trainer.settings import TrainSettings
+
+
+class Splits(Part):
+    """Which judged queries are used for what."""
+
+    train: str = Field("train", description="split the teacher and the students learn from")
+    dev: str | None = Field(
+        None, description="split to choose settings on; none: taken from the train split"
+    )
+    test: str = Field("test", description="split that is only evaluated on")
+    dev_queries: int = Field(150, ge=10, description="dev queries, at most (queries)")
+    train_queries: int | None = Field(None, ge=1, description="train queries, at most (queries)")
+    test_queries: int | None = Field(None, ge=1, description="test queries, at most (queries)")
+    drop_overlap: bool = Field(
+        True, description="leave out train and dev queries whose text is also a test query's"
+    )
+
+    @model_validator(mode="after")
+    def _apart(self) -> Splits:
+        if self.test in (self.train, self.dev) or self.dev == self.train:
+            raise ValueError("train, dev and test must be different splits")
+        return self
+
+
+class Unlabelled(Part):
+    """Queries that only teachers judge: a query log, or texts of the documents themselves."""
+
+    kind: Literal["queries", "titles", "sentences"] = Field(
+        "sentences",
+        description="queries: train queries beyond splits.train_queries, their judgments unused; "
+        "titles, sentences: of the documents",
+    )
+    limit: int = Field(3000, ge=1, description="such queries, at most (queries)")
+    share: float = Field(0.5, gt=0, lt=1, description="of each student's batches; no unit")
+
+
+class FirstStage(Part):
+    """Where candidates come from."""
+
+    with_: str = Field("bm25", alias="with", description="bm25, a MODEL, or A+B for their fusion")
+    depth: int = Field(50, ge=2, description="candidates per query (documents)")
+
+
+class Student(Part):
+    """The student's start, common to all trainings that say nothing else."""
+
+    kind: Literal[
+        "dense", "sparse", "multi_vector", "multi_function", "interaction", "cross_encoder"
+    ] = Field(
+        "dense",
+        description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
+        "multi_vector: a vector per token; multi_function: all three of one encoder; interaction: "
+        "a dense one with a head that scores two vectors; cross_encoder: no vectors, re-ranks what "
+        "the first stage found",
+    )
+    base: str = Field(description="MODEL to make the student from")
+    layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
+    max_length: int = Field(256, ge=8, description="of a document when encoding (tokens)")
+    dimensions: int | None = Field(
+        None,
+        ge=1,
+        description="of the tokens of a multi_vector student (none: 128 at most) or multi_function "
+        "student (none: the encoder's)",
+    )
+    options: dict[str, Any] = Field(
+        {},
+        description="of the kind. sparse: top_k (words). multi_function: lexical (own, "
+        "vocabulary), weights (of dense, sparse, multi), main (dense, integrated). interaction: "
+        "head (dse, iem), hidden (dimensions), attention_heads",
+    )
+
+    @model_validator(mode="after")
+    def _of_kind(self) -> Student:
+        as_value_error(check_student, self.kind, self.dimensions, self.options)
+        return self
+
+    @property
+    def searched_as(self) -> str:
+        """The kind of index that holds what it encodes."""
+        return SEARCHED_AS.get(self.kind, self.kind)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the student's start; a dense one has no more to say than its layers."""
+        silent = {"kind", "dimensions"} if self.kind == "dense" else set()
+        return self.model_dump(exclude=silent if self.options else {*silent, "options"})
+
+
+class Config(Part):
+    """Everything `rkd run` does: teacher → students → indexes → evaluation → report."""
+
+    name: str = Field(description="title of the report")
+    collection: str = Field(description="BEIR folder or zip, ir_datasets ID, or python-api")
+    out: str = Field(description="folder for everything that is made")
+    results: str = Field(
+        "",
+        description="folder in `out` for results and report; with it several configurations may "
+        "share one `out`, where what they have in common is made once",
+    )
+    method: Method | None = Field(None, description="the published method that this file is")
+    encoder: str = Field(description="MODEL shown as it is, beside the students")
+    splits: Splits = Field(Splits(), description="queries")
+    unlabelled: Unlabelled | None = Field(None, description="queries without judgments")
+    first_stage: FirstStage = Field(FirstStage(), description="candidates")
+    teacher: Teacher = Field(description="who is learnt from")
+    student: Student = Field(description="who learns")
+    train: TrainSettings = Field(TrainSettings(), description="how students are trained")
+    students: dict[str, Training] = Field(description="students by name")
+    compare: tuple[str, str] = Field(
+        ("distilled", "labels"), description="the main comparison: student, baseline"
+    )
+    seeds: list[int] = Field([0], min_length=1, description="each student is trained once per seed")
+    index: str = Field("indexes/flat.yaml", description="index specification for the students")
+    widths: list[Annotated[int, Field(ge=1)]] = Field(
+        [],
+        description="dense students are also searched by the first so many dimensions alone, each "
+        "time as a system of its own, NAME@WIDTH (Matryoshka)",
+    )
+    depth: int = Field(100, ge=10, description="documents per query in runs (documents)")
+    measures: list[str] = Field(
+        ["ndcg@10", "mrr@10", "recall@100"], description="measures; the first one is compared"
+    )
+
+    @model_validator(mode="after")
+    def _named(self) -> Config:
+        for name in self.compare:
+            if name not in self.systems:
+                raise ValueError(f"compare names {name!r}; students: {', '.join(self.systems)}")
+        cut = [f"{name}@{width}" for name in self.students for width in self.widths]
+        reserved = {"bm25", "encoder", "teacher", *cut}.intersection(self.students)
+        if reserved:
+            raise ValueError(f"{reserved.pop()!r} is the name of another system")
+        for name, given in {"seeds": self.seeds, "widths": self.widths}.items():
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} {given} has one twice: it would count as two")
+        for name, training in self.students.items():
+            try:
+                self._check_training(training)
+            except (ValueError, InputError) as error:
+                raise ValueError(f"students.{name}: {error}") from error
+        return self
+
+    def _check_training(self, training: Training) -> None:
+        """Refuse a training that cannot be, with the common settings."""
+        student = self.student_of(training)
+        if student.max_length != self.student.max_length:
+            raise ValueError("all students read the same text: max_length is the common one")
+        for lesson in training.lessons:
+            for seed in self.seeds:
+                settings = self.settings_of(training, lesson, seed=seed)
+                check_cached(lesson, settings.mini_batch_size, student.kind)
+            check_scores(lesson, self.teacher.members, student.kind)
+
+    @field_validator("measures")
+    @classmethod
+    def _measures(cls, names: list[str]) -> list[str]:
+        return parse_measures(names)
+
+    @property
+    def systems(self) -> dict[str, str]:
+        """Systems that are students, in the order of tables, and which student each of them is."""
+        found: dict[str, str] = {}
+        for name, training in self.students.items():
+            widths = self.widths if self.student_of(training).searched_as == "dense" else []
+            found |= {name: name, **{f"{name}@{width}": name for width in widths}}
+        return found
+
+    def student_of(self, training: Training) -> Student:
+        """The common start with what the training has of its own."""
+        return validate(Student, {**self.student.model_dump(), **training.student})
+
+    def settings_of(self, training: Training, lesson: Lesson, *, seed: int) -> TrainSettings:
+        """The common settings with the student's own, the stage's own and the seed."""
+        own = {**training.train, **lesson.train}
+        values = {**self.train.model_dump(), **own, "seed": seed}
+        return validate(TrainSettings, values)
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file and what it extends, apply `key=value` overrides, check everything.
+
+    A student that is null, `students.labels=null` for instance, is left out: one that a file
+    extends may have more than are wanted.
+
+    Raises:
+        InputError: naming the file, the key and the nearest known key.
+    """
+    values = apply_overrides(read_extended(path), overrides)
+    students = values.get("students")
+    if isinstance(students, dict):
+        values["students"] = {name: own for name, own in students.items() if own is not None}
+    return validate(Config, values, path)
+
+
+def out_of_reach(config: Config, overrides: Sequence[str]) -> list[str]:
+    """What overrides of `train`, the common one or a student's, do not change: others say theirs.
+
+    Example of a sentence: train.steps=2 does not reach students.prod.stages.0, whose own is 20;
+    students.prod.stages.0.train.steps=2 does
+    """
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        *owner, part, setting = ["", *key.strip().split(".")]
+        for name, training in config.students.items():
+            own = {f"students.{name}.stages.{n}": s.train for n, s in enumerate(training.stages)}
+            if [part, *owner] == ["train", ""]:
+                given = getattr(config.train, setting, None)
+                own = {f"students.{name}": training.train, **own}
+            elif [part, *owner] == ["train", "", "students", name]:
+                given = training.train.get(setting)
+            else:
+                continue
+            found += [
+                f"{override} does not reach {where}, whose own is {told[setting]}; "
+                f"{where}.train.{setting}={value} does"
+                for where, told in own.items()
+                if setting in told and told[setting] != given
+            ]
+    return found

@@ -1,0 +1,234 @@
+"""`rkd compare A B`: what differs between two result files, in their inputs and in their values."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.evaluation.report.grid import Cell, Grid
+from retrieval_kd.evaluation.report.table import TESTS
+from retrieval_kd.evaluation.result_file import Measured, ResultFile, read_result, seal
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.names import parse_measures, readable
+from retrieval_kd.metrics.significance import Comparison, Method, compare, format_p
+
+A, B = " (A)", " (B)"
+
+
+@dataclass
+class Compared:
+    """One collection of two result files: tests of B against A, and what differs besides."""
+
+    collection: str
+    comparisons: list[Comparison]
+    queries: int
+    differences: list[str] = field(default_factory=list)  # of inputs and rules
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FilesCompared:
+    """All that `rkd compare` says."""
+
+    a: ResultFile
+    b: ResultFile
+    collections: list[Compared]
+    warnings: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        files = {"a": self.a, "b": self.b}
+        named = {k: {"path": str(f.path), "digest": f.digest} for k, f in files.items()}
+        parts = {c.collection: asdict(c) for c in self.collections}
+        return seal({**named, "compared": parts, "warnings": self.warnings})
+
+
+def compare_files(
+    a: str | Path,
+    b: str | Path,
+    *,
+    measures: str | Sequence[str] | None = None,
+    method: Method = "t",
+    anyway: bool = False,
+) -> FilesCompared:
+    """Paired tests of the systems in B against those in A, on the queries that both have.
+
+    Systems of one name are compared; where no name is in both files, each of B with each of A.
+
+    Args:
+        measures: which of those in both files; default all of them.
+        anyway: compare also where the judgments differ, with a warning.
+
+    Raises:
+        InputError: the judgments differ, or no collection, measure or query is in both.
+    """
+    first, second = read_result(a), read_result(b)
+    warnings = [
+        f"{file.path} was changed after it was written: its digest does not fit"
+        for file in (first, second)
+        if not file.intact
+    ]
+    pairs, notes, foreign = _common_collections(first, second)
+    wanted = parse_measures(measures) if measures is not None else None
+    found = [
+        _compare_collection(name, of_a, of_b, wanted, method, anyway, foreign)
+        for name, of_a, of_b in pairs
+    ]
+    notes = [f"the files name different collections: {foreign}"] * bool(foreign) + notes
+    return FilesCompared(first, second, found, warnings + notes)
+
+
+def _common_collections(
+    a: ResultFile, b: ResultFile
+) -> tuple[list[tuple[str, Measured, Measured]], list[str], str]:
+    """Pairs of collections, what is to be said of others, and two names of a single pair."""
+    if len(a.collections) == len(b.collections) == 1:
+        [(name, of_a)], [(other, of_b)] = a.collections.items(), b.collections.items()
+        foreign = f"{name}, {other}" if name and other and name != other else ""
+        return [(name or other, of_a, of_b)], [], foreign
+    common = [name for name in a.collections if name in b.collections]
+    if not common:
+        raise InputError(
+            f"{a.path} and {b.path} have no collection in common",
+            remedy="compare results on the same collections",
+        )
+    alone = [n for f in (a, b) for n in f.collections if n not in common]
+    notes = [f"only in one of the files: {', '.join(alone)}"] if alone else []
+    return [(name, a.collections[name], b.collections[name]) for name in common], notes, ""
+
+
+def _compare_collection(
+    name: str,
+    a: Measured,
+    b: Measured,
+    wanted: list[str] | None,
+    method: Method,
+    anyway: bool,
+    foreign: str = "",
+) -> Compared:
+    where = f" of {name}" if name else ""
+    warnings = []
+    if a.judgments and b.judgments and a.judgments != b.judgments:
+        if not anyway:
+            raise InputError(
+                f"the judgments{where} differ, so a difference in values says nothing of systems",
+                remedy="evaluate both on the same judgments, or add --anyway",
+            )
+        warnings.append("the judgments differ: the tests mix that with the systems' difference")
+    elif not (a.judgments and b.judgments):
+        if foreign and not anyway:
+            raise InputError(
+                f"the files name different collections ({foreign}) and do not say which judgments "
+                "they used",
+                remedy="compare results on one collection, or add --anyway",
+            )
+        warnings.append("the files do not both say which judgments they used")
+    measures = _common_measures(a.evaluation, b.evaluation, wanted, where)
+    in_b = set(b.evaluation.queries)
+    queries = [query for query in a.evaluation.queries if query in in_b]
+    if not queries:
+        raise InputError(f"the files have no query{where} in common")
+    alone = len(a.evaluation.queries) + len(in_b) - 2 * len(queries)
+    if alone:
+        warnings.append(f"{alone} queries are in one file only and are left out")
+    joined = _join(a.evaluation, b.evaluation, measures, queries)
+    pairs = _pairs(a.evaluation.systems, b.evaluation.systems)
+    compared = {name for pair in pairs for name in pair}
+    left = [name for name in joined.systems if name not in compared]
+    if left:
+        warnings.append(f"systems of one file only are not compared: {', '.join(left)}")
+    comparisons = compare(joined, method=method, pairs=pairs)
+    return Compared(name, comparisons, len(queries), _differences(a, b), warnings)
+
+
+def _common_measures(
+    a: Evaluation, b: Evaluation, wanted: list[str] | None, where: str
+) -> list[str]:
+    common = [m for m in a.measures if m in b.measures and (wanted is None or m in wanted)]
+    missing = [m for m in wanted or [] if m not in common]
+    if missing or not common:
+        there = ", ".join(readable(m) for m in a.measures if m in b.measures) or "none"
+        what = ", ".join(map(readable, missing)) or "any measure"
+        problem = f"not both files have {what}{where}"
+        raise InputError(problem, remedy=f"choose among those in both: {there}")
+    return common
+
+
+def _join(a: Evaluation, b: Evaluation, measures: list[str], queries: list[str]) -> Evaluation:
+    """Both files' systems side by side, on these queries."""
+    joined = Evaluation(measures, {})
+    for evaluation, mark in ((a, A), (b, B)):
+        for system, by_measure in evaluation.per_query.items():
+            joined.per_query[system + mark] = {
+                m: {query: by_measure[m][query] for query in queries} for m in measures
+            }
+            if system in evaluation.seed_means:
+                joined.seed_means[system + mark] = evaluation.seed_means[system]
+    return joined
+
+
+def _pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
+    """(system of B, system of A): what has one name, else everything with everything."""
+    same = [name for name in a if name in b]
+    if same:
+        return [(name + B, name + A) for name in same]
+    return [(late + B, early + A) for late, early in itertools.product(b, a)]
+
+
+def _differences(a: Measured, b: Measured) -> list[str]:
+    """Which inputs and rules are not the same in both."""
+    found = []
+    for what, of_a, of_b in (("judgments", a.judgments, b.judgments), ("texts", a.texts, b.texts)):
+        if of_a and of_b:
+            found.append(f"{what}: {'the same' if of_a == of_b else f'{of_a} and {of_b}'}")
+        else:
+            found.append(f"{what}: not known of {'either' if not (of_a or of_b) else 'one'}")
+    for system in a.runs.keys() & b.runs.keys():
+        same = a.runs[system] == b.runs[system]
+        found.append(f"run of {system}: {'the same file content' if same else 'differs'}")
+    only_a = [rule for rule in a.evaluation.rules if rule not in b.evaluation.rules]
+    only_b = [rule for rule in b.evaluation.rules if rule not in a.evaluation.rules]
+    found += [f"rule in A only: {rule}" for rule in only_a]
+    found += [f"rule in B only: {rule}" for rule in only_b]
+    return found
+
+
+def to_grid(result: FilesCompared) -> Grid:
+    """One row per collection, pair and measure; differences are B − A."""
+    rows = [
+        [
+            Cell(part.collection),
+            Cell(_pair(c)),
+            Cell(readable(c.measure)),
+            Cell(f"{c.mean_b:.4f}"),
+            Cell(f"{c.mean_a:.4f}"),
+            Cell(f"{c.difference:+.4f}", bold=c.significant()),
+            Cell(f"{c.low:+.4f} to {c.high:+.4f}"),
+            Cell(format_p(c.p_holm).removeprefix("p ").removeprefix("= ")),
+            Cell(f"{c.wins}/{c.ties}/{c.losses}"),
+            Cell("–" if c.seen_from is None else f"{c.seen_from:.4f}"),
+            Cell("–" if c.queries_needed is None else f"{c.queries_needed:,}"),
+        ]
+        for part in result.collections
+        for c in part.comparisons
+    ]
+    methods = {c.method for part in result.collections for c in part.comparisons}
+    test = TESTS[methods.pop()] if methods else "paired test"
+    headers = [
+        "Collection", "System", "Measure", "A", "B", "B − A", "95 % interval", "p, Holm",
+        "won/tied/lost", "seen from", "needs",
+    ]  # fmt: skip
+    note = (
+        f"A: {result.a.path}; B: {result.b.path}; {test}; bold: p < .05 after Holm's correction "
+        "over the pairs of one measure. seen from: the smallest difference these queries show with "
+        "80 % power; needs: queries that would show this one with it."
+    )
+    return Grid(headers, rows, note, left=3)
+
+
+def _pair(c: Comparison) -> str:
+    late, early = c.a.removesuffix(B), c.b.removesuffix(A)
+    return late if late == early else f"{c.a} − {c.b}"

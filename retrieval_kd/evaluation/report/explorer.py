@@ -1,0 +1,149 @@
+"""The report's explorer: for each query what is judged and what every system put first.
+
+It is embedded as JSON in a script element that is no program; how it looks is in
+`report_script.js`. Its size is bounded here: so many queries, so many documents, texts cut.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from retrieval_kd.evaluation.diagnostics.cases import ABSENT
+from retrieval_kd.evaluation.report import formats
+from retrieval_kd.evaluation.report.data import Explorer
+from retrieval_kd.metrics.evaluation import Evaluation
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collection import Collection
+    from retrieval_kd.data.qrels import Qrels
+    from retrieval_kd.data.runs import Run
+    from retrieval_kd.data.texts import Texts
+
+QUERIES = 300
+DEPTH = 5  # documents of each system
+JUDGED = 10  # judged documents of a query, the highest gains first
+TEXT = 200  # characters of a text
+BYTES = 1_200_000  # of all texts together; queries that would exceed it are left out
+DIGITS = 4  # of values and scores
+
+
+@dataclass
+class _Documents:
+    """Documents by number, each with its texts once."""
+
+    texts: Texts
+    listed: list[tuple[str, str, str]] = field(default_factory=list)
+    places: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+    def place(self, id: str) -> int:
+        if id not in self.places:
+            self.places[id] = len(self.listed)
+            self.listed.append(self._show(id))
+            self.bytes += sum(len(text.encode("utf-8", "replace")) for text in self.listed[-1])
+        return self.places[id]
+
+    def _show(self, id: str) -> tuple[str, str, str]:
+        if id not in self.texts:
+            return formats.clean(id, TEXT), ABSENT, ""
+        document = self.texts[id]
+        title, text = (
+            formats.one_line(t[: 4 * TEXT], TEXT) for t in (document.title, document.text)
+        )
+        return formats.clean(id, TEXT), title, text
+
+
+def explorer_from(
+    evaluation: Evaluation,
+    runs: Mapping[str, Run],
+    qrels: Qrels,
+    collection: Collection,
+    pair: tuple[str, str] | None = None,
+    *,
+    most: int = QUERIES,
+    depth: int = DEPTH,
+    most_bytes: int = BYTES,
+) -> Explorer:
+    """Every system's answers to at most `most` queries; of several seeds the first run's.
+
+    Values are of the evaluation's first measure and averaged over seeds. Where there are more
+    queries, the third of `most` on which the two systems of `pair` differ most is in it, and of
+    the others every n-th.
+    """
+    measure = evaluation.measures[0]
+    documents = _Documents(collection.documents)
+    values = {s: evaluation.per_query[s][measure] for s in evaluation.systems}
+    answers = [runs[evaluation.seeds.get(s, [s])[0]].results for s in evaluation.systems]
+    found: list[dict[str, Any]] = []
+    size = 0
+    for query in _chosen(evaluation, pair, most):
+        text = collection.queries[query].full if query in collection.queries else ABSENT
+        judged = sorted(qrels.get(query, {}).items(), key=lambda x: (-x[1], x[0]))
+        if evaluation.exclude_self:
+            judged = [(d, gain) for d, gain in judged if d != query]
+        top = []
+        for results in answers:
+            ranked = list(results.get(query, {}).items())[: depth + 1]
+            kept = [(d, s) for d, s in ranked if d != query or not evaluation.exclude_self]
+            top.append([[documents.place(d), round(float(s), DIGITS)] for d, s in kept[:depth]])
+        entry = {
+            "id": query,
+            "text": formats.one_line(text[: 4 * TEXT], TEXT),
+            "judged": [[documents.place(d), gain] for d, gain in judged[:JUDGED]],
+            "values": [round(values[s][query], DIGITS) for s in evaluation.systems],
+            "top": top,
+        }
+        size += len(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace"))
+        if found and size + documents.bytes > most_bytes:
+            break
+        found.append(entry)
+    order = {query: place for place, query in enumerate(evaluation.queries)}
+    found.sort(key=lambda entry: order[entry["id"]])
+    used = {place for entry in found for place in _places(entry)}
+    listed = documents.listed[: max(used, default=-1) + 1]  # without those of the query left out
+    return Explorer(measure, list(evaluation.systems), len(order), listed, found)
+
+
+def _places(entry: Mapping[str, Any]) -> list[int]:
+    shown = [place for place, _ in entry["judged"]]
+    return shown + [place for top in entry["top"] for place, _ in top]
+
+
+def _chosen(evaluation: Evaluation, pair: tuple[str, str] | None, most: int) -> list[str]:
+    """Queries, those that must be in it first."""
+    queries = evaluation.queries
+    if len(queries) <= most:
+        return queries
+    first: list[str] = []
+    if pair is not None:
+        a, b = (evaluation.per_query[s][evaluation.measures[0]] for s in pair)
+        first = sorted(queries, key=lambda q: -abs(a[q] - b[q]))[: most // 3]
+    rest = [q for q in queries if q not in set(first)]
+    wanted = most - len(first)
+    return first + [rest[i * len(rest) // wanted] for i in range(wanted)]
+
+
+def data_block(explorer: Explorer, labels: list[str], pair: tuple[int, int]) -> Markup:
+    r"""The JSON of a script element: nothing in it can end the element or begin another.
+
+    Example:
+        >>> explorer = Explorer("ndcg@10", ["a"], 1, [("</script>", "", "")])
+        >>> block = data_block(explorer, ["A"], (0, 0))
+        >>> "</" in block, json.loads(block)["documents"][0][0]
+        (False, '</script>')
+    """
+    record = {
+        "systems": labels,
+        "pair": pair,
+        "documents": explorer.documents,
+        "queries": explorer.queries,
+    }
+    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)

@@ -1,0 +1,211 @@
+"""What a store's answers say of a teacher: worth, agreement, parsing, cost. For `compare.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from retrieval_kd.data.runs import Run
+from retrieval_kd.evaluation.diagnostics.calibration import calibration
+from retrieval_kd.evaluation.diagnostics.fidelity import kendall, rbo
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.significance import compare
+from retrieval_kd.store.answer_summary import order_bias
+from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.usage import Spent, read_usage
+from retrieval_kd.targets.calibrate import Method
+from retrieval_kd.targets.normalise import Scores, rerank
+
+MEASURE = "ndcg@10"
+FIRST = "candidates"  # the name of the order that was re-ranked
+Judged = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Of a million tokens that a server reads and writes, and of an hour of this machine.
+
+    None: not known; of a server, what was noted when the calls were made.
+    """
+
+    prompt: float | None = None
+    answer: float | None = None
+    hour: float | None = None
+
+    def of(self, spent: Spent, served: bool) -> float | None:
+        """What usage costs, of a teacher on a server or here; None where that is not known.
+
+        Example:
+            >>> spent = Spent(calls=9, prompt_tokens=2_000_000, seconds=1800.0)
+            >>> prices = Prices(prompt=0.5, hour=3.0)
+            >>> prices.of(spent, served=True), prices.of(spent, served=False)
+            (1.0, 1.5)
+        """
+        if not served:
+            return None if self.hour is None else spent.seconds / 3600 * self.hour
+        if self.prompt is None and self.answer is None:
+            return spent.cost or None
+        read, written = self.prompt or 0.0, self.answer or 0.0
+        return (spent.prompt_tokens * read + spent.answer_tokens * written) / 1e6
+
+
+def relevant(qrels: Judged, query: str) -> bool:
+    """Whether a query has a relevant document besides itself."""
+    return any(gain > 0 for document, gain in qrels.get(query, {}).items() if document != query)
+
+
+def quality(name: str, scores: Scores, qrels: Judged, method: Method) -> dict[str, Any]:
+    """What one teacher is worth by the judgments, over the queries it answered."""
+    run = rerank(name, scores)
+    judged = {query: qrels[query] for query in scores if relevant(qrels, query)}
+    values = evaluate(judged, [run], [MEASURE]).per_query[name][MEASURE]
+    taus, overlaps = [], []
+    for query, gains in judged.items():
+        ranking = list(run.results[query])
+        gain = np.array([gains.get(document, 0) for document in ranking], dtype=np.float64)
+        taus.append(kendall(np.array(list(run.results[query].values())), gain))
+        # Equal gains in the teacher's own order: only what the judges say counts against it.
+        overlaps.append(rbo(ranking, [ranking[i] for i in np.argsort(-gain, kind="stable")]))
+    return {
+        "queries": len(judged),
+        "documents_per_query": float(np.mean([len(scores[query]) for query in judged])),
+        MEASURE: float(np.mean(list(values.values()))),
+        "per_query": values,
+        "with_labels": {"kendall": _mean(taus), "rbo": _mean(overlaps)},
+        "calibration": calibration(run, judged, method),
+    }
+
+
+def parsing(store: ScoreStore, key: TeacherKey, queries: set[str]) -> dict[str, Any]:
+    """How answers about these queries parsed, and order bias; None of teachers of scores."""
+    if key.gives_scores:
+        return {"statuses": None, "order_bias": None}
+    rows = [
+        row
+        for row in AnswerStore(store.folder(key), key).rows()
+        if row.answer is not None and row.query_digest in queries
+    ]
+    statuses = Counter(row.answer.status for row in rows if row.answer)
+    return {
+        "statuses": {name: statuses[name] for name in ("ok", "repaired", "unparsable")},
+        "order_bias": asdict(order_bias(rows)) if key.kind == "pairwise" else None,
+    }
+
+
+def cost(store: ScoreStore, key: TeacherKey, prices: Prices) -> dict[str, Any] | None:
+    """What was spent on all that the store has of a teacher, per 1,000 queries; None: unknown."""
+    spent = read_usage(store.folder(key))
+    if spent is None:
+        return None
+    if key.gives_scores:
+        queries = len(set(store.read(key)["query_digest"].to_pylist()))
+    else:
+        queries = len(AnswerStore(store.folder(key), key).queries())
+    per_1000 = {
+        name: 1000 * getattr(spent, name) / queries if queries else None
+        for name in ("calls", "prompt_tokens", "answer_tokens", "seconds")
+    }
+    # Who reads tokens and computes in no type that we know of is on a server.
+    price = prices.of(spent, served=spent.prompt_tokens > 0 and not key.dtype)
+    per_1000["price"] = 1000 * price / queries if queries and price is not None else None
+    return {"spent": asdict(spent), "queries": queries, "per_1000_queries": per_1000}
+
+
+def shared(
+    lists: Mapping[str, Scores], qrels: Judged, candidates: Run | None
+) -> dict[str, Any] | None:
+    """Quality and paired tests over what all teachers scored; None where that is nothing."""
+    common = _common(list(lists.values()), qrels)
+    if not common:
+        return None
+    systems = dict(lists)
+    if candidates is not None:
+        systems = {FIRST: candidates.results, **systems}
+    runs = [
+        rerank(name, {q: {d: scores[q][d] for d in common[q]} for q in common})
+        for name, scores in systems.items()
+    ]
+    evaluation = evaluate({query: qrels[query] for query in common}, runs, [MEASURE])
+    tests = compare(evaluation) if len(common) > 1 and len(runs) > 1 else []
+    return {
+        "queries": len(common),
+        "documents_per_query": float(np.mean([len(ids) for ids in common.values()])),
+        MEASURE: {run.name: evaluation.mean(run.name, MEASURE) for run in runs},
+        "tests": [asdict(test) for test in tests],
+    }
+
+
+def held_back(lists: Mapping[str, Scores], qrels: Judged) -> list[dict[str, Any]]:
+    """Teachers that take queries from the shared comparison, the one that takes most first.
+
+    Of each: queries that it answered, those that all share, and those that the others share.
+    """
+    shared = len(_common(list(lists.values()), qrels))
+    found = []
+    for name in lists if len(lists) > 1 else ():
+        others = [scores for other, scores in lists.items() if other != name]
+        without = len(_common(others, qrels))
+        if without > shared:
+            own = len(_common([lists[name]], qrels))
+            found.append({"name": name, "queries": own, "shared": shared, "others": without})
+    return sorted(found, key=lambda one: -one["others"])
+
+
+def ranks_few(lists: Mapping[str, Scores], qrels: Judged) -> dict[str, Any] | None:
+    """Teachers that rank few documents of a query, as garbled lists do; None if nobody does.
+
+    Few are less than three quarters of what another one ranks. With them documents per query that
+    all share, and that the others share: what all are compared on is the worst one's.
+    """
+    own = {name: _per_query(_common([scores], qrels)) for name, scores in lists.items()}
+    weak = [name for name in own if own[name] < 0.75 * max(own.values())]
+    if not weak:
+        return None
+    others = [scores for name, scores in lists.items() if name not in weak]
+    shared = _per_query(_common(list(lists.values()), qrels))
+    return {"names": weak, "shared": shared, "others": _per_query(_common(others, qrels))}
+
+
+def _per_query(common: Mapping[str, Sequence[str]]) -> float:
+    return float(np.mean([len(ids) for ids in common.values()])) if common else 0.0
+
+
+def _common(lists: Sequence[Scores], qrels: Judged) -> dict[str, list[str]]:
+    """Judged queries with the documents that all teachers scored, where these are two or more."""
+    common: dict[str, list[str]] = {}
+    for query in lists[0]:
+        others = [scores.get(query, {}) for scores in lists]
+        documents = [d for d in others[0] if all(d in other for other in others)]
+        if len(documents) > 1 and relevant(qrels, query):
+            common[query] = documents
+    return common
+
+
+def agreement(of_a: Scores, of_b: Scores) -> dict[str, Any]:
+    """Kendall's τ-b and RBO over the documents that both scored, means over queries."""
+    taus, overlaps, documents = [], [], 0
+    for query in of_a:
+        shared = [d for d in of_a[query] if d in of_b.get(query, {})]
+        if len(shared) < 2:
+            continue
+        one, other = ({d: scores[query][d] for d in shared} for scores in (of_a, of_b))
+        taus.append(kendall(np.array(list(one.values())), np.array(list(other.values()))))
+        run_a, run_b = (rerank("r", {query: scores}).results[query] for scores in (one, other))
+        overlaps.append(rbo(list(run_a), list(run_b)))
+        documents += len(shared)
+    return {
+        "queries": len(overlaps),
+        "documents": documents,
+        "kendall": _mean(taus),
+        "rbo": _mean(overlaps),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None

@@ -1,0 +1,206 @@
+"""Measures per query and their means, by ranx, on rankings in the order that `Run` gives them.
+
+What lives elsewhere: how ranx is asked in `judgments.py`, tests between systems in
+`significance.py`, tables in `table.py`.
+The rules (ties, self-matches, which queries count) are in `RULES` and in `docs/evaluation.md`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.judgments import Judgments
+from retrieval_kd.metrics.names import cutoff, parse_measures
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.qrels import Qrels
+    from retrieval_kd.data.runs import Run
+
+log = logging.getLogger("retrieval_kd")
+
+DEFAULT_MEASURES = ("ndcg@10", "mrr@10", "recall@100")
+UNJUDGED = -1.0  # stands for every document without a judgment; judged ones are numbered from 0
+
+
+def evaluate(
+    qrels: Qrels,
+    runs: Mapping[str, Run] | Sequence[Run],
+    measures: str | Iterable[str] = DEFAULT_MEASURES,
+    *,
+    exclude_self: bool = True,
+    condensed: bool = False,
+) -> Evaluation:
+    """Every measure of every run, per query.
+
+    nDCG@k = DCG@k / ideal DCG@k, DCG@k = Σ_{i≤k} gain_i / log2(i + 1); MRR@k = 1 / rank of the
+    first relevant document up to k, else 0; Recall@k = relevant documents up to k / relevant
+    documents. All other measures are ranx's too; a gain ≥ 1 is relevant unless `-lN` says more.
+
+    Args:
+        measures: ranx's names or readable ones, see `names.parse_measure`.
+        exclude_self: leave out a document whose ID equals the query's ID, in run and judgments.
+        condensed: leave unjudged documents out of the results before measuring (Sakai, SIGIR 2007,
+            "Alternatives to Bpref"): what was never judged then counts neither for nor against.
+
+    Example:
+        >>> from retrieval_kd.data.runs import Run
+        >>> qrels = {"q1": {"d1": 2, "d2": 1}, "q2": {"d3": 1}}
+        >>> run = Run("bm25", {"q1": {"d2": 9.0, "d1": 8.0, "d7": 1.0}})
+        >>> evaluation = evaluate(qrels, [run], ["nDCG@10", "MRR@10"])
+        >>> evaluation.per_query["bm25"]["mrr@10"]
+        {'q1': 1.0, 'q2': 0.0}
+        >>> round(evaluation.mean("bm25", "nDCG@10"), 4)
+        0.4299
+    """
+    names = parse_measures(measures)
+    systems = _by_name(runs)
+    counts: dict[str, Any] = {}
+    gains = _judged_queries(qrels, exclude_self, counts)
+    cutoffs = [cutoff(name) for name in names]
+    depth = None if None in cutoffs else max(k for k in cutoffs if k)
+    judgments = Judgments(gains, names)
+    evaluation = Evaluation(
+        names, {}, {**counts, "systems": {}}, exclude_self=exclude_self, condensed=condensed
+    )
+    for system, run in systems.items():
+        if not any(query in gains for query in run.results):
+            raise InputError(
+                f"run {system!r} has no query in common with the judgments",
+                id=next(iter(run.results), None),
+                remedy="check that both are of the same collection and split",
+            )
+        count, judged, lists = _number(run, gains, exclude_self, condensed, depth)
+        evaluation.counts["systems"][system] = count
+        evaluation.judged[system] = [judged]
+        evaluation.per_query[system] = {
+            name: dict(zip(gains, values.tolist(), strict=True))
+            for name, values in judgments.measure(lists).items()
+        }
+    evaluation.warnings = _warnings(evaluation)
+    for warning in evaluation.warnings:
+        log.warning("%s", warning)
+    return evaluation
+
+
+def _by_name(runs: Mapping[str, Run] | Sequence[Run]) -> dict[str, Run]:
+    pairs = list(runs.items()) if isinstance(runs, Mapping) else [(run.name, run) for run in runs]
+    if not pairs:
+        raise InputError("no run to evaluate")
+    names = [name for name, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"two runs are named {twice!r}", remedy="give each run its own name")
+    return dict(pairs)
+
+
+def _judged_queries(
+    qrels: Qrels, exclude_self: bool, counts: dict[str, Any]
+) -> dict[str, dict[str, int]]:
+    """Query → judged document → gain, of queries with a relevant document; no gain below 0."""
+    kept: dict[str, dict[str, int]] = {}
+    own = without = 0
+    for query, judged in qrels.items():
+        gains = {document: max(gain, 0) for document, gain in judged.items()}
+        if exclude_self:
+            own += gains.pop(query, 0) > 0
+        if any(gains.values()):
+            kept[query] = gains
+        else:
+            without += 1
+    if not kept:
+        raise InputError(
+            "no query has a relevant document", remedy="check the judgments, and the split's name"
+        )
+    counts["queries"] = len(kept)
+    counts["queries_without_relevant"] = without
+    counts["relevant_self_judgments_excluded"] = own
+    return kept
+
+
+def _number(
+    run: Run,
+    gains: dict[str, dict[str, int]],
+    exclude_self: bool,
+    condensed: bool,
+    depth: int | None,
+) -> tuple[dict[str, int], dict[str, np.ndarray], list[np.ndarray]]:
+    """A run's rankings as ranx reads them: arrays (documents, [number, strictly falling score]).
+
+    Also what was counted, and per query which of the ranked documents are judged; that is said of
+    the run as it is, also where the arrays are condensed.
+    """
+    count = {
+        "queries_without_results": 0,
+        "queries_not_judged": sum(query not in gains for query in run.results),
+        "self_matches_excluded": 0,
+        "queries_with_all_scores_equal": 0,
+        "longest_list": 0,
+    }
+    flags, lists = {}, []
+    for query, judged in gains.items():
+        results = run.results.get(query, {})
+        if exclude_self and query in results:
+            results = {d: score for d, score in results.items() if d != query}
+            count["self_matches_excluded"] += 1
+        scores = np.fromiter(results.values(), np.float64, len(results))  # a Run is in order
+        constant = len(scores) > 1 and scores[0] == scores[-1]
+        count["queries_with_all_scores_equal"] += int(constant)
+        count["longest_list"] = max(count["longest_list"], len(scores))
+        count["queries_without_results"] += not results
+        column = _numbers(results, scores, judged)
+        flags[query] = column != UNJUDGED  # of all results: judged@10 is of 10 whatever is measured
+        column = column[flags[query]] if condensed else column[:depth]
+        lists.append(np.column_stack([column, -np.arange(len(column), dtype=np.float64)]))
+    return count, flags, lists
+
+
+def _numbers(
+    results: Mapping[str, float], scores: np.ndarray, judged: Mapping[str, int]
+) -> np.ndarray:
+    """For each result its number among the judged documents, or UNJUDGED.  (documents,)"""
+    if (scores[1:] == scores[:-1]).any():
+        numbers = dict(zip(judged, range(len(judged)), strict=True))
+        found = map(numbers.get, results, itertools.repeat(UNJUDGED))
+        return np.fromiter(found, np.float64, len(results))
+    # Scores without ties say where a document stands: only judged IDs need looking up, which are
+    # few. The lookups, not the measures, are what an evaluation spends its time on.
+    hits = [(n, results[d]) for n, d in enumerate(judged) if d in results]
+    column = np.full(len(scores), UNJUDGED)
+    if hits:
+        numbered, of_hits = np.array(hits).T
+        column[np.searchsorted(-scores, -of_hits)] = numbered
+    return column
+
+
+def _warnings(evaluation: Evaluation) -> list[str]:
+    found = []
+    own = evaluation.counts["relevant_self_judgments_excluded"]
+    if own:
+        found.append(
+            f"{own} queries have a relevant document with the query's own ID, which was left out. "
+            "If query and document IDs are unrelated numbers, evaluate with --keep-self "
+            "(exclude_self=False)"
+        )
+    for system, count in evaluation.counts["systems"].items():
+        constant = count["queries_with_all_scores_equal"]
+        if constant:
+            found.append(
+                f"run {system!r} scores all documents of {constant} queries alike: "
+                "their order is the order of their IDs"
+            )
+        if not evaluation.holes(system, 10):
+            found.append(
+                f"none of the first 10 documents of run {system!r} has a judgment in any query: "
+                "check that its document IDs are those of the judgments"
+            )
+        missing = count["queries_without_results"]
+        if missing:
+            found.append(f"run {system!r} has no results for {missing} queries, which count as 0")
+    return found

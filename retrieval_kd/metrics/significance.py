@@ -1,0 +1,265 @@
+"""Paired tests between systems: t, randomisation, bootstrap interval, Holm's correction.
+
+Seeds are averaged per query before any test (`Evaluation.group`); queries are the unit.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.names import is_unbounded, parse_measures, readable
+from retrieval_kd.metrics.power import detectable_difference, queries_needed
+
+RESAMPLES = 10_000
+CHUNK = 4_000_000  # numbers drawn at a time, to bound memory
+Method = Literal["t", "randomisation"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """System `a` against system `b` on one measure; positive differences favour `a`.
+
+    `p` is that of the chosen method, `p_holm` is `p` corrected over the comparisons that were made
+    on the same measure, `low` and `high` bound the difference's 95 % bootstrap interval over
+    queries, `effect` is mean / standard deviation of the differences, `spread_a` and `spread_b`
+    are standard deviations over seeds. `queries_needed` is how many queries would show the seen
+    difference with 80 % power, `detectable` the difference that these queries show with it, both of
+    a single t-test at .05 (`power.py`); None where all queries differ alike.
+    """
+
+    measure: str
+    a: str
+    b: str
+    mean_a: float
+    mean_b: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_holm: float
+    p_t: float
+    p_randomisation: float
+    effect: float
+    wins: int
+    ties: int
+    losses: int
+    queries: int
+    method: str = "t"
+    spread_a: float | None = None
+    spread_b: float | None = None
+    queries_needed: int | None = None
+    detectable: float | None = None
+
+    def significant(self, alpha: float = 0.05) -> bool:
+        return self.p_holm < alpha
+
+    def sentence(self) -> str:
+        """The comparison in words, for reports and terminals."""
+        interval = f"95% CI {self.low:+.4f} to {self.high:+.4f}"
+        means = f"{self.a} {self.mean_a:.4f}, {self.b} {self.mean_b:.4f}"
+        outcome = f"{self.wins} wins, {self.ties} ties, {self.losses} losses"
+        return (
+            f"{readable(self.measure)}: {means}; difference {self.difference:+.4f} "
+            f"({interval}, {format_p(self.p_holm)}); {outcome}"
+        )
+
+    def power_sentence(self) -> str:
+        """What could have been seen on these queries, and what the seen difference would need."""
+        if self.queries < 2:
+            return "One query allows no test."
+        if not self.detectable:  # older result files have 0 here
+            alike = f"Both are equal on all {self.queries:,} queries"
+            if self.difference:
+                alike = f"All {self.queries:,} queries differ by the same {self.difference:+.4f}"
+            return f"{alike}: how small a difference they would show cannot be said."
+        text = f"{self.queries:,} queries show differences from {self.detectable:.4f} on"
+        if self.seen_from is None:
+            text = f"{self.queries:,} queries are too few to show any difference"
+        if self.queries_needed is None:
+            return f"{text} with 80 % power."
+        return f"{text} with 80 % power; this one needs {self.queries_needed:,}."
+
+    @property
+    def seen_from(self) -> float | None:
+        """`detectable`, for people: None where no two systems can differ by so much."""
+        most = math.inf if is_unbounded(self.measure) else 1.0
+        return self.detectable if self.detectable and self.detectable <= most else None
+
+
+def format_p(p: float) -> str:
+    """Example:
+    >>> [format_p(x) for x in (0.00004, 0.0314, 0.2, 0.9996)]
+    ['p < .001', 'p = .031', 'p = .200', 'p > .999']
+    """
+    if p < 0.001:
+        return "p < .001"
+    return "p > .999" if p > 0.999 else f"p = {p:.3f}".replace("0.", ".")
+
+
+def compare(
+    evaluation: Evaluation,
+    baseline: str | None = None,
+    measures: str | Iterable[str] | None = None,
+    method: Method = "t",
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+    pairs: Sequence[tuple[str, str]] | None = None,
+) -> list[Comparison]:
+    """Every system against `baseline`, or without one every later system against every earlier.
+
+    `pairs` (a, b) names the comparisons instead. The two p-values agree closely from a few dozen
+    queries on (Smucker et al., CIKM 2007); both are recorded, `method` says which one is corrected
+    and shown. Same seed, same result.
+
+    Example:
+        >>> values = {"base": [0.0, 0.2, 0.4, 0.1, 0.3], "new": [0.5, 0.4, 0.9, 0.1, 0.9]}
+        >>> evaluation = Evaluation(["ndcg@10"], {
+        ...     name: {"ndcg@10": dict(zip("abcde", v))} for name, v in values.items()})
+        >>> [result] = compare(evaluation, baseline="base")
+        >>> result.a, round(result.difference, 2), round(result.p, 3), result.wins, result.ties
+        ('new', 0.36, 0.033, 4, 1)
+    """
+    names = evaluation.measures if measures is None else parse_measures(measures)
+    if method not in ("t", "randomisation"):
+        raise InputError(f"unknown test {method!r}", remedy="choose t or randomisation")
+    if pairs is not None:
+        pairs = list(pairs)
+    elif baseline is not None:
+        evaluation.values(baseline, names[0])  # an unknown name is an error
+        pairs = [(system, baseline) for system in evaluation.systems if system != baseline]
+    else:
+        pairs = [(late, early) for early, late in itertools.combinations(evaluation.systems, 2)]
+    found = []
+    for measure in names:
+        family = [_compare(evaluation, measure, a, b, method, seed, resamples) for a, b in pairs]
+        corrected = holm([comparison.p for comparison in family])
+        found += [replace(c, p_holm=p) for c, p in zip(family, corrected, strict=True)]
+    return found
+
+
+def _compare(
+    evaluation: Evaluation, measure: str, a: str, b: str, method: Method, seed: int, resamples: int
+) -> Comparison:
+    of_a, of_b = evaluation.values(a, measure), evaluation.values(b, measure)
+    d = np.round(of_a - of_b, 12)  # 0.3 and 0.1 + 0.2 are a tie  (queries,)
+    p_t, p_randomisation = t_test(d), randomisation_test(d, seed, resamples)
+    p = p_t if method == "t" else p_randomisation
+    low, high = bootstrap_interval(d, seed, resamples)
+    deviation = float(np.std(d, ddof=1)) if np.ptp(d) > 0 else 0.0  # else it is rounding's
+    return Comparison(
+        measure=measure,
+        a=a,
+        b=b,
+        mean_a=float(of_a.mean()),
+        mean_b=float(of_b.mean()),
+        difference=float(d.mean()),
+        low=low,
+        high=high,
+        p=p,
+        p_holm=p,
+        p_t=p_t,
+        p_randomisation=p_randomisation,
+        effect=float(d.mean()) / deviation if deviation > 0 else 0.0,
+        wins=int((d > 0).sum()),
+        ties=int((d == 0).sum()),
+        losses=int((d < 0).sum()),
+        queries=len(d),
+        method=method,
+        spread_a=evaluation.spread(a, measure),
+        spread_b=evaluation.spread(b, measure),
+        queries_needed=queries_needed(float(d.mean()) / deviation) if deviation > 0 else None,
+        detectable=detectable_difference(deviation, len(d)),
+    )
+
+
+def t_test(d: np.ndarray) -> float:
+    """Two-sided p of the paired t-test, t = mean(d) / (std(d) / √n); 1 where all d are 0.
+
+    One query allows no test: p = 1. Where all queries differ alike t is infinite, were they only
+    two: there p is 2 / 2^n, the exact randomisation test's.
+
+    Example:
+        >>> t_test(np.array([0.5, 0.5])), t_test(np.full(9, 0.1))
+        (0.5, 0.00390625)
+    """
+    from scipy.stats import ttest_1samp  # equal to ttest_rel on the differences
+
+    if len(d) < 2 or not d.any():
+        return 1.0
+    if np.ptp(d) == 0:
+        return 2.0 ** (1 - len(d))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # differences that are nearly alike
+        return float(ttest_1samp(d, 0.0).pvalue)
+
+
+def randomisation_test(d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> float:
+    """Two-sided p of the paired randomisation test: how often random signs give |Σ ±d| ≥ |Σ d|.
+
+    Exact where all sign patterns are fewer than `resamples`; else p = (1 + hits) / (1 + resamples).
+
+    Example:
+        >>> randomisation_test(np.array([0.1, 0.2, 0.3]))  # two of the eight sign patterns
+        0.25
+    """
+    d = d[d != 0]  # zeros add nothing under either sign
+    if not len(d):
+        return 1.0
+    observed, slack = abs(d.sum()), 1e-9 * np.abs(d).sum()
+    if 2 ** len(d) <= resamples:
+        patterns = np.array(list(itertools.product((-1.0, 1.0), repeat=len(d))))  # (2^n, n)
+        return float((np.abs(patterns @ d) >= observed - slack).mean())
+    hits = 0
+    rng = np.random.default_rng(seed)
+    for rows in _chunks(resamples, len(d)):
+        positive = rng.integers(0, 2, (rows, len(d)), dtype=np.int8).astype(np.float64)
+        hits += int((np.abs(2 * (positive @ d) - d.sum()) >= observed - slack).sum())
+    return (1 + hits) / (1 + resamples)
+
+
+def bootstrap_interval(
+    d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES, coverage: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of mean(d) over queries drawn with replacement."""
+    rng = np.random.default_rng(seed)
+    means = np.concatenate(
+        [
+            d[rng.integers(0, len(d), (rows, len(d)))].mean(axis=1)
+            for rows in _chunks(resamples, len(d))
+        ]
+    )
+    low, high = np.quantile(means, [(1 - coverage) / 2, (1 + coverage) / 2])
+    return float(low), float(high)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: the i-th smallest p of m becomes max_{j≤i} (m − j + 1) p_j.
+
+    Never above 1, and in the order given.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    order = np.argsort(p_values, kind="stable")
+    corrected, running = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = running
+    return corrected
+
+
+def _chunks(rows: int, width: int) -> Iterator[int]:
+    size = max(1, CHUNK // max(1, width))
+    for start in range(0, rows, size):
+        yield min(size, rows - start)

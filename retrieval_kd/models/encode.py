@@ -1,0 +1,253 @@
+"""Texts to vectors: in shards that survive a kill, and in a cache shared by every stage.
+
+Vectors are in the form of the model's own similarity: unit length where it is cosine, as they come
+where it is the dot product. So their inner product is the score, always.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import atomic_path, cache_dir, digest_json, read_json, write_json
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.progress import bar
+
+VECTORS, MANIFEST = "vectors.npy", "manifest.json"
+
+
+def normalises(model: SentenceTransformer) -> bool:
+    """Whether the model's similarity is cosine (True) or the dot product (False).
+
+    Raises:
+        InputError: it is a distance, which no first stage here searches by.
+    """
+    similarity = str(model.similarity_fn_name)
+    if similarity not in ("cosine", "dot"):
+        raise InputError(
+            f"the model's similarity is {similarity!r}; cosine and dot product are supported",
+            remedy="set similarity_fn_name in its config_sentence_transformers.json",
+        )
+    return similarity == "cosine"
+
+
+def finish(vectors: np.ndarray, normalise: bool) -> np.ndarray:
+    """`vectors (n, d)` as contiguous float32, scaled to unit length if `normalise`."""
+    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    if normalise:
+        vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return vectors
+
+
+def encode_queries(
+    model: SentenceTransformer,
+    texts: Sequence[str],
+    *,
+    prompt: str | None = None,
+    batch_size: int | None = None,
+) -> np.ndarray:
+    """Vectors `(len(texts), d)`, float32, with the model's own query prompt unless one is given."""
+    normalise = normalises(model)
+    if not texts:
+        return np.zeros((0, model.get_embedding_dimension() or 0), np.float32)
+    vectors = model.encode_query(
+        list(texts),
+        prompt=prompt,
+        batch_size=batch_size or _batch_size(),
+        show_progress_bar=False,
+    )
+    return finish(vectors, normalise)
+
+
+def encode_documents(
+    model: SentenceTransformer,
+    texts: Texts,
+    folder: Path,
+    *,
+    digest: str,
+    shard_size: int | None = None,
+    batch_size: int | None = None,
+    prompt: str | None = None,
+    description: str = "encoding documents",
+) -> np.memmap:
+    """Encode all documents into `folder`, going on where an earlier call was stopped.
+
+    Each shard is a `.npy` written whole; when all are there they become one `vectors.npy` and the
+    manifest says `"complete": true`. A second process that wants the same folder waits.
+
+    Args:
+        digest: `model_digest` of the model, which the manifest compares.
+        shard_size: documents per shard; a folder that was begun keeps the size it has.
+            Default 1,024, on a GPU 16,384. Batches are made of similar lengths within a shard.
+        prompt: put before every document in place of the model's own document prompt.
+
+    Returns:
+        A read-only memory-mapped array `(documents, dimensions)`, float32.
+
+    Raises:
+        InputError: `folder` has vectors of another model, other texts or other settings, or the
+            model gives vectors that are not finite.
+    """
+    normalise = normalises(model)
+    settings: dict[str, Any] = {
+        "model_digest": digest,
+        "texts_digest": texts.digest,
+        "documents": len(texts),
+        "max_length": model.max_seq_length,
+        "dtype": dtype_name(next(model.parameters()).dtype),
+        "prompt": prompt,
+        "normalised": normalise,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        manifest = _begin(folder, settings, shard_size)
+        shards = _shards(folder, len(texts), manifest["shard_size"])
+        if not (folder / VECTORS).exists():
+            with bar(description, len(texts)) as progress:
+                for path, start, stop in shards:
+                    if not path.exists():
+                        batch = [document.full for document in texts.iterate(start, stop)]
+                        vectors = model.encode_document(
+                            batch,
+                            prompt=prompt,
+                            batch_size=batch_size or _batch_size(),
+                            show_progress_bar=False,
+                        )
+                        _check_finite(vectors, texts, start)
+                        _save(path, finish(vectors, normalise))
+                    progress.advance(stop - start)
+            _merge(folder, [path for path, _, _ in shards], len(texts))
+        if not manifest["complete"]:
+            for path, _, _ in shards:
+                path.unlink(missing_ok=True)
+            write_json(folder / MANIFEST, {**manifest, "complete": True})
+    return _open(folder)
+
+
+def document_vectors(
+    model_spec: str,
+    texts: Texts,
+    *,
+    max_length: int | None = None,
+    dtype: torch.dtype | None = None,
+    prompt: str | None = None,
+    model: SentenceTransformer | None = None,
+    batch_size: int | None = None,
+) -> np.memmap:
+    """All documents' vectors `(documents, dimensions)`, from the cache or encoded into it.
+
+    The key is the model's digest, the texts' digest, `max_length` (None: the model's own), dtype
+    and prompt, so retrieval, indexing and evaluation with one model encode once. Without a `model`
+    it is loaded only if something has to be encoded.
+    """
+    dtype = dtype or fast_dtype()
+    folder = _folder(model_spec, texts, max_length, dtype, prompt)
+    if _is_complete(folder):
+        return _open(folder)
+    if model is None:
+        model = load_encoder(model_spec, max_length=max_length, dtype=dtype)
+    digest = model_digest(model_spec)
+    return encode_documents(
+        model, texts, folder, digest=digest, prompt=prompt, batch_size=batch_size
+    )
+
+
+def is_encoded(model_spec: str, texts: Texts, *, max_length: int | None = None) -> bool:
+    """Whether the cache has all documents' vectors, so that `document_vectors` encodes nothing."""
+    return _is_complete(_folder(model_spec, texts, max_length, fast_dtype(), None))
+
+
+def _folder(
+    model_spec: str, texts: Texts, max_length: int | None, dtype: torch.dtype, prompt: str | None
+) -> Path:
+    """Where the cache has, or will have, a collection's vectors."""
+    told = [1, model_digest(model_spec), texts.digest, max_length, dtype_name(dtype), prompt]
+    return cache_dir() / "vectors" / digest_json(told)
+
+
+def _is_complete(folder: Path) -> bool:
+    return (folder / MANIFEST).exists() and bool(read_json(folder / MANIFEST)["complete"])
+
+
+def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> dict[str, Any]:
+    """The folder's manifest: the one it has, if it agrees with `settings`, or a new one."""
+    for stale in folder.glob(".*.part"):  # of a killed process: the lock is ours now
+        stale.unlink()
+    path = folder / MANIFEST
+    if not path.exists():
+        manifest = {**settings, "shard_size": shard_size or _shard_size(), "complete": False}
+        write_json(path, manifest)
+        return manifest
+    manifest = read_json(path)
+    wrong = [name for name, value in settings.items() if manifest.get(name) != value]
+    if wrong:
+        said = ", ".join(f"{name} {manifest.get(name)!r}, now {settings[name]!r}" for name in wrong)
+        raise InputError(
+            f"this folder holds vectors made with {said}",
+            file=folder,
+            remedy="give another folder, or delete this one",
+        )
+    return manifest
+
+
+def _shards(folder: Path, documents: int, size: int) -> list[tuple[Path, int, int]]:
+    return [
+        (folder / f"shard-{i:06d}.npy", start, min(start + size, documents))
+        for i, start in enumerate(range(0, documents, size))
+    ]
+
+
+def _check_finite(vectors: np.ndarray, texts: Texts, start: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"the model gave {len(bad)} vectors that are not finite",
+            id=texts.id_at(start + int(bad[0])),
+            remedy="try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN",
+        )
+
+
+def _save(path: Path, vectors: np.ndarray) -> None:
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, vectors)
+
+
+def _merge(folder: Path, shards: list[Path], documents: int) -> None:
+    """One file from many, a shard in memory at a time."""
+    if not shards:
+        raise InputError("the collection has no documents, so there is nothing to encode")
+    dimensions = np.load(shards[0], mmap_mode="r").shape[1]
+    with atomic_path(folder / VECTORS) as temporary:
+        whole = np.lib.format.open_memmap(
+            temporary, mode="w+", dtype=np.float32, shape=(documents, dimensions)
+        )
+        row = 0
+        for shard in shards:
+            part = np.load(shard)
+            whole[row : row + len(part)] = part
+            row += len(part)
+        whole.flush()
+        del whole
+
+
+def _open(folder: Path) -> np.memmap:
+    vectors = np.load(folder / VECTORS, mmap_mode="r")
+    assert isinstance(vectors, np.memmap)
+    return vectors
+
+
+def _shard_size() -> int:
+    return 16384 if torch.cuda.is_available() else 1024
+
+
+def _batch_size() -> int:
+    return 256 if torch.cuda.is_available() else 32

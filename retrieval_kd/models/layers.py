@@ -1,0 +1,90 @@
+"""Keeping some layers of a model's transformer, and telling models apart by their weights."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from typing import Any
+
+import torch
+from torch import nn
+
+from retrieval_kd.errors import InputError
+
+
+def check_exit(layers: int, there: int, model_spec: str) -> None:
+    """Refuse an exit that a model does not have.
+
+    Raises:
+        InputError: `layers` is not from 1 to `there`.
+    """
+    if not 1 <= layers <= there:
+        raise InputError(
+            f"this model has no exit after layer {layers}: it has {there} layers",
+            id=model_spec,
+            remedy="leave ?layers= out, or name a layer it has",
+        )
+
+
+def keep_layers(model: Any, layers: list[int]) -> None:
+    """Keep only `layers` of the model's transformer, in the order given; changes it in place."""
+    transformer: Any = model[0].auto_model
+    config = transformer.config
+    count = config.num_hidden_layers
+    wrong = [index for index in layers if not 0 <= index < count]
+    if wrong or not layers or len(set(layers)) < len(layers):
+        raise InputError(
+            f"the student cannot keep layers {layers} of a model with {count} layers",
+            remedy=f"choose from 0 to {count - 1}, each once",
+        )
+    parent, name = layer_stack(model)
+    stack = getattr(parent, name)
+    setattr(parent, name, nn.ModuleList([stack[index] for index in layers]))
+    config.num_hidden_layers = len(layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[index] for index in layers]
+
+
+def check_survives_saving(model: Any, layers: list[int]) -> None:
+    """Some architectures build their first layer differently, and would drop weights on loading."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(folder, safe_serialization=True)
+        again = type(model)(folder, device="cpu", model_kwargs={"dtype": torch.float32})
+    if weights_digest(again) != weights_digest(model):
+        raise InputError(
+            f"with layers {layers} this architecture does not load as it was saved",
+            remedy="keep its first layer too",
+        )
+
+
+def layer_stack(model: Any) -> tuple[nn.Module, str]:
+    """The list of the transformer's layers, as the module that has it and its name there.
+
+    Raises:
+        InputError: there is no such list, or several.
+    """
+    transformer: Any = model[0].auto_model
+    count = transformer.config.num_hidden_layers
+    stacks = [
+        (parent, name)
+        for parent in transformer.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.ModuleList) and len(child) == count
+    ]
+    if len(stacks) != 1:
+        raise InputError(
+            f"found {len(stacks)} stacks of {count} layers in {type(transformer).__name__}",
+            remedy="make the student by hand, save it, and give its folder without `layers`",
+        )
+    return stacks[0]
+
+
+def weights_digest(model: nn.Module) -> str:
+    """32 hex digits of a model's weights as they are in memory, and their names."""
+    state = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        state.update(name.encode())
+        state.update(
+            tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return state.hexdigest()

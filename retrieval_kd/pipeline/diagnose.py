@@ -1,0 +1,127 @@
+"""What `rkd run` checks of itself: leakage, and its students against their teacher.
+
+Both give plain data: `summary.py` writes them to results.json and the report shows them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from retrieval_kd.audit.audit import audit
+from retrieval_kd.audit.effect import restrict
+from retrieval_kd.audit.show import audit_summary
+from retrieval_kd.config.run import Config
+from retrieval_kd.data.runs import Run
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics
+from retrieval_kd.evaluation.diagnostics.false_negatives import false_negatives
+from retrieval_kd.files import digest_json
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.significance import compare
+from retrieval_kd.models.load import model_digest
+from retrieval_kd.pipeline.stages import Stages
+
+POINTS = 1_000  # of each scatter plot: each is an element of the page
+
+
+def audit_run(config: Config, evaluation: Evaluation) -> dict[str, Any]:
+    """Train and unlabelled queries, and judged documents, against those of the test part.
+
+    By ID, exact, n-grams and near-duplicates, but no embeddings: seconds, no model. `effect` has
+    the means of the first measure and the main comparison, on all test queries and on those that
+    are clean; `seconds` what it took.
+    """
+    started = time.monotonic()
+    found = audit(
+        [f"run:{config.out}"],
+        f"{config.collection}:{config.splits.test}",
+        collection=config.collection,
+        only=evaluation.queries,  # a run may test a sample of its split
+    )
+    record = audit_summary(found)
+    record["effect"] = effect_of(evaluation, found.groups(), config.compare)
+    record["seconds"] = round(time.monotonic() - started, 1)
+    return record
+
+
+def effect_of(
+    evaluation: Evaluation, groups: dict[str, list[str]], pair: tuple[str, str]
+) -> dict[str, Any]:
+    """Means of the first measure per group, and the pair's comparison on all and clean queries."""
+    measure, known = evaluation.measures[0], set(evaluation.queries)
+    parts = {name: [q for q in members if q in known] for name, members in groups.items()}
+    cut = {name: restrict(evaluation, members) for name, members in parts.items() if members}
+    return {
+        "measure": measure,
+        "queries": {name: len(members) for name, members in parts.items()},
+        "means": {
+            system: {name: part.mean(system, measure) for name, part in cut.items()}
+            for system in evaluation.systems
+        },
+        "comparisons": {
+            name: vars(compare(cut[name], measures=[measure], pairs=[pair])[0])
+            for name in ("all", "clean")
+            if name in cut
+        },
+    }
+
+
+def diagnose_run(
+    config: Config, stages: Stages, measure: str, names: Sequence[str]
+) -> dict[str, Any] | None:
+    """The teacher against these students, each by its first seed; None where none is a student.
+
+    Values per query are left out: they are made again from the run files by `rkd diagnose`.
+    """
+    seed = config.seeds[0]
+    files = {n: f"{n}-seed{seed}" if n in config.systems else n for n in names if n != "teacher"}
+    if not any(name in config.systems for name in files):
+        return None
+    runs = stages.runs(["teacher", *files.values()])
+    students = [Run(name, runs[file].results) for name, file in files.items()]
+    train, drops = stages.queries("train"), Drops()
+    record = diagnostics(
+        stages.collection,
+        stages.queries("test").qrels,
+        runs["teacher"],
+        students,
+        measure=measure,
+        first_stage=Run("first stage", stages.candidates("test")),
+    )
+    try:
+        scores = stages.ensemble.fused("train", drops)
+        record["negatives"] = false_negatives(scores, train.qrels)
+    except InputError as error:  # no training query has both
+        record["negatives"] = {"unknown": error.problem}
+    for student in record["students"].values():
+        del student["loyalty"]["per_query"]
+        student["points"] = [[t, s, r] for t, s, r in thinned(student["points"])]
+    return {**record, "seed": seed}
+
+
+def thinned(
+    points: list[tuple[float, float, bool]], most: int = POINTS
+) -> list[tuple[float, float, bool]]:
+    """At most about `most`, the relevant ones before all.
+
+    Example:
+        >>> thinned([(0.0, 0.0, True), *((1.0, 1.0, False) for _ in range(9))], most=4)
+        [(0.0, 0.0, True), (1.0, 1.0, False), (1.0, 1.0, False), (1.0, 1.0, False)]
+    """
+    relevant, others = ([p for p in points if p[2] is kind] for kind in (True, False))
+    relevant = relevant[:: max(1, -(-len(relevant) // most))]
+    room = max(1, most - len(relevant))
+    return relevant + others[:: max(1, -(-len(others) // room))]
+
+
+def digests(config: Config, stages: Stages) -> dict[str, str]:
+    """Of everything that the results are made of and that could change under its name."""
+    collection = stages.collection
+    splits = (config.splits.train, config.splits.dev, config.splits.test)
+    of_splits = {f"judgments, {s}": collection.qrels_digest(s) for s in splits if s}
+    models = {config.encoder, *(config.student_of(t).base for t in config.students.values())}
+    of_models = {model: model_digest(model) for model in sorted(models)}
+    settings = digest_json(config.model_dump(by_alias=True, exclude={"out", "results"}))
+    return {"texts": collection.digest(), **of_splits, **of_models, "settings": settings}

@@ -1,0 +1,126 @@
+"""Which queries of a collection are for training, development, test and for teachers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from retrieval_kd.config.run import Config
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.held_out import held_out
+from retrieval_kd.data.unlabelled import normalise, unlabelled_queries
+from retrieval_kd.errors import Drops, InputError
+
+Qrels = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries of one part: texts, judgments (none for unlabelled ones) and their source."""
+
+    texts: dict[str, str]
+    qrels: Qrels
+    sources: dict[str, str]  # unlabelled query → the document it was made of
+
+
+FEWEST_DEV_QUERIES = 10
+
+
+class ChosenQueries:
+    """The queries of one configuration; the same ones whenever it is asked."""
+
+    def __init__(self, config: Config, collection: Collection) -> None:
+        self.config, self.collection = config, collection
+
+    def parts(self, drops: Drops) -> dict[str, Queries]:
+        """Train, dev, test and unlabelled queries; test texts are in no other part."""
+        splits = self.config.splits
+        test = sample(self.collection.query_texts(splits.test), splits.test_queries, 1)
+        train = self._without(splits.train, {"test": test}, drops)
+        if splits.dev is None:
+            dev = self._set_aside(train)
+        else:
+            dev = self._without(splits.dev, {"test": test}, drops)
+            dev = sample(dev, splits.dev_queries, 2)
+        dev_texts = {normalise(text) for text in dev.values()}
+        train = {
+            q: text
+            for q, text in train.items()
+            if q not in dev and (not splits.drop_overlap or normalise(text) not in dev_texts)
+        }
+        everything, train = train, sample(train, splits.train_queries, 3)
+        log = {q: text for q, text in everything.items() if q not in train}
+        chosen = {
+            "train": (splits.train, train),
+            "dev": (splits.dev or splits.train, dev),
+            "test": (splits.test, test),
+        }
+        parts = {}
+        for part, (split, texts) in chosen.items():
+            qrels = self.collection.qrels(split)
+            parts[part] = Queries(texts, {q: qrels[q] for q in texts}, {})
+        return {**parts, "unlabelled": self._unlabelled(log, chosen, drops)}
+
+    def _set_aside(self, train: dict[str, str]) -> dict[str, str]:
+        """Dev queries of the train split, which share no relevant document with the others."""
+        splits = self.config.splits
+        most = min(splits.dev_queries, len(train) // 4)
+        dev = held_out(train, self.collection.qrels(splits.train), most, 2)
+        if len(dev) < min(most, FEWEST_DEV_QUERIES) or not dev:
+            raise InputError(
+                f"only {len(dev)} train queries can be set aside as dev queries without sharing a "
+                "relevant document with the others",
+                remedy="name a dev split (splits.dev)",
+            )
+        return dev
+
+    def _without(
+        self, split: str, others: Mapping[str, Mapping[str, str]], drops: Drops
+    ) -> dict[str, str]:
+        """A split's queries without those whose text is also in `others` (part → queries)."""
+        kept = self.collection.query_texts(split)
+        if not self.config.splits.drop_overlap:
+            return kept
+        for part, queries in others.items():
+            forbidden = {normalise(text) for text in queries.values()}
+            for query_id in [q for q, text in kept.items() if normalise(text) in forbidden]:
+                drops.add(f"{split} query with the text of a {part} query", query_id)
+                del kept[query_id]
+        return kept
+
+    def _unlabelled(
+        self, log: dict[str, str], chosen: Mapping[str, tuple[str, dict[str, str]]], drops: Drops
+    ) -> Queries:
+        """Queries for the teacher alone: of the log of unused train queries, or of documents."""
+        wanted = self.config.unlabelled
+        if wanted is None:
+            return Queries({}, {}, {})
+        if wanted.kind == "queries":
+            if not log:
+                raise InputError(
+                    "no train query is left over to be an unlabelled one",
+                    remedy="lower splits.train_queries, or set unlabelled.kind to sentences",
+                )
+            return Queries(sample(log, wanted.limit, 4), {}, {})
+        judged = {normalise(text) for _, texts in chosen.values() for text in texts.values()}
+        made = unlabelled_queries(
+            self.collection,
+            wanted.kind,
+            seed=0,
+            limit=wanted.limit,
+            exclude=frozenset(judged),
+            drops=drops,
+        )
+        texts = {query_id: text for query_id, text, _ in made}
+        return Queries(texts, {}, {query_id: source for query_id, _, source in made})
+
+
+def sample(queries: Mapping[str, str], most: int | None, seed: int) -> dict[str, str]:
+    """At most so many queries, drawn by ID so that the collection's order does not matter."""
+    if most is None or len(queries) <= most:
+        return dict(queries)
+    ids = sorted(queries)
+    chosen = np.random.default_rng(seed).choice(len(ids), most, replace=False)
+    return {ids[i]: queries[ids[i]] for i in sorted(chosen)}

@@ -1,0 +1,183 @@
+"""The end of `rkd run`: evaluation of all systems, the table, and the data of the report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from retrieval_kd.config.run import Config
+from retrieval_kd.evaluation.diagnostics.cases import cases_from
+from retrieval_kd.evaluation.report.data import Curve, Main, ReportData, SystemRow
+from retrieval_kd.evaluation.report.explorer import explorer_from
+from retrieval_kd.evaluation.report.page import write_report
+from retrieval_kd.evaluation.report.table import print_table, to_latex, to_markdown
+from retrieval_kd.files import read_json, write_json, write_text
+from retrieval_kd.hardware import describe, versions
+from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.significance import Comparison, compare
+from retrieval_kd.pipeline.costs import FIELDS, cost_sentence, run_costs
+from retrieval_kd.pipeline.descriptions import cost_notes, describe_system, teacher_notes
+from retrieval_kd.pipeline.diagnose import audit_run, diagnose_run, digests
+from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.workspace import Workspace
+
+
+class Summary:
+    """What came out of a workspace, as tables, JSON and a report."""
+
+    def __init__(self, config: Config, work: Workspace, stages: Stages) -> None:
+        self.config, self.work, self.stages = config, work, stages
+
+    def stage(self, name: str) -> str:
+        """What a stage that reads all students is called: configurations may share one `out`."""
+        return f"{name}:{self.config.results}" if self.config.results else name
+
+    def file(self, name: str) -> str:
+        """Where in the workspace a file of this configuration alone is."""
+        return str(Path(self.config.results, name))
+
+    @property
+    def report_path(self) -> str:
+        return str(self.work.path(self.file("report.html")))
+
+    def evaluate(self) -> dict[str, Any]:
+        """Write results.json: every system, every seed, the paired tests."""
+        evaluation, comparisons = self.evaluation()
+        measures = evaluation.measures
+        record = {
+            "collection": self.stages.collection.stats(),
+            "queries": len(evaluation.queries),
+            "measures": measures,
+            "systems": {
+                system: {
+                    measure: {
+                        "mean": evaluation.mean(system, measure),
+                        "per_seed": evaluation.per_seed(system, measure),
+                    }
+                    for measure in measures
+                }
+                for system in evaluation.systems
+            },
+            "comparisons": [vars(comparison) for comparison in comparisons],
+            "costs": self.costs,
+            "teacher": self._of_teacher,
+            "audit": audit_run(self.config, evaluation),
+            "diagnostics": diagnose_run(self.config, self.stages, measures[0], self.config.compare),
+            "digests": digests(self.config, self.stages),
+            "rules": evaluation.rules,
+            "counts": evaluation.counts,
+            "settings": self.config.model_dump(by_alias=True),
+            "versions": versions(),
+            "hardware": describe(),
+        }
+        write_json(self.work.path(self.file("results.json")), record)
+        return {"systems": evaluation.systems}
+
+    def evaluation(self) -> tuple[Evaluation, list[Comparison]]:
+        """All systems on the test part, seeds averaged per query; each against the baseline."""
+        config = self.config
+        groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.systems}
+        names = ["bm25", "encoder", "teacher", *(m for group in groups.values() for m in group)]
+        qrels = self.stages.queries("test").qrels
+        single = evaluate(qrels, self.stages.runs(names), config.measures)
+        evaluation = single.group(groups)
+        return evaluation, compare(evaluation, baseline=config.compare[1])
+
+    @cached_property
+    def costs(self) -> dict[str, dict[str, Any]]:
+        """System → what it costs."""
+        return run_costs(self.config, self.work, self.stages, self.stage("measure"))
+
+    @property
+    def _of_teacher(self) -> dict[str, Any]:
+        """What came out where the teacher was tuned on dev."""
+        return self.work.record("weights").get("facts", {})
+
+    def share_of_teacher(self, evaluation: Evaluation, system: str) -> float | None:
+        """The system's first measure as a share of the teacher's; none if the teacher has 0."""
+        measure = evaluation.measures[0]
+        teacher = evaluation.mean("teacher", measure)
+        return evaluation.mean(system, measure) / teacher if teacher else None
+
+    def report(self) -> None:
+        """Write report.html, and the table as results.md and results.tex."""
+        evaluation, comparisons = self.evaluation()
+        student, baseline = self.config.compare
+        stats = self.stages.collection.stats()
+        drops = self.work.record("queries").get("facts", {}).get("drops", [])
+        found = read_json(self.work.path(self.file("results.json")))
+        qrels = self.stages.queries("test").qrels
+        runs = self.stages.runs([n for s in evaluation.systems for n in self._runs_of(s)])
+        collection, measure = self.stages.collection, evaluation.measures[0]
+        data = ReportData(
+            title=self.config.name,
+            subtitle=self._subtitle(),
+            collection=stats,
+            systems=[self._row(evaluation, system) for system in evaluation.systems],
+            comparisons=comparisons,
+            curves={name: self._curves(name) for name in self.config.students},
+            diagnostics=found.get("diagnostics"),
+            audit=found.get("audit"),
+            cases=cases_from(evaluation, runs, qrels, collection, student, baseline, measure),
+            explorer=explorer_from(evaluation, runs, qrels, collection, (student, baseline)),
+            settings=self.config.model_dump(by_alias=True),
+            digests=found.get("digests", {}),
+            versions=versions(),
+            hardware=describe(),
+            commands=[shlex.join(["rkd", *sys.argv[1:]])],
+            notes=[*teacher_notes(self._of_teacher), *cost_notes(self.work), *drops],
+            rules=evaluation.rules,
+            main=Main(student, baseline, "teacher"),
+            measure=measure,
+        )
+        write_json(self.work.path(self.file("report.json")), data.to_json())
+        write_report(data, self.work.path(self.file("report.html")))
+        for name, write in (("results.md", to_markdown), ("results.tex", to_latex)):
+            text = write(evaluation, comparisons, self.costs)
+            write_text(self.work.path(self.file(name)), text + "\n")
+
+    def print(self) -> None:
+        """The table, the main comparison, what the student costs and keeps, the report's path."""
+        evaluation, comparisons = self.evaluation()
+        print_table(evaluation, comparisons, self.costs)
+        student, measure = self.config.compare[0], evaluation.measures[0]
+        for comparison in comparisons:
+            if comparison.a == student and comparison.measure == measure:
+                print(comparison.sentence())
+        share = self.share_of_teacher(evaluation, student)
+        if share is not None:
+            training = self.config.students[self.config.systems[student]]
+            base = self.config.student_of(training).base
+            paid = cost_sentence(student, self.costs, base == self.config.encoder)
+            print(f"{student} keeps {share:.1%} of the teacher's {measure} with {paid}")
+        print(f"Report: {self.report_path}")
+
+    def _subtitle(self) -> str:
+        counts = self.work.record("queries").get("facts", {}).get("queries", {})
+        parts = [f"{number:,} {part} queries" for part, number in counts.items() if number]
+        return f"{self.stages.collection.name}: " + ", ".join(parts)
+
+    def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
+        costs = self.costs[system]
+        known = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
+        if "layers" in costs:
+            known["document_tokens"] = self.config.student.max_length
+        weights = self._of_teacher.get("weights", {})
+        label, description, kind = describe_system(self.config, weights, system)
+        return SystemRow.of(
+            evaluation, system, label=label, description=description, kind=kind, **known
+        )
+
+    def _runs_of(self, system: str) -> list[str]:
+        """The names of a system's run files, one for each seed of a student."""
+        if system not in self.config.systems:
+            return [system]
+        return [f"{system}-seed{seed}" for seed in self.config.seeds]
+
+    def _curves(self, student: str) -> list[Curve]:
+        paths = [self.work.path("students", n, "training.json") for n in self._runs_of(student)]
+        return [read_json(path)["curve"] for path in paths]

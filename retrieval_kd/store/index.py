@@ -1,0 +1,121 @@
+"""Which score belongs to a pair of texts: a sorted index in memory, 20 bytes a pair.
+
+A pair of 128-bit text digests is folded into one 128-bit key. The digests are BLAKE2 and so
+uniform; two different pairs share a key as rarely as two different texts share a digest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from retrieval_kd.store.shards import column_to_words
+
+_ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
+
+
+def pair_keys(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """(n, 2) words of query digests and of document digests → (n, 2) words of pair keys.
+
+    `key = query · odd + rotate(document)` word by word, modulo 2⁶⁴; one-to-one in either text.
+    """
+    rotated = (documents << np.uint64(23)) | (documents >> np.uint64(41))
+    return queries * _ODD + rotated
+
+
+def table_keys(table: pa.Table) -> np.ndarray:
+    """The pair keys (n, 2) of a shard's rows."""
+    return pair_keys(
+        column_to_words(table["query_digest"]), column_to_words(table["document_digest"])
+    )
+
+
+@dataclass
+class _Run:
+    """Distinct pairs, sorted by the first word, then the second."""
+
+    high: np.ndarray  # (n,) uint64
+    low: np.ndarray  # (n,) uint64
+    scores: np.ndarray  # (n,) float32
+
+    def __len__(self) -> int:
+        return len(self.high)
+
+    def fill(self, keys: np.ndarray, scores: np.ndarray) -> None:
+        """Write this run's scores over the entries of `scores` whose pair it knows."""
+        waiting = np.flatnonzero(np.isnan(scores))
+        position = np.searchsorted(self.high, keys[waiting, 0])
+        while len(waiting):  # once, but for first words that agree by chance
+            inside = position < len(self)
+            waiting, position = waiting[inside], position[inside]
+            same = self.high[position] == keys[waiting, 0]
+            waiting, position = waiting[same], position[same]
+            hit = self.low[position] == keys[waiting, 1]
+            scores[waiting[hit]] = self.scores[position[hit]]
+            waiting, position = waiting[~hit], position[~hit] + 1
+
+
+def sort_order(keys: np.ndarray) -> np.ndarray:
+    """Positions that sort the keys; equal keys stay in the order they came in."""
+    return np.lexsort((keys[:, 1], keys[:, 0]))
+
+
+def first_of_each(keys: np.ndarray) -> np.ndarray:
+    """Ascending positions of the first row of every distinct key.
+
+    Example:
+        >>> first_of_each(np.array([[1, 1], [2, 2], [1, 1]], dtype=np.uint64)).tolist()
+        [0, 1]
+    """
+    order = sort_order(keys)
+    ordered = keys[order]
+    new = np.ones(len(keys), dtype=bool)
+    new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    return np.sort(order[new])
+
+
+class PairIndex:
+    """Pair key → score; the score added first stays.
+
+    A few sorted runs, each at least twice as long as the next, so that adding shards one by one
+    costs no more than n log n in all.
+
+    Example:
+        >>> index = PairIndex()
+        >>> keys = np.array([[1, 1], [2, 2], [1, 1]], dtype=np.uint64)
+        >>> index.add(keys, np.array([0.5, 0.25, 9], dtype=np.float32))
+        >>> index.lookup(np.array([[2, 2], [1, 1], [3, 3]], dtype=np.uint64)).tolist()
+        [0.25, 0.5, nan]
+        >>> len(index)
+        2
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[_Run] = []
+
+    def __len__(self) -> int:
+        return sum(map(len, self._runs))
+
+    def lookup(self, keys: np.ndarray) -> np.ndarray:
+        """Scores (n,) float32 of keys (n, 2), NaN where unknown."""
+        scores = np.full(len(keys), np.nan, dtype=np.float32)
+        for run in self._runs:
+            run.fill(keys, scores)
+        return scores
+
+    def add(self, keys: np.ndarray, scores: np.ndarray) -> None:
+        """Take in rows (n, 2) and (n,); pairs known already keep their score."""
+        rows = first_of_each(keys)
+        rows = rows[np.isnan(self.lookup(keys[rows]))]
+        keys, scores = keys[rows], scores[rows]
+        while self._runs and len(self._runs[-1]) < 2 * len(keys):
+            last = self._runs.pop()
+            keys = np.concatenate([np.stack([last.high, last.low], axis=1), keys])
+            scores = np.concatenate([last.scores, scores])
+        if len(keys):
+            order = sort_order(keys)
+            high, low = keys[order].T
+            run = _Run(np.ascontiguousarray(high), np.ascontiguousarray(low), scores[order])
+            self._runs.append(run)

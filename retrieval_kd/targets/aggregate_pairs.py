@@ -1,0 +1,137 @@
+"""From "which of these two is better?" to one score per candidate of a query.
+
+All functions take `preferences (N, N)`: P(i is better than j), NaN where it was not asked, with
+P(j better than i) = 1 − P(i better than j). A candidate of which no pair was answered gets NaN,
+never a middling score; one that all others tie with gets what they get.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import expit, log_expit
+
+from retrieval_kd.targets.strengths import PRIOR, fit_strengths
+
+__all__ = ["PAIR_AGGREGATIONS", "bradley_terry", "copeland", "preferences_of", "win_rate"]
+
+
+def preferences_of(
+    count: int, shown: np.ndarray, log_odds: np.ndarray, *, one_order: bool = False
+) -> np.ndarray:
+    """P(i better than j) (N, N) from answers about pairs: the mean of both orders.
+
+    P_ij = ½ σ(log-odds of i, shown first) + ½ (1 − σ(log-odds of j, shown first)), as duoT5 sums
+    its two (Pradeep, Nogueira and Lin 2021, https://arxiv.org/abs/2101.05667, section 3.2). What
+    a model prefers for standing first cancels. Several answers to one request: their mean.
+
+    Args:
+        count: N.
+        shown: (M, 2) candidates in the order they were shown.
+        log_odds: (M,) log p(first is better) − log p(second is better); NaN: no answer.
+        one_order: keep pairs that were answered in one order only, and with them the order bias.
+
+    Example:
+        >>> both = preferences_of(2, np.array([[0, 1], [1, 0]]), np.array([2.0, 2.0]))
+        >>> both.tolist()  # it likes whatever stands first
+        [[nan, 0.5], [0.5, nan]]
+    """
+    shown, log_odds = np.asarray(shown).reshape(-1, 2), np.asarray(log_odds, dtype=np.float64)
+    answered = ~np.isnan(log_odds) & (shown[:, 0] != shown[:, 1])
+    first, second = shown[answered].T  # (m,), (m,)
+    total, times = np.zeros((count, count)), np.zeros((count, count))
+    np.add.at(total, (first, second), expit(log_odds[answered]))
+    np.add.at(times, (first, second), 1)
+    with np.errstate(invalid="ignore"):
+        seen = total / times  # (N, N), NaN where i was never shown before j
+    turned = 1 - seen.T
+    if one_order:
+        seen = np.where(np.isnan(seen), turned, seen)
+        turned = np.where(np.isnan(turned), seen, turned)
+    return (seen + turned) / 2
+
+
+def win_rate(preferences: np.ndarray) -> np.ndarray:
+    """Mean of P(i better than j) over the j that i was compared with, (N,); 0.5 if all tie.
+
+    Where all pairs were asked this ranks as duoT5's sum does. Where few were (adjacent ones,
+    those of a sort) it depends on whom a candidate met: take `bradley_terry` there.
+
+    Example:
+        >>> win_rate(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
+        array([0.8 , 0.35, 0.35])
+    """
+    known = _known(preferences)
+    return _over_opponents(np.where(known, preferences, 0.0), known)
+
+
+def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
+    """(duels won − duels lost) / duels, (N,), from −1 to 1; 0 if all tie.
+
+    A duel is won with P > 0.5 + margin. Copeland 1951, as in "Handbook of Computational Social
+    Choice" (2016), section 2.3, there not divided.
+
+    Args:
+        margin: how sure a preference must be to count; what is less sure is a tie.
+
+    Example:
+        >>> copeland(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
+        array([ 1.,  0., -1.])
+    """
+    known = _known(preferences)
+    lead = np.where(known, preferences - 0.5, 0.0)
+    return _over_opponents(np.where(np.abs(lead) > margin, np.sign(lead), 0.0), known)
+
+
+def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarray:
+    """Log strengths (N,), mean zero, under P(i better than j) = σ(s_i − s_j).
+
+    Minimises −Σ_{i,j} P_ij log σ(s_i − s_j). Bradley and Terry 1952; Hunter 2004, Annals of
+    Statistics 32(1), section 2, whose minorisation-maximisation has the same fixed point but needs
+    thousands of steps where answers are all yes or no.
+
+    Args:
+        prior: comparisons with an average candidate, half of them won, see `fit_strengths`.
+
+    Example:
+        >>> strengths = bradley_terry(np.array([[np.nan, 0.8], [0.2, np.nan]]), prior=1e-6)
+        >>> round(float(np.exp(strengths[0] - strengths[1])), 3)  # 0.8 / 0.2
+        4.0
+    """
+    known = _known(preferences)
+    there = known.any(1)  # (N,)
+    wins = np.where(known, preferences, 0.0)[np.ix_(there, there)]  # (n, n)
+    games = wins + wins.T
+
+    def loss(s: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        lead = s[:, None] - s  # (n, n)
+        won = expit(lead)
+        curvature = games * won * (1 - won)
+        gradient = (games * won).sum(1) - wins.sum(1)
+        return (
+            -float((wins * log_expit(lead)).sum()),
+            gradient,
+            np.diag(curvature.sum(1)) - curvature,
+        )
+
+    found = np.full(len(preferences), np.nan)
+    found[there] = fit_strengths(loss, len(wins), prior)
+    return found
+
+
+def _known(preferences: np.ndarray) -> np.ndarray:
+    """Which pairs were asked (N, N); nobody meets himself."""
+    return ~np.isnan(preferences) & ~np.eye(len(preferences), dtype=bool)
+
+
+def _over_opponents(values: np.ndarray, known: np.ndarray) -> np.ndarray:
+    met = known.sum(1)  # (N,)
+    return np.where(met > 0, values.sum(1) / np.maximum(met, 1), np.nan)
+
+
+PAIR_AGGREGATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "win_rate": win_rate,
+    "copeland": copeland,
+    "bradley_terry": bradley_terry,
+}

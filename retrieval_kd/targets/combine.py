@@ -1,0 +1,187 @@
+"""How several teachers become the one that students learn from: chosen by name, fitted on dev.
+
+The sums themselves are in `targets.py`, `fusion.py` and `chooser.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from retrieval_kd.data.runs import Run
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.targets.calibrate import Calibration, Method, calibrated, fit_on
+from retrieval_kd.targets.chooser import Chooser, features, fit_chooser, subsets
+from retrieval_kd.targets.fusion import agreement_weighted, rank_fusion
+from retrieval_kd.targets.normalise import Scores, aligned, fuse, fuse_by, z_scores
+
+How = Literal["z_scores", "calibrated", "ranks", "agreement", "learned"]
+Judged = Mapping[str, Mapping[str, int]]
+REWARD = "ndcg@10"
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Combination:
+    """What was chosen and what was fitted for it, by teacher's name; kept in teacher.json.
+
+    `z_scores`: Σ w · z. `calibrated`: Σ w · log-odds of relevance, on one scale for all queries.
+    `ranks`: reciprocal rank fusion. `agreement`: who agrees with the others of a query counts more
+    there. `learned`: `Chooser`'s weights per query.
+    """
+
+    how: How = "z_scores"
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    chooser: Chooser | None = None
+    teachers: tuple[str, ...] = ()  # in the chooser's order
+
+    def fuse(
+        self,
+        teachers: Mapping[str, Scores],
+        weights: Mapping[str, float],
+        drops: Drops | None = None,
+        *,
+        normalise: bool | None = None,
+    ) -> Scores:
+        """One teacher of those that have a weight.
+
+        Args:
+            teachers: raw scores by name.
+            weights: by name.
+            normalise: of `z_scores`, see `targets.fuse`.
+
+        Example:
+            >>> scores = {"a": {"q": {"x": 4.0, "y": 2.0}}, "b": {"q": {"x": 0.1, "y": 0.3}}}
+            >>> fused = Combination("ranks").fuse(scores, {"a": 2.0, "b": 1.0})
+            >>> {document: round(score, 4) for document, score in fused["q"].items()}
+            {'x': 0.0489, 'y': 0.0487}
+        """
+        names = [name for name, weight in weights.items() if weight]
+        lists, share = [teachers[name] for name in names], [weights[name] for name in names]
+        if self.how == "z_scores":
+            return fuse(lists, share, drops, normalise=normalise, names=names)
+        if self.how == "calibrated":
+            lists = [
+                calibrated(scores, self.calibrations[name])
+                for name, scores in zip(names, lists, strict=True)
+            ]
+            return fuse(lists, share, drops, normalise=False, names=names)
+        if self.how == "learned":
+            assert self.chooser is not None
+            chooser = self.chooser.of([self.teachers.index(name) for name in names])
+            return fuse_by(partial(chooser.fuse, weights=share), lists, drops, names)
+        function = rank_fusion if self.how == "ranks" else agreement_weighted
+        return fuse_by(partial(function, weights=share), lists, drops, names)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "how": self.how,
+            "calibrations": {name: c.as_dict() for name, c in self.calibrations.items()},
+            "chooser": None if self.chooser is None else self.chooser.as_dict(),
+            "teachers": list(self.teachers),
+        }
+
+    @staticmethod
+    def from_dict(told: Mapping[str, Any]) -> Combination:
+        return Combination(
+            told["how"],
+            {name: Calibration.from_dict(c) for name, c in told["calibrations"].items()},
+            None if told["chooser"] is None else Chooser.from_dict(told["chooser"]),
+            tuple(told["teachers"]),
+        )
+
+
+def fit_combination(
+    how: How, teachers: Mapping[str, Scores], qrels: Judged, method: Method = "platt"
+) -> Combination:
+    """What `how` needs to know, learnt from judged queries.
+
+    Args:
+        teachers: raw scores of those queries, by name.
+        method: of `calibrated`.
+    """
+    if how == "calibrated":
+        return Combination(
+            how, {name: fit_on(scores, qrels, method) for name, scores in teachers.items()}
+        )
+    if how == "learned":
+        found, rewards = lessons(list(teachers.values()), qrels)
+        return Combination(how, chooser=fit_chooser(found, rewards), teachers=tuple(teachers))
+    return Combination(how)
+
+
+def lessons(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """What a chooser learns from: features (Q, T, F) and rewards (Q, S), of judged queries.
+
+    The reward of a set of teachers is the nDCG@10 of the sum of their z-scores.
+
+    Raises:
+        InputError: no query that all teachers scored has a relevant document.
+    """
+    lists = {query: (ids, scores) for query, ids, scores in aligned(teachers)}
+    judged = {
+        query: dict(qrels[query])
+        for query in lists
+        if any(gain > 0 for gain in qrels.get(query, {}).values())
+    }
+    if not judged:
+        raise InputError(
+            "no query that all teachers scored has a relevant document to learn weights from",
+            remedy="score the candidates of a judged split with each teacher",
+        )
+    sets = subsets(len(teachers))
+    z = {query: np.array([z_scores(row) for row in lists[query][1]]) for query in judged}
+    runs = [
+        Run(
+            str(number),
+            {
+                query: dict(zip(lists[query][0], (chosen @ z[query]).tolist(), strict=True))
+                for query in judged
+            },
+        )
+        for number, chosen in enumerate(sets)
+    ]
+    values = evaluate(judged, runs, [REWARD]).per_query
+    kept = list(values["0"][REWARD])  # without those whose only relevant document is themselves
+    rewards = [[values[str(number)][REWARD][q] for number in range(len(sets))] for q in kept]
+    return np.array([features(lists[query][1]) for query in kept]), np.array(rewards)
+
+
+def held_out(
+    how: How,
+    teachers: Mapping[str, Scores],
+    weights: Mapping[str, float],
+    qrels: Judged,
+    method: Method = "platt",
+    folds: int = FOLDS,
+) -> Scores | None:
+    """Fused scores of judged queries, each by a combination fitted on the other folds' queries.
+
+    A fold whose others leave nothing to fit on is left out. In the other folds a query without a
+    document that all teachers scored has an empty list. None: no relevant document is left.
+    """
+    queries = [query for query in qrels if any(query in scores for scores in teachers.values())]
+    fused: Scores = {query: {} for query in qrels}
+    folds = min(folds, len(queries))
+    for fold in range(folds):
+        held = set(queries[fold::folds])
+        others = {query: judged for query, judged in qrels.items() if query not in held}
+        try:
+            combination = fit_combination(how, teachers, others, method)
+        except InputError:  # none of the others is judged and scored
+            fused = {query: found for query, found in fused.items() if query not in held}
+            continue
+        asked = {
+            name: {query: found for query, found in scores.items() if query in held}
+            for name, scores in teachers.items()
+        }
+        with suppress(InputError):  # no document that all teachers scored
+            fused |= combination.fuse(asked, weights)
+    ranked = (query for query, found in fused.items() if found)
+    return fused if any(max(qrels[query].values(), default=0) > 0 for query in ranked) else None

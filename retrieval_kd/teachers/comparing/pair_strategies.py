@@ -1,0 +1,186 @@
+"""Which pairs of a query's candidates to ask about. Every pair is asked in both orders.
+
+Where only some pairs are asked, that is for cost alone: the scores come from the answers
+(`aggregate_pairs.py`), never from the order in which candidates were taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy.special import log_expit
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.store.requests import Answer, Asking, Listed, Request, _first, _turned
+from retrieval_kd.teachers.comparing.steps import Step, at_least, spec_of, together
+
+
+@dataclass(frozen=True)
+class AllPairs:
+    """Each with each: n (n − 1) calls. duoT5 (Pradeep et al. 2021), PRP-Allpair (Qin et al. 2023).
+
+    Example:
+        >>> AllPairs().calls(20)
+        380
+    """
+
+    @property
+    def spec(self) -> str:
+        return spec_of("pairs=all", self)
+
+    def calls(self, count: int) -> int:
+        return count * (count - 1)
+
+    def ask(self, listed: Listed) -> Asking:
+        yield both_orders(list(combinations(range(listed.count), 2)))
+        return {}
+
+
+@dataclass(frozen=True)
+class AdjacentPairs:
+    """Each with the `reach` candidates after it in first-stage order: about 2 n · reach calls.
+
+    Near neighbours are where a first stage is least sure.
+
+    Example:
+        >>> AdjacentPairs(reach=2).calls(20)
+        74
+    """
+
+    reach: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(1, reach=self.reach)
+
+    @property
+    def spec(self) -> str:
+        return spec_of("pairs=adjacent", self)
+
+    def calls(self, count: int) -> int:
+        return 2 * sum(max(0, count - step) for step in range(1, self.reach + 1))
+
+    def ask(self, listed: Listed) -> Asking:
+        everything = combinations(range(listed.count), 2)
+        yield both_orders([(i, j) for i, j in everything if j - i <= self.reach])
+        return {}
+
+
+@dataclass(frozen=True)
+class UncertainPairs:
+    """`most` pairs drawn by how unsure a pointwise teacher is of them: 2 · `most` calls.
+
+    A pair is drawn without replacement with weight p (1 − p), p = σ((s_i − s_j) / std of the
+    query's scores): the variance of "i is better" under that teacher. The draw depends on the query
+    and its candidates only, so a resumed job asks for the same pairs.
+
+    Example:
+        >>> UncertainPairs(most=30).calls(20), UncertainPairs(most=30).calls(3)
+        (60, 6)
+    """
+
+    most: int = 30
+
+    def __post_init__(self) -> None:
+        at_least(1, most=self.most)
+
+    @property
+    def spec(self) -> str:
+        return spec_of("pairs=uncertain", self)
+
+    def calls(self, count: int) -> int:
+        return min(2 * self.most, count * (count - 1))
+
+    def ask(self, listed: Listed) -> Asking:
+        if listed.scores is None:
+            raise InputError(
+                "pairs=uncertain needs a pointwise teacher's scores of the same candidates",
+                remedy="score them with one first, and name it: &by=TEACHER",
+            )
+        if listed.count < 2:
+            return {}
+        pairs = np.array(list(combinations(range(listed.count), 2)), dtype=np.int64)  # (m, 2)
+        drawn = draw(uncertainty(np.array(listed.scores), pairs), self.most, listed.seed)
+        yield both_orders([(int(i), int(j)) for i, j in pairs[drawn]])
+        return {}
+
+
+def uncertainty(scores: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """log p (1 − p) of pairs (m, 2) under scores (n,): (m,); the same for all if all scores are.
+
+    Example:
+        >>> uncertainty(np.array([3.0, 1.0, 0.9]), np.array([[0, 1], [1, 2]])).round(2).tolist()
+        [-2.31, -1.39]
+    """
+    spread = float(scores.std()) or 1.0
+    margin = (scores[pairs[:, 0]] - scores[pairs[:, 1]]) / spread  # (m,)
+    return log_expit(margin) + log_expit(-margin)
+
+
+def draw(log_weights: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Positions of at most `most` entries, drawn without replacement by weight, ascending.
+
+    The largest of log weight + Gumbel noise (Kool, van Hoof and Welling 2019, section 2.2).
+    """
+    noise = -np.log(-np.log(np.random.default_rng(seed).uniform(1e-300, 1.0, len(log_weights))))
+    return np.sort(np.argsort(-(log_weights + noise), kind="stable")[:most])
+
+
+@dataclass(frozen=True)
+class SortingPairs:
+    """The pairs that a merge sort compares: at most 2 n log₂ n calls, a level's merges at once.
+
+    A comparison is decided by the mean of both orders; a tie, or two answers that cannot be parsed,
+    leaves the first-stage order for what is asked next, and says nothing about the scores.
+
+    Example:
+        >>> SortingPairs().calls(20)
+        146
+    """
+
+    @property
+    def spec(self) -> str:
+        return spec_of("pairs=sorting", self)
+
+    def calls(self, count: int) -> int:
+        lengths, total = [1] * count, 0
+        while len(lengths) > 1:
+            merged = [sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2)]
+            total += sum(m - 1 for m, at in zip(merged, range(0, len(lengths), 2), strict=True)
+                         if at + 1 < len(lengths))  # fmt: skip
+            lengths = merged
+        return 2 * total
+
+    def ask(self, listed: Listed) -> Asking:
+        runs = [[i] for i in range(listed.count)]
+        while len(runs) > 1:
+            odd = [runs[-1]] if len(runs) % 2 else []
+            halves = zip(runs[0::2], runs[1::2], strict=False)
+            runs = (yield from together([_merge(left, right) for left, right in halves])) + odd
+        return {}
+
+
+def _merge(left: Sequence[int], right: Sequence[int]) -> Step[list[int]]:
+    first, second, merged = list(left), list(right), []
+    while first and second:
+        answers = yield both_orders([(first[0], second[0])])
+        merged.append((second if second_is_better(*answers) else first).pop(0))
+    return merged + first + second
+
+
+def second_is_better(shown: Answer, turned: Answer) -> bool:
+    """Whether the mean of both orders prefers the one that was shown second first."""
+    known = [p for p in (_first(shown), _turned(_first(turned))) if p is not None]
+    return bool(known) and sum(known) / len(known) < 0.5
+
+
+def both_orders(pairs: Sequence[tuple[int, int]]) -> list[Request]:
+    """Two requests a pair, sorted so that those that show the same candidate first are neighbours.
+
+    Example:
+        >>> [request.shown for request in both_orders([(0, 1), (0, 2)])]
+        [(0, 1), (0, 2), (1, 0), (2, 0)]
+    """
+    return [Request(shown) for shown in sorted({*pairs, *((j, i) for i, j in pairs)})]

@@ -1,0 +1,226 @@
+"""A decoder in this process, by transformers: answers, likelihoods, probabilities of first words.
+
+Prompts become tokens in `rendering.py`; batches and the shared beginning of prompts are in
+`prefix_cache.py`; encoder–decoders in `seq2seq_model.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.models.layers import check_exit
+from retrieval_kd.models.load import load_language_model, model_digest
+from retrieval_kd.store.usage import Usage
+from retrieval_kd.teachers.llm.prefix_cache import last_logits
+from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
+from retrieval_kd.teachers.llm.rendering import Renderer
+
+
+class LocalModel:
+    """A Llama-style decoder: everything that `LanguageModel` asks.
+
+    It is loaded at the first question, so a finished scoring costs no loading.
+
+    Args:
+        spec: folder or hub name.
+        dtype: float32 or bfloat16; the machine's fast one by default.
+        batch_tokens: rows × tokens of a batch, padding included; by default 65,536 on a GPU and
+            2,048 elsewhere, where what a bigger batch makes does not stay in the processor's cache.
+        share_prefixes: False reads what prompts have in common again for each of them.
+        layers: answer from this layer, by the model's own last norm and output words, as models
+            trained for early exit allow (LayerSkip, Elhoushi et al. 2024, section 4.2,
+            https://arxiv.org/abs/2404.16710); the layers above are not computed.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        *,
+        dtype: torch.dtype | None = None,
+        batch_tokens: int | None = None,
+        share_prefixes: bool = True,
+        layers: int | None = None,
+    ) -> None:
+        self.name, self.layers, self.share_prefixes = spec, layers, share_prefixes
+        digest = model_digest(spec)
+        self.digest = digest if layers is None else digest_text(digest, f"layers {layers}")
+        self._dtype = dtype or fast_dtype()
+        self.dtype = dtype_name(self._dtype)
+        self.batch_tokens = batch_tokens or (65_536 if torch.cuda.is_available() else 2_048)
+        self.usage = Usage()
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Renderer]:
+        model, tokenizer = load_language_model(self.name, dtype=self._dtype)
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        if self.layers is not None:
+            _exit_at(model, self.layers, self.name)
+        return model, Renderer(tokenizer, positions, self.name)
+
+    @property
+    def model(self) -> Any:
+        return self._loaded[0]
+
+    @property
+    def renderer(self) -> Renderer:
+        return self._loaded[1]
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.renderer.tokenizer
+
+    @torch.inference_mode()
+    def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+        """Log-probabilities (n, options) of each option's first token as the answer's first token.
+
+        Not normalised over the options.
+
+        Raises:
+            InputError: two options begin with the same token, or a prompt is too long.
+        """
+        started = time.monotonic()
+        found = np.empty((len(prompts), len(options)), dtype=np.float32)
+        if not prompts:
+            return found
+        texts = [self.renderer.render(prompt) for prompt in prompts]
+        sequences = self.renderer.tokens(texts)
+        first = self.renderer.first_tokens(texts[0], options)
+        for rows, logits in self._logits(sequences, [1] * len(sequences)):
+            words = logits[:, -1].log_softmax(dim=-1)  # (rows, V)
+            found[rows] = words[:, torch.tensor(first, device=words.device)].cpu().numpy()
+        check_finite(self.name, found)
+        self.usage.add(sequences, len(sequences), started)
+        return found
+
+    @torch.inference_mode()
+    def likelihoods(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str]
+    ) -> list[np.ndarray]:
+        """Log-probability of each token of a continuation, (its tokens,) float32.
+
+        Raises:
+            InputError: a continuation is empty, or a prompt is too long.
+        """
+        started = time.monotonic()
+        texts = [self.renderer.render(prompt) for prompt in prompts]
+        sequences, lengths = self.renderer.continued(texts, continuations)
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+        # the last token predicts nothing that is asked
+        for rows, logits in self._logits([sequence[:-1] for sequence in sequences], lengths):
+            kept = logits.shape[1]
+            for number, row in enumerate(rows):
+                target = torch.tensor(sequences[row][-lengths[row] :], device=logits.device)
+                words = logits[number, kept - lengths[row] :].log_softmax(dim=-1)  # (tokens, V)
+                found[row] = words.gather(1, target[:, None])[:, 0].cpu().numpy()
+        check_finite(self.name, *found)
+        self.usage.add(sequences, 0, started)
+        return found
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
+        """Greedy answers of at most `most_tokens` tokens; the ends of turns are left out."""
+        started = time.monotonic()
+        texts = [self.renderer.render(prompt) for prompt in prompts]
+        sequences = self.renderer.tokens(texts, most_tokens)
+        order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+        found: list[Completion] = [Completion("", "failed")] * len(sequences)
+        written = 0
+        while order:
+            size = max(1, self.batch_tokens // (len(sequences[order[0]]) + most_tokens))
+            rows, order = order[:size], order[size:]
+            answers = self._answers([sequences[row] for row in rows], most_tokens)
+            for row, answer in zip(rows, answers.tolist(), strict=True):
+                end = next((i for i, t in enumerate(answer) if t in self._ends), None)
+                text = self.tokenizer.decode(answer[:end], skip_special_tokens=True)
+                found[row] = Completion(text, "cut off" if end is None else "ok")
+                written += len(answer) if end is None else end + 1
+        self.usage.add(sequences, written, started)
+        return found
+
+    def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
+        """Texts cut to `most_tokens` tokens, at their end or at their beginning."""
+        return self.renderer.shorten(texts, most_tokens, side)
+
+    @cached_property
+    def _ends(self) -> set[int]:
+        """Tokens that end an answer."""
+        declared = self.model.generation_config.eos_token_id
+        ends = {*declared} if isinstance(declared, list) else {declared}
+        return {int(end) for end in (*ends, self.tokenizer.eos_token_id) if end is not None}
+
+    def _logits(self, sequences: Sequence[Sequence[int]], keep: Sequence[int]) -> Any:
+        return last_logits(
+            self.model,
+            sequences,
+            keep,
+            batch_tokens=self.batch_tokens,
+            share=self.share_prefixes,
+        )
+
+    def _answers(self, sequences: Sequence[Sequence[int]], most_tokens: int) -> Tensor:
+        """What the model writes after each sequence, (rows, at most `most_tokens`)."""
+        longest, device = max(map(len, sequences)), self.model.device
+        pad = self.tokenizer.pad_token_id
+        pad = min(self._ends) if pad is None else pad
+        ids = torch.full((len(sequences), longest), pad)
+        mask = torch.zeros_like(ids)
+        for number, sequence in enumerate(sequences):
+            ids[number, longest - len(sequence) :] = torch.tensor(sequence)
+            mask[number, longest - len(sequence) :] = 1
+        written = self.model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            generation_config=greedy(most_tokens, sorted(self._ends), pad),
+        )
+        return written[:, longest:]
+
+
+def greedy(most_tokens: int, ends: int | list[int], pad: int, **more: Any) -> GenerationConfig:
+    """Always the likeliest token; what a model's own configuration wishes is not asked."""
+    return GenerationConfig(
+        max_new_tokens=most_tokens,
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        eos_token_id=ends,
+        pad_token_id=pad,
+        **more,
+    )
+
+
+def check_finite(name: str, *found: np.ndarray) -> None:
+    """Refuse log-probabilities of which one is NaN or infinite.
+
+    Raises:
+        InputError: saying what to try.
+    """
+    if not all(np.isfinite(values).all() for values in found):
+        raise InputError(
+            "the model gave probabilities that are not finite",
+            id=name,
+            remedy="try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN",
+        )
+
+
+def _exit_at(model: Any, layers: int, spec: str) -> None:
+    """Drop the layers above; the last norm and the output words read what is then the last."""
+    body = model.base_model
+    stack = getattr(body, "layers", None)
+    if stack is None:
+        raise InputError("this model's layers cannot be told", id=spec, remedy="leave ?layers= out")
+    check_exit(layers, len(stack), spec)
+    body.layers = stack[:layers]
+    model.config.num_hidden_layers = layers
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:layers]

@@ -1,0 +1,189 @@
+"""An encoder–decoder in this process, such as monoT5: the prompt goes to the encoder.
+
+Nothing can be shared between prompts here, since the encoder reads a prompt in both directions;
+batches are by length. Decoders are in `local_model.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.models.load import load_language_model, model_digest
+from retrieval_kd.store.usage import Usage
+from retrieval_kd.teachers.llm.decoder import check_finite, greedy
+from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
+from retrieval_kd.teachers.llm.rendering import Renderer
+
+
+class Seq2SeqModel:
+    """A T5-style model: everything that `LanguageModel` asks. Loaded at the first question.
+
+    A prompt's `start` is what the decoder has written already.
+
+    Args:
+        spec: folder or hub name.
+        dtype: float32 or bfloat16; the machine's fast one by default.
+        batch_tokens: rows × tokens of a batch, padding included.
+    """
+
+    def __init__(
+        self, spec: str, *, dtype: torch.dtype | None = None, batch_tokens: int | None = None
+    ) -> None:
+        self.name, self.digest = spec, model_digest(spec)
+        self._dtype = dtype or fast_dtype()
+        self.dtype = dtype_name(self._dtype)
+        self.batch_tokens = batch_tokens or (65_536 if torch.cuda.is_available() else 8_192)
+        self.usage = Usage()
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Renderer]:
+        model, tokenizer = load_language_model(self.name, dtype=self._dtype)
+        return model, Renderer(tokenizer, None, self.name)  # T5's positions are relative
+
+    @property
+    def model(self) -> Any:
+        return self._loaded[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._loaded[1].tokenizer
+
+    @torch.inference_mode()
+    def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
+        """Log-probabilities (n, options) of each option's first token as the answer's first token.
+
+        Raises:
+            InputError: two options begin with the same token.
+        """
+        started, sources = time.monotonic(), self._sources(prompts)
+        found = np.empty((len(prompts), len(options)), dtype=np.float32)
+        first = [self._words(option)[0] for option in options]
+        if len(set(first)) < len(first):
+            raise InputError(
+                f"some of the answers {', '.join(map(repr, options))} begin with the same token",
+                id=self.name,
+                remedy="choose answers whose first tokens differ in this model's tokenizer",
+            )
+        for rows, words in self._logs(sources, prompts, [[] for _ in prompts]):
+            last = [len(self._begun(prompts[row])) - 1 for row in rows]
+            found[rows] = words[torch.arange(len(rows)), last][:, first].cpu().numpy()
+        check_finite(self.name, found)
+        self.usage.add(sources, len(prompts), started)
+        return found
+
+    @torch.inference_mode()
+    def likelihoods(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str]
+    ) -> list[np.ndarray]:
+        """Log-probability of each token of a continuation, (its tokens,) float32.
+
+        Raises:
+            InputError: a continuation is empty.
+        """
+        started, sources = time.monotonic(), self._sources(prompts)
+        wanted = [self._words(continuation) for continuation in continuations]
+        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(prompts)
+        for rows, words in self._logs(sources, prompts, wanted):
+            for number, row in enumerate(rows):
+                start = len(self._begun(prompts[row])) - 1
+                target = torch.tensor(wanted[row], device=words.device)
+                logs = words[number, start : start + len(target)]  # (tokens, V)
+                found[row] = logs.gather(1, target[:, None])[:, 0].cpu().numpy()
+        check_finite(self.name, *found)
+        self.usage.add(sources, 0, started)
+        return found
+
+    @torch.inference_mode()
+    def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
+        """Greedy answers of at most `most_tokens` tokens."""
+        started, sources = time.monotonic(), self._sources(prompts)
+        found: list[Completion] = [Completion("", "failed")] * len(prompts)
+        end, written = self.tokenizer.eos_token_id, 0
+        start = self.model.config.decoder_start_token_id
+        how = greedy(most_tokens, end, self.tokenizer.pad_token_id, decoder_start_token_id=start)
+        for rows, ids, mask in self._batches(sources, most_tokens):
+            for begun in {tuple(self._begun(prompts[row])) for row in rows}:
+                alike = [i for i, r in enumerate(rows) if tuple(self._begun(prompts[r])) == begun]
+                answers = self.model.generate(
+                    input_ids=ids[alike],
+                    attention_mask=mask[alike],
+                    decoder_input_ids=torch.tensor([begun] * len(alike), device=ids.device),
+                    generation_config=how,
+                )[:, len(begun) :]
+                for place, answer in zip(alike, answers.tolist(), strict=True):
+                    stop = answer.index(end) if end in answer else None
+                    text = self.tokenizer.decode(answer[:stop], skip_special_tokens=True)
+                    found[rows[place]] = Completion(text, "cut off" if stop is None else "ok")
+                    written += len(answer) if stop is None else stop + 1
+        self.usage.add(sources, written, started)
+        return found
+
+    def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
+        """Texts cut to `most_tokens` tokens, at their end or at their beginning."""
+        return self._loaded[1].shorten(texts, most_tokens, side)
+
+    def _words(self, text: str) -> list[int]:
+        """An answer's tokens as the decoder writes them, without an end."""
+        if not text.strip():
+            raise InputError(
+                "an empty text has no likelihood",
+                remedy="leave queries and answers without text out",
+            )
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _begun(self, prompt: Prompt) -> list[int]:
+        """What the decoder has before its answer."""
+        start = int(self.model.config.decoder_start_token_id)
+        return [start, *self._words(prompt.start)] if prompt.start.strip() else [start]
+
+    def _sources(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        if not prompts:
+            return []
+        plain = self._loaded[1].plain
+        texts = ["\n".join(plain(p) for p in (one.system, one.user) if p) for one in prompts]
+        return [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
+
+    def _batches(
+        self, sources: Sequence[Sequence[int]], answer_tokens: int
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Rows, their tokens (rows, L) and mask, longest first."""
+        order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
+        while order:
+            longest = len(sources[order[0]])
+            size = max(1, self.batch_tokens // (longest + answer_tokens))
+            rows, order = order[:size], order[size:]
+            yield rows, *_padded([sources[row] for row in rows], self.model.device)
+
+    def _logs(
+        self,
+        sources: Sequence[Sequence[int]],
+        prompts: Sequence[Prompt],
+        wanted: Sequence[Sequence[int]],
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Rows, and log-probabilities (rows, T, V) at each token that the decoder is given."""
+        most = max((len(words) for words in wanted), default=0) + 1
+        for rows, ids, mask in self._batches(sources, most):
+            given = [[*self._begun(prompts[row]), *wanted[row]] for row in rows]
+            decoder, _ = _padded(given, self.model.device)
+            output = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder)
+            yield rows, output.logits.float().log_softmax(dim=-1)  # (rows, T, V)
+
+
+def _padded(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
+    """Tokens (n, L) padded on the right, and their mask."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for number, sequence in enumerate(sequences):
+        ids[number, : len(sequence)] = torch.tensor(sequence)
+        mask[number, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)

@@ -1,0 +1,165 @@
+"""A cross-encoder as teacher: one raw logit per (query, document) pair, in bulk.
+
+How answers are kept is `store.py`'s business; which pairs to ask is `score.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import CrossEncoder
+from sentence_transformers.util import batch_to_device
+
+from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text, read_json
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.models.layers import check_exit, keep_layers
+from retrieval_kd.models.load import load_cross_encoder, model_digest, pair_length, resolve_model
+from retrieval_kd.store.scores import TeacherKey
+from retrieval_kd.teachers.pointwise.first_token import shorten_last_layer
+
+
+class CrossEncoderTeacher:
+    """Scores pairs with any one-logit sequence classifier, sorted by length, by token budget.
+
+    The logit is stored as it is: the activation the checkpoint was made for (a sigmoid, by Sentence
+    Transformers' default) is noted in the key and never applied, because after it all margins are
+    at most 1. The model is loaded at the first call, so a finished scoring costs no loading.
+
+    Args:
+        model_spec: folder, hub name or `package:NAME`.
+        max_length: tokens of query and document together, 256 by default; of a longer pair the
+            longer text is cut.
+        batch_tokens: padded tokens in a batch. Larger is not faster on a CPU.
+        dtype: float32 or bfloat16; the machine's fast one by default.
+        prompt: put before every query.
+        layers: answer from this layer, counted from 1, with the classifier that reads the last one;
+            for models trained for early exit. The layers above are not computed.
+    """
+
+    def __init__(
+        self,
+        model_spec: str,
+        *,
+        max_length: int | None = None,
+        batch_tokens: int | None = None,
+        dtype: torch.dtype | None = None,
+        prompt: str = "",
+        layers: int | None = None,
+    ) -> None:
+        self.model_spec, self.prompt, self.layers = model_spec, prompt, layers
+        self.max_length = pair_length(model_spec, max_length)
+        self.dtype = dtype or fast_dtype()
+        self.batch_tokens = batch_tokens or (262_144 if torch.cuda.is_available() else 8_192)
+        check_has_head(model_spec)
+        digest = model_digest(model_spec)
+        self._digest = digest if layers is None else digest_text(digest, f"layers {layers}")
+        self._model: CrossEncoder | None = None
+
+    @property
+    def key(self) -> TeacherKey:
+        """Everything that changes a score."""
+        return TeacherKey(
+            kind="pointwise",
+            model=self.model_spec,
+            digest=self._digest,
+            prompt=self.prompt,
+            max_length=self.max_length,
+            dtype=dtype_name(self.dtype),
+            activation=declared_activation(self.model_spec),
+        )
+
+    @property
+    def model(self) -> CrossEncoder:
+        if self._model is None:
+            self._model = load_cross_encoder(
+                self.model_spec, max_length=self.max_length, dtype=self.dtype
+            )
+            classifier: Any = self._model[0].auto_model
+            if self.layers is not None:
+                there = classifier.config.num_hidden_layers
+                check_exit(self.layers, there, self.model_spec)
+                keep_layers(self._model, list(range(self.layers)))
+            shorten_last_layer(classifier)
+        return self._model
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """Raw logits (n,) float32 of n pairs, in the order given."""
+        pairs = [[self.prompt + q, d.full] for q, d in zip(queries, documents, strict=True)]
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        lengths = self._lengths(pairs)
+        order = np.argsort(-lengths, kind="stable")
+        scores = np.empty(len(pairs), dtype=np.float32)
+        start = 0
+        with torch.inference_mode():
+            while start < len(order):
+                size = max(1, self.batch_tokens // int(lengths[order[start]]))
+                rows = order[start : start + size]
+                features = self.model.preprocess([pairs[row] for row in rows])
+                features = batch_to_device(features, self.model.device)
+                logits = self.model(features)["scores"].float().reshape(-1)  # (rows,)
+                scores[rows] = logits.cpu().numpy()
+                start += size
+        return scores
+
+    def _lengths(self, pairs: Sequence[Sequence[str]]) -> np.ndarray:
+        """Tokens of each pair after truncation, (n,); each distinct text is tokenised once."""
+        tokenizer = self.model.tokenizer
+        texts = list({text for pair in pairs for text in pair})
+        encoded = tokenizer(
+            texts, add_special_tokens=False, truncation=True, max_length=self.max_length
+        )["input_ids"]
+        count = dict(zip(texts, map(len, encoded), strict=True))
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        return np.array(
+            [min(self.max_length, count[q] + count[d] + special) for q, d in pairs], dtype=np.int64
+        )
+
+
+def check_has_head(model_spec: str) -> None:
+    """Refuse a local encoder: it would be given a random head, and random scores would be stored.
+
+    Raises:
+        InputError: the folder is no sequence classifier, or has more than one label.
+    """
+    ref = resolve_model(model_spec)
+    config = Path(ref.location) / "config.json"
+    if not ref.is_local or not config.exists():
+        return
+    declared = read_json(config)
+    named = declared.get("architectures") or []
+    own = Path(ref.location) / "config_sentence_transformers.json"
+    kind = read_json(own).get("model_type") if own.exists() else None
+    if kind != "CrossEncoder" and not any("SequenceClassification" in name for name in named):
+        language = any("CausalLM" in name or "ConditionalGeneration" in name for name in named)
+        raise InputError(
+            f"this is no cross-encoder but {', '.join(named) or 'something else'}",
+            file=ref.location,
+            remedy="ask it as yesno:MODEL, pairwise:MODEL or listwise:MODEL"
+            if language
+            else "make one of it with `rkd fit-teacher`, or score with dense:MODEL",
+        )
+    labels = len(declared.get("id2label") or [1])
+    if labels > 1 and "SequenceClassification" in str(named):
+        raise InputError(
+            f"a teacher gives one logit per pair, this classifier has {labels} labels",
+            file=ref.location,
+        )
+
+
+def declared_activation(model_spec: str) -> str:
+    """The activation a local checkpoint asks for; a sigmoid where it is silent, as in
+    Sentence Transformers; empty for a model on the hub, whose files are not here yet."""
+    ref = resolve_model(model_spec)
+    if not ref.is_local:
+        return ""
+    config = Path(ref.location) / "config.json"
+    declared = read_json(config) if config.exists() else {}
+    named = declared.get("sentence_transformers", {}).get("activation_fn")
+    return str(named or declared.get("sbert_ce_default_activation_function") or "Sigmoid")

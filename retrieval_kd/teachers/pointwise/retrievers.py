@@ -1,0 +1,185 @@
+"""First-stage rankers as teachers: BM25 and retrievers score the same pairs into the same store.
+
+Neither is a strong teacher alone; fused with each other, or with a cross-encoder, they are
+(`targets.py`), and they cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.sparse import vstack
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text
+from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.models.encode import (
+    document_vectors,
+    encode_queries,
+    finish,
+    is_encoded,
+    normalises,
+)
+from retrieval_kd.models.load import kind_of, load_encoder, load_retriever, model_digest
+from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows
+from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
+from retrieval_kd.store.scores import TeacherKey
+
+REMEMBERED = 20_000  # documents whose representations are kept for the next queries
+WHOLE = 20_000  # documents of a collection that is encoded whole, for the searches to come
+
+
+class BM25Teacher:
+    """BM25 over one collection. Its scores depend on the whole corpus, so its key does too."""
+
+    def __init__(self, collection: Collection, *, lucene: bool = False) -> None:
+        self.collection = collection
+        self.name = "bm25-lucene" if lucene else "bm25"
+        self.parameters: BM25Parameters = LUCENE if lucene else DEFAULT
+
+    @property
+    def key(self) -> TeacherKey:
+        told = digest_text(self.parameters.model_dump_json(), self.collection.documents.digest)
+        return TeacherKey(kind="pointwise", model=self.name, digest=told)
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """BM25 scores (n,) float32 of n pairs; 0 where no term is shared."""
+        wanted: dict[str, list[str]] = {}
+        for query, document in zip(queries, documents, strict=True):
+            wanted.setdefault(query, []).append(document.id)
+        found = bm25_scores(
+            self.collection, {q: q for q in wanted}, wanted, parameters=self.parameters
+        )
+        pairs = zip(queries, documents, strict=True)
+        return np.array([found[q][d.id] for q, d in pairs], dtype=np.float32)
+
+
+class DenseTeacher:
+    """A Sentence Transformers bi-encoder: its own similarity of the two vectors.
+
+    Of a collection of more than 20,000 documents only those that are asked about are encoded,
+    unless its vectors are in the cache.
+    """
+
+    def __init__(
+        self, collection: Collection, model_spec: str, *, max_length: int | None = None
+    ) -> None:
+        self.collection, self.model_spec, self.max_length = collection, model_spec, max_length
+        self._digest = model_digest(model_spec)
+        self._model: SentenceTransformer | None = None
+        self._known = Remembered(self._encode)
+
+    @property
+    def key(self) -> TeacherKey:
+        return TeacherKey(
+            kind="pointwise",
+            model=f"dense:{self.model_spec}",
+            digest=digest_text("dense", self._digest),
+            max_length=self.max_length,
+            dtype=dtype_name(fast_dtype()),
+        )
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """Cosine or dot product (n,) float32 of n pairs, as the model was made for."""
+        if self._model is None:
+            self._model = load_encoder(self.model_spec, max_length=self.max_length)
+        distinct = list(dict.fromkeys(queries))
+        row = {query: i for i, query in enumerate(distinct)}
+        encoded = encode_queries(self._model, distinct)  # (queries, D)
+        left = encoded[[row[q] for q in queries]]  # (n, D)
+        return np.einsum("nd,nd->n", left, self._vectors(documents)).astype(np.float32)
+
+    def _vectors(self, documents: Sequence[Document]) -> np.ndarray:
+        """A vector per document, (n, D)."""
+        texts, length = self.collection.documents, self.max_length
+        if len(texts) > WHOLE and not is_encoded(self.model_spec, texts, max_length=length):
+            found = self._known.of([document.full for document in documents])
+            return np.stack([found[document.full] for document in documents])
+        vectors = document_vectors(self.model_spec, texts, max_length=length)
+        return vectors[np.array([texts.position(d.id) for d in documents], dtype=np.int64)]
+
+    def _encode(self, texts: Sequence[str]) -> np.ndarray:
+        assert self._model is not None
+        vectors = self._model.encode_document(list(texts), show_progress_bar=False)
+        return finish(vectors, normalises(self._model))
+
+
+class Remembered:
+    """Representations of documents' texts, kept for the next queries, which share many of them."""
+
+    def __init__(self, encode: Callable[[Sequence[str]], Iterable[Any]]) -> None:
+        self._encode = encode
+        self._known: dict[str, Any] = {}
+
+    def of(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Text → representation of these texts, and of some before them."""
+        if len(self._known) > REMEMBERED:
+            self._known.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= zip(new, self._encode(new), strict=True)
+        return self._known
+
+
+class RetrieverTeacher:
+    """A sparse or a multi-vector model: the dot product of word weights, or MaxSim over tokens.
+
+    Only the documents that are asked about are encoded.
+
+    Args:
+        kind: "sparse" or "multi_vector".
+        max_length: tokens of a text; the model's own by default.
+
+    Raises:
+        InputError: the model is of another kind; made into this one it would begin with random
+            weights.
+    """
+
+    def __init__(self, kind: str, model_spec: str, *, max_length: int | None = None) -> None:
+        self.kind, self.model_spec, self.max_length = kind, model_spec, max_length
+        if (saved := kind_of(model_spec)) != kind:
+            raise InputError(
+                f"this model is not {kind} but {saved}",
+                id=model_spec,
+                remedy=f"score with {saved}:MODEL",
+            )
+        self._digest = model_digest(model_spec)
+        self._model: Any = None
+        self._known = Remembered(lambda texts: self._encode(texts, "document"))
+
+    @property
+    def key(self) -> TeacherKey:
+        return TeacherKey(
+            kind="pointwise",
+            model=f"{self.kind}:{self.model_spec}",
+            digest=digest_text(self.kind, self._digest),
+            max_length=self.max_length,
+            dtype=dtype_name(fast_dtype()),
+        )
+
+    def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
+        """Scores (n,) float32 of n pairs, as the model was made for."""
+        asked = dict(zip(dict.fromkeys(queries), self._encode(queries, "query"), strict=True))
+        known = self._known.of([document.full for document in documents])
+        scores = np.empty(len(queries), dtype=np.float32)
+        for query, own in asked.items():
+            rows = [row for row, other in enumerate(queries) if other == query]
+            found = [known[documents[row].full] for row in rows]
+            if self.kind == "sparse":
+                scores[rows] = (own @ vstack(found).T).toarray()[0]
+            else:
+                scores[rows] = maxsim_scores([own], found)[0]
+        return scores
+
+    def _encode(self, texts: Sequence[str], side: str) -> Any:
+        """A row of weights (1, V), or vectors (tokens, D), of each distinct text."""
+        distinct = list(dict.fromkeys(texts))
+        if self._model is None:
+            self._model = load_retriever(self.model_spec, max_length=self.max_length)
+        rows = sparse_rows if self.kind == "sparse" else token_rows
+        return rows(self._model, distinct, side)

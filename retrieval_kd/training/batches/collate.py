@@ -1,0 +1,173 @@
+"""Turns rows of the training schedule into a batch: token IDs, targets and masks.
+
+A document that occurs twice in a batch is encoded once. Documents are sorted by length and split
+into groups of similar length, each padded to its own longest only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.training.batches.sampling import Sampling, draw
+from retrieval_kd.training.batches.slates import Pool, Slate
+from retrieval_kd.training.batches.vectors import TeacherVectors
+
+
+@dataclass
+class SlateCollator(SentenceTransformerDataCollator):
+    """Collates schedule rows `{"pool": int, "draw": int}`.
+
+    The result has the columns `query_*` and `group0_*`, `group1_*`, … that Sentence Transformers'
+    trainer gathers, and under `label` a dict of tensors:
+
+    - `columns (B, N)`: where each slate's documents are among the batch's M distinct documents;
+    - `mask (B, N)`: false where a slate is shorter than N;
+    - `teacher`, `gains (B, N)`: of the slate (teacher NaN where it said nothing);
+    - `preferences (B, N, N)`: what a pairwise teacher said of two of the slate, where pools have it
+      (NaN where it was not asked);
+    - `batch_teacher`, `batch_gains (B, M)`: of every document of the batch that is among the
+      query's candidates; elsewhere −inf and 0;
+    - `batch_mask (B, M)`: false for the documents that the query's pool ignores;
+    - `batch_members (T, B, M)`: the same of each single teacher, where pools have them;
+    - `positions (M,)` and `known`, if `gathers`: to look up other processes' documents;
+    - `texts`: of the batch, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
+    - `vectors`: of each MODEL that an objective on vectors learns from, `queries (B, D)` and
+      `documents (M, D)`.
+
+    A row always gives the same slate, so that a resumed training sees what it would have seen.
+    """
+
+    pools: Sequence[Pool] = field(default_factory=list)
+    texts: Texts | None = None
+    slate_size: int = 8
+    slate_depth: int = 50
+    group_size: int = 32
+    seed: int = 0
+    sampling: Sampling = "random"
+    vectors: Mapping[str, TeacherVectors] = field(default_factory=dict)
+    keep_texts: bool = False
+    gathers: bool = False
+
+    def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
+        rows = [(int(row["pool"]), int(row["draw"])) for row in features]
+        pools = [self.pools[index] for index, _ in rows]
+        slates = draw_slates(
+            self.pools, rows, self.slate_size, self.slate_depth, self.seed, self.sampling
+        )
+        distinct = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
+        assert self.texts is not None
+        documents = [self.texts.at(int(at)).full for at in distinct]
+        order = np.argsort([-len(text) for text in documents], kind="stable")
+        distinct = distinct[order]
+        documents = [documents[i] for i in order]
+        column = {int(at): i for i, at in enumerate(distinct)}
+        columns = np.zeros((len(slates), self.slate_size), dtype=np.int64)
+        for row, slate in enumerate(slates):
+            columns[row, : len(slate.positions)] = [column[int(at)] for at in slate.positions]
+
+        batch: dict[str, Any] = {}
+        queries = self.preprocess_fn(
+            [pool.query for pool in pools], task="query", prompt=self._prompt("query")
+        )
+        batch.update({f"query_{name}": value for name, value in queries.items()})
+        for start in range(0, len(documents), self.group_size):
+            tokens = self.preprocess_fn(
+                documents[start : start + self.group_size],
+                task="document",
+                prompt=self._prompt("document"),
+            )
+            group = f"group{start // self.group_size}"
+            batch.update({f"{group}_{name}": value for name, value in tokens.items()})
+        batch["label"] = {
+            **slate_tensors(slates, columns),
+            **Known(pools).targets(distinct),
+            "vectors": {
+                model: vectors.of_batch([index for index, _ in rows], distinct)
+                for model, vectors in self.vectors.items()
+            },
+        }
+        if self.gathers:
+            batch["label"] |= {"positions": torch.from_numpy(distinct), "known": Known(pools)}
+        if self.keep_texts:
+            batch["label"]["texts"] = {
+                "queries": [pool.query for pool in pools],
+                "documents": documents,
+            }
+        return batch
+
+    def _prompt(self, name: str) -> str | None:
+        prompt = self.prompts.get(name) if isinstance(self.prompts, dict) else None
+        return prompt if isinstance(prompt, str) else None
+
+
+def draw_slates(
+    pools: Sequence[Pool],
+    rows: Sequence[tuple[int, int]],
+    size: int,
+    depth: int,
+    seed: int,
+    sampling: Sampling = "random",
+) -> list[Slate]:
+    """One slate per (pool, draw); the same arguments always give the same slates."""
+    return [
+        draw(pools[index], size, depth, np.random.default_rng([seed, index, number]), sampling)
+        for index, number in rows
+    ]
+
+
+def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:
+    """Mask, teacher scores and gains of slates, all (B, N), beside their `columns (B, N)`.
+
+    Where the slates have them, `preferences (B, N, N)` too.
+    """
+    mask = np.zeros(columns.shape, dtype=bool)
+    teacher = np.full(columns.shape, np.nan, dtype=np.float32)
+    gains = np.zeros(columns.shape, dtype=np.int64)
+    for row, slate in enumerate(slates):
+        n = len(slate.positions)
+        mask[row, :n] = True
+        teacher[row, :n] = slate.teacher
+        gains[row, :n] = slate.gains
+    arrays = {"columns": columns, "mask": mask, "teacher": teacher, "gains": gains}
+    told = {row: s.preferences for row, s in enumerate(slates) if s.preferences is not None}
+    if told:
+        arrays["preferences"] = np.full((*columns.shape, columns.shape[1]), np.nan, np.float32)
+        for row, preferences in told.items():
+            n = len(preferences)
+            arrays["preferences"][row, :n, :n] = preferences
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a batch's queries, from their whole pools."""
+
+    pools: Sequence[Pool]
+
+    def targets(self, distinct: np.ndarray) -> dict[str, torch.Tensor]:
+        """Of every query and each of the documents (M,): the `batch_…` tensors (B, M)."""
+        teacher = np.full((len(self.pools), len(distinct)), -np.inf, dtype=np.float32)  # (B, M)
+        gains = np.zeros((len(self.pools), len(distinct)), dtype=np.int64)  # (B, M)
+        teachers = 0 if self.pools[0].members is None else len(self.pools[0].members)
+        members = np.full((teachers, *teacher.shape), -np.inf, dtype=np.float32)  # (T, B, M)
+        mask = np.ones(teacher.shape, dtype=bool)  # (B, M)
+        for row, pool in enumerate(self.pools):
+            order = np.argsort(pool.positions, kind="stable")
+            at = np.minimum(np.searchsorted(pool.positions[order], distinct), len(order) - 1)
+            found = pool.positions[order][at] == distinct
+            mask[row] = found | ~np.isin(distinct, pool.ignored)
+            teacher[row, found] = pool.teacher[order][at[found]]
+            gains[row, found] = pool.gains[order][at[found]]
+            if pool.members is not None:
+                members[:, row, found] = pool.members[:, order][:, at[found]]
+        batch = {"batch_teacher": teacher, "batch_gains": gains, "batch_mask": mask}
+        if self.pools[0].members is not None:
+            batch["batch_members"] = members
+        return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -1,0 +1,212 @@
+"""Slates: one query with N candidates, what the teacher said of them and what judges said.
+
+Candidates, teacher scores and judgments meet here; texts are looked up later, by the collator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.targets.normalise import Scores
+from retrieval_kd.teachers.comparing.conclude import AnsweredPairs
+
+NOTHING = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All candidates of one query, best first by the teacher (by the first stage without one).
+
+    `positions (C,)` are rows of the collection's documents, `teacher (C,)` its scores (NaN where it
+    said nothing), `gains (C,)` the judgments (0: none). `members (T, C)` are the scores of each of
+    the T teachers that `teacher` is made of, where objectives ask for them one by one. `ignored`
+    are documents of which nobody knows enough to call them negatives, though another query's slate
+    may bring them into the batch: the one an unlabelled query was taken from, likely false
+    negatives. `pairs` are a pairwise teacher's answers about two of the candidates, where an
+    objective learns them pair by pair.
+    """
+
+    query: str
+    positions: np.ndarray
+    teacher: np.ndarray
+    gains: np.ndarray
+    members: np.ndarray | None = None
+    ignored: np.ndarray = field(default_factory=lambda: NOTHING)
+    pairs: PoolPairs | None = None
+
+    def select(self, kept: np.ndarray) -> Pool:
+        """The pool with only some of its candidates, a mask (C,)."""
+        return replace(
+            self,
+            positions=self.positions[kept],
+            teacher=self.teacher[kept],
+            gains=self.gains[kept],
+            members=None if self.members is None else self.members[:, kept],
+            pairs=None if self.pairs is None else self.pairs.select(kept),
+        )
+
+
+@dataclass(frozen=True)
+class Slate:
+    """N of a query's candidates, as positions in the collection; column 0 is the positive."""
+
+    positions: np.ndarray  # (N,)
+    teacher: np.ndarray  # (N,)
+    gains: np.ndarray  # (N,)
+    preferences: np.ndarray | None = None  # (N, N), P(i is better than j); NaN: not asked
+
+
+def build_pools(
+    queries: Mapping[str, str],
+    candidates: Scores,
+    collection: Collection,
+    qrels: Mapping[str, Mapping[str, int]],
+    teacher: Scores | None,
+    drops: Drops,
+    *,
+    judged_only: bool = True,
+    members: Sequence[Scores] = (),
+    sources: Mapping[str, str] | None = None,
+    pairs: Mapping[str, AnsweredPairs] | None = None,
+) -> list[Pool]:
+    """One pool per query that has something to learn from; the others are counted in `drops`.
+
+    A query is kept if a judged relevant document or a teacher score is among its candidates, and
+    it has at least two candidates. Judged relevant documents are candidates even where no first
+    stage found them.
+
+    Args:
+        judged_only: leave out queries with neither judgment nor teacher score. An objective that
+            learns from vectors or from the student itself needs neither.
+        members: the scores of single teachers, for `Pool.members`.
+        sources: the document that a query was taken from, by query; see `Pool.ignored`.
+        pairs: a pairwise teacher's answers by query, for `Pool.pairs`.
+
+    Raises:
+        InputError: no query is left.
+    """
+    pools = []
+    for query_id, text in queries.items():
+        judged = {d: g for d, g in qrels.get(query_id, {}).items() if d in collection.documents}
+        said = (teacher or {}).get(query_id, {})
+        first_stage = candidates.get(query_id, {})
+        ids = dict.fromkeys([*first_stage, *(d for d, gain in judged.items() if gain > 0)])
+        unjudged = not any(gain > 0 for gain in judged.values())
+        if judged_only and unjudged and not said:
+            drops.add("query without a relevant document or teacher score", query_id)
+            continue
+        if len(ids) < 2:
+            drops.add("query with fewer than two candidates", query_id)
+            continue
+        scores = np.array([said.get(d, np.nan) for d in ids], dtype=np.float32)
+        unscored = int(np.isnan(scores).sum())
+        positive = sum(d not in said and judged.get(d, 0) > 0 for d in ids)
+        if said and positive:
+            what = "relevant document without a teacher score (masked; `rkd score --judged SPLIT`)"
+            drops.add(what, query_id, positive)
+        if said and unscored > positive:
+            drops.add("candidate without a teacher score (masked)", query_id, unscored - positive)
+        if said:
+            order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
+        else:
+            order = np.arange(len(ids))
+        listed = list(ids)
+        positions = np.array([collection.documents.position(listed[i]) for i in order], np.int64)
+        gains = np.array([max(0, judged.get(listed[i], 0)) for i in order], np.int64)
+        alone = [[m.get(query_id, {}).get(listed[i], np.nan) for i in order] for m in members]
+        own = np.array(alone, np.float32) if members else None
+        source = (sources or {}).get(query_id)
+        ignored = NOTHING
+        if source is not None and source in collection.documents and source not in ids:
+            ignored = np.array([collection.documents.position(source)])
+        answered = None
+        if pairs is not None:
+            if query_id not in pairs:
+                drops.add("query without an answer about pairs", query_id)
+            answered = PoolPairs.of([listed[i] for i in order], *pairs.get(query_id, ()))
+        pools.append(Pool(text, positions, scores[order], gains, own, ignored, answered))
+    if not pools:
+        raise InputError(
+            "no query to train on: " + "; ".join(drops.summary()),
+            remedy="retrieve and score candidates for the queries of this split",
+        )
+    return pools
+
+
+def digest_pools(pools: Sequence[Pool]) -> str:
+    """32 hex digits of everything in the pools."""
+    state = hashlib.blake2b(digest_size=16)
+    for pool in pools:
+        state.update(pool.query.encode("utf-8", errors="surrogatepass") + b"\0")
+        for array in (pool.positions, pool.teacher, pool.gains, pool.members, pool.ignored):
+            state.update(b"" if array is None else array.tobytes())
+        for array in () if pool.pairs is None else pool.pairs.arrays():
+            state.update(array.tobytes())
+    return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class PoolPairs:
+    """P(i is better than j) of the pairs that were asked, by the places of i and j in the pool.
+
+    Few of a pool's C² pairs are asked as a rule, so only these P are kept: `first (P,)`,
+    `second (P,)` and `better (P,)`. A pair is there once in each direction, as P and 1 − P.
+    """
+
+    first: np.ndarray  # (P,)
+    second: np.ndarray  # (P,)
+    better: np.ndarray  # (P,)
+
+    @classmethod
+    def of(
+        cls, listed: Sequence[str], named: Sequence[str] = (), better: np.ndarray | None = None
+    ) -> PoolPairs:
+        """The pairs among a pool's documents `listed (C,)`.
+
+        Args:
+            named: documents (n,) that the teacher was asked about.
+            better: P(i is better than j) (n, n) of them, NaN where it was not asked.
+
+        Example:
+            >>> answers = np.array([[np.nan, 0.75], [0.25, np.nan]])
+            >>> PoolPairs.of(["b", "c", "a"], ["a", "b"], answers).among(np.arange(3)).tolist()
+            [[nan, nan, 0.25], [nan, nan, nan], [0.75, nan, nan]]
+        """
+        if better is None or not len(named):
+            return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        place = {document: at for at, document in enumerate(listed)}
+        at = np.array([place.get(document, -1) for document in named])  # (n,)
+        known = ~np.isnan(better) & (at[:, None] >= 0) & (at >= 0)  # (n, n)
+        i, j = np.nonzero(known)
+        return cls(at[i], at[j], better[i, j].astype(np.float32))
+
+    def among(self, chosen: np.ndarray) -> np.ndarray:
+        """P(i is better than j) (N, N) of the candidates at these places; NaN: not asked."""
+        found = np.full((len(chosen), len(chosen)), np.nan, dtype=np.float32)
+        i, j, kept = self._renumbered(chosen)
+        found[i, j] = self.better[kept]
+        return found
+
+    def select(self, kept: np.ndarray) -> PoolPairs:
+        """The pairs of the candidates that are kept, a mask (C,), in their new places."""
+        i, j, both = self._renumbered(np.flatnonzero(kept))
+        return PoolPairs(i, j, self.better[both])
+
+    def _renumbered(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """New places of the pairs whose two candidates are `chosen`, and which pairs these are."""
+        size = max(int(part.max(initial=-1)) for part in (self.first, self.second, chosen)) + 1
+        place = np.full(size, -1)
+        place[chosen] = np.arange(len(chosen))
+        i, j = place[self.first], place[self.second]
+        kept = (i >= 0) & (j >= 0)
+        return i[kept], j[kept], kept
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All there is, for a digest."""
+        return self.first, self.second, self.better

@@ -1,0 +1,58 @@
+"""Vectors of a frozen encoder for a training's texts: what objectives on vectors learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.files import atomic_path, cache_dir, digest_json
+from retrieval_kd.hardware import dtype_name
+from retrieval_kd.models.encode import document_vectors, encode_queries
+from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.progress import bar
+
+CHUNK = 1024  # queries between two moves of the progress bar
+
+
+@dataclass(frozen=True)
+class TeacherVectors:
+    """`queries (P, D)` by number of the pool, `documents (n, D)` by position in the collection."""
+
+    queries: np.ndarray
+    documents: np.ndarray
+
+    def of_batch(self, pools: Sequence[int], documents: np.ndarray) -> dict[str, torch.Tensor]:
+        """Vectors of B queries and M documents of a batch."""
+        return {
+            "queries": torch.from_numpy(np.array(self.queries[list(pools)])),  # (B, D)
+            "documents": torch.from_numpy(np.array(self.documents[documents])),  # (M, D)
+        }
+
+
+def teacher_vectors(
+    model_spec: str, queries: Sequence[str], documents: Texts, *, max_length: int | None = None
+) -> TeacherVectors:
+    """Encode queries and documents once; both are cached for the next training.
+
+    Vectors are in the form of the model's own similarity: unit length where it is cosine.
+    """
+    model = load_encoder(model_spec, max_length=max_length)
+    key = digest_json(
+        [model_digest(model_spec), max_length, dtype_name(next(model.parameters()).dtype), queries]
+    )
+    cached = cache_dir() / "query-vectors" / f"{key}.npy"
+    if not cached.exists():
+        parts = []
+        with bar("encoding queries for the student to learn", len(queries)) as progress:
+            for start in range(0, len(queries), CHUNK):
+                parts.append(encode_queries(model, queries[start : start + CHUNK]))
+                progress.advance(len(parts[-1]))
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(cached) as temporary, open(temporary, "wb") as file:
+            np.save(file, np.concatenate(parts), allow_pickle=False)
+    found = document_vectors(model_spec, documents, max_length=max_length, model=model)
+    return TeacherVectors(np.load(cached, mmap_mode="r", allow_pickle=False), found)

@@ -1,0 +1,188 @@
+"""Live teachers: models that score a training's batch while the step runs, frozen or trained along.
+
+An encoder (dense, sparse or multi-vector) scores every query with every document of the batch, as
+TCT-ColBERT's teacher does (https://arxiv.org/abs/2010.11386); a cross-encoder scores each query's
+own slate, as RocketQAv2's re-ranker (https://arxiv.org/abs/2110.07367). Texts are tokenised here:
+a teacher may have another vocabulary than the student.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from sentence_transformers import CrossEncoder
+from torch import Tensor, nn
+
+from retrieval_kd.models.layers import keep_layers
+from retrieval_kd.models.load import load_cross_encoder, load_multi_vector, load_retriever
+from retrieval_kd.students.student import student_of
+
+GROUP = 32  # texts or pairs scored together, sorted by length
+
+
+class LiveEncoder(nn.Module):
+    """Scores (B, M) of a bi-encoder of any kind.
+
+    Args:
+        model: SentenceTransformer, SparseEncoder or MultiVectorEncoder.
+        trains: whether its weights are trained along; if not, it is frozen, in evaluation mode.
+    """
+
+    def __init__(self, model: Any, *, trains: bool = False) -> None:
+        super().__init__()
+        self.model, self.trains = model, trains
+        self.kind = student_of(model)
+        prepare(self)
+
+    def train(self, mode: bool = True) -> LiveEncoder:
+        super().train(mode and self.trains)
+        return self
+
+    def forward(self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]) -> Scores:
+        """Score matrices (B, M) by name, of B queries and M documents."""
+        with nullcontext() if self.trains else torch.no_grad():
+            queries, places = self._represent(texts["queries"], "query")
+            documents, at = self._represent(texts["documents"], "document")
+            rows = [[self.kind.scores(q, d) for d in documents] for q in queries]
+        found = {}
+        for name in rows[0][0]:
+            joined = torch.cat([torch.cat([part[name] for part in row], 1) for row in rows])
+            found[name] = joined[places][:, at]  # (B, M)
+        return found
+
+    def _represent(self, texts: Sequence[str], side: str) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """Representations in groups of similar length, and where each text is in them."""
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        device = next(self.model.parameters()).device
+        groups = []
+        for start in range(0, len(order), GROUP):
+            chosen = [texts[i] for i in order[start : start + GROUP]]
+            prompt = _prompt(self.model, side)
+            features = self.model.preprocess(chosen, task=side, prompt=prompt)
+            groups.append(self.kind.represent(_to(features, device), side))
+        places = torch.empty(len(order), dtype=torch.long, device=device)
+        places[torch.tensor(order, device=device)] = torch.arange(len(order), device=device)
+        return groups, places
+
+
+class LiveCrossEncoder(nn.Module):
+    """Logits of a cross-encoder for each query's own slate, as (B, M) with NaN elsewhere.
+
+    Args:
+        model: a CrossEncoder with one label.
+        trains: whether its weights are trained along.
+    """
+
+    def __init__(self, model: CrossEncoder, *, trains: bool = False) -> None:
+        super().__init__()
+        self.model, self.trains = model, trains
+        prepare(self)
+
+    def train(self, mode: bool = True) -> LiveCrossEncoder:
+        super().train(mode and self.trains)
+        return self
+
+    def forward(self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]) -> Scores:
+        """`score (B, M)`; differentiable if the model trains."""
+        rows, places, groups = slate_pairs(self.model, texts, labels)
+        with nullcontext() if self.trains else torch.no_grad():
+            logits = [self.model(group)["scores"].float().reshape(-1) for group in groups]
+        shape = (len(texts["queries"]), len(texts["documents"]))
+        empty = torch.full(shape, float("nan"), device=next(self.model.parameters()).device)
+        at = labels["columns"][rows, places]
+        return {"score": empty.index_put((rows, at), torch.cat(logits))}  # (B, M)
+
+
+Scores = dict[str, Tensor]
+
+
+def open_live(
+    model_spec: str,
+    kind: Literal["encoder", "multi_vector", "cross_encoder"],
+    *,
+    layers: Sequence[int] | None = None,
+    trains: bool = False,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> LiveEncoder | LiveCrossEncoder:
+    """A live teacher from MODEL; in float32 if it is trained, otherwise in the machine's fast type.
+
+    Args:
+        layers: layers to keep of it; all, if none are given.
+        max_length: tokens of a text (of a pair for a cross-encoder).
+        seed: of weights that the model does not have, such as a new cross-encoder's head or a dense
+            encoder's projection of tokens.
+    """
+    torch.manual_seed(seed)
+    dtype = torch.float32 if trains else None
+    if kind == "cross_encoder":
+        model: Any = load_cross_encoder(model_spec, max_length=max_length, dtype=dtype)
+    elif kind == "multi_vector":
+        model = load_multi_vector(model_spec, max_length=max_length, dtype=dtype, seed=seed)
+    else:
+        model = load_retriever(model_spec, max_length=max_length, dtype=dtype)
+    if layers is not None:
+        keep_layers(model, list(layers))
+    wrapper = LiveCrossEncoder if kind == "cross_encoder" else LiveEncoder
+    return wrapper(model, trains=trains)
+
+
+def prepare(teacher: Any) -> None:
+    """Freeze a teacher that is not trained along."""
+    teacher.model.requires_grad_(teacher.trains)
+    teacher.train()
+
+
+def slate_pairs(
+    model: CrossEncoder, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Iterator[dict[str, Any]]]:
+    """Every query with its own candidates: rows and places (P,) in the slates, tokenised groups.
+
+    The P pairs are in groups of similar length, rows and places in their order.
+    """
+    columns, mask = labels["columns"], labels["mask"]  # (B, N)
+    rows, places = mask.nonzero(as_tuple=True)  # (P,)
+    at = columns[rows, places]
+    pairs = [
+        [texts["queries"][q], texts["documents"][d]]
+        for q, d in zip(rows.tolist(), at.tolist(), strict=True)
+    ]
+    order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i][0]) - len(pairs[i][1]))
+    device = next(model.parameters()).device
+    groups = (
+        _to(model.preprocess([pairs[i] for i in order[start : start + GROUP]]), device)
+        for start in range(0, len(order), GROUP)
+    )
+    chosen = torch.tensor(order, device=rows.device)
+    return rows[chosen], places[chosen], groups
+
+
+def read_texts(model: Any, texts: Sequence[str], side: str, max_length: int) -> Any:
+    """What a bi-encoder's modules make of texts, in its own tokens, at most so many of a text."""
+    with at_most(model, max_length):
+        features = model.preprocess(list(texts), task=side, prompt=_prompt(model, side))
+    return model(_to(features, next(model.parameters()).device), task=side)
+
+
+@contextmanager
+def at_most(model: Any, max_length: int) -> Iterator[None]:
+    """Within it, a model reads so many tokens of a text or pair, or fewer where it has fewer."""
+    own = model.max_seq_length
+    model.max_seq_length = min(own or max_length, max_length)
+    try:
+        yield
+    finally:
+        model.max_seq_length = own
+
+
+def _prompt(model: Any, side: str) -> str | None:
+    prompts = getattr(model, "prompts", None) or {}
+    names = ("query",) if side == "query" else ("document", "passage", "corpus")
+    return next((prompts[name] for name in names if prompts.get(name)), None)
+
+
+def _to(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in features.items()}

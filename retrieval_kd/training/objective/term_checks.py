@@ -1,0 +1,89 @@
+"""What objectives cannot be asked for: wrong names and numbers, a student without the means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.objective.parse import check_distinct
+from retrieval_kd.training.objective.score_names import STORED
+from retrieval_kd.training.objective.terms import Term
+
+WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds whose forward ends with them
+
+
+def check_for_texts(terms: Sequence[Term], kind: str) -> None:
+    """Refuse states that a student which reads texts one by one does not have.
+
+    Raises:
+        ValueError: saying which kinds have them.
+    """
+    for term in terms:
+        if term.name == "token_alignment" and kind not in WITH_TOKEN_STATES:
+            raise ValueError(
+                f"token_alignment compares vectors of tokens, which a {kind} student does not "
+                f"keep: it is for {', '.join(WITH_TOKEN_STATES)}"
+            )
+        if term.name == "feature_imitation" and kind != "interaction":
+            raise ValueError(
+                "feature_imitation compares what a head makes of two vectors: it is for interaction"
+            )
+
+
+def check_for_pairs(terms: Sequence[Term]) -> None:
+    """Refuse what a cross-encoder student cannot learn: it scores each query's own slate only.
+
+    Raises:
+        ValueError: saying which term, and what would do.
+    """
+    for term in terms:
+        if term.kind not in ("scores", "states"):
+            raise ValueError(
+                f"{term.name} is not for a cross-encoder: it has logits and states only"
+            )
+        if term.kind == "states" and term.reads_texts:
+            raise ValueError(
+                f"{term.name} is for texts read apart, not for a cross-encoder's pairs: use "
+                "hidden_states or relations"
+            )
+        if term.candidates == "batch":
+            raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")
+        stored = term.teacher == STORED or term.pairs_of is not None
+        if term.kind == "scores" and not (term.student == "score" and stored):
+            raise ValueError(f"{term.label}: a cross-encoder learns its score from stored ones")
+        if term.dimensions:
+            raise ValueError(f"{term.label}: a cross-encoder has no dimensions to cut")
+
+
+def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
+    """Refuse, before anything is trained, objectives that have nothing to learn from."""
+    check_distinct(list(terms))
+    single = min((0 if p.members is None else len(p.members) for p in pools), default=0)
+    paired = any(pool.pairs is not None and len(pool.pairs.better) for pool in pools)
+    for term in terms:
+        if term.pairs_of is not None:
+            if not paired:
+                raise InputError(
+                    f"objective {term.label} learns answers about pairs; there are none",
+                    remedy="ask a pairwise: teacher about these candidates, in both orders",
+                )
+            continue
+        if term.learns_from in ("itself", "nothing"):
+            continue
+        if term.asks_members and single <= max(term.members, default=0):
+            raise InputError(
+                f"objective {term.label} looks at teachers one by one, and {single} are told apart",
+                remedy="name them in teacher.fuse_with of `rkd run`, or give build_pools `members`",
+            )
+        if term.learns_from == "teacher":
+            enough = any(np.isfinite(pool.teacher).any() for pool in pools)
+            remedy = "give the score store and its teachers (--store, --teacher)"
+        else:
+            enough = any((pool.gains > 0).any() for pool in pools)
+            remedy = "train on a split with judgments, or use an objective that needs none"
+        if not enough:
+            what = "teacher scores" if term.learns_from == "teacher" else "judgments"
+            raise InputError(f"objective {term.name} needs {what}; there are none", remedy=remedy)

@@ -1,0 +1,120 @@
+"""The learning curve on a dev split: a small, fixed retrieval task measured during training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sentence_transformers import MultiVectorEncoder, SparseEncoder
+from sentence_transformers.base.evaluation import BaseEvaluator
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.runs import Run
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.models.encode import encode_queries, finish, normalises
+from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, sparse_scores, token_rows
+
+
+@dataclass(frozen=True)
+class DevTask:
+    """Dev queries, their judgments, and the documents they are ranked among.
+
+    The pool is the queries' relevant documents plus the first stage's best: hard enough to move
+    with quality, small enough to encode every few dozen steps. nDCG@10 on it is higher than on the
+    whole collection and is never reported as a result.
+    """
+
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+    document_ids: list[str]
+    documents: list[str]
+
+
+def build_dev_task(
+    collection: Collection,
+    texts: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, int]],
+    first_stage: Run,
+    *,
+    queries: int = 100,
+    pool: int = 500,
+    seed: int = 0,
+) -> DevTask:
+    """Take up to `queries` of `texts` (ID → text) and a pool of about `pool` documents.
+
+    Relevant documents are always in the pool, so it may be larger.
+    """
+    chosen = sorted(texts)
+    if len(chosen) > queries:
+        chosen = sorted(np.random.default_rng(seed).choice(chosen, queries, replace=False).tolist())
+    judged = {q: dict(qrels[q]) for q in chosen}
+    ids = {d: None for gains in judged.values() for d, gain in gains.items() if gain > 0}
+    for rank in range(1000):
+        if len(ids) >= pool:
+            break
+        for query in chosen:
+            found = list(first_stage.results.get(query, {}))
+            if rank < len(found) and len(ids) < pool:
+                ids[found[rank]] = None
+    listed = sorted(ids)  # ties go by ID, so that a constant scorer gets no credit
+    documents = [collection.documents[id].full for id in listed]
+    return DevTask({q: texts[q] for q in chosen}, judged, listed, documents)
+
+
+class DevEvaluator(BaseEvaluator):
+    """nDCG@10 of the student on a `DevTask`; called by the trainer every `eval_steps`."""
+
+    def __init__(self, task: DevTask) -> None:
+        super().__init__()
+        self.task = task
+        self.primary_metric = "dev_ndcg@10"
+
+    def __call__(  # type: ignore[override]
+        self,
+        model: Any,
+        output_path: str | None = None,
+        epoch: float = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        scores = all_scores(model, list(self.task.queries.values()), self.task.documents)  # (Q, P)
+        top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
+        results = {
+            query: {self.task.document_ids[at]: float(row[at]) for at in best}
+            for query, row, best in zip(self.task.queries, scores, top, strict=True)
+        }
+        measured = evaluate(self.task.qrels, {"dev": Run("dev", results)}, ["ndcg@10"])
+        return {"dev_ndcg@10": measured.mean("dev", "ndcg@10")}
+
+
+def all_scores(model: Any, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
+    """Scores (Q, P) of every query with every document, by a student of any kind."""
+    if isinstance(model, SparseEncoder):
+        words = sparse_rows(model, documents, "document")  # (P, V)
+        return sparse_scores(sparse_rows(model, queries, "query"), words.T.tocsr())
+    if isinstance(model, MultiVectorEncoder):
+        tokens = token_rows(model, documents, "document")
+        return maxsim_scores(token_rows(model, queries, "query"), tokens)
+    normalise = normalises(model)
+    vectors = model.encode_document(list(documents), show_progress_bar=False)
+    return encode_queries(model, queries) @ finish(vectors, normalise).T
+
+
+NOT_PLOTTED = {"step", "epoch", "grad_norm", "learning_rate", "total_flos", "train_loss"}
+
+
+def _dev(entry: Mapping[str, Any]) -> dict[str, float]:
+    name = "eval_dev_ndcg@10"
+    return {"dev_ndcg@10": entry[name]} if name in entry else {}
+
+
+def curve_from_log(history: list[Mapping[str, Any]]) -> list[dict[str, float]]:
+    """The trainer's log as points `{"step", "loss", "dev_ndcg@10", components…}`, one per step."""
+    points: dict[int, dict[str, float]] = {}
+    for entry in history:
+        point = points.setdefault(int(entry["step"]), {"step": int(entry["step"])})
+        for name, value in {**entry, **_dev(entry)}.items():
+            if name not in NOT_PLOTTED and not name.startswith(("eval_", "train_")):
+                point[name] = float(value)
+    return [points[step] for step in sorted(points) if len(points[step]) > 1]

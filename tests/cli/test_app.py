@@ -1,0 +1,342 @@
+"""The commands of the README, typed as written there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from retrieval_kd.cli.app import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def rkd(capfd, monkeypatch):
+    """Run the command in this process; gives what it printed, or its error if it must fail."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: object, fails: bool = False) -> str:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exit:
+            main([str(argument) for argument in arguments])
+        printed = capfd.readouterr()
+        assert bool(exit.value.code) == fails, printed
+        return printed.err if fails else printed.out
+
+    return run
+
+
+def test_the_installed_command_answers_and_a_mistake_has_no_traceback():
+    """The real executable, once; the other tests call the same `main`."""
+    command = Path(sys.executable).parent / "rkd"
+    done = subprocess.run([command, "run", "no.yaml"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("rkd: no.yaml") and done.stderr.count("\n") == 1
+
+
+def test_the_stages_one_by_one(rkd, tiny_collection, tiny_encoder, tmp_path):
+    data = ("--collection", tiny_collection)
+    for split in ("train", "test"):
+        rkd(
+            "retrieve",
+            *data,
+            "--split",
+            split,
+            "--with",
+            "bm25",
+            "--depth",
+            20,
+            "--out",
+            tmp_path / f"{split}.trec",
+        )
+    rkd(
+        "retrieve",
+        *data,
+        "--split",
+        "test",
+        "--with",
+        tiny_encoder,
+        "--depth",
+        20,
+        "--out",
+        tmp_path / "dense.trec",
+    )
+    rkd(
+        "fit-teacher",
+        *data,
+        "--candidates",
+        tmp_path / "train.trec",
+        "--base",
+        tiny_encoder,
+        "--steps",
+        2,
+        "--layers",
+        "0,2",
+        "--set",
+        "batch_queries=4",
+        "--out",
+        tmp_path / "teacher",
+    )
+    fitted = json.loads((tmp_path / "teacher" / "training.json").read_text())
+    assert fitted["settings"]["batch_queries"] == 4
+    assert json.loads((tmp_path / "teacher" / "config.json").read_text())["num_hidden_layers"] == 2
+    scored = [
+        rkd(
+            "score",
+            *data,
+            "--candidates",
+            tmp_path / "train.trec",
+            "--teacher",
+            tmp_path / "teacher",
+            "--store",
+            tmp_path / "store",
+        )
+        for _ in range(2)
+    ]
+    assert " 0 known" in scored[0] and " 0 scored" in scored[1]
+    rkd(
+        "score",
+        *data,
+        "--candidates",
+        tmp_path / "train.trec",
+        "--teacher",
+        "bm25",
+        "--store",
+        tmp_path / "store",
+    )
+    assert "several teachers" in rkd(
+        "train",
+        *data,
+        "--store",
+        tmp_path / "store",
+        "--student",
+        tiny_encoder,
+        "--out",
+        tmp_path / "student",
+        fails=True,
+    )
+    trained = rkd(
+        "train",
+        *data,
+        "--split",
+        "train",
+        "--store",
+        tmp_path / "store",
+        "--teacher",
+        "bm25",
+        "--teacher",
+        tmp_path / "teacher",
+        "--student",
+        tiny_encoder,
+        "--layers",
+        "0,3",
+        "--objective",
+        "kl",
+        "--steps",
+        3,
+        "--out",
+        tmp_path / "student",
+    )
+    assert "2 layers" in trained
+    rkd(
+        "index",
+        *data,
+        "--model",
+        tmp_path / "student",
+        "--spec",
+        "indexes/hnsw.yaml",
+        "--out",
+        tmp_path / "index",
+    )
+    answer = rkd("search", "--index", tmp_path / "index", "sparrow wing")
+    assert len(re.findall(r"^ *\d+\. ", answer, re.M)) == 10
+    (tmp_path / "questions.tsv").write_text("one\tsparrow wing\ntwo\tcastle gambit\n")
+    rkd(
+        "search",
+        "--index",
+        tmp_path / "index",
+        "--queries",
+        tmp_path / "questions.tsv",
+        "--out",
+        tmp_path / "questions.trec",
+    )
+    table = rkd(
+        "evaluate",
+        *data,
+        "--split",
+        "test",
+        "--run",
+        tmp_path / "test.trec",
+        "--run",
+        tmp_path / "dense.trec",
+        "--json",
+        tmp_path / "out.json",
+    )
+    assert "nDCG@10" in table
+    assert set(json.loads((tmp_path / "out.json").read_text())["systems"]) == {"test", "dense"}
+    assert "all is well" in rkd("scores", "verify", tmp_path / "store")
+    assert len(json.loads(rkd("scores", "inspect", tmp_path / "store", "--json"))) == 2
+    wrong = rkd("search", "--index", tmp_path / "index", "--model", tiny_encoder, "x", fails=True)
+    assert "not with" in wrong
+
+
+def test_pairs_that_a_teacher_compared_are_learnt_as_pairs(
+    rkd, tiny_collection, tiny_encoder, tiny_decoder, tmp_path
+):
+    """PairDistill, command by command: scores of one teacher, pairs of another."""
+    run, store = tmp_path / "dev.trec", ("--store", tmp_path / "store")
+    data = ("--collection", tiny_collection, "--split", "dev")
+    rkd("retrieve", *data, "--with", "bm25", "--depth", 4, "--out", run)
+    pairwise = f"pairwise:{tiny_decoder}?passage_tokens=8&pairs=adjacent"
+    for teacher in ("bm25", pairwise):
+        rkd("score", *data[:2], "--candidates", run, "--teacher", teacher, *store)
+    told = (*data, *store, "--teacher", "bm25", "--student", tiny_encoder, "--steps", 2)
+    pairs = ("--pairs", f"pairwise:{tiny_decoder}")
+    wrong = rkd("train", *told, *pairs, "--out", tmp_path / "s", fails=True)
+    assert "add pair_kl" in wrong
+    rkd("train", *told, *pairs, "--objective", "kl+pair_kl", "--out", tmp_path / "s")
+    record = json.loads((tmp_path / "s" / "training.json").read_text())
+    assert [term["teacher"] for term in record["terms"]] == ["stored", "pairs:0"]
+    none = rkd(
+        "train", *told, "--pairs", "bm25", "--objective", "pair_kl", "--out", tmp_path / "t",
+        fails=True,
+    )  # fmt: skip
+    assert "this teacher scores" in none
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["retrieve", "--collection", "nosuch", "--out", "x.trec"], "unknown collection"),
+        (["retrieve", "--collection", "{c}", "--split", "nosuch", "--out", "x"], "no split"),
+        (["retrieve", "--collection", "{c}", "--with", "/no/model", "--out", "x"], "no such model"),
+        (["retrieve", "--collection", "{c}", "--with", "no/hub-model", "--out", "x"], "hub"),
+        (["retrieve", "--collection", "{c}", "--with", "package:nosuch", "--out", "x"], "package"),
+        (
+            [
+                "score",
+                "--collection",
+                "{c}",
+                "--candidates",
+                "no.trec",
+                "--teacher",
+                "bm25",
+                "--store",
+                "x",
+            ],
+            "no.trec",
+        ),
+        (["train", "--collection", "{c}", "--student", "{e}", "--out", "x"], "nothing to train on"),
+        (
+            ["train", "--collection", "{c}", "--student", "{e}", "--out", "x", "--store", "no"],
+            "no score store",
+        ),
+        (
+            [
+                "train",
+                "--collection",
+                "{c}",
+                "--student",
+                "{e}",
+                "--out",
+                "x",
+                "--objective",
+                "kll",
+            ],
+            "kll",
+        ),
+        (
+            [
+                "train",
+                "--collection",
+                "{c}",
+                "--student",
+                "{e}",
+                "--out",
+                "x",
+                "--kind",
+                "cross_encoder",
+                "--dev-split",
+                "dev",
+            ],
+            "--dev-split",
+        ),
+        (
+            ["index", "--collection", "{c}", "--model", "{e}", "--out", "x", "--spec", "no.yaml"],
+            "no.yaml",
+        ),
+        (["search", "--index", "no-index", "a question"], "no-index"),
+        (["search", "--index", "no-index"], "a question or"),
+        (["evaluate", "--collection", "{c}", "--run", "no.trec"], "no.trec"),
+        (["evaluate", "--suite", "local", "--depth", "ten"], "To fix: give a whole number"),
+        (["audit", "--train", "a:train", "--eval", "a:test", "--cosine", "x"], "give a number"),
+        (["evaluate", "--suite", "local", "--depth", "0"], "rkd evaluate --help says"),
+        (["audit", "--train", "a:train"], "'--eval'. To fix: add it"),
+        (["run", "no.yaml"], "no.yaml"),
+        (["report", "no-folder"], "no finished run"),
+        (["scores", "inspect", "no-store"], "no score store"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(
+    rkd, arguments, message, tiny_collection, tiny_encoder
+):
+    given = [a.format(c=tiny_collection, e=tiny_encoder) for a in arguments]
+    error = rkd(*given, fails=True)
+    assert message in error and error.count("\n") == 1, error
+
+
+def test_every_command_explains_itself(rkd):
+    commands = re.findall(r"^│ ([a-z-]+) ", rkd("--help"), re.M)
+    assert {"run", "retrieve", "score", "train", "index", "search", "evaluate"} <= set(commands)
+    for command in commands:
+        assert "Usage" in rkd(command, "--help")
+
+
+def test_the_schema_describes_every_setting(rkd):
+    schema = json.loads(rkd("run", "configs/quickstart.yaml", "--schema"))
+    for part in [schema, *schema["$defs"].values()]:
+        for name, field in part["properties"].items():
+            assert field.get("description"), name
+
+
+def test_judged_documents_are_scored_where_the_candidates_lack_them(rkd, tiny_collection, tmp_path):
+    data = ("--collection", tiny_collection)
+    narrow = tmp_path / "narrow.trec"
+    rkd("retrieve", *data, "--split", "train", "--with", "bm25", "--depth", 2, "--out", narrow)
+    score = ("score", *data, "--candidates", narrow, "--teacher", "bm25", "--store", tmp_path / "s")
+    rkd(*score)
+    more = rkd(*score, "--judged", "train")
+    assert " 0 scored" not in more  # 36 judged documents, of which two per query cannot hold all
+    assert " 0 scored" in rkd(*score, "--judged", "train")
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_command_leaves_what_it_was_in_and_says_so(stop, code, monkeypatch, capsys):
+    """Writers of the score store keep what they have when they are left, by an exit too."""
+    left = []
+
+    def command(arguments: object) -> None:
+        try:
+            os.kill(os.getpid(), stop)
+            time.sleep(10)
+        finally:
+            left.append(True)
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    monkeypatch.setattr("retrieval_kd.cli.app.app", command)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main([])
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
+    assert end.value.code == code and left
+    assert "the same command goes on from there" in capsys.readouterr().err

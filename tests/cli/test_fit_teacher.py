@@ -1,0 +1,111 @@
+"""A cheaper yes/no teacher as users make one: by the commands, and as a part of `rkd run`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from retrieval_kd.cli.app import main
+from retrieval_kd.config.run import Config
+from retrieval_kd.config.teacher import FitTeacher
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.data.runs import Run, read_run, write_run
+from retrieval_kd.errors import InputError
+from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.schema import validate
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.workspace import Workspace
+
+FEW = {"steps": 2, "batch_queries": 2, "slate_size": 2}
+
+
+def rkd(*arguments: object, fails: bool = False) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    assert bool(end.value.code) == fails
+
+
+def test_a_store_is_distilled_into_an_adapter_which_is_merged_and_scores(
+    tiny_collection, tiny_decoder, tmp_path
+):
+    collection = open_collection(str(tiny_collection))
+    queries = collection.query_texts("train")
+    found = bm25_run(collection, queries, 4).results
+    write_run(Run("bm25", dict(list(found.items())[:4])), tmp_path / "run.trec")
+    data = ("--collection", tiny_collection, "--candidates", tmp_path / "run.trec")
+    store = ("--store", tmp_path / "store")
+    rkd("score", *data, *store, "--teacher", "bm25")
+    asked = ("--base", f"yesno:{tiny_decoder}", "--max-length", 9, "--steps", 2)
+    learnt = ("--teacher", "bm25", "--objective", "ranknet", "--lora", 2, "--lora-targets")
+    few = ("--set", "batch_queries=2", "--set", "slate_size=2")
+    out = tmp_path / "small"
+    rkd("fit-teacher", *data, *store, *asked, *learnt, "q_proj,v_proj", *few, "--out", out)
+    record = json.loads((out / "training.json").read_text())
+    assert record["lora"]["targets"] == ["q_proj", "v_proj"]
+    assert record["terms"][0]["name"] == "ranknet" and record["settings"]["max_tokens"] == 9
+    rkd("merge", out, tmp_path / "merged")
+    for folder in (out, tmp_path / "merged"):
+        rkd("score", *data, *store, "--teacher", f"yesno:{folder}")
+    scored = ScoreStore(tmp_path / "store")
+    keys = [key for key in scored.teachers() if key.model != "bm25"]
+    assert len({key.fingerprint for key in keys}) == 2  # same scores, but not the same bytes
+    one, other = (scored.read(key)["score"].to_numpy() for key in keys)
+    assert one == pytest.approx(other, abs=0.05)  # bfloat16, where the machine is fast in it
+    assert len(one) == sum(map(len, read_run(tmp_path / "run.trec").results.values()))
+
+
+def test_what_its_options_cannot_mean_is_said(tiny_collection, tiny_decoder, capfd, tmp_path):
+    data = ("--collection", tiny_collection, "--candidates", "none.trec", "--out", tmp_path / "o")
+    for base, more, message in (
+        (f"yesno:{tiny_decoder}", ("--set", "max_tokens=9"), "--max-length"),
+        (f"yesno:{tiny_decoder}", ("--lora-alpha", "4"), "add --lora 8"),
+        (tiny_decoder, ("--lora", "4"), "yesno:MODEL"),
+        ("bm25", (), "not fine-tuned"),
+    ):
+        rkd("fit-teacher", *data, "--base", base, *more, fails=True)
+        assert message in capfd.readouterr().err
+
+
+def test_a_configuration_fine_tunes_a_decoder_and_asks_it(
+    tiny_collection, tiny_decoder, tiny_encoder, tmp_path
+):
+    base = f"yesno:{tiny_decoder}?passage_tokens=9"
+    config = Config(
+        name="Tiny",
+        collection=str(tiny_collection),
+        out=str(tmp_path / "run"),
+        encoder=str(tiny_encoder),
+        splits={"dev": "dev", "dev_queries": 10},
+        first_stage={"with": "bm25", "depth": 4},
+        teacher={"fit": {"base": base, "lora": {"rank": 2}, "train": FEW}},
+        student={"base": str(tiny_encoder)},
+        students={name: {"objective": "kl"} for name in ("distilled", "labels")},
+    )
+    work = Workspace(config.out)
+    stages = Stages(config, work)
+    for step in (stages.choose_queries, stages.retrieve_candidates, stages.fit_teacher):
+        step()
+    [member] = stages.ensemble.members
+    facts = stages.ensemble.score(member, ["dev"])
+    assert facts["scored"] == sum(map(len, stages.candidates("dev").values()))
+    fitted = open_teacher(f"yesno:{tmp_path / 'run' / 'teacher'}", stages.collection)
+    assert facts["fingerprint"] == fitted.key.fingerprint and fitted.key.max_length == 9
+
+
+def test_what_is_fine_tuned_without_adapters_is_known_by_what_it_was(tiny_encoder, tiny_decoder):
+    """A field that is new must not run the stages of an old configuration again."""
+    assert set(FitTeacher(base=str(tiny_encoder)).told()) == {"base", "layers", "train"}
+    adapted = FitTeacher(base=f"yesno:{tiny_decoder}", lora={"rank": 2})
+    assert adapted.told()["lora"]["rank"] == 2
+    with pytest.raises(InputError, match="yesno:MODEL"):
+        validate(FitTeacher, {"base": str(tiny_encoder), "lora": {"rank": 2}})
+
+
+def test_folders_of_others_are_no_adapters_of_ours(tmp_path: Path):
+    (tmp_path / "plain").mkdir()
+    rkd("merge", tmp_path / "plain", tmp_path / "merged", fails=True)
+    assert not (tmp_path / "merged").exists()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_json
+from retrieval_kd.models import encode
+from retrieval_kd.models.encode import document_vectors, encode_documents, encode_queries
+from retrieval_kd.models.load import load_encoder, model_digest
+
+
+@pytest.fixture
+def texts(tiny_collection: Path) -> Texts:
+    return open_collection(tiny_collection).documents
+
+
+@pytest.fixture
+def model(tiny_encoder: Path) -> SentenceTransformer:
+    return load_encoder(str(tiny_encoder))
+
+
+def test_vectors_are_what_sentence_transformers_gives(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path
+) -> None:
+    vectors = encode_documents(model, texts, tmp_path / "v", digest="m", shard_size=16)
+    assert isinstance(vectors, np.memmap) and vectors.dtype == np.float32
+    plain = model.encode_document([document.full for document in texts.iterate()])
+    np.testing.assert_allclose(vectors, plain, atol=2e-2 if "bf" in str(model.dtype) else 1e-5)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert sorted(p.name for p in (tmp_path / "v").iterdir() if p.name != ".lock") == [
+        "manifest.json",
+        "vectors.npy",
+    ]
+
+
+def test_dot_product_models_are_not_normalised(
+    tiny_dot_encoder: Path, texts: Texts, tmp_path: Path
+) -> None:
+    model = load_encoder(str(tiny_dot_encoder))
+    vectors = encode_documents(model, texts, tmp_path, digest="m")
+    lengths = np.linalg.norm(vectors, axis=1)
+    assert lengths.min() > 1.5
+    queries = encode_queries(model, ["sparrow nest"])
+    assert np.linalg.norm(queries) > 1.5
+    assert read_json(tmp_path / "manifest.json")["normalised"] is False
+
+
+def test_a_distance_model_is_refused(model: SentenceTransformer) -> None:
+    model.similarity_fn_name = "euclidean"
+    with pytest.raises(InputError, match="similarity is 'euclidean'"):
+        encode_queries(model, ["sparrow"])
+
+
+def test_finished_shards_are_not_encoded_again(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.array(encode_documents(model, texts, tmp_path / "a", digest="m", shard_size=16))
+    original, sizes = model.encode_document, []
+
+    def failing(batch: list[str], **options: Any) -> np.ndarray:
+        sizes.append(len(batch))
+        if len(sizes) == 3:
+            raise KeyboardInterrupt
+        return original(batch, **options)
+
+    monkeypatch.setattr(model, "encode_document", failing)
+    with pytest.raises(KeyboardInterrupt):
+        encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
+    resumed = encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=7)
+    assert sizes == [16, 16, 16, 16, 12]  # the third one twice: it was not finished
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def test_vectors_of_another_model_or_text_are_not_mixed_in(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path
+) -> None:
+    encode_documents(model, texts, tmp_path, digest="one model")
+    with pytest.raises(InputError, match="model_digest 'one model', now 'another'"):
+        encode_documents(model, texts, tmp_path, digest="another")
+    model.max_seq_length = 8
+    with pytest.raises(InputError, match="max_length 32, now 8"):
+        encode_documents(model, texts, tmp_path, digest="one model")
+
+
+def test_vectors_that_are_not_finite_name_the_first_document(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.ones((60, 32), np.float32)
+    vectors[5, 3] = np.nan
+    monkeypatch.setattr(model, "encode_document", lambda *a, **k: vectors)
+    with pytest.raises(InputError, match=rf"1 vectors .* \(id {texts.id_at(5)}\)"):
+        encode_documents(model, texts, tmp_path, digest="m")
+
+
+def test_the_cache_encodes_once_per_model_length_and_dtype(
+    tiny_encoder: Path, texts: Texts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RETRIEVAL_KD_CACHE", str(tmp_path))
+    spec = str(tiny_encoder)
+    first = document_vectors(spec, texts)
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the model was loaded although nothing has to be encoded")
+
+    monkeypatch.setattr(encode, "load_encoder", refuse)
+    np.testing.assert_array_equal(document_vectors(spec, texts), first)
+    with pytest.raises(AssertionError):
+        document_vectors(spec, texts, max_length=4)
+    assert len(model_digest(spec)) == 32
+
+
+def test_no_query_gives_no_vector(model: SentenceTransformer) -> None:
+    assert encode_queries(model, []).shape == (0, 32)

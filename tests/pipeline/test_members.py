@@ -1,0 +1,190 @@
+"""Teachers of one run that need another: who chooses what is asked; and dev of a single query."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from retrieval_kd.config.run import Config
+from retrieval_kd.files import write_json
+from retrieval_kd.pipeline.descriptions import cost_notes, teacher_notes
+from retrieval_kd.pipeline.rerank import Reranker
+from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.schema import validate
+from retrieval_kd.teachers.pointwise import retrievers as first_stage
+from retrieval_kd.workspace import Stage, Workspace
+
+PARTS = ("train", "dev", "test", "unlabelled")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
+    """Queries are there, and three candidates of two of them in each part; nothing was asked."""
+    values = {
+        "name": "Members",
+        "collection": str(tiny_collection),
+        "out": str(tmp_path_factory.mktemp("members") / "run"),
+        "encoder": str(tiny_encoder),
+        "splits": {"dev": "dev"},
+        "first_stage": {"with": "bm25", "depth": 3},
+        "teacher": {"fuse_with": ["bm25"]},
+        "student": {"base": str(tiny_encoder), "max_length": 32},
+        "students": {"labels": {"objective": "infonce"}, "distilled": {"objective": "kl"}},
+    }
+    stages = stages_of(validate(Config, values))
+    stages.choose_queries()
+    stages.retrieve_candidates()
+    for part in PARTS:
+        two = dict(list(stages.candidates(part).items())[:2])
+        write_json(stages.work.path("candidates", f"{part}.json"), two)
+    return values
+
+
+@pytest.fixture
+def few(told, tmp_path) -> dict:
+    """A copy, to ask in."""
+    shutil.copytree(told["out"], tmp_path / "run")
+    return {**told, "out": str(tmp_path / "run")}
+
+
+def stages_of(config: Config) -> Stages:
+    return Stages(config, Workspace(config.out))
+
+
+def taught(values: dict, **teacher: object) -> Stages:
+    return stages_of(validate(Config, {**values, "teacher": teacher}))
+
+
+def uncertain(decoder: object, by: object) -> str:
+    return f"pairwise:{decoder}?passage_tokens=16&pairs=uncertain&most=2&by={by}"
+
+
+def test_a_teacher_without_a_weight_is_asked_where_it_chooses_for_one_that_has(few, tiny_decoder):
+    chosen = uncertain(tiny_decoder, "bm25")
+    stages = taught(few, fuse_with=["bm25", chosen])
+    write_json(stages.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
+    ensemble = stages.ensemble
+    assert ensemble.score("bm25", ["test"])["scored"] == 6  # 2 queries × 3 candidates
+    assert ensemble.score(chosen, ["test"])["scored"] == 8  # × 2 pairs in both orders
+
+
+def test_who_chooses_is_asked_first_wherever_it_is_named(few, tiny_decoder):
+    chosen = uncertain(tiny_decoder, "bm25")
+    stages = taught(few, fuse_with=[chosen, "bm25"])
+    for member in (chosen, "bm25"):
+        one = partial(stages.ensemble.score, member, ["dev"])
+        stages.work.add(Stage(f"try:{member}", one, (), None))
+    stages.work.execute(lambda *_: None)
+    first, second = (stages.work.record(stage.name)["facts"] for stage in stages.work.stages)
+    assert (first["scored"], first["scored_to_choose"], second["scored"]) == (8, 6, 0)
+    [told] = cost_notes(stages.work)
+    assert "scored 6 pairs" in told and "answered 8 questions" in told
+
+
+def test_a_query_is_timed_with_the_teacher_that_chooses(few, tiny_decoder):
+    chosen = uncertain(tiny_decoder, "bm25")
+    stages = taught(few, fuse_with=["bm25", chosen])
+    write_json(stages.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
+    query, found = next(iter(stages.candidates("test").items()))
+    for asked in (4, 8):  # again for each: nothing is kept
+        stages.ensemble.answer(stages.queries("test").texts[query], found)
+        assert stages.ensemble._asked.opened[chosen].model.usage.calls == asked
+    assert not stages.ensemble._store.path.exists()
+
+
+def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(
+    few, tiny_decoder, tiny_cross_encoder
+):
+    """Not by its name in the store, where it lies also as it was asked before."""
+    named = f"pointwise:{tiny_cross_encoder}"
+    shutil.copytree(tiny_cross_encoder, Path(few["out"], "teacher"))  # as if it was fitted
+    fit = {"base": str(tiny_cross_encoder)}
+    for by, members, length in (
+        ("cross-encoder", {"fit": fit, "fuse_with": []}, 48),
+        (named, {"fuse_with": [named]}, 48),
+        (named, {"fuse_with": [named]}, 32),
+    ):
+        chosen = uncertain(tiny_decoder, by)
+        told = {**members, "fuse_with": [*members["fuse_with"], chosen], "max_length": length}
+        ensemble = taught(few, **told).ensemble
+        assert ensemble.score(by, ["dev"])["pairs"] == 6
+        assert ensemble.score(chosen, ["dev"])["pairs"] == 8
+
+
+@pytest.mark.parametrize("how", ["calibrated", "learned", "ranks"])
+def test_one_judged_query_is_enough_to_tune_but_not_to_hold_some_out(few, how):
+    stages = taught(few, fuse_with=["bm25", f"dense:{few['encoder']}"], fusion=how)
+    dev, candidates = stages.queries("dev"), stages.candidates("dev")
+    query = next(q for q in candidates if any(dev.qrels[q].values()))
+    one = {"texts": {query: dev.texts[query]}, "qrels": {query: dev.qrels[query]}, "sources": {}}
+    write_json(stages.work.path("queries", "dev.json"), one)
+    write_json(stages.work.path("candidates", "dev.json"), {query: candidates[query]})
+    facts = stages.ensemble.tune()
+    assert (facts["dev_ndcg@10_held_out"] is None) == (how != "ranks")  # ranks fit nothing
+    assert any(("too few" in note) == (how != "ranks") for note in teacher_notes(facts)[-1:])
+
+
+def test_two_strategies_of_one_model_are_two_teachers(few, tiny_decoder):
+    """Their answers share a folder of the store; what each says does not depend on the other."""
+    every, near = (
+        f"pairwise:{tiny_decoder}?passage_tokens=16&pairs={pairs}" for pairs in ("all", "adjacent")
+    )
+    ensemble = taught(few, fuse_with=[every, near]).ensemble
+    for member in (every, near):
+        ensemble.score(member, ["dev"])
+    rates, strengths = (ensemble._scores("dev", member) for member in (every, near))
+    assert all(0 < rate < 1 for found in rates.values() for rate in found.values())  # win rates
+    for found in strengths.values():  # Bradley–Terry's
+        assert sum(found.values()) == pytest.approx(0, abs=1e-6)
+    candidates = ensemble.candidates("dev")
+    for number, pairs in ((0, 6), (1, 4)):
+        for listed, better in ensemble.pairs("dev", number, candidates).values():
+            assert len(listed) == 3 and np.isfinite(better).sum() == pairs
+
+
+def test_who_teaches_single_students_is_asked_for_them_and_not_about_test_queries(
+    few, tiny_decoder
+):
+    """The teachers' ranking of test queries is made by those with a weight alone."""
+    dense, pairwise = f"dense:{few['encoder']}", f"pairwise:{tiny_decoder}?passage_tokens=16"
+    told = {
+        **few,
+        "teacher": {"fuse_with": ["bm25", dense, pairwise], "weights": [1.0, 0.0, 0.0]},
+        "students": {
+            **few["students"],
+            "of_dense": {"objective": "kl", "teachers": {dense: 1}},
+            "of_pairs": {"objective": [{"name": "pair_kl", "teacher": "pairs:2"}]},
+        },
+    }
+    stages = stages_of(validate(Config, told))
+    write_json(
+        stages.work.path("teacher.json"), {"weights": {"bm25": 1.0, dense: 0.0, pairwise: 0.0}}
+    )
+    for member in ("bm25", dense, pairwise):
+        train, both = (
+            stages.ensemble.score(member, ["train", *more])["pairs"] for more in ([], ["test"])
+        )
+        assert train > 0 and (both > train) == (member == "bm25")
+
+
+@pytest.mark.parametrize("kind", ["bm25", "dense", "pointwise", "pairwise"])
+def test_a_query_for_which_nothing_was_found_is_timed_too(
+    few, kind, tiny_encoder, tiny_cross_encoder, tiny_decoder, monkeypatch
+):
+    """As BM25 finds nothing for a query of unknown words; also in a big collection."""
+    monkeypatch.setattr(first_stage, "WHOLE", 0)
+    models = {"dense": tiny_encoder, "pointwise": tiny_cross_encoder, "pairwise": tiny_decoder}
+    member = f"{kind}:{models[kind]}" if kind in models else kind
+    stages = taught(few, fuse_with=[member])
+    write_json(stages.work.path("teacher.json"), {"weights": {member: 1.0}})
+    stages.ensemble.answer("zzz", {})
+
+
+def test_a_cross_encoder_orders_nothing_where_nothing_was_found(few, tiny_cross_encoder):
+    collection = taught(few, fuse_with=["bm25"]).collection
+    reranker = Reranker(collection, str(tiny_cross_encoder), max_length=32)
+    assert reranker.scores({"q": "zzz"}, {"q": {}}) == {}

@@ -1,0 +1,210 @@
+"""Killed, crowded or damaged: the store's files are whole or are reported."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.store.shards import SCHEMA, checksum, shard_paths, words_to_column
+from retrieval_kd.store.verify import clean
+
+from .test_store import KEY, add, look
+
+WRITE_NUMBERS = """
+import sys, numpy as np
+from retrieval_kd.files import digest_text
+from retrieval_kd.teachers.store import ScoreStore, TeacherKey
+
+key = TeacherKey("pointwise", "teachers/big", digest="ab12", max_length=256, dtype="bfloat16")
+folder, query, rows, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+store = ScoreStore(folder)
+digest = digest_text(query)
+documents = [digest_text("", str(number)) for number in range(stop)]
+known = ~np.isnan(store.lookup(key, [digest] * stop, documents))
+with store.writer(key, shard_rows=rows) as writer:
+    for number in np.flatnonzero(~known).tolist():
+        writer.add([query], [str(number)], [digest], [documents[number]], [number / 2])
+print("done")
+"""
+
+
+def start_writing(folder: Path, query: str, rows: int, stop: int) -> subprocess.Popen:
+    arguments = [sys.executable, "-c", WRITE_NUMBERS, str(folder), query, str(rows), str(stop)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_writer_loses_no_shard_and_overwrites_none(tmp_path):
+    dice, store, stop, seen = random.Random(13), ScoreStore(tmp_path), 8000, {}
+    for attempt in range(6):
+        process = start_writing(tmp_path, "q", 10, stop)
+        before, deadline = len(seen), time.monotonic() + 30
+        while len(shard_paths(store.folder(KEY))) == before and time.monotonic() < deadline:
+            time.sleep(0.005)
+        time.sleep(dice.random() * 0.15)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        shards = {path: path.read_bytes() for path in shard_paths(store.folder(KEY))}
+        assert len(shards) > before, f"attempt {attempt} wrote nothing"
+        assert seen.items() <= shards.items()  # each earlier shard is still there, byte for byte
+        seen = shards
+        reopened = ScoreStore(tmp_path)
+        assert reopened.verify() == []
+        assert reopened.count(KEY) == 10 * len(shards)  # no pair twice, no shard half
+    clean(store.folder(KEY))
+    assert not list(store.folder(KEY).glob(".*.part"))
+    assert seen.items() <= {path: path.read_bytes() for path in seen}.items()
+    process = start_writing(tmp_path, "q", 1000, stop)
+    assert process.communicate()[0] == "done\n"
+    assert look(ScoreStore(tmp_path), [("q", str(n)) for n in range(stop)]) == [
+        n / 2 for n in range(stop)
+    ]
+    assert store.read(KEY).num_rows == stop
+    assert sum(pq.read_metadata(path).num_rows for path in shard_paths(store.folder(KEY))) == stop
+
+
+def test_writers_at_the_same_time_lose_nothing(tmp_path):
+    processes = [start_writing(tmp_path, f"q{number}", 7, 400) for number in range(3)]
+    assert [process.communicate()[0] for process in processes] == ["done\n"] * 3
+    store = ScoreStore(tmp_path)
+    assert store.verify() == [] and store.count(KEY) == 1200
+    numbers = [int(path.name.split("-")[1]) for path in shard_paths(store.folder(KEY))]
+    assert numbers == list(range(1, 3 * 58 + 1))  # ⌈400 / 7⌉ = 58 shards each, none shared
+
+
+def test_leftovers_of_a_killed_writer_are_ignored_until_cleaned(tmp_path):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0})
+    leftover = store.folder(KEY) / ".shard-000002-00.parquet.x1.part"
+    leftover.write_bytes(b"half")
+    assert store.verify() == [] and store.count(KEY) == 1
+    assert clean(store.folder(KEY)) == [leftover]
+    assert not leftover.exists() and store.count(KEY) == 1
+
+
+def test_any_changed_byte_is_found(tmp_path):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", f"d{n}"): float(n) for n in range(50)})
+    (shard,) = shard_paths(store.folder(KEY))
+    whole = shard.read_bytes()
+    for position in random.Random(5).sample(range(len(whole)), 40):
+        changed = bytearray(whole)
+        changed[position] ^= 1 << (position % 8)
+        shard.write_bytes(changed)
+        (problem,) = store.verify()
+        assert problem.file == shard and "changed after" in problem.problem and problem.remedy
+        with pytest.raises(InputError, match="changed after"):
+            ScoreStore(tmp_path).lookup(KEY, [digest_text("q")], [digest_text("", "d0")])
+    shard.write_bytes(whole[:-1])
+    assert len(store.verify(KEY)) == 1
+    shard.write_bytes(whole)
+    assert store.verify() == []
+
+
+def plant(folder: Path, number: int, table: pa.Table) -> Path:
+    """A shard with a true checksum, whatever it holds."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    data = sink.getvalue().to_pybytes()
+    path = folder / f"shard-{number:06d}-{checksum(data)}.parquet"
+    path.write_bytes(data)
+    return path
+
+
+def rows(*scores: float, schema: pa.Schema = SCHEMA) -> pa.Table:
+    digests = words_to_column(np.arange(2 * len(scores), dtype="<u8").reshape(-1, 2))
+    ids = pa.array([f"x{n}" for n in range(len(scores))])
+    return pa.table([ids, ids, digests, digests, pa.array(scores, pa.float32())], schema=schema)
+
+
+def test_damaged_rows_and_shards_are_named(tmp_path):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0})
+    folder = store.folder(KEY)
+    not_finite = plant(folder, 2, rows(1.0, np.nan))
+    other_columns = plant(folder, 3, rows(1.0).rename_columns([*"abcde"]))
+    no_parquet = folder / f"shard-000004-{checksum(b'text')}.parquet"
+    no_parquet.write_bytes(b"text")
+    (folder / "notes.txt").write_text("mine")
+    plant(folder, 7, rows(5.0, 6.0)[1:])
+    (tmp_path / "README").touch()
+    problems = {(problem.file, problem.row): problem.problem for problem in store.verify()}
+    assert "score is nan (query x1, document x1)" in problems.pop((not_finite, 1))
+    assert "columns ['a'" in problems.pop((other_columns, None))
+    assert "not a Parquet file" in problems.pop((no_parquet, None))
+    assert "ignored" in problems.pop((folder / "notes.txt", None))
+    assert "2 shards are missing: 5, 6" in problems.pop((folder, None))
+    assert "not a teacher's folder" in problems.pop((tmp_path / "README", None))
+    (conflict,) = problems.values()  # row 0 of shard 7 contradicts the NaN row of shard 2
+    assert "score 6.0 of a pair" in conflict
+
+
+def test_the_first_of_two_answers_counts_and_the_second_is_reported(tmp_path):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0, ("q", "e"): 2.0})
+    add(store, {("q", "d"): 1.0})  # the same again is no contradiction
+    assert store.verify() == []
+    add(store, {("q", "x"): 0.0, ("q", "e"): 9.0})
+    (problem,) = store.verify(KEY)
+    assert problem.row == 1 and "score 9.0" in problem.problem and "gives 2.0" in problem.problem
+    assert look(store, [("q", "e")]) == look(ScoreStore(tmp_path), [("q", "e")]) == [2.0]
+
+
+def edit(change):
+    def edited(path: Path) -> None:
+        about = json.loads(path.read_text())
+        change(about)
+        path.write_text(json.dumps(about))
+
+    return edited
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_text("{"), "not a teacher"),
+        (lambda path: path.write_text("[]"), "not a teacher"),
+        (edit(lambda about: about.update(dtype="float32")), "does not match"),
+        (edit(lambda about: about.pop("prompt")), "not a teacher"),
+        (edit(lambda about: about.update(format=2)), "format 2"),
+    ],
+    ids=["broken", "list", "edited", "incomplete", "newer"],
+)
+def test_a_tampered_description_is_an_error(tmp_path, damage, message):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0})
+    path = store.folder(KEY) / "teacher.json"
+    damage(path)
+    with pytest.raises(InputError, match=message):
+        store.teachers()
+    (problem,) = store.verify()
+    assert problem.file == path and message in problem.problem
+
+
+def test_shards_without_a_description_are_reported(tmp_path):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0})
+    (store.folder(KEY) / "teacher.json").unlink()
+    assert store.teachers() == [] and len(store.verify()) == 1
+
+
+def test_files_get_the_users_permissions(tmp_path):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0})
+    (shard,) = shard_paths(store.folder(KEY))
+    umask = os.umask(0)
+    os.umask(umask)
+    assert shard.stat().st_mode & 0o777 == 0o666 & ~umask

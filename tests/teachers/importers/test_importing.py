@@ -1,0 +1,307 @@
+"""Published score files become stored scores; what is no score is refused with the reason."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import InputError
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.store.shards import document_digest, id_digest, query_digest
+from retrieval_kd.teachers.importers import FORMATS, detect, import_scores
+from retrieval_kd.teachers.importers import importing as importing_module
+
+EXPECTED = {("7", "11"): 2.5, ("7", "12"): -1.25, ("8", "11"): 0.5, ("8", "13"): -3.0}
+
+
+@pytest.fixture
+def collection(tmp_path, monkeypatch):
+    """Queries 7 and 8; documents 11, 12 and 13; not 99."""
+    monkeypatch.setenv("RETRIEVAL_KD_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    documents = [("11", "One", "first"), ("12", "", "second"), ("13", "Three", "third")]
+    rows = [{"_id": id, "title": title, "text": text} for id, title, text in documents]
+    write(folder / "corpus.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    queries = [{"_id": "7", "text": "who?"}, {"_id": "8", "text": " why? "}]
+    write(folder / "queries.jsonl", "".join(json.dumps(row) + "\n" for row in queries))
+    write(folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n7\t11\t1\n")
+    return open_collection(folder)
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    data = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def parquet(path: Path, rows: list[dict]) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def stored(store: ScoreStore) -> dict[tuple[str, str], float]:
+    (key,) = store.teachers()
+    rows = store.read(key).to_pylist()
+    return {(row["query_id"], row["document_id"]): row["score"] for row in rows}
+
+
+HARD = (
+    '{"qid": 7, "pos": [{"pid": 11, "ce-score": 2.5}], '
+    '"neg": {"bm25": [{"pid": 12, "ce-score": -1.25}], "tas-b": [{"pid": 12, "ce-score": -1.25}]}}'
+    '\n{"qid": 8, "pos": [{"pid": 11, "ce-score": 0.5}], '
+    '"neg": {"bm25": [{"pid": 13, "ce-score": -3.0, "bm25-score": 9.5}], "tas-b": []}}\n'
+)
+SHAPES = {
+    "hofstaetter": ("bert_cat.tsv", "2.5\t-1.25\t7\t11\t12\n0.5\t-3.0\t8\t11\t13\n"),
+    "hard-negatives": ("msmarco-hard-negatives.jsonl.gz", HARD),
+    "tdist": ("t53b.jsonl.gz", '[7, [11, 2.5], [12, -1.25]]\n["8", ["11", 0.5], ["13", -3]]\n'),
+    "trec": ("run", "7 Q0 11 1 2.5 x\n7 Q0 12 2 -1.25 x\n8 Q0 11 1 .5 x\n8 Q0 13 2 -3 x\n"),
+    "tsv": ("s.tsv", "7\t11\t2.5\n7\t12\t-1.25\n\n8\t11\t.5\n8\t13\t-3e0\n"),
+}
+JSONL = [
+    '{"query_id": 7, "document_id": 11, "score": 2.5}\n{"qid": "7", "pid": 12, "score": "-1.25"}\n'
+    '{"qid": 8, "docno": "11", "ce-score": 0.5}\n{"qid": 8, "doc_id": "13", "logit": -3}\n',
+    '{"query_id": 7, "document_ids": "[11, 12]", "scores": "[2.5, -1.25]"}\n'
+    '{"query_id": 8, "document_ids": "[\'11\', \'13\']", "scores": [0.5, -3]}\n',
+    '{"qid": "7", "doc_ids": [["11", 2.5], ["12", -1.25]]}\n'
+    '{"qid": "8", "docs": [{"id": 11, "score": 0.5}, {"docid": "13", "score": -3.0}]}\n',
+    '{"qid": "7", "scores": {"11": 2.5, "12": -1.25}}\n{"qid": 8, "scores": {"11": 0.5, "13": -3}}',
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("named", [False, True], ids=["detected", "named"])
+def test_every_published_shape_gives_the_same_scores(tmp_path, shape, named):
+    path = write(tmp_path / SHAPES[shape][0], SHAPES[shape][1])
+    store = ScoreStore(tmp_path / "store")
+    imported = import_scores(path, store, "teacher", format=shape if named else None)
+    assert (imported.format, imported.stored) == (shape, 4)
+    assert stored(store) == EXPECTED and store.verify() == []
+
+
+@pytest.mark.parametrize("text", JSONL, ids=["pairs", "string-lists", "scored-lists", "dicts"])
+def test_records_may_be_pairs_or_lists(tmp_path, text):
+    store = ScoreStore(tmp_path / "store")
+    assert import_scores(write(tmp_path / "s.jsonl", text), store, "teacher").format == "jsonl"
+    assert stored(store) == EXPECTED
+
+
+LONG = [{"qid": q, "docno": d, "score": s, "rank": 1} for (q, d), s in EXPECTED.items()]
+WIDE = [
+    {"query_id": 7, "doc_ids": ["11", "12"], "scores": [2.5, -1.25], "query": "a long text"},
+    {"query_id": 8, "doc_ids": ["11", "13"], "scores": [0.5, -3.0], "query": "another"},
+]
+TEXTS = [{**row, "doc_ids": str(row["doc_ids"]), "scores": str(row["scores"])} for row in WIDE]
+
+
+@pytest.mark.parametrize("rows", [LONG, WIDE, TEXTS], ids=["long", "lists", "string-lists"])
+def test_parquet_may_be_long_or_lists(tmp_path, rows):
+    store = ScoreStore(tmp_path / "store")
+    imported = import_scores(parquet(tmp_path / "train.parquet", rows), store, "teacher")
+    assert imported.format == "parquet" and stored(store) == EXPECTED
+
+
+def test_a_header_names_the_columns(tmp_path):
+    text = "score\tpid\tqid\n2.5\t11\t7\n-1.25\t12\t7\n0.5\t11\t8\n-3\t13\t8\n"
+    store = ScoreStore(tmp_path / "store")
+    import_scores(write(tmp_path / "s.tsv", text), store, "teacher")
+    assert stored(store) == EXPECTED
+
+
+def test_with_a_collection_scores_are_found_by_text(tmp_path, collection):
+    path, store = write(tmp_path / "s.tsv", SHAPES["tsv"][1]), ScoreStore(tmp_path / "store")
+    imported = import_scores(path, store, "teacher", collection=collection)
+    asked = (
+        [query_digest("who?"), query_digest("why?")],
+        [
+            document_digest("One", "first"),
+            document_digest("Three", "third"),
+        ],
+    )
+    assert store.lookup(imported.key, *asked).tolist() == [2.5, -3.0]
+
+
+def test_without_a_collection_scores_are_stored_by_id(tmp_path):
+    path, store = write(tmp_path / "s.tsv", SHAPES["tsv"][1]), ScoreStore(tmp_path / "store")
+    key = import_scores(path, store, "teacher").key
+    assert store.lookup(key, [id_digest("7")], [id_digest("12")]).tolist() == [-1.25]
+    assert np.isnan(store.lookup(key, [query_digest("who?")], [document_digest("", "second")]))
+
+
+def test_ids_the_collection_lacks_are_counted(tmp_path, collection):
+    text = SHAPES["tsv"][1] + "7\t99\t1\n6\t11\t1\n5\t11\t1\n"
+    path, store = write(tmp_path / "s.tsv", text), ScoreStore(tmp_path / "store")
+    imported = import_scores(path, store, "teacher", collection=collection)
+    assert imported.stored == 4 and stored(store) == EXPECTED
+    assert imported.drops.counts["query ID not in the collection"] == 2
+    assert imported.drops.first["document ID not in the collection"] == "99"
+
+
+def test_nothing_left_is_an_error_and_leaves_no_store(tmp_path, collection):
+    path, store = write(tmp_path / "s.tsv", "6\t11\t1\n7\t99\t2\n"), ScoreStore(tmp_path / "store")
+    with pytest.raises(InputError, match=r"nothing to import.*not in the collection \(first: 6"):
+        import_scores(path, store, "teacher", collection=collection)
+    assert not store.path.exists()
+
+
+def test_importing_twice_adds_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(importing_module, "BATCH", 3)
+    path, store = write(tmp_path / "b.tsv", SHAPES["hofstaetter"][1]), ScoreStore(tmp_path / "s")
+    assert import_scores(path, store, "teacher").stored == 4
+    again = import_scores(path, ScoreStore(tmp_path / "s"), "teacher")
+    assert (again.stored, again.known) == (0, 4)
+    assert store.read(again.key).num_rows == 4 and len(list(store.path.glob("*/shard*"))) == 1
+
+
+@pytest.mark.parametrize("batch", [2, 50_000])
+def test_a_pair_with_two_scores_keeps_the_first_and_is_counted(tmp_path, monkeypatch, batch):
+    monkeypatch.setattr(importing_module, "BATCH", batch)
+    text = "2.5\t-1\t7\t11\t12\n2.5\t-2\t7\t11\t13\n2.75\t-1\t7\t11\t12\n"
+    store = ScoreStore(tmp_path / "store")
+    imported = import_scores(write(tmp_path / "b.tsv", text), store, "teacher")
+    assert stored(store) == {("7", "11"): 2.5, ("7", "12"): -1.0, ("7", "13"): -2.0}
+    assert (imported.stored, imported.known) == (3, 3)
+    ((reason, example),) = imported.drops.first.items()
+    assert imported.drops.counts[reason] == 1 and example == "7 11, line 3"
+    assert "another score" in reason
+
+
+def test_hard_negatives_without_some_scores_are_counted(tmp_path):
+    text = HARD + '{"qid": 9, "pos": [11], "neg": {"bm25": [12, {"pid": 13}]}}\n'
+    store = ScoreStore(tmp_path / "store")
+    imported = import_scores(write(tmp_path / "h.jsonl", text), store, "teacher")
+    assert stored(store) == EXPECTED
+    assert imported.drops.counts["candidate without a ce-score"] == 3
+
+
+RANKED = "".join(f"{q} Q0 {d}{q} {r} {1 / r} z\n" for q in "abc" for r, d in enumerate("xyz", 1))
+
+
+def test_ranks_written_as_scores_need_permission(tmp_path):
+    path, store = write(tmp_path / "rankzephyr.run", RANKED), ScoreStore(tmp_path / "store")
+    with pytest.raises(InputError, match=r"ranks written as scores.*--allow-ranks"):
+        import_scores(path, store, "teacher")
+    assert not store.path.exists()
+    assert import_scores(path, store, "teacher", allow_ranks=True).stored == 9
+
+
+def broken_gzip(path: Path) -> None:
+    path.write_bytes(gzip.compress(b"7\t11\t2.5\n" * 9999)[:-30])
+
+
+BROKEN = {
+    "missing": ("s.tsv", None, "no such file"),
+    "empty": ("s.tsv", "", "empty file"),
+    "cut gzip": ("s.tsv.gz", broken_gzip, "damaged or cut off"),
+    "gzip without the name": ("s.tsv", gzip.compress(b"7\t11\t1\n"), "gzipped, but its name"),
+    "not utf-8": ("s.tsv", b"7\t11\t1\n7\t\xff\t1\n", r"s\.tsv:2: not UTF-8"),
+    "pickle": ("scores.bin", pickle.dumps({7: {11: 2.5}}), "a pickle.*docs/scores.md"),
+    "old pickle": ("scores.bin", pickle.dumps({7: 1}, protocol=0), "a pickle"),
+    "zipped pickle": ("ce-scores.pkl.gz", pickle.dumps({7: {11: 2.5}}), "a pickle"),
+    "qrels": ("qrels.tsv", "7\t0\t11\t1\n", "judgments"),
+    "prose": ("notes.txt", "these are not the scores you look for, friend\n", "no known shape"),
+    "short line": ("s.tsv", "7\t11\t1\n7\t12\n", r"s\.tsv:2: 2 columns"),
+    "long line": ("s.tsv", "7\t11\t1\n7\t12\t1\t5\n", r"s\.tsv:2: 4 columns"),
+    "short triple": ("b.tsv", "1\t2\t7\t11\t12\n1\t2\t7\t11\n", r"b\.tsv:2: 4 columns"),
+    "short run line": ("r", "7 Q0 11 1 2.5 x\n7 Q0 12 2 1.5\n", "r:2: 5 columns"),
+    "score in words": ("s.tsv", "7\t11\thigh\n", r"s\.tsv:1: score 'high'"),
+    "nan": ("s.tsv", "7\t11\t1\n7\t12\tnan\n", r"s\.tsv:2: score 'nan' is not a finite"),
+    "infinite": ("s.jsonl", '{"qid": 7, "pid": 1, "score": -Infinity}', "score -inf is not"),
+    "null score": ("s.jsonl", '{"qid": 7, "doc_ids": [1], "scores": [null]}', "score None"),
+    "true score": ("s.jsonl", '{"qid": 7, "pid": 1, "score": true}', "score True"),
+    "overflow": ("s.tsv", "7\t11\t1e300\n", "query 7 and document 11"),
+    "empty id": ("s.tsv", "7\t\t2\n", r"s\.tsv:1: empty document ID"),
+    "text for an id": ("s.tsv", "who am I\t11\t2\n", "query ID with whitespace.*by ID"),
+    "fractional id": ("s.jsonl", '{"qid": 7.5, "pid": 1, "score": 1}', "query ID 7.5"),
+    "broken json": ("s.jsonl", '{"qid": 7, "pid": 1, "score": 1}\n{"qid": 7\n', "s.jsonl:2: not J"),
+    "deep json": ("s.jsonl", "[" * 100_000, "not JSON"),
+    "json scalar": ("s.jsonl", '{"qid": 7, "pid": 1, "score": 1}\n5\n', "int where an object"),
+    "no query": ("s.jsonl", '{"query": "who?", "pid": 1, "score": 1}', "no query ID.*query_id"),
+    "no document": ("s.jsonl", '{"qid": 7, "score": 1}', "no document ID"),
+    "no score": ("s.jsonl", '{"qid": 7, "pid": 1, "rank": 1}', "order of documents without scores"),
+    "only an order": ("s.jsonl", '{"qid": 7, "doc_ids": [1, 2, 3]}', "not by how much"),
+    "margins": ("s.jsonl", '{"qid": 7, "positive_id": 1, "negative_id": 2, "score": 3}', "margins"),
+    "uneven lists": (
+        "s.jsonl",
+        '{"qid": 7, "doc_ids": [1, 2], "scores": [3]}',
+        "2 documents but 1",
+    ),
+    "no list": ("s.jsonl", '{"qid": 7, "doc_ids": [1], "scores": 3}', "one score for a list"),
+    "no documents": ("s.jsonl", '{"qid": 7, "doc_ids": [], "scores": []}\n', "nothing to import"),
+    "unparsable list": (
+        "s.jsonl",
+        '{"qid": 7, "doc_ids": "[1, ", "scores": "[2]"}',
+        "list of scores",
+    ),
+    "code for a list": (
+        "s.jsonl",
+        '{"qid": 7, "doc_ids": "[exit(1)]", "scores": [1]}',
+        "scores for",
+    ),
+    "ranked triple": ("t.jsonl", "[7, 11, 12]\n", "not by how much"),
+    "half a pair": ("t.jsonl", "[7, [11, 2.5], [12]]\n", r"\[12\] is not \[document, score\]"),
+    "lonely query": ("t.jsonl", "[7]\n", "without documents"),
+    "unscored negatives": (
+        "h.jsonl",
+        '{"qid": 7, "pos": [1], "neg": {"bm25": [2]}}\n' * 2000,
+        r"without a single ce-score.*pkl\.gz",
+    ),
+    "negatives of a query": ("h.jsonl", HARD + '{"qid": 9}\n', "h.jsonl:3: no qid or no neg"),
+    "header": ("s.tsv", "query_id\ttext\tscore\n7\tx\t1\n", "the first line names"),
+    "cut parquet": ("s.parquet", b"PAR1 and then nothing", "not Parquet"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_is_one_clear_error(tmp_path, kind):
+    name, content, message = BROKEN[kind]
+    path = tmp_path / name
+    if callable(content):
+        content(path)
+    elif content is not None:
+        write(path, content)
+    with pytest.raises(InputError, match=message):
+        import_scores(path, ScoreStore(tmp_path / "store"), "teacher")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"query_id": "7", "doc_ids": ["1", "2"]}], "order of documents without scores"),
+        ([{"qid": "7", "docno": "1", "rank": 1}], "order of documents without scores"),
+        ([{"qid": "7", "docno": "1", "score": 1.0}, {"qid": None, "docno": "2"}], "2: no query ID"),
+        ([{"text": "hello"}], "no query ID"),
+        ([{"query_id": "7", "positive_id": "1", "negative_id": "2", "score": 3.5}], "margins"),
+    ],
+    ids=["order", "rank", "null", "texts", "margins"],
+)
+def test_parquet_without_scores_is_refused(tmp_path, rows, message):
+    path = parquet(tmp_path / "train.parquet", rows)
+    with pytest.raises(InputError, match=message):
+        import_scores(path, ScoreStore(tmp_path / "store"), "teacher")
+
+
+def test_an_unknown_format_lists_the_known(tmp_path):
+    path = write(tmp_path / "s.tsv", "7\t11\t1\n")
+    with pytest.raises(InputError, match="hofstaetter, hard-negatives"):
+        import_scores(path, ScoreStore(tmp_path / "store"), "teacher", format="csv")
+    assert set(SHAPES) < set(FORMATS)
+
+
+def test_a_wrongly_named_format_is_an_error_of_its_first_line(tmp_path):
+    for shape, (name, text) in SHAPES.items():
+        path = write(tmp_path / name, text)
+        assert detect(path) == shape
+        for other in set(FORMATS) - {shape}:
+            with pytest.raises(InputError):
+                import_scores(path, ScoreStore(tmp_path / "store"), "teacher", format=other)

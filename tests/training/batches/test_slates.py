@@ -1,0 +1,195 @@
+"""Answers of a pairwise teacher, from its store through pools and slates to the objective."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.objectives import pair_kl
+from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.students.make import make
+from retrieval_kd.teachers.comparing.conclude import answered_pairs
+from retrieval_kd.teachers.score import open_teacher, score
+from retrieval_kd.teachers.stored import stored_pairs, stored_scores
+from retrieval_kd.training.batches.collate import draw_slates, slate_tensors
+from retrieval_kd.training.batches.sampling import without_false_negatives
+from retrieval_kd.training.batches.slates import Pool, PoolPairs, build_pools, digest_pools
+from retrieval_kd.training.objective.batch import Batch, evaluate_term
+from retrieval_kd.training.objective.term_checks import check_targets
+from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.trainer.settings import TrainSettings
+from tests.students.learning import pools_of
+
+NAMES = [f"d{i}" for i in range(7)]
+PAIRWISE = Term(name="pair_kl", teacher="pairs:0", student_temperature=0.5)
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> np.ndarray:
+    """P(i is better than j) of all documents in NAMES, of which some pairs were asked."""
+    better = np.full((len(NAMES), len(NAMES)), np.nan)
+    for i in range(len(NAMES)):
+        for j in range(i):
+            if draw(st.booleans()):
+                better[i, j] = draw(st.floats(0, 1, width=32))
+                better[j, i] = 1 - better[i, j]
+    return better
+
+
+@given(answers(), st.permutations(NAMES), st.data())
+def test_pairs_follow_their_documents_into_pools_and_slates(better, listed, data):
+    listed = listed[: data.draw(st.integers(2, len(NAMES)))]
+    pairs = PoolPairs.of(listed, NAMES, better)
+    chosen = np.array(data.draw(st.permutations(range(len(listed)))))[
+        : data.draw(st.integers(1, 7))
+    ]
+    at = [NAMES.index(listed[place]) for place in chosen]
+    np.testing.assert_allclose(pairs.among(chosen), better[np.ix_(at, at)], rtol=1e-6)
+    kept = np.array([data.draw(st.booleans()) for _ in listed])
+    left = [NAMES.index(name) for name, keep in zip(listed, kept, strict=True) if keep]
+    found = pairs.select(kept).among(np.arange(len(left)))
+    np.testing.assert_allclose(found, better[np.ix_(left, left)], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def collection(tiny_collection):
+    return open_collection(str(tiny_collection))
+
+
+@pytest.fixture(scope="module")
+def asked(collection, tiny_decoder, tmp_path_factory):
+    """A store in which a decoder of random weights compared some queries' candidates."""
+    teacher = open_teacher(f"pairwise:{tiny_decoder}?passage_tokens=8&pairs=adjacent", collection)
+    queries = dict(list(collection.query_texts("train").items())[:4])
+    run = bm25_run(collection, queries, 5)
+    store = ScoreStore(tmp_path_factory.mktemp("pairs"))
+    compared = {query: list(found) for query, found in list(run.results.items())[:3]}
+    score(collection, queries, compared, teacher, store)
+    return queries, run.results, AnswerStore(store.folder(teacher.key), teacher.key), store
+
+
+@pytest.fixture(scope="module")
+def pools(collection, asked):
+    queries, candidates, stored, _ = asked
+    found = answered_pairs(collection, queries, {q: list(c) for q, c in candidates.items()}, stored)
+    drops = Drops()
+    made = build_pools(
+        queries, candidates, collection, collection.qrels("train"), None, drops, pairs=found
+    )
+    assert len(found) == 3
+    assert any("query without an answer about pairs" in line for line in drops.summary())
+    return made
+
+
+def test_the_objective_sees_the_stored_answers_of_its_slates(collection, pools):
+    """Also where a pool of some has no pair: it teaches nothing."""
+    slates = draw_slates(pools, [(0, 0), (1, 3), (3, 1)], 4, 5, seed=0)
+    columns = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [4, 5, 6, 7]])
+    labels = slate_tensors(slates, columns)
+    scores = torch.randn(3, 8, generator=torch.manual_seed(0))
+    wanted = np.full((3, 4, 4), np.nan, np.float32)
+    for row, index in enumerate((0, 1)):
+        pool, slate = pools[index], slates[row]
+        places = [pool.positions.tolist().index(position) for position in slate.positions]
+        for a, i in enumerate(places):
+            for b, j in enumerate(places):
+                same = (pool.pairs.first == i) & (pool.pairs.second == j)
+                wanted[row, a, b] = pool.pairs.better[same][0] if same.any() else np.nan
+    assert np.isfinite(wanted).any()
+    own = scores.gather(1, labels["columns"])
+    expected = pair_kl(
+        own, own, labels["mask"], preferences=torch.tensor(wanted), student_temperature=0.5
+    )
+    assert expected > 0
+    found = evaluate_term(PAIRWISE, Batch.of_scores(scores, labels))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["dense", "cross_encoder"])
+def test_a_student_learns_what_the_pairwise_teacher_prefers(
+    kind, collection, tiny_encoder, tmp_path
+):
+    """A teacher that is sure of the relevant document, whatever it is compared with."""
+    sure = []
+    for pool in pools_of(collection)[:6]:
+        right = pool.gains > 0
+        better = np.where(right[:, None] == right, np.nan, np.where(right[:, None], 0.95, 0.05))
+        names = [str(position) for position in pool.positions]
+        sure.append(replace(pool, pairs=PoolPairs.of(names, names, better)))
+    settings = TrainSettings(
+        steps=20, batch_queries=6, slate_size=5, max_tokens=16, learning_rate=3e-3, warmup=0
+    )
+    term = Term(name="pair_kl", teacher="pairs:0", student_temperature=0.1)
+    record = train_student(
+        make(str(tiny_encoder), kind), sure, collection.documents, [term], settings, tmp_path / "s"
+    )
+    losses = [point["loss"] for point in record["curve"] if "loss" in point]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_what_was_compared_with_a_relevant_document_is_learnt_though_the_run_lacks_it(
+    collection, asked
+):
+    """Training makes it a candidate, and column 0."""
+    queries, candidates, stored, store = asked
+    [query] = list(candidates)[:1]
+    [*others, lacking] = list(candidates[query])
+    run = {query: dict.fromkeys(others, 1.0)}
+    qrels = {query: {lacking: 1, "not in the collection": 1}}
+    found = stored_pairs(collection, queries, store.path, stored.key.fingerprint, run, qrels)
+    listed, better = found[query]
+    assert listed == [*others, lacking] and np.isfinite(better[-1]).any()
+    drops = Drops()
+    bm25 = open_teacher("bm25", collection)
+    score(collection, queries, {query: [*others, lacking]}, bm25, store)
+    [scores] = stored_scores(
+        collection, queries, store.path, ["bm25"], {query: others}, drops, qrels
+    )
+    assert lacking in scores[query] and not drops.summary()
+
+
+def test_left_out_candidates_take_their_pairs_along_and_answers_are_part_of_what_is_trained_on():
+    better = np.array([[np.nan, 0.9, np.nan], [0.1, np.nan, 0.3], [np.nan, 0.7, np.nan]])
+    pairs = PoolPairs.of(["a", "b", "c"], ["a", "b", "c"], better)
+    scores = np.array([1.0, 3.0, 0.0], np.float32)
+    pool = Pool("q", np.arange(3), scores, np.array([1, 0, 0]), pairs=pairs)
+    [kept] = without_false_negatives([pool], 0.0, Drops())
+    assert kept.positions.tolist() == [0, 2] and not len(kept.pairs.better)
+    other = PoolPairs(pairs.first, pairs.second, 1 - pairs.better)
+    digests = {
+        digest_pools([Pool("q", pool.positions, scores, pool.gains, pairs=told)])
+        for told in (pairs, other, None)
+    }
+    assert len(digests) == 3
+
+
+def test_without_answers_about_pairs_nothing_is_trained(collection, pools, asked, tiny_encoder):
+    queries, candidates, _, _ = asked
+    alone = build_pools(queries, candidates, collection, collection.qrels("train"), None, Drops())
+    with pytest.raises(InputError, match="answers about pairs; there are none"):
+        check_targets(alone, [PAIRWISE])
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"name": "kl", "teacher": "pairs:0"}, "that is for pair_kl"),
+        ({"name": "pair_kl", "teacher": "pairs"}, "number of a teacher"),
+        ({"name": "pair_kl", "teacher": "pairs:0", "candidates": "batch"}, "own candidates"),
+        ({"name": "pair_kl", "teacher": "pairs:0", "teacher_temperature": 2}, "probabilities"),
+        ({"name": "pair_kl", "teacher": "pairs:0", "joint": True}, "joint"),
+    ],
+)
+def test_what_answers_about_pairs_cannot_teach_is_refused(told, message):
+    with pytest.raises(ValueError, match=message):
+        Term(**told)
