@@ -34,7 +34,7 @@ TASKS = ("yes/no", "likelihood", "pair", "order", "first")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingStage:
     """A prompt and its answer."""
 
     task: str
@@ -80,7 +80,7 @@ def lessons(
     lengths: Sequence[int] = (12, 20, 28, 40, 60, 80),
     made: float = 0.5,
     hard: float = 0.3,
-) -> Iterator[Lesson]:
+) -> Iterator[TrainingStage]:
     """Lessons without end, drawn by `seed`.
 
     Args:
@@ -132,7 +132,7 @@ def around(text: str, query: str, words: int, rng: random.Random) -> str:
 
 def lesson(
     task: str, query: str, shown: Sequence[str], model: LocalModel, rng: random.Random
-) -> Lesson:
+) -> TrainingStage:
     """The lesson of a query whose right passage is `shown[0]`.
 
     An order has it first and the others as they are shown: nobody knows which of them is better,
@@ -140,12 +140,12 @@ def lesson(
     letters, of which the teacher reads the first one's logits.
     """
     if task == "likelihood":
-        return Lesson(task, LIKELIHOOD[0].fill(query="", passage=quote(shown[0])), query)
+        return TrainingStage(task, LIKELIHOOD[0].fill(query="", passage=quote(shown[0])), query)
     if task == "yes/no":
         right = rng.random() < 0.5
         passage = quote(shown[0] if right else shown[1])
         prompt = YES_NO[0].fill(query=quote(query), passage=passage)
-        return Lesson(task, prompt, YES_NO[0].answers[0 if right else 1])
+        return TrainingStage(task, prompt, YES_NO[0].answers[0 if right else 1])
     order = list(range(len(shown)))
     rng.shuffle(order)
     documents = tuple(Document(str(i), "", shown[i]) for i in order)
@@ -165,6 +165,6 @@ def lesson(
         start=start,
     )
     if task != "order":
-        return Lesson(task, prompt, labels[order.index(0)])
+        return TrainingStage(task, prompt, labels[order.index(0)])
     ranked = sorted(range(len(order)), key=lambda place: order[place] != 0)  # others as shown
-    return Lesson(task, prompt, " > ".join(f"[{labels[place]}]" for place in ranked))
+    return TrainingStage(task, prompt, " > ".join(f"[{labels[place]}]" for place in ranked))

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.decoder_lessons import TASKS, Known, Lesson, known_of, lessons, texts_of
+from benchmarks.decoder_lessons import TASKS, Known, TrainingStage, known_of, lessons, texts_of
 from benchmarks.decoder_measure import ASKED, TASK_OF, measured
 from benchmarks.measure import save
 from retrieval_kd.data.collection import open_collection
@@ -213,7 +213,7 @@ WEIGHT = {"yes/no": 1.0, "pair": 1.0, "order": 3.0, "first": 1.0, "likelihood": 
 
 
 def answer_losses(
-    model: Any, reader: LocalModel, batch: Sequence[Lesson]
+    model: Any, reader: LocalModel, batch: Sequence[TrainingStage]
 ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
     """Mean loss of each lesson's answer, its end included, (B,); its first token's; its task."""
     texts = [reader.renderer.render(one.prompt) for one in batch]

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import save
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.parse import parse_terms
 
@@ -88,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
     rows = []
     for kind in given.kinds:
-        student = make(MODEL, kind, list(range(given.layers)))
+        student = make_student(MODEL, kind, list(range(given.layers)))
         for size in given.sizes:
             for mini in (None, MINI):
                 found = in_a_process(student, given.queries, size, given.tokens, mini)

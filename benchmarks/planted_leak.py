@@ -32,7 +32,7 @@ from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.retrieval.dense import dense_run
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.students.dense import make_student
+from retrieval_kd.students.dense import make_dense
 from retrieval_kd.teachers.score import score
 from retrieval_kd.teachers.stored import stored_scores
 from retrieval_kd.training.batches.slates import build_pools
@@ -94,7 +94,7 @@ def train_on(
     drops = Drops()
     [scores] = stored_scores(collection, queries, store, [], None, drops)
     pools = build_pools(queries, scores, collection, {}, scores, drops)
-    student = make_student(model, layers)
+    student = make_dense(model, layers)
     train_student(student, pools, collection.documents, parse_terms(OBJECTIVE), settings, out)
     test = collection.query_texts("test")
     return dense_run(

@@ -14,8 +14,8 @@ from retrieval_kd.cli.train import (
     Store,
     Teachers,
     Weights,
-    candidates_and_scores,
     integers,
+    load_training_scores,
 )
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.models.lora import ALL_LINEAR, Lora
@@ -112,7 +112,7 @@ def fit_teacher(
     check_replaceable(out)
     opened, drops = open_collection(collection), Drops()
     queries = opened.query_texts(split)
-    wanted, scores = candidates_and_scores(opened, split, candidates, store, teacher or [], weight)
+    wanted, scores = load_training_scores(opened, split, candidates, store, teacher or [], weight)
     if not any(term.learns_from == "teacher" for term in terms):
         scores = None  # negatives of what learns from judgments owe nothing to a teacher
     pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops)

@@ -79,7 +79,7 @@ def train(
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
     from retrieval_kd.schema import apply_overrides, as_input_error, validate
-    from retrieval_kd.students.make import make
+    from retrieval_kd.students.make import make_student
     from retrieval_kd.students.options import RE_RANKS
     from retrieval_kd.teachers.stored import stored_pairs
     from retrieval_kd.training.batches.slates import build_pools
@@ -109,7 +109,7 @@ def train(
     kept = integers(layers) if layers else None
     opened, drops = open_collection(collection), Drops()
     queries = opened.query_texts(split)
-    wanted, scores = candidates_and_scores(opened, split, candidates, store, teacher or [], weight)
+    wanted, scores = load_training_scores(opened, split, candidates, store, teacher or [], weight)
     if not any(term.learns_from == "teacher" for term in terms):
         scores = None  # a label-only student's negatives owe nothing to the teacher
     answered = None
@@ -122,7 +122,7 @@ def train(
         texts = opened.query_texts(dev_split)
         first = retrieve_run(opened, texts, "bm25", 20)
         dev = build_dev_task(opened, texts, opened.qrels(dev_split), first)
-    model = make(student, kind, kept, seed=seed)
+    model = make_student(student, kind, kept, seed=seed)
     record = train_student(model, pools, opened.documents, terms, settings, out, dev=dev)
     size = record["student"]
     print(
@@ -178,7 +178,7 @@ def _of_pairs(terms: list[Term], store: Path | None) -> list[Term]:
     return [validate(Term, one) for one in told]
 
 
-def candidates_and_scores(
+def load_training_scores(
     collection: Collection,
     split: str,
     candidates: Path | None,

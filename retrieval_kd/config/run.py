@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
-from retrieval_kd.config.training import Lesson, Training
+from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.config.training_checks import check_cached, check_scores
 from retrieval_kd.errors import InputError
 from retrieval_kd.metrics.names import parse_measures
@@ -193,7 +193,7 @@ class Config(Part):
         """The common start with what the training has of its own."""
         return validate(Student, {**self.student.model_dump(), **training.student})
 
-    def settings_of(self, training: Training, lesson: Lesson, *, seed: int) -> TrainSettings:
+    def settings_of(self, training: Training, lesson: TrainingStage, *, seed: int) -> TrainSettings:
         """The common settings with the student's own, the stage's own and the seed."""
         own = {**training.train, **lesson.train}
         values = {**self.train.model_dump(), **own, "seed": seed}

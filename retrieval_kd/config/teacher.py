@@ -71,7 +71,7 @@ class FitTeacher(Part):
         """Whether it answers yes or no, rather than by a logit of its own."""
         return parse_spec(self.base).kind == "yesno"
 
-    def told(self) -> dict[str, Any]:
+    def cache_key(self) -> dict[str, Any]:
         """What its stage is known by: `lora` only where there is one."""
         return self.model_dump(exclude=None if self.lora else {"lora"})
 

@@ -15,7 +15,7 @@ from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 
 
-def check_live(live: Mapping[str, Live], terms: Sequence[Term]) -> None:
+def check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
     """Refuse live teachers whose names mean something else, or that no term can use as it says.
 
     Raises:
@@ -53,7 +53,7 @@ def owner_of(score: str) -> str:
     return score.partition(".")[0].partition("@")[0]
 
 
-class Live(Part):
+class LiveTeacher(Part):
     """A teacher that scores the batch in the training step, beside or in place of stored scores."""
 
     model: str = Field(description="MODEL; `start` is the student as the stage begins")
@@ -71,7 +71,7 @@ class Live(Part):
     )
 
     @model_validator(mode="after")
-    def _fitted(self) -> Live:
+    def _fitted(self) -> LiveTeacher:
         if self.fit is not None:
             if self.kind != "cross_encoder":
                 raise ValueError("fit: only a cross_encoder is fine-tuned first")
@@ -112,7 +112,7 @@ class Denoised(Part):
         return self
 
 
-class Lesson(Part):
+class TrainingStage(Part):
     """One stage of a student's training."""
 
     objective: list[Term] = Field(description="weighted sum of objectives")
@@ -140,7 +140,7 @@ class Lesson(Part):
         None, description="draw a share of the slates from candidates that the teacher is sure of"
     )
     select: Select | None = Field(None, description="learn from some of the queries only")
-    live: dict[str, Live] = Field({}, description="live teachers by the name that terms use")
+    live: dict[str, LiveTeacher] = Field({}, description="live teachers by the name that terms use")
     refresh: int | None = Field(
         None,
         ge=1,
@@ -163,7 +163,7 @@ class Lesson(Part):
         return check_distinct(terms)
 
     @model_validator(mode="after")
-    def _live_named(self) -> Lesson:
+    def _live_named(self) -> TrainingStage:
         check_live(self.live, self.objective)
         if self.teachers and (min(self.teachers.values()) < 0 or not any(self.teachers.values())):
             raise ValueError("teachers: weights must not be negative, and one must be above 0")
@@ -183,7 +183,7 @@ class Lesson(Part):
         return next((number for number in numbers if number is not None), None)
 
 
-class Training(Lesson):
+class Training(TrainingStage):
     """One way to train the student; its key in `students` is its name in the report.
 
     Either one stage, its settings given right here, or several in `stages`, each of which goes on
@@ -191,7 +191,9 @@ class Training(Lesson):
     """
 
     objective: list[Term] = Field([], description="weighted sum of objectives, without `stages`")
-    stages: list[Lesson] = Field([], description="one after the other, in place of `objective`")
+    stages: list[TrainingStage] = Field(
+        [], description="one after the other, in place of `objective`"
+    )
     student: dict[str, Any] = Field(
         {}, description="start that differs from the common `student`: kind, base, layers, …"
     )
@@ -203,8 +205,8 @@ class Training(Lesson):
         if not all(lesson.objective for lesson in self.lessons):
             raise ValueError("each stage needs an `objective`")
         if self.stages:
-            own = set(Lesson.model_fields) - {"objective", "train"}
-            given = [n for n in own if getattr(self, n) != Lesson.model_fields[n].default]
+            own = set(TrainingStage.model_fields) - {"objective", "train"}
+            given = [n for n in own if getattr(self, n) != TrainingStage.model_fields[n].default]
             if given:
                 raise ValueError(f"with `stages`, give {sorted(given)[0]!r} in one of them")
         first = self.lessons[0]
@@ -213,6 +215,6 @@ class Training(Lesson):
         return self
 
     @property
-    def lessons(self) -> list[Lesson]:
+    def lessons(self) -> list[TrainingStage]:
         """The stages in order."""
         return self.stages or [self]

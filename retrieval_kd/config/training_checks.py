@@ -14,10 +14,10 @@ from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.settings import check_uncached
 
 if TYPE_CHECKING:
-    from retrieval_kd.config.training import Lesson
+    from retrieval_kd.config.training import TrainingStage
 
 
-def check_re_ranks(lesson: Lesson) -> None:
+def check_re_ranks(lesson: TrainingStage) -> None:
     """Refuse, for a student without vectors, what takes a search or another's scores of the batch.
 
     Raises:
@@ -29,7 +29,7 @@ def check_re_ranks(lesson: Lesson) -> None:
         raise ValueError(f"{asked[0]!r} is not for a cross-encoder student: it cannot search")
 
 
-def check_cached(lesson: Lesson, mini_batch_size: int | None, kind: str) -> None:
+def check_cached(lesson: TrainingStage, mini_batch_size: int | None, kind: str) -> None:
     """Refuse cached gradients where no gradient would reach the student's representations.
 
     Raises:
@@ -46,13 +46,13 @@ def check_cached(lesson: Lesson, mini_batch_size: int | None, kind: str) -> None
         )
 
 
-def _only_live(term: Term, lesson: Lesson) -> bool:
+def _only_live(term: Term, lesson: TrainingStage) -> bool:
     """Whether all that learns by a term are live models."""
     learns = [*term.students, *(term.teachers if term.joint else [])] if term.scores else ["score"]
     return all(owner_of(score) in lesson.live for score in learns)
 
 
-def check_scores(lesson: Lesson, members: Sequence[str], kind: str) -> None:
+def check_scores(lesson: TrainingStage, members: Sequence[str], kind: str) -> None:
     """Refuse names of teachers and scores that a stage does not have.
 
     Raises:
@@ -101,7 +101,7 @@ def check_vectors(terms: Sequence[Term], kind: str) -> None:
             )
 
 
-def check_pairs(lesson: Lesson, members: Sequence[str]) -> None:
+def check_pairs(lesson: TrainingStage, members: Sequence[str]) -> None:
     """Refuse answers about pairs of a teacher that gives none, or of several teachers.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import and_choosers
-from retrieval_kd.config.training import Lesson, Training
+from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.stages import Stages
@@ -166,19 +166,19 @@ def calls_of(member: str, depths: Iterable[int]) -> int:
     return sum(depths) if strategy is None else sum(map(strategy.calls, depths))
 
 
-def imitated(lesson: Lesson) -> list[str]:
+def imitated(lesson: TrainingStage) -> list[str]:
     """The models whose vectors a stage learns."""
     return list(dict.fromkeys(term.teacher for term in lesson.objective if term.kind == "vectors"))
 
 
-def read_along(lesson: Lesson) -> list[tuple[str, str]]:
+def read_along(lesson: TrainingStage) -> list[tuple[str, str]]:
     """The models whose states a stage learns; one that reads in several ways once for each."""
     terms = [term for term in lesson.objective if term.kind == "states"]
     ways = [(term.teacher, term.name if term.reads_texts else "tokens") for term in terms]
     return list(dict.fromkeys(ways))
 
 
-def asked_members(lesson: Lesson, members: Sequence[str], stages: Stages) -> list[str]:
+def asked_members(lesson: TrainingStage, members: Sequence[str], stages: Stages) -> list[str]:
     """The stored teachers that a stage wants scores of, and those that choose for them."""
     if not lesson.asks_teacher and not any(term.asks_members for term in lesson.objective):
         return []

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval_kd.config.run import Config
-from retrieval_kd.config.training import Lesson
+from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.evaluation.report.formats import duration
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.open import strategy_in
@@ -105,7 +105,7 @@ def _weighed(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{weight:g} × {name}" for name, weight in weights.items() if weight)
 
 
-def _taught(lesson: Lesson) -> str:
+def _taught(lesson: TrainingStage) -> str:
     """The objective of a stage, and by which teachers where it has weights of its own."""
     objective = " + ".join(map(_told, lesson.objective))
     scores = [t for t in lesson.objective if t.learns_from == "teacher" and t.pairs_of is None]

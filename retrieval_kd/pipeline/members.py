@@ -17,7 +17,7 @@ from retrieval_kd.config.teacher import and_choosers
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import log
 from retrieval_kd.store.answers import AnswerStore
-from retrieval_kd.store.requests import Asker
+from retrieval_kd.store.requests import ComparingTeacher
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import record_usage
 from retrieval_kd.targets.normalise import Scores
@@ -49,11 +49,11 @@ class Members:
         return None if server is None else server.on_server()
 
     @cached_property
-    def opened(self) -> dict[str, Teacher | Asker]:
+    def opened(self) -> dict[str, Teacher | ComparingTeacher]:
         """Those that are timed."""
         return {}
 
-    def open(self, member: str) -> Teacher | Asker:
+    def open(self, member: str) -> Teacher | ComparingTeacher:
         teacher, student = self.config.teacher, self.config.student
         spec = member
         if teacher.fit and member == teacher.fitted:
@@ -87,7 +87,10 @@ class Members:
         return answered_pairs(self.collection, texts, listed, answers, **how)
 
     def _how(
-        self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+        self,
+        teacher: Teacher | ComparingTeacher,
+        texts: Mapping[str, str],
+        wanted: Mapping[str, list[str]],
     ) -> tuple[Mapping[str, list[str]], dict[str, Any]]:
         """What a teacher is asked about, and which answers count: not those to other strategies.
 
@@ -103,7 +106,10 @@ class Members:
         return listed, {"strategy": teacher.strategy, "by": scores}
 
     def ask(
-        self, teacher: Teacher | Asker, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+        self,
+        teacher: Teacher | ComparingTeacher,
+        texts: Mapping[str, str],
+        wanted: Mapping[str, list[str]],
     ) -> ScoreReport:
         """Into the store, with what it took; the teacher that chooses what is asked goes first."""
         listed, how = self._how(teacher, texts, wanted)
@@ -147,6 +153,6 @@ class Members:
                 record_usage(self.store.folder(teacher.key), spent)
 
 
-def _by(teacher: Teacher | Asker) -> str | None:
+def _by(teacher: Teacher | ComparingTeacher) -> str | None:
     """The member whose scores choose what this one is asked, if there is one."""
     return None if isinstance(teacher, Teacher) else teacher.by

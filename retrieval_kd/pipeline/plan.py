@@ -7,17 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd import __version__
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import Teacher
-from retrieval_kd.config.training import Lesson
+from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_file, digest_json
-from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline.pools import draws_unlabelled
-from retrieval_kd.pipeline.results import Summary
+from retrieval_kd.pipeline.results import RunResults
 from retrieval_kd.pipeline.stages import PARTS, Stages
 from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.students.options import RE_RANKS
@@ -67,7 +66,7 @@ def plan(config: Config) -> Workspace:
             "fit-teacher",
             stages.fit_teacher,
             ("teacher/training.json",),
-            [*_model_of(fit.base), fit.told(), config.teacher.max_length],
+            [*_model_of(fit.base), fit.cache_key(), config.teacher.max_length],
             "candidates",
         )
     ensemble = stages.ensemble
@@ -141,29 +140,33 @@ def plan(config: Config) -> Workspace:
                 narrow = {**spec, "dimensions": width}
                 _add_search(add, stages, cut, model, [narrow, length], trained, width=width)
                 searches.append(f"search:{cut}")
-    summary = Summary(config, work, stages)
+    summary = RunResults(config, work, stages)
     measure, evaluate, report = (summary.stage(s) for s in ("measure", "evaluate", "report"))
     add(measure, stages.measure, (), [], *searches)
     add(
         evaluate,
         summary.evaluate,
         (summary.file("results.json"),),
-        [config.measures, list(config.compare), __version__],
+        [config.measures, list(config.compare), versions().get("retrieval_kd")],
         measure,
     )
     add(
-        report, summary.report, (summary.file("report.html"),), [config.name, __version__], evaluate
+        report,
+        summary.report,
+        (summary.file("report.html"),),
+        [config.name, versions().get("retrieval_kd")],
+        evaluate,
     )
     return work
 
 
 def run(
     config: Config, before: Callable[[Stage, bool, str], None] = lambda stage, done, number: None
-) -> Summary:
+) -> RunResults:
     """Run what is not done and give what can be printed at the end."""
     work = plan(config)
     work.execute(before)
-    return Summary(config, work, Stages(config, work))
+    return RunResults(config, work, Stages(config, work))
 
 
 def _add(
@@ -199,7 +202,7 @@ def _add_search(
     )
 
 
-def _learnt(lesson: Lesson) -> list[str]:
+def _learnt(lesson: TrainingStage) -> list[str]:
     """Digests of the models whose vectors or states are learnt, and of live teachers."""
     vectors = [term.teacher for term in lesson.objective if term.learns_model]
     live = [teacher.model for teacher in lesson.live.values() if teacher.model != "start"]
@@ -219,7 +222,7 @@ def _model_of(member: str, teacher: Teacher | None = None) -> list[Any]:
     named = [spec.options[name] for name in ("prompt", "answers") if name in spec.options]
     files = [digest_file(name) for name in named if Path(name).is_file()]
     if teacher and teacher.server and member in teacher.served:
-        return [*teacher.server.on_server().told(spec.model), *files]
+        return [*teacher.server.on_server().cache_key(spec.model), *files]
     return files if spec.kind in ALONE else [model_digest(spec.model), *files]
 
 

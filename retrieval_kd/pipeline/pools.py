@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from retrieval_kd.config.run import Config
-from retrieval_kd.config.training import Lesson, Select
+from retrieval_kd.config.training import Select, TrainingStage
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline.ensemble import Ensemble
@@ -21,12 +21,12 @@ from retrieval_kd.training.batches.selection import pool_scores, select_pools
 from retrieval_kd.training.batches.slates import Pool, build_pools
 
 
-def draws_unlabelled(config: Config, lesson: Lesson) -> bool:
+def draws_unlabelled(config: Config, lesson: TrainingStage) -> bool:
     """Whether there are unlabelled queries and they teach a stage something."""
     return bool(config.unlabelled) and lesson.uses_unlabelled and learns_unjudged(lesson)
 
 
-def learns_unjudged(lesson: Lesson) -> bool:
+def learns_unjudged(lesson: TrainingStage) -> bool:
     """Whether queries without judgments teach something here."""
     return any(term.learns_from in ("teacher", "itself") for term in lesson.objective)
 
@@ -43,7 +43,7 @@ def fewer_judged(queries: Queries, most: int | None) -> Queries:
     return replace(queries, qrels={q: queries.qrels[q] for q in kept})
 
 
-class LessonPools:
+class TrainingPools:
     """Pools for the stages of one configuration's trainings.
 
     Args:
@@ -62,7 +62,7 @@ class LessonPools:
         self.queries, self.candidates = queries, candidates
 
     def of(
-        self, lesson: Lesson, start: str, drops: Drops
+        self, lesson: TrainingStage, start: str, drops: Drops
     ) -> tuple[list[Pool], dict[str, tuple[int, int, float]]]:
         """What a stage draws its slates from, and the shares of its parts."""
         pools: list[Pool] = []

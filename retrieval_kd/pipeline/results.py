@@ -26,7 +26,7 @@ from retrieval_kd.pipeline.stages import Stages
 from retrieval_kd.workspace import Workspace
 
 
-class Summary:
+class RunResults:
     """What came out of a workspace, as tables, JSON and a report."""
 
     def __init__(self, config: Config, work: Workspace, stages: Stages) -> None:

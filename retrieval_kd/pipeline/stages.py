@@ -20,13 +20,13 @@ from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import kind_of
 from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.latency import timed_systems
-from retrieval_kd.pipeline.pools import LessonPools
+from retrieval_kd.pipeline.pools import TrainingPools
 from retrieval_kd.pipeline.queries import ChosenQueries, Queries
 from retrieval_kd.pipeline.rerank import Reranker
 from retrieval_kd.pipeline.students import live_teacher
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student
-from retrieval_kd.students.make import check_widths, make
+from retrieval_kd.students.make import check_widths, make_student
 from retrieval_kd.targets.normalise import rerank
 from retrieval_kd.training.batches.slates import build_pools
 from retrieval_kd.training.fit_teacher import fit_teacher
@@ -134,7 +134,9 @@ class Stages:
         folder, before = self.student_folders(name, training, seed, number)
         begin = config.student_of(training)
         start = str(self.work.path(before)) if before else begin.base
-        source = LessonPools(config, self.collection, self.ensemble, self.queries, self.candidates)
+        source = TrainingPools(
+            config, self.collection, self.ensemble, self.queries, self.candidates
+        )
         pools, groups = source.of(lesson, start, drops)
         settings = config.settings_of(training, lesson, seed=seed)
         start_of_train, end_of_train, _ = groups["train"]
@@ -149,7 +151,7 @@ class Stages:
             )
             for label, teacher in lesson.live.items()
         }
-        student = make(
+        student = make_student(
             start,
             begin.kind,
             None if before else begin.layers,

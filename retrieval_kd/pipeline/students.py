@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from retrieval_kd.config.training import Live
+from retrieval_kd.config.training import LiveTeacher
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.fit_teacher import fit_teacher
@@ -14,7 +14,7 @@ from retrieval_kd.training.trainer.settings import TrainSettings
 
 
 def live_teacher(
-    teacher: Live,
+    teacher: LiveTeacher,
     start: str,
     judged: Sequence[Pool],
     documents: Texts,

@@ -81,7 +81,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Listed:
+class CandidateList:
     """One query's candidates as a strategy sees them: numbered in the order of the first stage.
 
     Args:
@@ -112,12 +112,12 @@ class Strategy(Protocol):
         """The most requests for so many candidates, if every answer can be parsed."""
         ...
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         """The requests of one query."""
         ...
 
 
-class Asker(Protocol):
+class ComparingTeacher(Protocol):
     """What `ask.py` needs of a pairwise or listwise teacher.
 
     Args:

@@ -24,7 +24,7 @@ from retrieval_kd.store.scores import ScoreStore, TeacherKey
 
 
 @dataclass(frozen=True)
-class Summary:
+class ScoreSummary:
     """One teacher's answers in numbers; `candidates` and `scores` are of distinct pairs."""
 
     model: str
@@ -42,7 +42,7 @@ class Summary:
     bytes: int
 
 
-def summarise(store: ScoreStore, key: TeacherKey) -> Summary:
+def summarise(store: ScoreStore, key: TeacherKey) -> ScoreSummary:
     """Read all of a teacher's shards and count."""
     shards = store_files.shard_paths(store.folder(key))
     table = store.read(key)
@@ -50,7 +50,7 @@ def summarise(store: ScoreStore, key: TeacherKey) -> Summary:
     scores = table["score"].to_numpy().astype(np.float64)
     unknown = [store_files.texts_unknown(path) for path in shards]
     texts = {(False, True): "partly known", (True,): "unknown"}.get(tuple(sorted({*unknown})))
-    return Summary(
+    return ScoreSummary(
         model=key.model,
         fingerprint=key.fingerprint,
         kind=key.kind,
@@ -136,10 +136,10 @@ _WRITERS: dict[str, Callable[[pa.Table, Path, TeacherKey], None]] = {
 }
 
 
-One = TypeVar("One", Summary, AnswerSummary)
+One = TypeVar("One", ScoreSummary, AnswerSummary)
 
 
-def tables(scores: Sequence[Summary], answers: Sequence[AnswerSummary]) -> list[Table]:
+def tables(scores: Sequence[ScoreSummary], answers: Sequence[AnswerSummary]) -> list[Table]:
     """One of the teachers that score documents, one of those that compare them, where there are."""
     made = [_table(scores, _SCORE_ROWS)] if scores else []
     return made + ([_table(answers, _ANSWER_ROWS)] if answers else [])
@@ -161,7 +161,7 @@ def _share(bias: OrderBias | None, name: str) -> str:
     return "–" if number is None else f"{number:.1%}"
 
 
-_SCORE_ROWS: dict[str, Callable[[Summary], str]] = {
+_SCORE_ROWS: dict[str, Callable[[ScoreSummary], str]] = {
     "fingerprint": lambda one: one.fingerprint,
     "kind": lambda one: one.kind,
     "dtype": lambda one: one.dtype or "–",

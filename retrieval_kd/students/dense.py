@@ -15,7 +15,7 @@ from retrieval_kd.models.layers import check_survives_saving, keep_layers, layer
 from retrieval_kd.models.load import load_encoder
 
 
-def make_student(
+def make_dense(
     model_spec: str, layers: Sequence[int] | None = None, *, max_length: int | None = None
 ) -> SentenceTransformer:
     """A float32 student that keeps the given layers of an encoder (all, if none are given).
@@ -39,7 +39,7 @@ class DenseStudent:
 
     With `exits`, the numbers of layers below the last, a text also has a vector pooled from each of
     these: `exit0` after the first layer. An exit is a student of its own once the layers above are
-    left out: `make_student(FOLDER, range(number + 1))`.
+    left out: `make_dense(FOLDER, range(number + 1))`.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:

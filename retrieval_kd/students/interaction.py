@@ -20,7 +20,7 @@ from retrieval_kd.models.modules.interaction import (
     InteractionEncoder,
     InteractionHead,
 )
-from retrieval_kd.students.dense import embed, make_student, score_matrix, similarity_of
+from retrieval_kd.students.dense import embed, make_dense, score_matrix, similarity_of
 
 SCALE = {"cosine": 20.0, "dot": 1.0}  # logits of a cosine: divided by the usual temperature 0.05
 
@@ -53,7 +53,7 @@ def make_interaction(
     """
     if head not in ("dse", "iem"):
         raise InputError(f"no interaction head {head!r}", remedy="choose dse or iem")
-    encoder = make_student(model_spec, layers, max_length=max_length)
+    encoder = make_dense(model_spec, layers, max_length=max_length)
     if isinstance(encoder, InteractionEncoder):
         return encoder
     line = list(encoder.children())

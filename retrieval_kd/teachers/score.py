@@ -14,13 +14,13 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
 from retrieval_kd.store.answers import AnswerStore
-from retrieval_kd.store.requests import Asker, Strategy
+from retrieval_kd.store.requests import ComparingTeacher, Strategy
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
 from retrieval_kd.store.shards import document_digest, hash_ids, query_digest
 from retrieval_kd.store.usage import ScoreReport
 from retrieval_kd.teachers.comparing.conclude import answered_scores
-from retrieval_kd.teachers.comparing.conversation import Scores
 from retrieval_kd.teachers.comparing.run_strategies import ask
+from retrieval_kd.teachers.comparing.strategy_run import Scores
 from retrieval_kd.teachers.open import Teacher, open_teacher
 
 __all__ = ["Candidates", "ScoreReport", "Teacher", "open_teacher", "score", "scores_of"]
@@ -32,7 +32,7 @@ def score(
     collection: Collection,
     queries: Mapping[str, str],
     candidates: Candidates,
-    teacher: Teacher | Asker,
+    teacher: Teacher | ComparingTeacher,
     store: ScoreStore,
     *,
     shard_pairs: int = 2_048,
@@ -53,7 +53,7 @@ def score(
         InputError: a candidate's query or document is unknown, or the teacher gave NaN.
     """
     if not teacher.key.gives_scores:
-        return _ask(collection, queries, candidates, cast(Asker, teacher), store, scores)
+        return _ask(collection, queries, candidates, cast(ComparingTeacher, teacher), store, scores)
     teacher = cast(Teacher, teacher)
     started = time.monotonic()
     key = teacher.key
@@ -87,7 +87,7 @@ def _ask(
     collection: Collection,
     queries: Mapping[str, str],
     candidates: Candidates,
-    teacher: Asker,
+    teacher: ComparingTeacher,
     store: ScoreStore,
     scores: Scores | None,
 ) -> ScoreReport:

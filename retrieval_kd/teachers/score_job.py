@@ -10,12 +10,12 @@ from pathlib import Path
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Asker
+from retrieval_kd.store.requests import ComparingTeacher
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport, Spent, Usage, record_usage
-from retrieval_kd.teachers.comparing.conversation import Scores
 from retrieval_kd.teachers.comparing.listwise import ListwiseTeacher
 from retrieval_kd.teachers.comparing.pairwise import PairwiseTeacher
+from retrieval_kd.teachers.comparing.strategy_run import Scores
 from retrieval_kd.teachers.llm.server.budget import Limits
 from retrieval_kd.teachers.llm.server.call_log import CallLog
 from retrieval_kd.teachers.llm.server.calls import Calls
@@ -65,7 +65,7 @@ def ask_and_note(
     collection: Collection,
     queries: Mapping[str, str],
     wanted: Mapping[str, Sequence[str]],
-    teacher: Teacher | Asker,
+    teacher: Teacher | ComparingTeacher,
     store: ScoreStore,
     limits: Limits | None = None,
     *,
@@ -102,13 +102,15 @@ def ask_and_note(
     return report, spent
 
 
-def calls_of(teacher: Teacher | Asker) -> Calls | None:
+def calls_of(teacher: Teacher | ComparingTeacher) -> Calls | None:
     """Those of a teacher's model that is on a server; None: it is here."""
     model = teacher.model if isinstance(teacher, LANGUAGE_TEACHERS) else None
     return model.calls if isinstance(model, ServerModel) else None
 
 
-def spent_by(teacher: Teacher | Asker, answered: int, seconds: float, limits: Limits) -> Spent:
+def spent_by(
+    teacher: Teacher | ComparingTeacher, answered: int, seconds: float, limits: Limits
+) -> Spent:
     """A language model counts for itself; of others, a pair is a call. Prices are a server's."""
     if isinstance(teacher, LANGUAGE_TEACHERS):
         usage: Usage = teacher.model.usage

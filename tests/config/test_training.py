@@ -6,7 +6,7 @@ import pytest
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import FitTeacher
-from retrieval_kd.config.training import Lesson
+from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import validate
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, LORA_DEFAULTS
@@ -157,16 +157,16 @@ def test_cached_gradients_need_only_some_term_that_trains_the_student():
 def test_dimensions_are_of_score_matrices(name):
     term = {"name": name, "dimensions": [8], "student": "exit0", "teacher": "score"}
     with pytest.raises(InputError, match="no dimensions to cut"):
-        validate(Lesson, {"objective": [term]})
+        validate(TrainingStage, {"objective": [term]})
 
 
 def test_a_teacher_that_chooses_is_asked_though_labels_teach():
     """Denoised negatives for a loss on labels: without the teacher nothing would be left out."""
-    assert not Lesson(objective="infonce").asks_teacher
-    assert Lesson(objective="infonce", false_negatives=0.0).asks_teacher
-    assert Lesson(objective="infonce", select={"by": "divergence"}).asks_teacher
-    assert Lesson(objective="infonce", denoised={"below": 0, "above": 1}).asks_teacher
-    assert not Lesson(objective="infonce", select={"by": "uncertainty"}).asks_teacher
+    assert not TrainingStage(objective="infonce").asks_teacher
+    assert TrainingStage(objective="infonce", false_negatives=0.0).asks_teacher
+    assert TrainingStage(objective="infonce", select={"by": "divergence"}).asks_teacher
+    assert TrainingStage(objective="infonce", denoised={"below": 0, "above": 1}).asks_teacher
+    assert not TrainingStage(objective="infonce", select={"by": "uncertainty"}).asks_teacher
 
 
 def test_judgments_of_some_queries_only_are_the_same_ones_always():
@@ -184,6 +184,6 @@ def test_a_regulariser_needs_no_unlabelled_queries():
     from retrieval_kd.pipeline.pools import learns_unjudged
 
     def learns(objective: str) -> bool:
-        return learns_unjudged(Lesson(objective=objective))
+        return learns_unjudged(TrainingStage(objective=objective))
 
     assert not learns("infonce@batch+flops:0.001") and learns("kl+flops:0.001")

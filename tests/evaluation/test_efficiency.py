@@ -11,13 +11,13 @@ from retrieval_kd.evaluation.efficiency import measure_latency, prepare, speed, 
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.retrieval.retrieve import cached_index
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 
 
 @pytest.mark.parametrize("kind", ["sparse", "multi_vector"])
 def test_a_student_of_another_kind_has_its_own_costs(kind, tiny_collection, tiny_encoder, tmp_path):
     folder = tmp_path / kind
-    make(str(tiny_encoder), kind, [0, 3], max_length=32, seed=0).save(str(folder))
+    make_student(str(tiny_encoder), kind, [0, 3], max_length=32, seed=0).save(str(folder))
     collection = open_collection(str(tiny_collection))
     costs = prepare(str(folder), collection, max_length=32)
     assert costs["kind"] == kind and costs["layers"] == 2
@@ -38,7 +38,7 @@ def test_how_fast_an_index_was_encoded_is_known_only_where_all_of_it_was_now(
 ):
     """Neither of an index that was there, nor of one whose vectors or first shards were."""
     model, collection = str(tmp_path / kind), open_collection(str(tiny_collection))
-    make(str(tiny_encoder), kind, [0, 3], max_length=32, seed=0).save(model)
+    make_student(str(tiny_encoder), kind, [0, 3], max_length=32, seed=0).save(model)
     spec = load_spec("indexes/flat.yaml") if kind == "dense" else spec_for(kind)
 
     def built(name):

@@ -19,7 +19,7 @@ from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec, load_spec, spec_for
 from retrieval_kd.retrieval.retrieve import retrieve
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 
 FILES = {"sparse": "sparse.yaml", "multi_vector": "multivector.yaml"}
 PLAIN: dict[str, Any] = {"sparse": SparseEncoder, "multi_vector": MultiVectorEncoder}
@@ -38,7 +38,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def model(kind: str, tiny_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exact") / kind
-    make(str(tiny_encoder), kind, [0, 3]).save(str(folder))
+    make_student(str(tiny_encoder), kind, [0, 3]).save(str(folder))
     return folder
 
 
@@ -135,7 +135,7 @@ def test_the_wrong_model_and_the_wrong_specification_are_errors(
     kind, model, spec, collection, tiny_encoder, tmp_path
 ):
     build_index(collection, str(model), spec, tmp_path / "index")
-    other = make(str(tiny_encoder), kind, [0, 2])
+    other = make_student(str(tiny_encoder), kind, [0, 2])
     other.save(str(tmp_path / "other"))
     with pytest.raises(InputError, match="their vectors do not compare"):
         Index.open(tmp_path / "index", str(tmp_path / "other"))

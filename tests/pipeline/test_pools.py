@@ -9,7 +9,7 @@ import pytest
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops
-from retrieval_kd.pipeline.pools import LessonPools
+from retrieval_kd.pipeline.pools import TrainingPools
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.schema import validate
@@ -27,7 +27,7 @@ def test_a_share_of_the_judged_queries_slates_is_of_sure_candidates(tiny_collect
         "compare": ["one", "one"],
     }  # fmt: skip
     config = validate(Config, given)
-    source = LessonPools(
+    source = TrainingPools(
         config,
         collection,
         SimpleNamespace(fused=lambda *_: scores),  # one teacher: its scores as they are

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrieval_kd.config.run import Config, load_config
-from retrieval_kd.config.training import Live
+from retrieval_kd.config.training import LiveTeacher
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.plan import plan
@@ -27,7 +27,7 @@ def test_a_re_ranker_is_fine_tuned_once_before_it_teaches(tiny_collection, tiny_
     told = {"model": str(tiny_encoder), "kind": "cross_encoder", "layers": [0, 2], "trains": True}
 
     def opened(**more):
-        live = Live(**told, **more)
+        live = LiveTeacher(**told, **more)
         folder = tmp_path / "ranker"
         return live_teacher(live, "", pools, collection.documents, SETTINGS, folder).eval()
 
@@ -64,7 +64,7 @@ def test_a_re_ranker_is_fine_tuned_once_before_it_teaches(tiny_collection, tiny_
 )
 def test_what_cannot_be_fine_tuned_is_refused(told, message):
     with pytest.raises(ValueError, match=message):
-        Live(model="m", **told)
+        LiveTeacher(model="m", **told)
 
 
 def test_fine_tuning_is_part_of_what_a_student_was_made_of(tmp_path):

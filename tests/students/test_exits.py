@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.students.dense import DenseStudent, make_student
+from retrieval_kd.students.dense import DenseStudent, make_dense
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.terms import Term
 
@@ -14,14 +14,14 @@ TEXTS = ["sparrow wing feather", "anchor"]
 
 
 def test_an_exits_vector_is_that_of_the_student_cut_there(tiny_encoder):
-    model = make_student(str(tiny_encoder)).eval()
+    model = make_dense(str(tiny_encoder)).eval()
     student = DenseStudent(model)
     student.exits = (0, 2)
     with torch.no_grad():
         found = student.represent(model.preprocess(TEXTS), "document")
         plain = DenseStudent(model).represent(model.preprocess(TEXTS), "document")
         for number in student.exits:
-            cut = make_student(str(tiny_encoder), range(number + 1)).eval()
+            cut = make_dense(str(tiny_encoder), range(number + 1)).eval()
             alone = DenseStudent(cut).represent(cut.preprocess(TEXTS), "document")["vector"]
             torch.testing.assert_close(found[f"exit{number}"], alone)
     torch.testing.assert_close(found["vector"], plain["vector"])
@@ -29,7 +29,7 @@ def test_an_exits_vector_is_that_of_the_student_cut_there(tiny_encoder):
 
 
 def test_no_hook_is_left_behind(tiny_encoder):
-    model = make_student(str(tiny_encoder))
+    model = make_dense(str(tiny_encoder))
     student = DenseStudent(model)
     student.exits = (1,)
     student.represent(model.preprocess(TEXTS), "query")
@@ -37,7 +37,7 @@ def test_no_hook_is_left_behind(tiny_encoder):
 
 
 def test_the_last_layer_is_no_exit(tiny_encoder):
-    model = make_student(str(tiny_encoder), [0, 3])
+    model = make_dense(str(tiny_encoder), [0, 3])
     student = DenseStudent(model)
     student.exits = (1,)
     with pytest.raises(InputError, match="exit1 is not below the last of 2 layers"):
@@ -58,7 +58,7 @@ def _batch(model):
 
 
 def test_an_upper_exit_teaches_a_lower_one(tiny_encoder):
-    model = make_student(str(tiny_encoder)).eval()
+    model = make_dense(str(tiny_encoder)).eval()
     terms = [Term(name="kl", candidates="batch", student="exit0", teacher="score")]
     loss = ScoreMatrixLoss(model, terms)
     parts = loss(*_batch(model))
@@ -72,7 +72,7 @@ def test_an_upper_exit_teaches_a_lower_one(tiny_encoder):
 def test_layers_learn_from_layers_of_a_live_teacher(tiny_encoder):
     from retrieval_kd.training.live_models import open_live
 
-    model = make_student(str(tiny_encoder), [0, 3]).eval()
+    model = make_dense(str(tiny_encoder), [0, 3]).eval()
     big = open_live(str(tiny_encoder), "encoder")
     term = Term(name="layer_relevance", student="exit0,score", teacher="big.exit1,big")
     features, labels = _batch(model)
@@ -82,7 +82,7 @@ def test_layers_learn_from_layers_of_a_live_teacher(tiny_encoder):
     assert loss > 0
     pairs = {"student": "exit1,score", "teacher": "big.exit1,big"}
     same = Term(name="layer_relevance", **pairs, student_temperature=1)
-    whole = make_student(str(tiny_encoder)).eval()
+    whole = make_dense(str(tiny_encoder)).eval()
     equal = ScoreMatrixLoss(whole, [same], live={"big": big})(features, labels)[same.label]
     torch.testing.assert_close(equal, torch.tensor(0.0), atol=1e-5, rtol=0)
 

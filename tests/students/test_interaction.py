@@ -20,7 +20,7 @@ from retrieval_kd.models.modules.interaction import (
     InteractionHead,
 )
 from retrieval_kd.students.interaction import InteractionStudent, score_vectors
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.students.student import student_of
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.terms import Term
@@ -39,7 +39,7 @@ KINDS = [
 
 @pytest.fixture(scope="module", params=KINDS, ids=["dse", "iem"])
 def model(request, tiny_encoder):
-    return make(
+    return make_student(
         str(tiny_encoder), "interaction", [0, 3], options={"hidden": 8, **request.param}, seed=1
     )
 
@@ -96,7 +96,7 @@ def test_chunks_change_neither_scores_nor_gradients(form, monkeypatch):
 
 def test_dse_starts_as_the_similarity_of_the_encoder(tiny_encoder, tiny_dot_encoder):
     for folder, scale in ((tiny_encoder, 20.0), (tiny_dot_encoder, 1.0)):
-        student = student_of(make(str(folder), "interaction", options={"head": "dse"}))
+        student = student_of(make_student(str(folder), "interaction", options={"head": "dse"}))
         found = scores(student.model)
         torch.testing.assert_close(found["score"], scale * found["vector"], atol=1e-4, rtol=1e-4)
         plain = SentenceTransformer(str(folder), device="cpu")
@@ -205,6 +205,6 @@ def test_the_loss_falls_and_a_stopped_training_ends_the_same(model, tiny_collect
 
 def test_wrong_settings_are_refused(tiny_encoder):
     with pytest.raises(InputError, match="no interaction head 'mlp'"):
-        make(str(tiny_encoder), "interaction", options={"head": "mlp"})
+        make_student(str(tiny_encoder), "interaction", options={"head": "mlp"})
     with pytest.raises(InputError, match="5 attention heads cannot share 32"):
-        make(str(tiny_encoder), "interaction", options={"attention_heads": 5})
+        make_student(str(tiny_encoder), "interaction", options={"attention_heads": 5})

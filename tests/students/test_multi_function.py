@@ -19,7 +19,7 @@ from retrieval_kd.models.modules.lexical import LexicalEncoder, LexicalWeights
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
 from retrieval_kd.objectives.sparsity import flops
 from retrieval_kd.retrieval.retrieve import retrieve
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.students.multi_function import WEIGHTS, MultiFunctionStudent, save_parts
 from retrieval_kd.students.student import student_of
 from retrieval_kd.training.loss import ScoreMatrixLoss
@@ -48,7 +48,7 @@ M3 = [
 
 @pytest.fixture(scope="module", params=["own", "vocabulary"])
 def model(request, tiny_encoder):
-    return make(
+    return make_student(
         str(tiny_encoder),
         "multi_function",
         [0, 3],
@@ -96,13 +96,13 @@ def test_lexical_weights_by_hand():
 
 
 def test_at_first_own_words_all_weigh_the_same(tiny_encoder):
-    made = make(str(tiny_encoder), "multi_function")
+    made = make_student(str(tiny_encoder), "multi_function")
     shared = scores(made)["sparse"] / 0.3**2
     torch.testing.assert_close(shared, torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
 
 
 def test_at_first_a_word_of_the_vocabulary_means_itself_most_of_all(tiny_encoder):
-    made = make(str(tiny_encoder), "multi_function", options={"lexical": "vocabulary"})
+    made = make_student(str(tiny_encoder), "multi_function", options={"lexical": "vocabulary"})
     found = scores(made)["sparse"]
     assert float(found[1, 1]) > float(found[1, 2])
     sparse = represented(made, DOCUMENTS, "document")["sparse"]
@@ -141,7 +141,7 @@ def test_the_lexical_part_loads_without_this_package_where_code_is_trusted(
     tiny_encoder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "c"))
-    model = make(str(tiny_encoder), "multi_function", [0, 3], options={"lexical": "own"})
+    model = make_student(str(tiny_encoder), "multi_function", [0, 3], options={"lexical": "own"})
     torch.nn.init.normal_(model.heads.sparse[0].linear.weight)
     folder = str(save_parts(model, tmp_path / "parts")["sparse"])
     with pytest.raises(ValueError, match="trust_remote_code"):
@@ -206,8 +206,8 @@ def test_saved_and_loaded_it_is_the_same(model, tmp_path):
 def test_it_is_no_start_of_another_kind(model, tmp_path):
     model.save(str(tmp_path / "model"))
     with pytest.raises(InputError, match="multi_function model"):
-        make(str(tmp_path / "model"), "dense")
-    again = make(str(tmp_path / "model"), "multi_function", [0])
+        make_student(str(tmp_path / "model"), "dense")
+    again = make_student(str(tmp_path / "model"), "multi_function", [0])
     assert again[0].auto_model.config.num_hidden_layers == 1
     assert torch.equal(again.heads.multi[0].linear.weight, model.heads.multi[0].linear.weight)
 
@@ -268,7 +268,7 @@ def test_cached_gradients_are_those_of_the_whole_batch(model):
 def test_the_objective_of_m3_falls_and_a_stopped_training_ends_the_same(
     tiny_collection, tiny_encoder, tmp_path
 ):
-    model = make(str(tiny_encoder), "multi_function", [0, 3], dimensions=8)
+    model = make_student(str(tiny_encoder), "multi_function", [0, 3], dimensions=8)
     collection = open_collection(str(tiny_collection))
     settings = TrainSettings(
         steps=20, batch_queries=6, save_steps=4, max_tokens=32, learning_rate=2e-3, eval_steps=20
@@ -298,10 +298,10 @@ def test_the_regulariser_of_sparse_vectors_reaches_the_lexical_part(model):
 
 def test_wrong_settings_are_refused(tiny_encoder, tiny_dot_encoder):
     with pytest.raises(InputError, match="does not compare by cosine"):
-        make(str(tiny_dot_encoder), "multi_function")
+        make_student(str(tiny_dot_encoder), "multi_function")
     with pytest.raises(InputError, match="no option 'lexicon'"):
-        make(str(tiny_encoder), "multi_function", options={"lexicon": "own"})
+        make_student(str(tiny_encoder), "multi_function", options={"lexicon": "own"})
     with pytest.raises(InputError, match="lexical 'every'"):
-        make(str(tiny_encoder), "multi_function", options={"lexical": "every"})
+        make_student(str(tiny_encoder), "multi_function", options={"lexical": "every"})
     with pytest.raises(InputError, match="weights are of"):
-        make(str(tiny_encoder), "multi_function", options={"weights": {"token": 1.0}})
+        make_student(str(tiny_encoder), "multi_function", options={"weights": {"token": 1.0}})

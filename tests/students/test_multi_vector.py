@@ -9,18 +9,18 @@ from sentence_transformers import MultiVectorEncoder, SentenceTransformer
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.layers import weights_digest
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from tests.students.learning import TEXTS, assert_it_learns
 
 
 @pytest.fixture(scope="module")
 def student(tiny_encoder) -> MultiVectorEncoder:
-    return make(str(tiny_encoder), "multi_vector", [0, 3], dimensions=16)
+    return make_student(str(tiny_encoder), "multi_vector", [0, 3], dimensions=16)
 
 
 def test_with_all_dimensions_it_starts_as_the_encoders_own_tokens(tiny_encoder):
     """The projection is orthonormal: where nothing is cut, every cosine of tokens stays."""
-    student = make(str(tiny_encoder), "multi_vector", dimensions=32)
+    student = make_student(str(tiny_encoder), "multi_vector", dimensions=32)
     encoder = SentenceTransformer(str(tiny_encoder), device="cpu")
     texts = [text for text in TEXTS if text]
     ours = student.encode_document(texts)
@@ -35,7 +35,7 @@ def test_tokens_have_unit_length_and_the_dimensions_asked_for(student, tiny_enco
         assert tokens.shape[1] == 16
         torch.testing.assert_close(tokens.norm(dim=-1), torch.ones(len(tokens)))
     with pytest.raises(InputError, match="at most 32"):
-        make(str(tiny_encoder), "multi_vector", dimensions=33)
+        make_student(str(tiny_encoder), "multi_vector", dimensions=33)
 
 
 def test_a_saved_student_loads_in_plain_sentence_transformers(student, tmp_path):
@@ -50,7 +50,10 @@ def test_a_saved_student_loads_in_plain_sentence_transformers(student, tmp_path)
 
 
 def test_the_seed_decides_the_projection(student, tiny_encoder):
-    made = [make(str(tiny_encoder), "multi_vector", [0, 3], dimensions=16, seed=s) for s in (0, 1)]
+    made = [
+        make_student(str(tiny_encoder), "multi_vector", [0, 3], dimensions=16, seed=s)
+        for s in (0, 1)
+    ]
     assert weights_digest(made[0]) == weights_digest(student) != weights_digest(made[1])
 
 
@@ -71,4 +74,4 @@ def test_it_learns_and_is_resumed(student, tiny_collection, tmp_path):
 )
 def test_what_cannot_be_made_is_explained(tiny_encoder, arguments, message):
     with pytest.raises(InputError, match=message):
-        make(str(tiny_encoder), **arguments)
+        make_student(str(tiny_encoder), **arguments)

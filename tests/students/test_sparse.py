@@ -9,14 +9,14 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.layers import weights_digest
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.students.sparse import ACTIVE
 from tests.students.learning import TEXTS, assert_it_learns
 
 
 @pytest.fixture(scope="module")
 def student(tiny_encoder) -> SparseEncoder:
-    return make(str(tiny_encoder), "sparse", [0, 3])
+    return make_student(str(tiny_encoder), "sparse", [0, 3])
 
 
 def test_it_keeps_the_chosen_layers_of_the_encoder(student, tiny_encoder):
@@ -65,13 +65,13 @@ def test_the_same_arguments_give_the_same_weights(student, tiny_encoder, tmp_pat
     student.save(str(tmp_path / "student"))
     for source in (str(tiny_encoder), str(tmp_path / "student")):
         layers = [0, 3] if source == str(tiny_encoder) else None
-        assert weights_digest(make(source, "sparse", layers)) == weights_digest(student)
+        assert weights_digest(make_student(source, "sparse", layers)) == weights_digest(student)
 
 
 def test_a_sparse_model_becomes_no_other_kind(student, tmp_path):
     student.save(str(tmp_path / "student"))
     with pytest.raises(InputError, match="sparse model, of which no multi_vector student"):
-        make(str(tmp_path / "student"), "multi_vector")
+        make_student(str(tmp_path / "student"), "multi_vector")
 
 
 def test_it_learns_and_is_resumed(student, tiny_collection, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from sentence_transformers import SparseEncoder
 
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.students.student import student_of
 from retrieval_kd.training.trainer.engine import set_dropout
 
@@ -13,8 +13,8 @@ TEXTS = ["sparrow wing feather nest", "harbour mast anchor"]
 
 
 def test_training_and_encoding_keep_the_same_words(tiny_encoder, tmp_path):
-    whole = make(str(tiny_encoder), "sparse", [0, 3])
-    model = make(str(tiny_encoder), "sparse", [0, 3], options={"top_k": 2})
+    whole = make_student(str(tiny_encoder), "sparse", [0, 3])
+    model = make_student(str(tiny_encoder), "sparse", [0, 3], options={"top_k": 2})
     model.save(str(tmp_path / "model"))
     plain = SparseEncoder(str(tmp_path / "model"), device="cpu")
     assert plain.max_active_dims == 2

@@ -16,7 +16,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import write_json
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.slates import build_pools
 from retrieval_kd.training.live_models import open_live
 from retrieval_kd.training.objective.policy import TeacherPolicy
@@ -66,7 +66,7 @@ def main(collection: str, encoder: str, out: str) -> None:
             learning_rate=1e-3, mini_batch_size=mini,
         )  # fmt: skip
         train_student(
-            make(encoder, kind),
+            make_student(encoder, kind),
             whole,
             opened.documents,
             terms,

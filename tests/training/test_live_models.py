@@ -10,7 +10,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.models.load import load_multi_vector
-from retrieval_kd.students.dense import make_student
+from retrieval_kd.students.dense import make_dense
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.live_models import LiveCrossEncoder, LiveEncoder, open_live
 from retrieval_kd.training.objective.terms import Term
@@ -68,7 +68,7 @@ def trained(tiny_collection, tiny_encoder, tiny_cross_encoder, tmp_path):
             positions = np.array([collection.documents.position(d) for d in ids])
             gains = np.array([qrels[query].get(d, 0) for d in ids])
             pools.append(Pool(text, positions, np.full(len(ids), np.nan, np.float32), gains))
-        student = make_student(str(tiny_encoder), [0, 3])
+        student = make_dense(str(tiny_encoder), [0, 3])
         given = {"steps": 3, "batch_queries": 4, "slate_size": 3, "learning_rate": 1e-3, **settings}
         out = tmp_path / "student"
         record = train_student(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from retrieval_kd import objectives
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.parse import parse_terms
@@ -31,7 +31,7 @@ def collection(tiny_collection: Path) -> Collection:
 
 @pytest.fixture(scope="module", params=KINDS)
 def student(request, tiny_encoder) -> Any:
-    return make(str(tiny_encoder), request.param, [0, 3])
+    return make_student(str(tiny_encoder), request.param, [0, 3])
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_encoder
 from retrieval_kd.objectives.features import hidden_states
 from retrieval_kd.pipeline.rerank import Reranker
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.training.objective.parse import parse_terms
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.states.imitation import Imitation
@@ -52,7 +52,7 @@ def first_and_last_loss(record):
 def test_it_learns_the_teachers_scores_and_loads_in_plain_sentence_transformers(
     collection, pools, tiny_encoder, tmp_path
 ):
-    student = make(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
+    student = make_student(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
     terms = [Term(name="kl", teacher_temperature=0.5)]
     out = tmp_path / "student"
     record = train_student(student, pools, collection.documents, terms, SETTINGS, out)
@@ -71,7 +71,7 @@ def test_it_learns_the_teachers_scores_and_loads_in_plain_sentence_transformers(
 def test_it_learns_the_layers_of_the_encoder_it_was_made_of(
     collection, pools, tiny_encoder, tmp_path
 ):
-    student = make(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
+    student = make_student(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
     terms = [Term(name="hidden_states", teacher=str(tiny_encoder))]
     out = tmp_path / "student"
     record = train_cross_encoder(student, pools, collection.documents, terms, SETTINGS, out)
@@ -84,7 +84,7 @@ def test_a_stopped_training_ends_in_the_same_student(collection, pools, tiny_enc
     settings = SETTINGS.model_copy(update={"steps": 8, "save_steps": 4})
 
     def run(out):
-        student = make(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
+        student = make_student(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
         return train_student(student, pools, collection.documents, terms, settings, out)
 
     record = assert_same_after_a_stop(run, tmp_path)
@@ -92,7 +92,7 @@ def test_a_stopped_training_ends_in_the_same_student(collection, pools, tiny_enc
 
 
 def test_a_model_of_all_layers_already_has_their_states(tiny_encoder):
-    student = make(str(tiny_encoder), "cross_encoder").eval()
+    student = make_student(str(tiny_encoder), "cross_encoder").eval()
     imitation = Imitation(student, [Term(name="hidden_states", teacher=str(tiny_encoder))])
     features = student.preprocess(PAIRS)
     with torch.no_grad(), imitation.watch(student) as seen:
@@ -104,7 +104,7 @@ def test_a_model_of_all_layers_already_has_their_states(tiny_encoder):
 
 def test_the_loss_on_states_is_the_mean_over_all_tokens_of_the_batch(tiny_encoder):
     """By the transformer's own hidden states, of groups of different lengths."""
-    student = make(str(tiny_encoder), "cross_encoder", [0, 3]).eval()
+    student = make_student(str(tiny_encoder), "cross_encoder", [0, 3]).eval()
     term = Term(name="hidden_states", teacher=str(tiny_encoder))
     groups = [dict(student.preprocess([pair])) for pair in PAIRS]
     labels = {"mask": torch.ones(1, 2, dtype=torch.bool), "columns": torch.tensor([[0, 1]])}
@@ -124,7 +124,7 @@ def test_the_loss_on_states_is_the_mean_over_all_tokens_of_the_batch(tiny_encode
 
 def test_the_model_whose_layers_are_learnt_goes_where_the_loss_goes(tiny_encoder):
     """The trainer chooses the device, which of several processes is another one for each."""
-    student = make(str(tiny_encoder), "cross_encoder")
+    student = make_student(str(tiny_encoder), "cross_encoder")
     loss = PairLoss(student, [Term(name="hidden_states", teacher=str(tiny_encoder))]).to("meta")
     parameters = list(loss.imitation.parameters())
     assert {p.device.type for p in parameters} == {"meta"}
@@ -132,7 +132,7 @@ def test_the_model_whose_layers_are_learnt_goes_where_the_loss_goes(tiny_encoder
 
 
 def test_cached_gradients_are_refused(collection, pools, tiny_encoder, tmp_path):
-    student = make(str(tiny_encoder), "cross_encoder")
+    student = make_student(str(tiny_encoder), "cross_encoder")
     settings = SETTINGS.model_copy(update={"mini_batch_size": 4})
     terms, out = parse_terms("kl"), tmp_path / "student"
     with pytest.raises(InputError, match="gradients are not cached"):
@@ -140,7 +140,7 @@ def test_cached_gradients_are_refused(collection, pools, tiny_encoder, tmp_path)
 
 
 def test_layers_of_a_model_with_another_vocabulary_cannot_be_learnt(tiny_encoder):
-    student = make(str(tiny_encoder), "cross_encoder")
+    student = make_student(str(tiny_encoder), "cross_encoder")
     student.tokenizer.add_tokens(["zeppelin"])
     with pytest.raises(InputError, match="another vocabulary"):
         PairLoss(student, [Term(name="hidden_states", teacher=str(tiny_encoder))])
@@ -158,7 +158,7 @@ def test_layers_of_a_model_with_another_vocabulary_cannot_be_learnt(tiny_encoder
 def test_what_it_cannot_learn_is_said_before_training(
     objective, message, collection, pools, tiny_encoder, tmp_path
 ):
-    student = make(str(tiny_encoder), "cross_encoder")
+    student = make_student(str(tiny_encoder), "cross_encoder")
     with pytest.raises(InputError, match=message):
         train_cross_encoder(
             student,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
-from retrieval_kd.students.dense import make_student, score_matrix
+from retrieval_kd.students.dense import make_dense, score_matrix
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.sampling import draw
 from retrieval_kd.training.batches.slates import Pool, build_pools
@@ -111,7 +111,7 @@ def test_a_batch_encodes_each_document_once_and_scores_what_it_says(
     pools, collection, tiny_encoder
 ):
     """The loss's matrix equals one computed from texts with plain Sentence Transformers."""
-    student = make_student(str(tiny_encoder)).eval()
+    student = make_dense(str(tiny_encoder)).eval()
     batch = _batch(pools, collection, student)
     groups = [key for key in batch if key.startswith("group") and key.endswith("input_ids")]
     assert len(groups) >= 2
@@ -142,7 +142,7 @@ def test_a_batch_encodes_each_document_once_and_scores_what_it_says(
 
 
 def test_in_batch_targets_come_from_the_whole_pool(pools, collection, tiny_encoder):
-    student = make_student(str(tiny_encoder))
+    student = make_dense(str(tiny_encoder))
     label = _batch(pools, collection, student, size=3)["label"]
     for row in range(6):
         for column in range(3):
@@ -161,7 +161,7 @@ def test_what_a_query_ignores_is_no_negative_of_another_slate_either(
     name, pools, collection, tiny_encoder
 ):
     """The document that an unlabelled query was taken from, when a second query brings it."""
-    student = make_student(str(tiny_encoder))
+    student = make_dense(str(tiny_encoder))
     other = pools[1].positions[~np.isin(pools[1].positions, pools[0].positions)]
     ignoring = [replace(pools[0], ignored=other), *pools[1:]]
     plain, label = (_batch(p, collection, student)["label"] for p in (pools, ignoring))
@@ -304,7 +304,7 @@ def test_a_value_that_an_objective_cannot_compute_with_is_refused(given, message
 
 
 def test_a_loss_that_is_no_number_stops_the_training(pools, collection, tiny_encoder):
-    student = make_student(str(tiny_encoder))
+    student = make_dense(str(tiny_encoder))
     label = _batch(pools, collection, student)["label"]
     scores = torch.full((6, label["batch_teacher"].shape[1]), float("nan"))
     with pytest.raises(InputError, match="became nan"):
@@ -332,7 +332,7 @@ def test_a_torn_checkpoint_is_not_resumed_from(pools, collection, tiny_encoder, 
 def test_another_length_is_another_training(pools, collection, tiny_encoder, tmp_path):
     settings = TrainSettings(steps=2, batch_queries=2, max_tokens=16)
     for length in (32, 24):
-        student = make_student(str(tiny_encoder), max_length=length)
+        student = make_dense(str(tiny_encoder), max_length=length)
         terms = [Term(name="kl")]
         train_student(student, pools, collection.documents, terms, settings, tmp_path / "s")
         saved = json.loads((tmp_path / "s" / "sentence_bert_config.json").read_text())
@@ -340,7 +340,7 @@ def test_another_length_is_another_training(pools, collection, tiny_encoder, tmp
 
 
 def test_prompts_are_those_of_encoding(tiny_encoder):
-    student = make_student(str(tiny_encoder))
+    student = make_dense(str(tiny_encoder))
     student.prompts = {"query": "ask: ", "passage": "read: "}
     assert prompts_of(student) == {"query": "ask: ", "document": "read: "}
 
@@ -354,7 +354,7 @@ def test_an_objective_without_targets_is_refused_before_training(pools, collecti
     unscored = [Pool(p.query, p.positions, p.teacher * np.nan, p.gains) for p in pools]
     with pytest.raises(InputError, match="needs teacher scores"):
         train_student(
-            make_student(str(tiny_encoder)),
+            make_dense(str(tiny_encoder)),
             unscored,
             collection.documents,
             [Term(name="kl")],
@@ -392,7 +392,7 @@ def _train(collection, pools, encoder, out, **changes):
     dev = build_dev_task(
         collection, queries, collection.qrels("dev"), bm25_run(collection, queries, 10)
     )
-    student = make_student(str(encoder), [0, 3])
+    student = make_dense(str(encoder), [0, 3])
     terms = parse_terms("kl+infonce:0.5@batch")
     return train_student(student, pools, collection.documents, terms, settings, out, dev=dev)
 
@@ -434,7 +434,7 @@ def test_dropout_and_length_are_put_back(pools, collection, tiny_encoder, tmp_pa
 
 
 def test_the_loss_reports_each_component(pools, collection, tiny_encoder):
-    student = make_student(str(tiny_encoder))
+    student = make_dense(str(tiny_encoder))
     loss = ScoreMatrixLoss(student, parse_terms("kl:2+margin_mse+infonce@batch"))
     assert [term.parameters["student_temperature"] for term in loss.terms] == [0.05] * 3
     batch = _batch(pools, collection, student)

@@ -20,8 +20,14 @@ from retrieval_kd.store.requests import Strategy, log_odds_of
 from retrieval_kd.store.shards import document_digest
 from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS, Order
 from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS, preferences_of
-from retrieval_kd.teachers.comparing.conversation import Scores, Topic, asked_by, open_topic, replay
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions
+from retrieval_kd.teachers.comparing.strategy_run import (
+    QueryCandidates,
+    Scores,
+    asked_by,
+    query_candidates,
+    replay,
+)
 
 Candidates = Mapping[str, Sequence[str]]
 # Documents (n,) of one query and P(i is better than j) of them (n, n), NaN where it was not asked.
@@ -63,7 +69,7 @@ def answered_scores(
             id=answers.key.model,
             remedy=f"choose one of {', '.join(named)}",
         )
-    topics = [open_topic(collection, queries, q, ids, by) for q, ids in candidates.items()]
+    topics = [query_candidates(collection, queries, q, ids, by) for q, ids in candidates.items()]
     if pairs and aggregate is None:
         aggregate = "win_rate" if all_pairs_asked(answers, topics, strategy) else "bradley_terry"
     found: dict[str, dict[str, float]] = {}
@@ -114,7 +120,7 @@ def answered_pairs(
         )
     found = {}
     for query_id, ids in candidates.items():
-        topic = open_topic(collection, queries, query_id, ids, by)
+        topic = query_candidates(collection, queries, query_id, ids, by)
         better = preferences(_known(answers, topic, strategy), topic.digests)  # (texts, texts)
         if np.isnan(better).all():
             continue
@@ -209,7 +215,7 @@ def orders_of(known: Known, digests: Sequence[str], *, best_only: bool = False) 
 
 
 def all_pairs_asked(
-    answers: AnswerStore, topics: Sequence[Topic], strategy: Strategy | None = None
+    answers: AnswerStore, topics: Sequence[QueryCandidates], strategy: Strategy | None = None
 ) -> bool:
     """Whether the strategy, or the latest one of every topic, is to ask about all pairs."""
     if strategy is not None:
@@ -224,17 +230,17 @@ def listed(answers: AnswerStore) -> list[Row]:
     return [listing for listings in latest for listing in listings]
 
 
-def _known(answers: AnswerStore, topic: Topic, strategy: Strategy | None) -> Known:
+def _known(answers: AnswerStore, topic: QueryCandidates, strategy: Strategy | None) -> Known:
     """What counts of the answers about a topic."""
     known = answers.known(topic.query_digest)
     return known if strategy is None else asked_by(strategy, topic, known)
 
 
-def _topic_of(listing: Row) -> Topic:
+def _topic_of(listing: Row) -> QueryCandidates:
     """Enough of a topic to run a strategy over stored answers."""
-    return Topic(listing.query_id, "", listing.query_digest, (), listing.document_digests)
+    return QueryCandidates(listing.query_id, "", listing.query_digest, (), listing.document_digests)
 
 
-def _told(topic: Topic, values: np.ndarray) -> dict[str, float]:
+def _told(topic: QueryCandidates, values: np.ndarray) -> dict[str, float]:
     scores = zip(topic.digests, values.tolist(), strict=True)
     return {digest: score for digest, score in scores if score == score}  # not NaN

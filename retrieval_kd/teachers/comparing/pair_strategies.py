@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import log_expit
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Answer, Asking, Listed, Request, _first, _turned
+from retrieval_kd.store.requests import Answer, Asking, CandidateList, Request, _first, _turned
 from retrieval_kd.teachers.comparing.steps import Step, at_least, spec_of, together
 
 
@@ -34,7 +34,7 @@ class AllPairs:
     def calls(self, count: int) -> int:
         return count * (count - 1)
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         yield both_orders(list(combinations(range(listed.count), 2)))
         return {}
 
@@ -62,7 +62,7 @@ class AdjacentPairs:
     def calls(self, count: int) -> int:
         return 2 * sum(max(0, count - step) for step in range(1, self.reach + 1))
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         everything = combinations(range(listed.count), 2)
         yield both_orders([(i, j) for i, j in everything if j - i <= self.reach])
         return {}
@@ -93,7 +93,7 @@ class UncertainPairs:
     def calls(self, count: int) -> int:
         return min(2 * self.most, count * (count - 1))
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         if listed.scores is None:
             raise InputError(
                 "pairs=uncertain needs a pointwise teacher's scores of the same candidates",
@@ -153,7 +153,7 @@ class SortingPairs:
             lengths = merged
         return 2 * total
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         runs = [[i] for i in range(listed.count)]
         while len(runs) > 1:
             odd = [runs[-1]] if len(runs) % 2 else []

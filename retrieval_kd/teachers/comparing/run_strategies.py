@@ -13,11 +13,11 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.progress import Bar, bar
 from retrieval_kd.store.answer_rows import as_stored
 from retrieval_kd.store.answers import AnswerStore, asked_by_id, same_listing
-from retrieval_kd.store.requests import Asker, Request, Strategy
+from retrieval_kd.store.requests import ComparingTeacher, Request, Strategy
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport
 from retrieval_kd.store.writer import AnswerWriter
-from retrieval_kd.teachers.comparing.conversation import Conversation, Scores, open_topic
+from retrieval_kd.teachers.comparing.strategy_run import Scores, StrategyRun, query_candidates
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
 QUERIES_AT_ONCE = 64
@@ -38,7 +38,7 @@ def ask(
     collection: Collection,
     queries: Mapping[str, str],
     candidates: Candidates,
-    teacher: Asker,
+    teacher: ComparingTeacher,
     store: ScoreStore,
     *,
     scores: Scores | None = None,
@@ -63,20 +63,20 @@ def ask(
     answers = AnswerStore(store.folder(key), key)
     earlier = answers.id_digests()
     waiting = iter(candidates.items())
-    active: list[Conversation] = []
+    active: list[StrategyRun] = []
     total = most_calls(candidates, strategy)
     print(_stated(key.model, total, len(candidates), strategy), file=sys.stderr)
     with bar(f"asking {key.model}", total) as progress, answers.writer() as writer:
         while True:
             while len(active) < QUERIES_AT_ONCE and (one := next(waiting, None)) is not None:
-                topic = open_topic(collection, queries, *one, scores)
+                topic = query_candidates(collection, queries, *one, scores)
                 same = [a.known for a in active if a.topic.query_digest == topic.query_digest]
                 known = same[0] if same else answers.known(topic.query_digest)
                 listing = topic.listing(strategy)
                 if not (known.listings and same_listing(known.listings[-1], listing)):
                     writer.add([listing])
                     known.add(listing)
-                active.append(Conversation.start(topic, known, strategy))
+                active.append(StrategyRun.start(topic, known, strategy))
             if not active:
                 break
             _answer(active, teacher, writer, report, earlier, progress)
@@ -95,8 +95,8 @@ def ask(
 
 
 def _answer(
-    active: Sequence[Conversation],
-    teacher: Asker,
+    active: Sequence[StrategyRun],
+    teacher: ComparingTeacher,
     writer: AnswerWriter,
     report: ScoreReport,
     earlier: set[str],
@@ -127,8 +127,8 @@ def _answer(
 
 
 def _batches(
-    todo: Sequence[tuple[Conversation, Request]], size: int
-) -> Iterator[Sequence[tuple[Conversation, Request]]]:
+    todo: Sequence[tuple[StrategyRun, Request]], size: int
+) -> Iterator[Sequence[tuple[StrategyRun, Request]]]:
     """Batches of questions with equally many documents: these are asked in one call of the model.
 
     So a call that breaks off takes no answers with it that are not stored yet.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retrieval_kd.store.requests import Asking, Listed
+from retrieval_kd.store.requests import Asking, CandidateList
 from retrieval_kd.teachers.comparing.steps import (
     Step,
     at_least,
@@ -47,7 +47,7 @@ class Heap:
         taken = range(1, min(self.top, count))
         return build + sum(self._levels(0, count - done) for done in taken)
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         heap = list(range(listed.count))
         for level in self._bottom_up(listed.count):
             steps = [self._sift(heap, node, listed.count) for node in level]
@@ -131,7 +131,7 @@ class Tournament:
             count = sum(math.ceil(size / 2) for size in sizes)
         return calls * self.rounds
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         if listed.count < 2:
             return {}
         seeds = [(listed.seed, number) for number in range(self.rounds)]

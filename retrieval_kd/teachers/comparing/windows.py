@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Asking, Listed
+from retrieval_kd.store.requests import Asking, CandidateList
 from retrieval_kd.teachers.comparing.steps import at_least, by_rank, order_of, spec_of
 
 
@@ -56,7 +56,7 @@ class Windows:
     def calls(self, count: int) -> int:
         return self.passes * len(self.starts(count))
 
-    def ask(self, listed: Listed) -> Asking:
+    def ask(self, listed: CandidateList) -> Asking:
         ranking = _Ranking(list(range(listed.count)))
         for _ in range(self.passes):
             for start in self.starts(listed.count):

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Answer, Listed
+from retrieval_kd.store.requests import Answer, CandidateList
 from retrieval_kd.teachers.comparing.pair_strategies import (
     AdjacentPairs,
     AllPairs,
@@ -39,7 +39,7 @@ LISTS = [
 
 def run(strategy, relevance, garbled=lambda shown: False, scores=None):
     """Let a judge who knows the relevance answer; what was asked, in batches, and the result."""
-    asking, asked, answers = strategy.ask(Listed(len(relevance), scores, seed=3)), [], None
+    asking, asked, answers = strategy.ask(CandidateList(len(relevance), scores, seed=3)), [], None
     try:
         while True:
             wanted = next(asking) if answers is None else asking.send(answers)
@@ -176,7 +176,7 @@ def test_what_was_never_compared_is_not_ranked_together():
 
 def test_an_answer_that_names_some_leaves_the_others_unranked():
     strategy = Windows(4, 2)
-    asking = strategy.ask(Listed(4))
+    asking = strategy.ask(CandidateList(4))
     next(asking)
     with pytest.raises(StopIteration) as finished:
         asking.send([Answer(order=(2, 1), status="repaired")])
@@ -185,7 +185,7 @@ def test_an_answer_that_names_some_leaves_the_others_unranked():
 
 def test_a_candidate_that_a_later_window_leaves_out_loses_its_rank():
     """The first window carries 2 on; the second shows it and does not say where it belongs."""
-    asking = Windows(2, 1).ask(Listed(3))
+    asking = Windows(2, 1).ask(CandidateList(3))
     assert next(asking)[0].shown == (1, 2)
     [second] = asking.send([Answer(order=(1, 0))])
     assert second.shown == (0, 2)
@@ -196,7 +196,7 @@ def test_a_candidate_that_a_later_window_leaves_out_loses_its_rank():
 
 def test_a_tournament_scores_only_whom_its_last_answer_named():
     """Two groups, of each two are named: the better one goes on, and one is lost in the final."""
-    asking = Tournament(4, 1).ask(Listed(6))
+    asking = Tournament(4, 1).ask(CandidateList(6))
     groups = [request.shown for request in next(asking)]
     assert sorted(map(len, groups)) == [3, 3]
     [final] = asking.send([Answer(order=(2, 0), status="repaired")] * 2)
@@ -210,7 +210,7 @@ def test_a_tournament_scores_only_whom_its_last_answer_named():
 @given(st.integers(2, 40), st.integers(0, 99), st.integers(3, 9), st.sampled_from([0.3, 0.9]))
 def test_a_tournament_ranks_nobody_that_was_never_named(count, seed, group, share):
     coin, named = random.Random(seed), set()
-    asking = Tournament(group, 2).ask(Listed(count, seed=seed))
+    asking = Tournament(group, 2).ask(CandidateList(count, seed=seed))
     wanted = next(asking)
     with pytest.raises(StopIteration) as finished:
         while True:

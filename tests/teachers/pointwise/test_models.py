@@ -15,7 +15,7 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.llm.prompts import find_template, passages, quote
 from retrieval_kd.teachers.llm.protocol import Prompt
@@ -298,7 +298,7 @@ def test_sparse_and_multi_vector_models_give_their_own_similarity(
 ):
     queries, documents = pairs
     folder = str(tmp_path / "tokens")
-    make(str(tiny_encoder), "multi_vector", [0, 3]).save(folder)
+    make_student(str(tiny_encoder), "multi_vector", [0, 3]).save(folder)
     tokens, peer = open_teacher(f"multi_vector:{folder}", collection), MultiVectorEncoder(folder)
     one, two = peer.encode_query(queries[:1]), peer.encode_document([documents[1].full])
     expected = float((one[0] @ two[0].T).max(dim=1).values.sum())
@@ -306,7 +306,7 @@ def test_sparse_and_multi_vector_models_give_their_own_similarity(
         expected, rel=0.02
     )  # bfloat16, other batches
     folder = str(tmp_path / "sparse")
-    make(str(tiny_encoder), "sparse", [0, 3]).save(folder)
+    make_student(str(tiny_encoder), "sparse", [0, 3]).save(folder)
     words, peer = open_teacher(f"sparse:{folder}", collection), SparseEncoder(folder, device="cpu")
     expected = peer.similarity_pairwise(
         peer.encode_query(queries), peer.encode_document([d.full for d in documents])

@@ -16,7 +16,7 @@ from retrieval_kd.objectives import pair_kl
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.teachers.comparing.conclude import answered_pairs
 from retrieval_kd.teachers.score import open_teacher, score
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
@@ -131,7 +131,12 @@ def test_a_student_learns_what_the_pairwise_teacher_prefers(
     )
     term = Term(name="pair_kl", teacher="pairs:0", student_temperature=0.1)
     record = train_student(
-        make(str(tiny_encoder), kind), sure, collection.documents, [term], settings, tmp_path / "s"
+        make_student(str(tiny_encoder), kind),
+        sure,
+        collection.documents,
+        [term],
+        settings,
+        tmp_path / "s",
     )
     losses = [point["loss"] for point in record["curve"] if "loss" in point]
     assert losses[-1] < 0.8 * losses[0]

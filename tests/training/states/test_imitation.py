@@ -15,7 +15,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_cross_encoder, load_encoder
 from retrieval_kd.objectives import features as objectives
 from retrieval_kd.students.dense import embed
-from retrieval_kd.students.make import make
+from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.terms import Term
@@ -43,7 +43,7 @@ def spread_encoder(tmp_path_factory, tiny_encoder) -> Path:
     """Of the same vocabulary, three layers, with other weights in their attention, so large that
     tokens attend to some others more: else all relations are alike."""
     folder = tmp_path_factory.mktemp("spread") / "encoder"
-    model = make(str(tiny_encoder), "dense", [0, 1, 2])
+    model = make_student(str(tiny_encoder), "dense", [0, 1, 2])
     generator = torch.Generator().manual_seed(0)
     for layer in range(3):
         for linear in attention_maps(model, layer).values():
@@ -98,7 +98,7 @@ def test_relations_of_pairs_are_the_three_of_the_last_and_the_chosen_layer(
     tiny_encoder, spread_encoder
 ):
     """Of groups of different lengths: the mean over all tokens of the batch."""
-    student = make(str(tiny_encoder), "cross_encoder", [0, 3]).eval()
+    student = make_student(str(tiny_encoder), "cross_encoder", [0, 3]).eval()
     term = Term(name="relations", teacher=str(spread_encoder), heads=4, layer=1)
     groups = [dict(student.preprocess([pair])) for pair in PAIRS]
     labels = {"mask": torch.ones(1, 2, dtype=torch.bool), "columns": torch.tensor([[0, 1]])}
@@ -159,7 +159,7 @@ def test_a_dense_students_loss_is_the_mean_over_all_tokens_of_queries_and_docume
     name, collection, tiny_encoder, spread_encoder
 ):
     """By each text alone: padding and groups change nothing. Cached gradients are the same."""
-    student = make(str(tiny_encoder), "dense", [0, 3])
+    student = make_student(str(tiny_encoder), "dense", [0, 3])
     term = Term(name=name, teacher=str(spread_encoder), **TERMS[name])
     features, labels = batch_of(student, collection)
     student.eval()
@@ -180,7 +180,7 @@ def test_a_dense_students_loss_is_the_mean_over_all_tokens_of_queries_and_docume
 
 @pytest.mark.parametrize("kind", ["sparse", "multi_vector", "multi_function", "interaction"])
 def test_every_kind_of_student_has_layers_to_learn(kind, collection, tiny_encoder, spread_encoder):
-    student = make(str(tiny_encoder), kind, [0, 3])
+    student = make_student(str(tiny_encoder), kind, [0, 3])
     given = {"hidden_states": {}, "relations": {"heads": 2, "layer": 0}}
     terms = [Term(name=name, teacher=str(spread_encoder), **more) for name, more in given.items()]
     features, labels = batch_of(student, collection)
@@ -194,10 +194,12 @@ def test_tokens_of_a_multi_vector_student_are_those_it_scores_by(
     collection, tiny_encoder, tmp_path
 ):
     """The teacher has a vocabulary of its own and more layers; only the dimensions are the same."""
-    bigger = make(str(write_encoder(tmp_path / "other", seed=3)), "multi_vector", dimensions=16)
+    bigger = make_student(
+        str(write_encoder(tmp_path / "other", seed=3)), "multi_vector", dimensions=16
+    )
     bigger.tokenizer.add_tokens(["zeppelin"])
     bigger.save(str(tmp_path / "bigger"))
-    student = make(str(tiny_encoder), "multi_vector", [0, 3], dimensions=16)
+    student = make_student(str(tiny_encoder), "multi_vector", [0, 3], dimensions=16)
     term = Term(name="token_alignment", teacher=str(tmp_path / "bigger"))
     features, labels = batch_of(student, collection, group_size=100)
     student.eval()
@@ -223,7 +225,7 @@ def test_tokens_of_a_multi_vector_student_are_those_it_scores_by(
 def test_a_short_training_brings_the_states_nearer(
     name, collection, tiny_encoder, spread_encoder, tmp_path
 ):
-    student = make(str(tiny_encoder), "dense", [0, 3], max_length=32)
+    student = make_student(str(tiny_encoder), "dense", [0, 3], max_length=32)
     terms = [Term(name=name, teacher=str(spread_encoder), **TERMS[name])]
     record = train_student(
         student, pools_of(collection), collection.documents, terms, SETTINGS, tmp_path / "student"
@@ -257,7 +259,7 @@ def test_queries_keys_and_values_are_captured_only_while_watched(tiny_encoder):
 )
 def test_what_cannot_be_compared_is_said_before_training(term, kind, message, tiny_encoder):
     dimensions = 16 if kind == "multi_vector" else None
-    student = make(str(tiny_encoder), kind, [0, 3], dimensions=dimensions)
+    student = make_student(str(tiny_encoder), kind, [0, 3], dimensions=dimensions)
     with pytest.raises(InputError, match=message):
         StateTeacher(str(tiny_encoder), student, [Term(**term, teacher=str(tiny_encoder))])
 
@@ -274,7 +276,7 @@ def test_features_of_a_head_are_compared_with_states_before_a_cross_encoders_ans
 ):
     """By hand: the head's hidden units, and BERT's pooled state, pair by pair. Cached, too."""
     options = {"head": "iem", "hidden": 8}
-    student = make(str(tiny_encoder), "interaction", [0, 3], options=options, seed=1)
+    student = make_student(str(tiny_encoder), "interaction", [0, 3], options=options, seed=1)
     term = Term(name="feature_imitation", teacher=str(spread_cross_encoder))
     for parameter in student.heads.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(2))
@@ -317,7 +319,7 @@ def test_features_come_nearer_in_a_short_training(
 ):
     """On one batch before and after: from step to step the loss is of other slates."""
     options = {"head": "iem", "hidden": 16}
-    student = make(str(tiny_encoder), "interaction", [0, 3], max_length=32, options=options)
+    student = make_student(str(tiny_encoder), "interaction", [0, 3], max_length=32, options=options)
     terms = [Term(name="feature_imitation", teacher=str(spread_cross_encoder))]
     features, labels = batch_of(student, collection)
     loss = ScoreMatrixLoss(student, terms)
@@ -335,4 +337,4 @@ def test_features_come_nearer_in_a_short_training(
 def test_features_of_pairs_are_asked_of_a_head_only(tiny_encoder, tiny_cross_encoder):
     term = Term(name="feature_imitation", teacher=str(tiny_cross_encoder))
     with pytest.raises(InputError, match="this student has none"):
-        ScoreMatrixLoss(make(str(tiny_encoder)), [term])
+        ScoreMatrixLoss(make_student(str(tiny_encoder)), [term])

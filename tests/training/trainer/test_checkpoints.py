@@ -14,8 +14,8 @@ from transformers import TrainerCallback
 
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.students.dense import make_student
-from retrieval_kd.students.make import make
+from retrieval_kd.students.dense import make_dense
+from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.selection import pool_scores
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.live_models import open_live
@@ -41,13 +41,15 @@ def collection(tiny_collection: Path) -> Collection:
     ],
 )
 def test_another_option_is_another_training(kind, options, tiny_encoder):
-    one, other = (engine.state_of(make(str(tiny_encoder), kind, options=own)) for own in options)
-    again = engine.state_of(make(str(tiny_encoder), kind, options=options[0]))
+    one, other = (
+        engine.state_of(make_student(str(tiny_encoder), kind, options=own)) for own in options
+    )
+    again = engine.state_of(make_student(str(tiny_encoder), kind, options=options[0]))
     assert one == again and one != other
 
 
 def test_projections_start_by_their_seed(tiny_encoder):
-    student, terms = make_student(str(tiny_encoder)), [Term(name="embedding_mse", teacher="m")]
+    student, terms = make_dense(str(tiny_encoder)), [Term(name="embedding_mse", teacher="m")]
     a, b, c = (
         projections(student, terms, {"m": 16}, seed)["embedding_mse_from_m"].weight
         for seed in (1, 1, 2)
@@ -82,7 +84,7 @@ def test_a_killed_training_with_a_live_teacher_ends_as_an_undisturbed_one(
     def run(out: Path) -> dict:
         live = {"reranker": open_live(str(tiny_cross_encoder), "cross_encoder", trains=True)}
         return train_student(
-            make_student(str(tiny_encoder), [0, 3]),
+            make_dense(str(tiny_encoder), [0, 3]),
             pools_of(collection),
             collection.documents,
             terms,
@@ -112,7 +114,7 @@ def test_a_killed_training_with_a_live_teacher_ends_as_an_undisturbed_one(
 
 def test_a_folder_never_holds_a_model_without_its_record(tiny_encoder, tmp_path, monkeypatch):
     """Killed between the two, the next run would take the folder for somebody else's."""
-    out, student = tmp_path / "s", make_student(str(tiny_encoder))
+    out, student = tmp_path / "s", make_dense(str(tiny_encoder))
     record = {"identity": "a", "settings": {}, "curve": [], "queries": 0}
     checkpoints.save_whole(student, out, record, {"live/big": student})
     assert checkpoints.finished(out, "a") and (out / "live" / "big" / "model.safetensors").exists()
@@ -120,7 +122,7 @@ def test_a_folder_never_holds_a_model_without_its_record(tiny_encoder, tmp_path,
 
 
 def test_a_sparse_live_teacher_scores_by_words(collection, tiny_encoder, tmp_path):
-    model = make(str(tiny_encoder), "sparse")
+    model = make_student(str(tiny_encoder), "sparse")
     model.save(str(tmp_path / "sparse"))
     texts = {"queries": ["sparrow wing"], "documents": ["feather nest song", "violin"]}
     found = open_live(str(tmp_path / "sparse"), "encoder")(texts, {})["score"]
@@ -139,7 +141,7 @@ def test_a_sparse_live_teacher_scores_by_words(collection, tiny_encoder, tmp_pat
 def test_more_dimensions_than_there_are_is_an_error(collection, tiny_encoder, tmp_path):
     with pytest.raises(InputError, match="33 dimensions of a student with 32"):
         train_student(
-            make_student(str(tiny_encoder), [0]),
+            make_dense(str(tiny_encoder), [0]),
             pools_of(collection),
             collection.documents,
             [Term(name="infonce", dimensions=(33,))],

@@ -139,6 +139,6 @@ class OnServer:
             limits=self.limits,
         )
 
-    def told(self, name: str) -> list[str | int]:
+    def cache_key(self, name: str) -> list[str | int]:
         """All that may change what a model there answers; where the server is does not."""
         return [self.open(name).digest, self.logprobs]

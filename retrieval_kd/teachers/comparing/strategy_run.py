@@ -11,14 +11,14 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.store.answer_rows import Row
 from retrieval_kd.store.answers import Known, Shown
-from retrieval_kd.store.requests import Answer, Asking, Listed, Question, Request, Strategy
+from retrieval_kd.store.requests import Answer, Asking, CandidateList, Question, Request, Strategy
 from retrieval_kd.store.shards import document_digest, query_digest
 
 Scores = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Topic:
+class QueryCandidates:
     """A query and its candidates in first-stage order; of several with one text, the first."""
 
     query_id: str
@@ -28,9 +28,9 @@ class Topic:
     digests: tuple[str, ...]
     scores: tuple[float, ...] | None = None
 
-    def listed(self) -> Listed:
+    def listed(self) -> CandidateList:
         seed = int(digest_text(self.query_digest, *self.digests)[:8], 16)
-        return Listed(len(self.digests), self.scores, seed)
+        return CandidateList(len(self.digests), self.scores, seed)
 
     def shown(self, request: Request) -> Shown:
         """Digests of the documents that a request shows."""
@@ -49,13 +49,13 @@ class Topic:
         return Row(self.query_id, ids, self.query_digest, self.digests, strategy=strategy.spec)
 
 
-def open_topic(
+def query_candidates(
     collection: Collection,
     queries: Mapping[str, str],
     query_id: str,
     ids: Sequence[str],
     scores: Scores | None = None,
-) -> Topic:
+) -> QueryCandidates:
     """Look up the texts.
 
     Raises:
@@ -83,11 +83,11 @@ def open_topic(
             )
         values = tuple(known[document.id] for document in documents)
     text = queries[query_id]
-    return Topic(query_id, text, query_digest(text), documents, tuple(found), values)
+    return QueryCandidates(query_id, text, query_digest(text), documents, tuple(found), values)
 
 
 @dataclass
-class Conversation:
+class StrategyRun:
     """A topic's strategy between two of its steps.
 
     Args:
@@ -97,7 +97,7 @@ class Conversation:
         missing: what it wanted and did not get; then it is `done`.
     """
 
-    topic: Topic
+    topic: QueryCandidates
     known: Known
     asking: Asking
     wanted: Sequence[Request] = ()
@@ -108,8 +108,8 @@ class Conversation:
     result: dict[int, float] = field(default_factory=dict)
 
     @staticmethod
-    def start(topic: Topic, known: Known, strategy: Strategy) -> Conversation:
-        begun = Conversation(topic, known, strategy.ask(topic.listed()))
+    def start(topic: QueryCandidates, known: Known, strategy: Strategy) -> StrategyRun:
+        begun = StrategyRun(topic, known, strategy.ask(topic.listed()))
         begun._advance(None)
         return begun
 
@@ -140,17 +140,17 @@ class Conversation:
             self.wanted, self.done, self.result = (), True, finished.value
 
 
-def replay(topic: Topic, known: Known, strategy: Strategy) -> dict[int, float] | None:
+def replay(topic: QueryCandidates, known: Known, strategy: Strategy) -> dict[int, float] | None:
     """What the strategy concludes from what is known, as candidate → score; None: not finished."""
-    talk = Conversation.start(topic, known, strategy)
+    talk = StrategyRun.start(topic, known, strategy)
     while not talk.done:
         talk.go_on()
     return None if talk.missing else talk.result
 
 
-def asked_by(strategy: Strategy, topic: Topic, known: Known) -> Known:
+def asked_by(strategy: Strategy, topic: QueryCandidates, known: Known) -> Known:
     """Of what is known, the answers that this strategy asks for of these candidates."""
-    talk = Conversation.start(topic, known, strategy)
+    talk = StrategyRun.start(topic, known, strategy)
     answers: dict[Shown, Answer] = {}
     while not talk.done:
         wanted = (topic.shown(request) for request in talk.wanted)
