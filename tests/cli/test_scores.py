@@ -14,8 +14,7 @@ from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import shard_paths
-
-from .test_store import KEY, add
+from tests.store.test_scores import KEY, add
 
 PAIRS = {("q1", "d1"): 0.1, ("q1", "d2"): -7.25, ("q2", "d1"): 3e-05}
 

@@ -22,7 +22,7 @@ PARTS = ("train", "dev", "test", "unlabelled")
 
 
 @pytest.fixture(scope="module")
-def cache_key(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
+def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
     """Queries are there, and three candidates of two of them in each part; nothing was asked."""
     values = {
         "name": "Members",

@@ -21,8 +21,7 @@ from retrieval_kd.files import digest_text
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import SCHEMA, checksum, shard_paths, words_to_column
 from retrieval_kd.store.verify import clean
-
-from .test_store import KEY, add, look
+from tests.store.test_scores import KEY, add, look
 
 WRITE_NUMBERS = """
 import sys, numpy as np

@@ -113,7 +113,7 @@ def test_after_an_error_answers_stay_and_their_cost_is_not_counted_again(tmp_pat
 KILLED = """
 import sys, time
 from pathlib import Path
-from retrieval_kd.teachers.call_log import Call, CallLog
+from retrieval_kd.teachers.llm.server.call_log import Call, CallLog
 with CallLog(Path(sys.argv[1])) as log:
     for prompt in "ab":
         log.add({"prompt": prompt}, Call({"text": prompt}, prompt_tokens=9))

@@ -11,14 +11,14 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.students.dense import (
     describe_student,
-    make_student,
+    make_dense,
     score_matrix,
 )
 
 
 def test_the_student_keeps_the_chosen_layers(tiny_encoder):
     whole = SentenceTransformer(str(tiny_encoder), device="cpu")
-    student = make_student(str(tiny_encoder), [0, 3])
+    student = make_dense(str(tiny_encoder), [0, 3])
     assert describe_student(student)["layers"] == 2
     layers = whole[0].auto_model.encoder.layer
     for kept, original in zip(
@@ -31,11 +31,11 @@ def test_the_student_keeps_the_chosen_layers(tiny_encoder):
 @pytest.mark.parametrize("layers", [[4], [-1], []])
 def test_layers_that_are_not_there_are_refused(tiny_encoder, layers):
     with pytest.raises(InputError, match="0 to 3"):
-        make_student(str(tiny_encoder), layers)
+        make_dense(str(tiny_encoder), layers)
 
 
 def test_a_saved_student_loads_in_plain_sentence_transformers(tiny_encoder, tmp_path):
-    student = make_student(str(tiny_encoder), [0, 3])
+    student = make_dense(str(tiny_encoder), [0, 3])
     student.save(str(tmp_path / "student"))
     texts = ["sparrow nest", "rook gambit castle", ""]
     plain = SentenceTransformer(str(tmp_path / "student"), device="cpu")
@@ -57,8 +57,8 @@ def test_score_matrix_equals_sentence_transformers():
 
 
 def test_the_digest_is_of_the_weights(tiny_encoder):
-    one, two = make_student(str(tiny_encoder), [0, 3]), make_student(str(tiny_encoder), [0, 2])
-    assert weights_digest(one) == weights_digest(make_student(str(tiny_encoder), [0, 3]))
+    one, two = make_dense(str(tiny_encoder), [0, 3]), make_dense(str(tiny_encoder), [0, 2])
+    assert weights_digest(one) == weights_digest(make_dense(str(tiny_encoder), [0, 3]))
     assert weights_digest(one) != weights_digest(two)
 
 
@@ -78,7 +78,7 @@ def test_a_deep_enough_stack_of_another_architecture_is_found(tmp_path):
     )
     DistilBertModel(config).save_pretrained(tmp_path / "distil")
     tok.save_pretrained(tmp_path / "distil")
-    student = make_student(str(tmp_path / "distil"), [0, 2])
+    student = make_dense(str(tmp_path / "distil"), [0, 2])
     assert describe_student(student)["layers"] == 2
     student.save(str(tmp_path / "student"))
     again = SentenceTransformer(str(tmp_path / "student"), device="cpu")

@@ -32,7 +32,7 @@ print(json.dumps(said))
 
 
 @pytest.fixture(scope="module")
-def cache_key(tiny_collection, tmp_path_factory):
+def told(tiny_collection, tmp_path_factory):
     """What `rkd` says of mistakes, and which heavy libraries it had imported by then."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "store").mkdir()

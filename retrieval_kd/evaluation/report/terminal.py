@@ -25,7 +25,7 @@ def print_grid(grid: Grid, console: Console | None = None) -> None:
     """Print a grid, whatever the terminal's width; names are text, never markup.
 
     Example:
-        >>> from retrieval_kd.evaluation.report.page.grid import Cell
+        >>> from retrieval_kd.evaluation.report.grid import Cell
         >>> grid = Grid(["System", "A", "B"], [[Cell("bm25"), Cell("0.1234"), Cell("0.5678")]])
         >>> print_grid(grid, Console(width=18))                   # doctest: +NORMALIZE_WHITESPACE
         System       A

@@ -27,8 +27,7 @@ from retrieval_kd.teachers.comparing.listwise import ListwiseOptions, ListwiseTe
 from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions, PairwiseTeacher
 from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
-
-from .reader import Reader
+from tests.teachers.reader import Reader
 
 DEPTH = 6
 

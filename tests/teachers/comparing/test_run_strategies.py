@@ -17,8 +17,7 @@ from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions, PairwiseTe
 from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
 from retrieval_kd.teachers.stored import stored_scores
-
-from .reader import Reader
+from tests.teachers.reader import Reader
 
 PAIRWISE = {
     "all": PairwiseOptions(),

@@ -27,7 +27,7 @@ READ = 300  # tokens of a prompt, by the server's count
 
 
 @pytest.fixture(scope="module")
-def cache_key(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
+def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
     """A configuration whose queries and candidates are there."""
     values = {
         "name": "On a server",
