@@ -156,19 +156,20 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
 
 def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
     """Seconds of a training (mean over seeds) and the most its teachers are asked."""
+    from retrieval_kd.pipeline.context import RunContext
     from retrieval_kd.pipeline.costs import teacher_calls
-    from retrieval_kd.pipeline.stages import Stages
+    from retrieval_kd.pipeline.students import student_folders
 
-    stages, training = Stages(config, work), config.students[name]
+    context, training = RunContext(config, work), config.students[name]
     folders = [
-        stages.student_folders(name, training, seed, number)[0]
+        student_folders(name, training, seed, number)[0]
         for seed in config.seeds
-        for number in range(len(training.lessons))
+        for number in range(len(training.all_stages))
     ]
     seconds = work.seconds(f"train:{Path(folder).name}" for folder in folders)
     return {
         "training_seconds": round(seconds / len(config.seeds), 1),
-        "teacher_calls": teacher_calls(config, training, stages),
+        "teacher_calls": teacher_calls(context, training),
     }
 
 

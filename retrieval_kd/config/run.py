@@ -166,14 +166,14 @@ class Config(Part):
 
     def _check_training(self, training: Training) -> None:
         """Refuse a training that cannot be, with the common settings."""
-        student = self.student_of(training)
+        student = self.student_for(training)
         if student.max_length != self.student.max_length:
             raise ValueError("all students read the same text: max_length is the common one")
-        for lesson in training.lessons:
+        for stage in training.all_stages:
             for seed in self.seeds:
-                settings = self.settings_of(training, lesson, seed=seed)
-                check_cached(lesson, settings.mini_batch_size, student.kind)
-            check_scores(lesson, self.teacher.members, student.kind)
+                settings = self.train_settings(training, stage, seed=seed)
+                check_cached(stage, settings.mini_batch_size, student.kind)
+            check_scores(stage, self.teacher.members, student.kind)
 
     @field_validator("measures")
     @classmethod
@@ -185,17 +185,19 @@ class Config(Part):
         """Systems that are students, in the order of tables, and which student each of them is."""
         found: dict[str, str] = {}
         for name, training in self.students.items():
-            widths = self.widths if self.student_of(training).searched_as == "dense" else []
+            widths = self.widths if self.student_for(training).searched_as == "dense" else []
             found |= {name: name, **{f"{name}@{width}": name for width in widths}}
         return found
 
-    def student_of(self, training: Training) -> Student:
+    def student_for(self, training: Training) -> Student:
         """The common start with what the training has of its own."""
         return validate(Student, {**self.student.model_dump(), **training.student})
 
-    def settings_of(self, training: Training, lesson: TrainingStage, *, seed: int) -> TrainSettings:
+    def train_settings(
+        self, training: Training, stage: TrainingStage, *, seed: int
+    ) -> TrainSettings:
         """The common settings with the student's own, the stage's own and the seed."""
-        own = {**training.train, **lesson.train}
+        own = {**training.train, **stage.train}
         values = {**self.train.model_dump(), **own, "seed": seed}
         return validate(TrainSettings, values)
 

@@ -170,7 +170,7 @@ class TrainingStage(Part):
         return self
 
     @property
-    def asks_teacher(self) -> bool:
+    def needs_teacher_scores(self) -> bool:
         """Whether the stored scores are wanted: to learn from, or to choose what is learnt."""
         chooses = self.select is not None and self.select.by != "uncertainty"
         learns = any(term.learns_from == "teacher" for term in self.objective)
@@ -202,19 +202,19 @@ class Training(TrainingStage):
     def _either(self) -> Training:
         if bool(self.objective) == bool(self.stages):
             raise ValueError("give either `objective` or `stages`")
-        if not all(lesson.objective for lesson in self.lessons):
+        if not all(stage.objective for stage in self.all_stages):
             raise ValueError("each stage needs an `objective`")
         if self.stages:
             own = set(TrainingStage.model_fields) - {"objective", "train"}
             given = [n for n in own if getattr(self, n) != TrainingStage.model_fields[n].default]
             if given:
                 raise ValueError(f"with `stages`, give {sorted(given)[0]!r} in one of them")
-        first = self.lessons[0]
+        first = self.all_stages[0]
         if first.refresh or first.confused or first.select:
             raise ValueError("the first stage has no earlier student to find candidates or queries")
         return self
 
     @property
-    def lessons(self) -> list[TrainingStage]:
+    def all_stages(self) -> list[TrainingStage]:
         """The stages in order."""
         return self.stages or [self]

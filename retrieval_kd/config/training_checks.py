@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from retrieval_kd.config.training import TrainingStage
 
 
-def check_re_ranks(lesson: TrainingStage) -> None:
+def check_re_ranks(stage: TrainingStage) -> None:
     """Refuse, for a student without vectors, what takes a search or another's scores of the batch.
 
     Raises:
         ValueError: saying what.
     """
-    check_for_pairs(lesson.objective)
-    asked = [n for n in ("live", "refresh", "confused", "select") if getattr(lesson, n)]
+    check_for_pairs(stage.objective)
+    asked = [n for n in ("live", "refresh", "confused", "select") if getattr(stage, n)]
     if asked:
         raise ValueError(f"{asked[0]!r} is not for a cross-encoder student: it cannot search")
 
 
-def check_cached(lesson: TrainingStage, mini_batch_size: int | None, kind: str) -> None:
+def check_cached(stage: TrainingStage, mini_batch_size: int | None, kind: str) -> None:
     """Refuse cached gradients where no gradient would reach the student's representations.
 
     Raises:
@@ -39,41 +39,41 @@ def check_cached(lesson: TrainingStage, mini_batch_size: int | None, kind: str) 
         return
     if kind in RE_RANKS:
         check_uncached(mini_batch_size)
-    if all(_only_live(term, lesson) for term in lesson.objective):
+    if all(_only_live(term, stage) for term in stage.objective):
         raise ValueError(
             "mini_batch_size: every objective of this stage trains a live model and none the "
             "student, whose gradients alone are cached; leave it out, or let the student learn too"
         )
 
 
-def _only_live(term: Term, lesson: TrainingStage) -> bool:
+def _only_live(term: Term, stage: TrainingStage) -> bool:
     """Whether all that learns by a term are live models."""
     learns = [*term.students, *(term.teachers if term.joint else [])] if term.scores else ["score"]
-    return all(owner_of(score) in lesson.live for score in learns)
+    return all(owner_of(score) in stage.live for score in learns)
 
 
-def check_scores(lesson: TrainingStage, members: Sequence[str], kind: str) -> None:
+def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> None:
     """Refuse names of teachers and scores that a stage does not have.
 
     Raises:
         ValueError: naming those there are.
     """
     if kind in RE_RANKS:
-        check_re_ranks(lesson)
+        check_re_ranks(stage)
     else:
-        check_for_texts(lesson.objective, kind)
-    check_vectors(lesson.objective, kind)
-    for term in lesson.objective:
+        check_for_texts(stage.objective, kind)
+    check_vectors(stage.objective, kind)
+    for term in stage.objective:
         if term.kind == "regulariser" and term.student != _regularised(kind):
             raise ValueError(
                 f"{term.name} of a {kind} student needs `student: {_regularised(kind)}`"
             )
-    for name in lesson.teachers:
+    for name in stage.teachers:
         if name not in members:
             raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
-    known = ["score", "stored", "positive", *PARTS.get(kind, ()), *lesson.live]
-    check_pairs(lesson, members)
-    for score, of_pairs in _scores_of(lesson.objective):
+    known = ["score", "stored", "positive", *PARTS.get(kind, ()), *stage.live]
+    check_pairs(stage, members)
+    for score, of_pairs in _scores_of(stage.objective):
         name, _, number = owner_of(score).partition(":")
         if number and int(number) >= len(members):
             raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
@@ -101,13 +101,13 @@ def check_vectors(terms: Sequence[Term], kind: str) -> None:
             )
 
 
-def check_pairs(lesson: TrainingStage, members: Sequence[str]) -> None:
+def check_pairs(stage: TrainingStage, members: Sequence[str]) -> None:
     """Refuse answers about pairs of a teacher that gives none, or of several teachers.
 
     Raises:
         ValueError: saying which.
     """
-    asked = {term.pairs_of for term in lesson.objective if term.pairs_of is not None}
+    asked = {term.pairs_of for term in stage.objective if term.pairs_of is not None}
     if len(asked) > 1:
         raise ValueError("a stage learns the pairs of one teacher: put them in two stages")
     for number in asked:

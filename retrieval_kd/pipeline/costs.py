@@ -10,8 +10,9 @@ from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import and_choosers
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.files import read_json
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.pools import draws_unlabelled
-from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.pipeline.students import student_folders
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.open import strategy_in
 from retrieval_kd.workspace import Workspace
@@ -23,9 +24,7 @@ FIELDS = (  # those that the report shows
 )  # fmt: skip
 
 
-def run_costs(
-    config: Config, work: Workspace, stages: Stages, measure: str
-) -> dict[str, dict[str, Any]]:
+def run_costs(context: RunContext, measure: str) -> dict[str, dict[str, Any]]:
     """System → its costs; of a student those of its first seed.
 
     What is not known is left out or None, such as the encoding speed of an index whose vectors were
@@ -34,13 +33,14 @@ def run_costs(
     Args:
         measure: the stage that measured latencies.
     """
+    config, work = context.config, context.work
     timed = work.record(measure).get("facts", {})
     names = ["bm25", "encoder", "teacher", *config.systems]
     return {
         name: _index(config, work, name)
         | timed.get(name, {})
         | ({"re_ranks": True} if re_ranks(config, name) else {})
-        | _distillation(config, work, stages, name)
+        | _distillation(context, name)
         for name in names
     }
 
@@ -48,7 +48,9 @@ def run_costs(
 def re_ranks(config: Config, system: str) -> bool:
     """Whether a system orders what the first stage found, without which its latency is."""
     training = config.students.get(system)
-    return system == "teacher" if training is None else config.student_of(training).kind in RE_RANKS
+    return (
+        system == "teacher" if training is None else config.student_for(training).kind in RE_RANKS
+    )
 
 
 def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encoder: bool) -> str:
@@ -93,19 +95,20 @@ def _index(config: Config, work: Workspace, system: str) -> dict[str, Any]:
     return facts | {"bytes_per_document": facts["index_bytes"] / max(1, facts["documents"])}
 
 
-def _distillation(config: Config, work: Workspace, stages: Stages, system: str) -> dict[str, Any]:
+def _distillation(context: RunContext, system: str) -> dict[str, Any]:
     """Seconds of a student's training, over all its stages, and what its teachers are asked."""
+    config = context.config
     if system not in config.systems:
         return {}
     student = config.systems[system]
     training = config.students[student]
     folders = [
-        stages.student_folders(student, training, config.seeds[0], number)[0]
-        for number in range(len(training.lessons))
+        student_folders(student, training, config.seeds[0], number)[0]
+        for number in range(len(training.all_stages))
     ]
-    trained = [work.record(f"train:{Path(f).name}").get("facts", {}) for f in folders]
+    trained = [context.work.record(f"train:{Path(f).name}").get("facts", {}) for f in folders]
     seconds = [facts.get("seconds") for facts in trained]
-    calls = teacher_calls(config, training, stages)
+    calls = teacher_calls(context, training)
     return {
         "training_seconds": None if None in seconds else round(sum(map(float, seconds)), 1),
         "teacher_calls": sum(calls.values()),
@@ -114,7 +117,7 @@ def _distillation(config: Config, work: Workspace, stages: Stages, system: str) 
     }
 
 
-def teacher_calls(config: Config, training: Training, stages: Stages) -> dict[str, int]:
+def teacher_calls(context: RunContext, training: Training) -> dict[str, int]:
     """`stored`: pairs, questions and texts of stored answers; `live`: texts or pairs of live ones.
 
     Of one seed. Stored teachers are asked for a score of each pair, or what their strategy wants to
@@ -125,33 +128,34 @@ def teacher_calls(config: Config, training: Training, stages: Stages) -> dict[st
     again because an answer was garbled or a call failed comes on top. Pairs of dev and test queries
     are none of the training's.
     """
+    config = context.config
     stored = live = 0
     asked: set[tuple[str, str]] = set()
-    for lesson in training.lessons:
-        settings = config.settings_of(training, lesson, seed=config.seeds[0])
+    for stage in training.all_stages:
+        settings = config.train_settings(training, stage, seed=config.seeds[0])
         queries = settings.steps * settings.batch_queries
-        for teacher in lesson.live.values():
+        for teacher in stage.live.values():
             texts = 0 if teacher.kind == "cross_encoder" else queries
             live += queries * settings.slate_size + texts
-        re_ranks = config.student_of(training).kind in RE_RANKS
-        for _, way in read_along(lesson):
+        re_ranks = config.student_for(training).kind in RE_RANKS
+        for _, way in read_along(stage):
             texts = 0 if re_ranks or way == "feature_imitation" else queries
             live += queries * settings.slate_size + texts
-        members = asked_members(lesson, config.teacher.members, stages)
-        parts = ["train", "unlabelled"] if draws_unlabelled(config, lesson) else ["train"]
+        members = asked_members(stage, context)
+        parts = ["train", "unlabelled"] if draws_unlabelled(config, stage) else ["train"]
         for part in parts if members else []:
-            depths = _depths(stages, part)
+            depths = _depths(context, part)
             for member in members:
                 if (member, part) not in asked:
                     asked.add((member, part))
                     stored += calls_of(member, depths)
-                if lesson.refresh:
-                    stored += _calls_of_refreshed(member, depths, lesson.refresh)
-        for model in imitated(lesson):
+                if stage.refresh:
+                    stored += _calls_of_refreshed(member, depths, stage.refresh)
+        for model in imitated(stage):
             for part in ("documents", *parts):
                 if (f"vectors of {model}", part) not in asked:
                     asked.add((f"vectors of {model}", part))
-                    stored += _texts(stages, part)
+                    stored += _texts(context, part)
     return {"stored": stored, "live": live}
 
 
@@ -166,24 +170,25 @@ def calls_of(member: str, depths: Iterable[int]) -> int:
     return sum(depths) if strategy is None else sum(map(strategy.calls, depths))
 
 
-def imitated(lesson: TrainingStage) -> list[str]:
+def imitated(stage: TrainingStage) -> list[str]:
     """The models whose vectors a stage learns."""
-    return list(dict.fromkeys(term.teacher for term in lesson.objective if term.kind == "vectors"))
+    return list(dict.fromkeys(term.teacher for term in stage.objective if term.kind == "vectors"))
 
 
-def read_along(lesson: TrainingStage) -> list[tuple[str, str]]:
+def read_along(stage: TrainingStage) -> list[tuple[str, str]]:
     """The models whose states a stage learns; one that reads in several ways once for each."""
-    terms = [term for term in lesson.objective if term.kind == "states"]
+    terms = [term for term in stage.objective if term.kind == "states"]
     ways = [(term.teacher, term.name if term.reads_texts else "tokens") for term in terms]
     return list(dict.fromkeys(ways))
 
 
-def asked_members(lesson: TrainingStage, members: Sequence[str], stages: Stages) -> list[str]:
+def asked_members(stage: TrainingStage, context: RunContext) -> list[str]:
     """The stored teachers that a stage wants scores of, and those that choose for them."""
-    if not lesson.asks_teacher and not any(term.asks_members for term in lesson.objective):
+    if not stage.needs_teacher_scores and not any(term.asks_members for term in stage.objective):
         return []
-    weights = lesson.teachers or read_json(stages.work.path("teacher.json"))["weights"]
-    named = {number for term in lesson.objective for number in term.named_members}
+    members = context.config.teacher.members
+    weights = stage.teachers or read_json(context.work.path("teacher.json"))["weights"]
+    named = {number for term in stage.objective for number in term.named_members}
     return and_choosers(m for n, m in enumerate(members) if weights.get(m) or n in named)
 
 
@@ -194,14 +199,14 @@ def _calls_of_refreshed(member: str, depths: Sequence[int], more: int) -> int:
     return calls_of(member, [depth + more for depth in depths])
 
 
-def _texts(stages: Stages, part: str) -> int:
+def _texts(context: RunContext, part: str) -> int:
     """The collection's `documents`, or a part's queries."""
-    return len(stages.collection.documents if part == "documents" else stages.queries(part).texts)
+    return len(context.collection.documents if part == "documents" else context.queries(part).texts)
 
 
-def _depths(stages: Stages, part: str) -> list[int]:
+def _depths(context: RunContext, part: str) -> list[int]:
     """Of each query, its candidates and, of the train part, judged relevant others."""
-    candidates, queries = stages.candidates(part), stages.queries(part)
+    candidates, queries = context.candidates(part), context.queries(part)
     judged = queries.qrels if part == "train" else {}
     wanted = {
         query: {

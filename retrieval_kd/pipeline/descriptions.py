@@ -42,8 +42,8 @@ def describe_system(
         return fixed[system]
     student = config.systems[system]
     training = config.students[student]
-    told = ", then ".join(map(_taught, training.lessons))
-    begin = config.student_of(training)
+    told = ", then ".join(map(_taught, training.all_stages))
+    begin = config.student_for(training)
     start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
     plain = {"distilled": "distilled", "labels": "labels only"}
     label = f"Student, {plain.get(system, system)}"
@@ -105,13 +105,11 @@ def _weighed(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{weight:g} × {name}" for name, weight in weights.items() if weight)
 
 
-def _taught(lesson: TrainingStage) -> str:
+def _taught(stage: TrainingStage) -> str:
     """The objective of a stage, and by which teachers where it has weights of its own."""
-    objective = " + ".join(map(_told, lesson.objective))
-    scores = [t for t in lesson.objective if t.learns_from == "teacher" and t.pairs_of is None]
-    return (
-        f"{objective} by {_weighed(lesson.teachers)}" if scores and lesson.teachers else objective
-    )
+    objective = " + ".join(map(_told, stage.objective))
+    scores = [t for t in stage.objective if t.learns_from == "teacher" and t.pairs_of is None]
+    return f"{objective} by {_weighed(stage.teachers)}" if scores and stage.teachers else objective
 
 
 def _told(term: Term) -> str:

@@ -21,7 +21,7 @@ from retrieval_kd.files import digest_json
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import compare
 from retrieval_kd.models.load import model_digest
-from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.pipeline.context import RunContext
 
 POINTS = 1_000  # of each scatter plot: each is an element of the page
 
@@ -68,30 +68,29 @@ def effect_of(
     }
 
 
-def diagnose_run(
-    config: Config, stages: Stages, measure: str, names: Sequence[str]
-) -> dict[str, Any] | None:
+def diagnose_run(context: RunContext, measure: str, names: Sequence[str]) -> dict[str, Any] | None:
     """The teacher against these students, each by its first seed; None where none is a student.
 
     Values per query are left out: they are made again from the run files by `rkd diagnose`.
     """
+    config = context.config
     seed = config.seeds[0]
     files = {n: f"{n}-seed{seed}" if n in config.systems else n for n in names if n != "teacher"}
     if not any(name in config.systems for name in files):
         return None
-    runs = stages.runs(["teacher", *files.values()])
+    runs = context.runs(["teacher", *files.values()])
     students = [Run(name, runs[file].results) for name, file in files.items()]
-    train, drops = stages.queries("train"), Drops()
+    train, drops = context.queries("train"), Drops()
     record = diagnostics(
-        stages.collection,
-        stages.queries("test").qrels,
+        context.collection,
+        context.queries("test").qrels,
         runs["teacher"],
         students,
         measure=measure,
-        first_stage=Run("first stage", stages.candidates("test")),
+        first_stage=Run("first stage", context.candidates("test")),
     )
     try:
-        scores = stages.ensemble.fused("train", drops)
+        scores = context.ensemble.fused("train", drops)
         record["negatives"] = false_negatives(scores, train.qrels)
     except InputError as error:  # no training query has both
         record["negatives"] = {"unknown": error.problem}
@@ -116,12 +115,12 @@ def thinned(
     return relevant + others[:: max(1, -(-len(others) // room))]
 
 
-def digests(config: Config, stages: Stages) -> dict[str, str]:
+def digests(context: RunContext) -> dict[str, str]:
     """Of everything that the results are made of and that could change under its name."""
-    collection = stages.collection
+    config, collection = context.config, context.collection
     splits = (config.splits.train, config.splits.dev, config.splits.test)
     of_splits = {f"judgments, {s}": collection.qrels_digest(s) for s in splits if s}
-    models = {config.encoder, *(config.student_of(t).base for t in config.students.values())}
+    models = {config.encoder, *(config.student_for(t).base for t in config.students.values())}
     of_models = {model: model_digest(model) for model in sorted(models)}
     settings = digest_json(config.model_dump(by_alias=True, exclude={"out", "results"}))
     return {"texts": collection.digest(), **of_splits, **of_models, "settings": settings}

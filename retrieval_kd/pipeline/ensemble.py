@@ -162,9 +162,11 @@ class Ensemble:
     @property
     def _named(self) -> set[str]:
         """The teachers that an objective names alone, or a stage has weights of its own for."""
-        lessons = [one for training in self.config.students.values() for one in training.lessons]
+        lessons = [one for training in self.config.students.values() for one in training.all_stages]
         terms = [term for lesson in lessons for term in lesson.objective]
-        own = {m for one in lessons if one.asks_teacher for m, w in one.teachers.items() if w}
+        own = {
+            m for one in lessons if one.needs_teacher_scores for m, w in one.teachers.items() if w
+        }
         return own | {self.members[number] for term in terms for number in term.named_members}
 
     @property

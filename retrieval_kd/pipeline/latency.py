@@ -4,44 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
+from retrieval_kd.evaluation.latency import latencies
 from retrieval_kd.indexing.index import Index
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.rerank import Reranker
 from retrieval_kd.retrieval.bm25 import BM25, DEFAULT
 from retrieval_kd.students.options import RE_RANKS
 
-if TYPE_CHECKING:
-    from retrieval_kd.pipeline.stages import Stages
-
 TIMED_QUERIES = 40
 
 
-def timed_systems(stages: Stages) -> tuple[dict[str, Callable[[str], object]], list[str]]:
+def measure_latency(context: RunContext) -> dict[str, Any]:
+    """Measure the latency of BM25, the teacher, the encoder and one student of each name."""
+    return latencies(*timed_systems(context))
+
+
+def timed_systems(context: RunContext) -> tuple[dict[str, Callable[[str], object]], list[str]]:
     """How each system answers a query's text, and the test queries that are asked.
 
     The teacher and cross-encoder students re-rank the first stage's candidates, which they are
     given.
     """
-    config, test = stages.config, stages.queries("test")
+    config, test = context.config, context.queries("test")
     chosen = sorted(test.texts)[:TIMED_QUERIES]
-    found = stages.candidates("test")
+    found = context.candidates("test")
     candidates = {test.texts[query]: found.get(query, {}) for query in chosen}
-    bm25 = BM25.open(stages.collection.documents, DEFAULT)
+    bm25 = BM25.open(context.collection.documents, DEFAULT)
     systems: dict[str, Callable[[str], object]] = {
         "bm25": lambda text: bm25.search(text, config.depth),
-        "teacher": lambda text: stages.ensemble.answer(text, candidates[text]),
+        "teacher": lambda text: context.ensemble.answer(text, candidates[text]),
     }
-    index = Index.open(stages.work.path("indexes", "encoder"))
+    index = Index.open(context.work.path("indexes", "encoder"))
     systems["encoder"] = partial(_search, index, config.depth)
     for name, student in config.systems.items():
         training, folder = config.students[student], f"{name}-seed{config.seeds[0]}"
-        if config.student_of(training).kind in RE_RANKS:
-            model, length = str(stages.work.path("students", folder)), config.student.max_length
-            reranker = Reranker(stages.collection, model, max_length=length)
+        if config.student_for(training).kind in RE_RANKS:
+            model, length = str(context.work.path("students", folder)), config.student.max_length
+            reranker = Reranker(context.collection, model, max_length=length)
             systems[name] = partial(_rerank, reranker, candidates)
         else:
-            index = Index.open(stages.work.path("indexes", folder))
+            index = Index.open(context.work.path("indexes", folder))
             systems[name] = partial(_search, index, config.depth)
     return systems, list(candidates)
 

@@ -15,9 +15,20 @@ from retrieval_kd.files import digest_file, digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
+from retrieval_kd.pipeline.context import PARTS, RunContext
+from retrieval_kd.pipeline.latency import measure_latency
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.results import RunResults
-from retrieval_kd.pipeline.stages import PARTS, Stages
+from retrieval_kd.pipeline.stages import (
+    choose_queries,
+    fine_tune_teacher,
+    index_and_search,
+    rerank_with_student,
+    rerank_with_teacher,
+    retrieve_candidates,
+    search_bm25,
+)
+from retrieval_kd.pipeline.students import student_folders, train_one
 from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.spec import ALONE, parse_spec
@@ -27,8 +38,8 @@ from retrieval_kd.workspace import Stage, Workspace
 def plan(config: Config) -> Workspace:
     """All stages of a configuration, none of them run. The collection is opened (and cached)."""
     work = Workspace(config.out)
-    stages = Stages(config, work)
-    collection = stages.collection
+    context = RunContext(config, work)
+    collection = context.collection
     if config.splits.train not in collection.splits:
         raise InputError(
             f"collection {config.collection} has no split {config.splits.train!r} to train on; "
@@ -44,7 +55,7 @@ def plan(config: Config) -> Workspace:
 
     add(
         "queries",
-        stages.choose_queries,
+        partial(choose_queries, context),
         tuple(f"queries/{part}.json" for part in PARTS),
         [
             collection.digest(),
@@ -55,7 +66,7 @@ def plan(config: Config) -> Workspace:
     )
     add(
         "candidates",
-        stages.retrieve_candidates,
+        partial(retrieve_candidates, context),
         tuple(f"candidates/{part}.json" for part in PARTS),
         [config.first_stage.model_dump(), _models_in(config.first_stage.with_), length],
         "queries",
@@ -64,12 +75,12 @@ def plan(config: Config) -> Workspace:
         fit = config.teacher.fit
         add(
             "fit-teacher",
-            stages.fit_teacher,
+            partial(fine_tune_teacher, context),
             ("teacher/training.json",),
             [*_model_of(fit.base), fit.cache_key(), config.teacher.max_length],
             "candidates",
         )
-    ensemble = stages.ensemble
+    ensemble = context.ensemble
     for verb, parts in (("try", ["dev"]), ("score", ["train", "unlabelled", "test"])):
         asked = []
         for member in ensemble.members:
@@ -87,17 +98,19 @@ def plan(config: Config) -> Workspace:
         if verb == "try":  # who is worth asking is decided on dev, before the rest is paid for
             how = [config.teacher.weights, *_fusion(config.teacher)]
             add("weights", ensemble.tune, ("teacher.json",), how, *asked)
-    add("teacher", stages.rerank_test, ("runs/teacher.trec",), [], *asked)
-    add("search:bm25", stages.search_bm25, ("runs/bm25.trec",), [config.depth], "queries")
+    add("teacher", partial(rerank_with_teacher, context), ("runs/teacher.trec",), [], *asked)
+    add(
+        "search:bm25", partial(search_bm25, context), ("runs/bm25.trec",), [config.depth], "queries"
+    )
     spec = load_spec(config.index).as_dict()
     _add_search(
-        add, stages, "encoder", config.encoder, [model_digest(config.encoder), spec, length]
+        add, context, "encoder", config.encoder, [model_digest(config.encoder), spec, length]
     )
 
     systems = ["bm25", "encoder", "teacher"]
     searches = ["search:bm25", "search:encoder", "teacher"]
     for name, training in config.students.items():
-        student = config.student_of(training)
+        student = config.student_for(training)
         start = [model_digest(student.base), student.as_dict()]
         re_ranks = student.kind in RE_RANKS
         searched = student.searched_as
@@ -105,9 +118,9 @@ def plan(config: Config) -> Workspace:
         for seed in config.seeds:
             system = f"{name}-seed{seed}"
             before = "teacher"
-            for number, lesson in enumerate(training.lessons):
-                folder, _ = stages.student_folders(name, training, seed, number)
-                settings = config.settings_of(training, lesson, seed=seed)
+            for number, lesson in enumerate(training.all_stages):
+                folder, _ = student_folders(name, training, seed, number)
+                settings = config.train_settings(training, lesson, seed=seed)
                 # what is new is only told where it is used: older runs keep their keys
                 new = [n for n in ("judged", "denoised") if getattr(lesson, n) is None]
                 taught = lesson.model_dump(exclude={"student", *new})
@@ -118,7 +131,7 @@ def plan(config: Config) -> Workspace:
                 stage = f"train:{Path(folder).name}"
                 add(
                     stage,
-                    partial(stages.train_one, name, training, seed, number),
+                    partial(train_one, context, name, training, seed, number),
                     (f"{folder}/training.json",),
                     [start, settings.model_dump(), taught, _learnt(lesson), share],
                     before,
@@ -128,21 +141,21 @@ def plan(config: Config) -> Workspace:
                 before = stage
             model = str(work.path("students", system))
             if re_ranks:
-                again = partial(stages.rerank_with, system, model)
+                again = partial(rerank_with_student, context, system, model)
                 needed = ("candidates", f"train:{system}")
                 add(f"search:{system}", again, (f"runs/{system}.trec",), [length], *needed)
             else:
-                _add_search(add, stages, system, model, [of_kind, length], f"train:{system}")
+                _add_search(add, context, system, model, [of_kind, length], f"train:{system}")
             systems.append(system)
             searches.append(f"search:{system}")
             for width in config.widths if searched == "dense" else []:
                 cut, trained = f"{name}@{width}-seed{seed}", f"train:{system}"
                 narrow = {**spec, "dimensions": width}
-                _add_search(add, stages, cut, model, [narrow, length], trained, width=width)
+                _add_search(add, context, cut, model, [narrow, length], trained, width=width)
                 searches.append(f"search:{cut}")
-    summary = RunResults(config, work, stages)
+    summary = RunResults(context)
     measure, evaluate, report = (summary.stage(s) for s in ("measure", "evaluate", "report"))
-    add(measure, stages.measure, (), [], *searches)
+    add(measure, partial(measure_latency, context), (), [], *searches)
     add(
         evaluate,
         summary.evaluate,
@@ -166,7 +179,7 @@ def run(
     """Run what is not done and give what can be printed at the end."""
     work = plan(config)
     work.execute(before)
-    return RunResults(config, work, Stages(config, work))
+    return RunResults(RunContext(config, work))
 
 
 def _add(
@@ -185,7 +198,7 @@ def _add(
 
 def _add_search(
     add: Callable[..., None],
-    stages: Stages,
+    context: RunContext,
     system: str,
     model: str,
     told: Any,
@@ -194,9 +207,9 @@ def _add_search(
 ) -> None:
     add(
         f"search:{system}",
-        partial(stages.index_and_search, system, model, width),
+        partial(index_and_search, context, system, model, width),
         (f"indexes/{system}", f"runs/{system}.trec"),
-        [told, stages.config.depth],
+        [told, context.config.depth],
         "queries",
         *needs,
     )

@@ -69,7 +69,7 @@ class TrainingPools:
         groups = {}
         parts = ["train", "unlabelled"] if draws_unlabelled(self.config, lesson) else ["train"]
         # Without a teacher its order must not choose the negatives either.
-        taught = lesson.asks_teacher
+        taught = lesson.needs_teacher_scores
         singly = any(term.asks_members for term in lesson.objective)
         named = {m for term in lesson.objective for m in term.members}
         paired = lesson.pairs_of

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.config.run import Config
 from retrieval_kd.evaluation.diagnostics.cases import cases_from
 from retrieval_kd.evaluation.report.data import Curve, Main, ReportData, SystemRow
 from retrieval_kd.evaluation.report.explorer import explorer_from
@@ -19,18 +18,17 @@ from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import Comparison, compare
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.costs import FIELDS, cost_sentence, run_costs
 from retrieval_kd.pipeline.descriptions import cost_notes, describe_system, teacher_notes
 from retrieval_kd.pipeline.diagnose import audit_run, diagnose_run, digests
-from retrieval_kd.pipeline.stages import Stages
-from retrieval_kd.workspace import Workspace
 
 
 class RunResults:
     """What came out of a workspace, as tables, JSON and a report."""
 
-    def __init__(self, config: Config, work: Workspace, stages: Stages) -> None:
-        self.config, self.work, self.stages = config, work, stages
+    def __init__(self, context: RunContext) -> None:
+        self.context, self.config, self.work = context, context.config, context.work
 
     def stage(self, name: str) -> str:
         """What a stage that reads all students is called: configurations may share one `out`."""
@@ -49,7 +47,7 @@ class RunResults:
         evaluation, comparisons = self.evaluation()
         measures = evaluation.measures
         record = {
-            "collection": self.stages.collection.stats(),
+            "collection": self.context.collection.stats(),
             "queries": len(evaluation.queries),
             "measures": measures,
             "systems": {
@@ -66,8 +64,8 @@ class RunResults:
             "costs": self.costs,
             "teacher": self._of_teacher,
             "audit": audit_run(self.config, evaluation),
-            "diagnostics": diagnose_run(self.config, self.stages, measures[0], self.config.compare),
-            "digests": digests(self.config, self.stages),
+            "diagnostics": diagnose_run(self.context, measures[0], self.config.compare),
+            "digests": digests(self.context),
             "rules": evaluation.rules,
             "counts": evaluation.counts,
             "settings": self.config.model_dump(by_alias=True),
@@ -82,15 +80,15 @@ class RunResults:
         config = self.config
         groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.systems}
         names = ["bm25", "encoder", "teacher", *(m for group in groups.values() for m in group)]
-        qrels = self.stages.queries("test").qrels
-        single = evaluate(qrels, self.stages.runs(names), config.measures)
+        qrels = self.context.queries("test").qrels
+        single = evaluate(qrels, self.context.runs(names), config.measures)
         evaluation = single.group(groups)
         return evaluation, compare(evaluation, baseline=config.compare[1])
 
     @cached_property
     def costs(self) -> dict[str, dict[str, Any]]:
         """System → what it costs."""
-        return run_costs(self.config, self.work, self.stages, self.stage("measure"))
+        return run_costs(self.context, self.stage("measure"))
 
     @property
     def _of_teacher(self) -> dict[str, Any]:
@@ -107,12 +105,12 @@ class RunResults:
         """Write report.html, and the table as results.md and results.tex."""
         evaluation, comparisons = self.evaluation()
         student, baseline = self.config.compare
-        stats = self.stages.collection.stats()
+        stats = self.context.collection.stats()
         drops = self.work.record("queries").get("facts", {}).get("drops", [])
         found = read_json(self.work.path(self.file("results.json")))
-        qrels = self.stages.queries("test").qrels
-        runs = self.stages.runs([n for s in evaluation.systems for n in self._runs_of(s)])
-        collection, measure = self.stages.collection, evaluation.measures[0]
+        qrels = self.context.queries("test").qrels
+        runs = self.context.runs([n for s in evaluation.systems for n in self._runs_of(s)])
+        collection, measure = self.context.collection, evaluation.measures[0]
         data = ReportData(
             title=self.config.name,
             subtitle=self._subtitle(),
@@ -151,7 +149,7 @@ class RunResults:
         share = self.share_of_teacher(evaluation, student)
         if share is not None:
             training = self.config.students[self.config.systems[student]]
-            base = self.config.student_of(training).base
+            base = self.config.student_for(training).base
             paid = cost_sentence(student, self.costs, base == self.config.encoder)
             print(f"{student} keeps {share:.1%} of the teacher's {measure} with {paid}")
         print(f"Report: {self.report_path}")
@@ -159,7 +157,7 @@ class RunResults:
     def _subtitle(self) -> str:
         counts = self.work.record("queries").get("facts", {}).get("queries", {})
         parts = [f"{number:,} {part} queries" for part, number in counts.items() if number]
-        return f"{self.stages.collection.name}: " + ", ".join(parts)
+        return f"{self.context.collection.name}: " + ", ".join(parts)
 
     def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
         costs = self.costs[system]

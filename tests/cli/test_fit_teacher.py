@@ -13,7 +13,12 @@ from retrieval_kd.config.teacher import FitTeacher
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.pipeline.stages import (
+    choose_queries,
+    fine_tune_teacher,
+    retrieve_candidates,
+)
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.schema import validate
 from retrieval_kd.store.scores import ScoreStore
@@ -86,13 +91,13 @@ def test_a_configuration_fine_tunes_a_decoder_and_asks_it(
         students={name: {"objective": "kl"} for name in ("distilled", "labels")},
     )
     work = Workspace(config.out)
-    stages = Stages(config, work)
-    for step in (stages.choose_queries, stages.retrieve_candidates, stages.fit_teacher):
-        step()
-    [member] = stages.ensemble.members
-    facts = stages.ensemble.score(member, ["dev"])
-    assert facts["scored"] == sum(map(len, stages.candidates("dev").values()))
-    fitted = open_teacher(f"yesno:{tmp_path / 'run' / 'teacher'}", stages.collection)
+    context = RunContext(config, work)
+    for step in (choose_queries, retrieve_candidates, fine_tune_teacher):
+        step(context)
+    [member] = context.ensemble.members
+    facts = context.ensemble.score(member, ["dev"])
+    assert facts["scored"] == sum(map(len, context.candidates("dev").values()))
+    fitted = open_teacher(f"yesno:{tmp_path / 'run' / 'teacher'}", context.collection)
     assert facts["fingerprint"] == fitted.key.fingerprint and fitted.key.max_length == 9
 
 

@@ -66,7 +66,7 @@ def test_every_file_is_a_valid_configuration_with_its_own_results(entry):
     assert (config.results or Path(config.out).name) == entry.name
     own = [name for name in config.students if name not in ("labels", "kl")]
     assert own == [] or own[0] == entry.student  # `cost` has a second one to compare with
-    learns = {term.learns_from for term in config.students[entry.student].lessons[0].objective}
+    learns = {term.learns_from for term in config.students[entry.student].all_stages[0].objective}
     assert ("teacher" in learns) <= ("teacher scores" in entry.method.needs)
     assert ("labels" in learns) <= ("labels" in entry.method.needs)
 
@@ -123,7 +123,9 @@ def test_all_methods_share_the_budget():
     for entry in RUNS:
         config = load_config(entry.config)
         training = config.students[entry.student]
-        settings = [config.settings_of(training, lesson, seed=0) for lesson in training.lessons]
+        settings = [
+            config.train_settings(training, lesson, seed=0) for lesson in training.all_stages
+        ]
         assert sum(s.steps for s in settings) == common.train.steps, entry.name
         rest = {"steps", "head_learning_rate"}  # new heads need a rate of their own
         assert all(
@@ -137,10 +139,12 @@ def test_the_three_procedures_for_a_ranker_differ_in_nothing_else():
     assert set(config.students) == {
         *("labels", "kl", "bert_ranker"), *("lm_then_labels", "ranking_only", "labels_only")
     }  # fmt: skip
-    rankers = [t for t in config.students.values() if config.student_of(t).kind == "cross_encoder"]
+    rankers = [t for t in config.students.values() if config.student_for(t).kind == "cross_encoder"]
     assert len(rankers) == 4
     for training in rankers:
-        settings = [config.settings_of(training, lesson, seed=0) for lesson in training.lessons]
+        settings = [
+            config.train_settings(training, lesson, seed=0) for lesson in training.all_stages
+        ]
         assert sum(s.steps for s in settings) == config.train.steps
         assert settings[-1].head_learning_rate == 1e-3
 

@@ -162,11 +162,15 @@ def test_dimensions_are_of_score_matrices(name):
 
 def test_a_teacher_that_chooses_is_asked_though_labels_teach():
     """Denoised negatives for a loss on labels: without the teacher nothing would be left out."""
-    assert not TrainingStage(objective="infonce").asks_teacher
-    assert TrainingStage(objective="infonce", false_negatives=0.0).asks_teacher
-    assert TrainingStage(objective="infonce", select={"by": "divergence"}).asks_teacher
-    assert TrainingStage(objective="infonce", denoised={"below": 0, "above": 1}).asks_teacher
-    assert not TrainingStage(objective="infonce", select={"by": "uncertainty"}).asks_teacher
+
+    def needs_scores(**settings: object) -> bool:
+        return TrainingStage(objective="infonce", **settings).needs_teacher_scores
+
+    assert not needs_scores()
+    assert needs_scores(false_negatives=0.0)
+    assert needs_scores(select={"by": "divergence"})
+    assert needs_scores(denoised={"below": 0, "above": 1})
+    assert not needs_scores(select={"by": "uncertainty"})
 
 
 def test_judgments_of_some_queries_only_are_the_same_ones_always():

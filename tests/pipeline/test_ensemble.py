@@ -12,8 +12,9 @@ import pytest
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import AggregationName
 from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.plan import plan
-from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
 from retrieval_kd.schema import validate
 from retrieval_kd.store.usage import read_usage
 from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS
@@ -44,9 +45,9 @@ def config(tmp_path_factory, tiny_collection, tiny_encoder) -> Config:
 @pytest.fixture(scope="module")
 def candidates(config) -> Config:
     """Queries and candidates are there, as of a run that was stopped before its teachers."""
-    stages = Stages(config, Workspace(config.out))
-    stages.choose_queries()
-    stages.retrieve_candidates()
+    context = RunContext(config, Workspace(config.out))
+    choose_queries(context)
+    retrieve_candidates(context)
     return config
 
 
@@ -58,20 +59,22 @@ def with_teacher(config: Config, **settings: object) -> Config:
 @pytest.mark.parametrize("how", HOWS)
 def test_the_way_that_is_configured_is_fitted_on_dev_and_makes_the_targets(candidates, how):
     config = with_teacher(candidates, fusion=how)
-    facts = Stages(config, Workspace(config.out)).ensemble.tune()
+    facts = RunContext(config, Workspace(config.out)).ensemble.tune()
     assert 0 <= facts["dev_ndcg@10"] <= 1
     assert facts.get("fusion", "z_scores") == how
     written = json.loads((Path(config.out) / "teacher.json").read_text())
     assert written.get("combination", {"how": "z_scores"})["how"] == how
     if how == "learned":
         assert list(facts["weights"].values()) == [1.0, 1.0] and not facts["chosen_on_dev"]
-    fused = Stages(config, Workspace(config.out)).ensemble.fused("test", Drops())  # from the file
+    fused = RunContext(config, Workspace(config.out)).ensemble.fused(
+        "test", Drops()
+    )  # from the file
     assert fused and all(np.isfinite(list(found.values())).all() for found in fused.values())
 
 
 def test_a_single_teacher_can_be_calibrated(candidates):
     config = with_teacher(candidates, fusion="calibrated", fuse_with=["bm25"])
-    ensemble = Stages(config, Workspace(config.out)).ensemble
+    ensemble = RunContext(config, Workspace(config.out)).ensemble
     ensemble.tune()
     calibration = json.loads((Path(config.out) / "teacher.json").read_text())["combination"]
     fitted = calibration["calibrations"]["bm25"]
@@ -129,11 +132,11 @@ def test_a_pairwise_teacher_is_asked_and_aggregated_as_configured(candidates, ti
     """A decoder of random weights, about few enough candidates to compare all with all."""
     spec = f"pairwise:{tiny_decoder}?passage_tokens=16"
     told = {"fuse_with": [spec], "weights": [1.0]}
-    plain = Stages(with_teacher(candidates, **told), Workspace(candidates.out)).ensemble
+    plain = RunContext(with_teacher(candidates, **told), Workspace(candidates.out)).ensemble
     query, few = next((q, dict(list(f.items())[:3])) for q, f in plain.candidates("test").items())
     rates = plain._scores("test", spec, {query: few})[query]
     duels = with_teacher(candidates, **told, aggregate={spec: "copeland"})
-    balances = Stages(duels, Workspace(candidates.out)).ensemble._scores(
+    balances = RunContext(duels, Workspace(candidates.out)).ensemble._scores(
         "test", spec, {query: few}
     )[query]
     assert rates.keys() == balances.keys() == few.keys()
@@ -143,7 +146,7 @@ def test_a_pairwise_teacher_is_asked_and_aggregated_as_configured(candidates, ti
 
 def test_what_a_teacher_took_is_noted_once(candidates, tiny_cross_encoder):
     config = with_teacher(candidates, fuse_with=[f"pointwise:{tiny_cross_encoder}"])
-    ensemble = Stages(config, Workspace(config.out)).ensemble
+    ensemble = RunContext(config, Workspace(config.out)).ensemble
     [member] = ensemble.members
     asked = ensemble.score(member, ["dev"])
     assert ensemble.score(member, ["dev"])["scored"] == 0
@@ -164,20 +167,20 @@ def test_answers_about_pairs_are_asked_for_the_students_that_learn_them(candidat
     pair = {"name": "pair_kl", "teacher": "pairs:1"}
     told["students"]["distilled"]["objective"] = [{"name": "kl"}, pair]
     config = validate(Config, told)
-    stages = Stages(config, Workspace(config.out))
-    stages.ensemble.tune()
-    [query, *_] = stages.candidates("train")
-    few = {query: stages.candidates("train")[query]}
-    listed, better = stages.ensemble.pairs("train", 1, few)[query]
+    context = RunContext(config, Workspace(config.out))
+    context.ensemble.tune()
+    [query, *_] = context.candidates("train")
+    few = {query: context.candidates("train")[query]}
+    listed, better = context.ensemble.pairs("train", 1, few)[query]
     assert set(few[query]) <= set(listed) and np.isfinite(better).sum() == 2 * (len(listed) - 1)
-    assert stages.ensemble._named == {spec}
+    assert context.ensemble._named == {spec}
     told["students"]["distilled"]["objective"] = [{**pair, "teacher": "pairs:0"}]
     with pytest.raises(InputError, match="pairs:0 is bm25, no pairwise: teacher"):
         validate(Config, told)
     chosen = f"pairwise:{tiny_decoder}?passage_tokens=16&pairs=uncertain&most=2&by=bm25"
     told["teacher"] |= {"fuse_with": ["bm25", chosen], "weights": [0.0, 1.0]}
     told["students"]["distilled"]["objective"] = [pair]
-    by = Stages(validate(Config, told), Workspace(config.out)).ensemble
+    by = RunContext(validate(Config, told), Workspace(config.out)).ensemble
     assert by.pairs("train", 1, few)[query][0] == listed
 
 

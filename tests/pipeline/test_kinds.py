@@ -91,5 +91,5 @@ def test_a_wrong_start_is_one_clear_sentence(config_file, override, message):
 
 def test_the_shipped_configuration_can_be_read():
     config = load_config(SHIPPED)
-    kinds = [config.student_of(training).kind for training in config.students.values()]
+    kinds = [config.student_for(training).kind for training in config.students.values()]
     assert kinds == ["dense", "sparse", "multi_vector"]

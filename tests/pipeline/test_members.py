@@ -11,9 +11,10 @@ import pytest
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.files import write_json
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.descriptions import cost_notes, teacher_notes
 from retrieval_kd.pipeline.rerank import Reranker
-from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
 from retrieval_kd.schema import validate
 from retrieval_kd.teachers.pointwise import retrievers as first_stage
 from retrieval_kd.workspace import Stage, Workspace
@@ -35,12 +36,12 @@ def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
         "student": {"base": str(tiny_encoder), "max_length": 32},
         "students": {"labels": {"objective": "infonce"}, "distilled": {"objective": "kl"}},
     }
-    stages = stages_of(validate(Config, values))
-    stages.choose_queries()
-    stages.retrieve_candidates()
+    context = context_of(validate(Config, values))
+    choose_queries(context)
+    retrieve_candidates(context)
     for part in PARTS:
-        two = dict(list(stages.candidates(part).items())[:2])
-        write_json(stages.work.path("candidates", f"{part}.json"), two)
+        two = dict(list(context.candidates(part).items())[:2])
+        write_json(context.work.path("candidates", f"{part}.json"), two)
     return values
 
 
@@ -51,12 +52,12 @@ def few(told, tmp_path) -> dict:
     return {**told, "out": str(tmp_path / "run")}
 
 
-def stages_of(config: Config) -> Stages:
-    return Stages(config, Workspace(config.out))
+def context_of(config: Config) -> RunContext:
+    return RunContext(config, Workspace(config.out))
 
 
-def taught(values: dict, **teacher: object) -> Stages:
-    return stages_of(validate(Config, {**values, "teacher": teacher}))
+def taught(values: dict, **teacher: object) -> RunContext:
+    return context_of(validate(Config, {**values, "teacher": teacher}))
 
 
 def uncertain(decoder: object, by: object) -> str:
@@ -65,35 +66,35 @@ def uncertain(decoder: object, by: object) -> str:
 
 def test_a_teacher_without_a_weight_is_asked_where_it_chooses_for_one_that_has(few, tiny_decoder):
     chosen = uncertain(tiny_decoder, "bm25")
-    stages = taught(few, fuse_with=["bm25", chosen])
-    write_json(stages.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
-    ensemble = stages.ensemble
+    context = taught(few, fuse_with=["bm25", chosen])
+    write_json(context.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
+    ensemble = context.ensemble
     assert ensemble.score("bm25", ["test"])["scored"] == 6  # 2 queries × 3 candidates
     assert ensemble.score(chosen, ["test"])["scored"] == 8  # × 2 pairs in both orders
 
 
 def test_who_chooses_is_asked_first_wherever_it_is_named(few, tiny_decoder):
     chosen = uncertain(tiny_decoder, "bm25")
-    stages = taught(few, fuse_with=[chosen, "bm25"])
+    context = taught(few, fuse_with=[chosen, "bm25"])
     for member in (chosen, "bm25"):
-        one = partial(stages.ensemble.score, member, ["dev"])
-        stages.work.add(Stage(f"try:{member}", one, (), None))
-    stages.work.execute(lambda *_: None)
-    first, second = (stages.work.record(stage.name)["facts"] for stage in stages.work.stages)
+        one = partial(context.ensemble.score, member, ["dev"])
+        context.work.add(Stage(f"try:{member}", one, (), None))
+    context.work.execute(lambda *_: None)
+    first, second = (context.work.record(stage.name)["facts"] for stage in context.work.stages)
     assert (first["scored"], first["scored_to_choose"], second["scored"]) == (8, 6, 0)
-    [told] = cost_notes(stages.work)
+    [told] = cost_notes(context.work)
     assert "scored 6 pairs" in told and "answered 8 questions" in told
 
 
 def test_a_query_is_timed_with_the_teacher_that_chooses(few, tiny_decoder):
     chosen = uncertain(tiny_decoder, "bm25")
-    stages = taught(few, fuse_with=["bm25", chosen])
-    write_json(stages.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
-    query, found = next(iter(stages.candidates("test").items()))
+    context = taught(few, fuse_with=["bm25", chosen])
+    write_json(context.work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
+    query, found = next(iter(context.candidates("test").items()))
     for asked in (4, 8):  # again for each: nothing is kept
-        stages.ensemble.answer(stages.queries("test").texts[query], found)
-        assert stages.ensemble._asked.opened[chosen].model.usage.calls == asked
-    assert not stages.ensemble._store.path.exists()
+        context.ensemble.answer(context.queries("test").texts[query], found)
+        assert context.ensemble._asked.opened[chosen].model.usage.calls == asked
+    assert not context.ensemble._store.path.exists()
 
 
 def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(
@@ -117,13 +118,13 @@ def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(
 
 @pytest.mark.parametrize("how", ["calibrated", "learned", "ranks"])
 def test_one_judged_query_is_enough_to_tune_but_not_to_hold_some_out(few, how):
-    stages = taught(few, fuse_with=["bm25", f"dense:{few['encoder']}"], fusion=how)
-    dev, candidates = stages.queries("dev"), stages.candidates("dev")
+    context = taught(few, fuse_with=["bm25", f"dense:{few['encoder']}"], fusion=how)
+    dev, candidates = context.queries("dev"), context.candidates("dev")
     query = next(q for q in candidates if any(dev.qrels[q].values()))
     one = {"texts": {query: dev.texts[query]}, "qrels": {query: dev.qrels[query]}, "sources": {}}
-    write_json(stages.work.path("queries", "dev.json"), one)
-    write_json(stages.work.path("candidates", "dev.json"), {query: candidates[query]})
-    facts = stages.ensemble.tune()
+    write_json(context.work.path("queries", "dev.json"), one)
+    write_json(context.work.path("candidates", "dev.json"), {query: candidates[query]})
+    facts = context.ensemble.tune()
     assert (facts["dev_ndcg@10_held_out"] is None) == (how != "ranks")  # ranks fit nothing
     assert any(("too few" in note) == (how != "ranks") for note in teacher_notes(facts)[-1:])
 
@@ -160,13 +161,13 @@ def test_who_teaches_single_students_is_asked_for_them_and_not_about_test_querie
             "of_pairs": {"objective": [{"name": "pair_kl", "teacher": "pairs:2"}]},
         },
     }
-    stages = stages_of(validate(Config, told))
+    context = context_of(validate(Config, told))
     write_json(
-        stages.work.path("teacher.json"), {"weights": {"bm25": 1.0, dense: 0.0, pairwise: 0.0}}
+        context.work.path("teacher.json"), {"weights": {"bm25": 1.0, dense: 0.0, pairwise: 0.0}}
     )
     for member in ("bm25", dense, pairwise):
         train, both = (
-            stages.ensemble.score(member, ["train", *more])["pairs"] for more in ([], ["test"])
+            context.ensemble.score(member, ["train", *more])["pairs"] for more in ([], ["test"])
         )
         assert train > 0 and (both > train) == (member == "bm25")
 
@@ -179,9 +180,9 @@ def test_a_query_for_which_nothing_was_found_is_timed_too(
     monkeypatch.setattr(first_stage, "WHOLE", 0)
     models = {"dense": tiny_encoder, "pointwise": tiny_cross_encoder, "pairwise": tiny_decoder}
     member = f"{kind}:{models[kind]}" if kind in models else kind
-    stages = taught(few, fuse_with=[member])
-    write_json(stages.work.path("teacher.json"), {"weights": {member: 1.0}})
-    stages.ensemble.answer("zzz", {})
+    context = taught(few, fuse_with=[member])
+    write_json(context.work.path("teacher.json"), {"weights": {member: 1.0}})
+    context.ensemble.answer("zzz", {})
 
 
 def test_a_cross_encoder_orders_nothing_where_nothing_was_found(few, tiny_cross_encoder):

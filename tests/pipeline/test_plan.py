@@ -22,8 +22,9 @@ from retrieval_kd.config.run import Config, load_config
 from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.indexing.index import Index
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.plan import plan, run
-from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.pipeline.stages import choose_queries
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.workspace import Workspace
 
@@ -74,7 +75,7 @@ def finished(config_file: Path) -> Config:
 
 def test_single_teachers_keep_their_numbers_whatever_weights_dev_gave(finished):
     """`stored:1` is the second teacher of the configuration, also where the first got no weight."""
-    ensemble = Stages(finished, Workspace(finished.out)).ensemble
+    ensemble = RunContext(finished, Workspace(finished.out)).ensemble
     query, found = next(iter(ensemble.candidates("train").items()))
     only_bm25 = {"bm25": 1.0}
     scores = ensemble.one_by_one("train", {query: found}, only_bm25)
@@ -101,8 +102,8 @@ def test_everything_is_there_and_can_be_looked_at(finished):
 def test_what_distillation_and_encoding_cost_stands_beside_quality(finished):
     """Teacher calls are the pairs that the stages asked; what is not known is not 0."""
     out, work = Path(finished.out), plan(finished)
-    stages = Stages(finished, work)
-    test = sum(map(len, stages.candidates("test").values()))
+    context = RunContext(finished, work)
+    test = sum(map(len, context.candidates("test").values()))
     used = json.loads((out / "teacher.json").read_text())["weights"]
     pairs = [work.record(f"score:{m}")["facts"]["pairs"] - test for m, w in used.items() if w]
     costs = json.loads((out / "results.json").read_text())["costs"]
@@ -195,7 +196,7 @@ def test_a_dev_query_with_a_test_querys_text_is_left_out(tiny_collection, config
     )
     overrides = [f"collection={folder}", f"out={tmp_path / 'run'}"]
     config = load_config(config_file, overrides)
-    facts = Stages(config, Workspace(config.out)).choose_queries()
+    facts = choose_queries(RunContext(config, Workspace(config.out)))
     assert len(facts["drops"]) == 2
     for part, leaked in (("dev", dev), ("train", train)):
         kept = json.loads((tmp_path / "run" / "queries" / f"{part}.json").read_text())["texts"]

@@ -34,7 +34,7 @@ def test_a_share_of_the_judged_queries_slates_is_of_sure_candidates(tiny_collect
         lambda part: Queries(texts, collection.qrels("train"), {}),
         lambda part: candidates,
     )
-    pools, groups = source.of(config.students["one"].lessons[0], "", Drops())
+    pools, groups = source.of(config.students["one"].all_stages[0], "", Drops())
     assert {name: share for name, (_, _, share) in groups.items()} == {
         "denoised": pytest.approx(0.25),
         "train": pytest.approx(0.75),

@@ -9,9 +9,10 @@ from retrieval_kd.config.run import Config, load_config
 from retrieval_kd.config.training import LiveTeacher
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.files import read_json
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.plan import plan
-from retrieval_kd.pipeline.stages import Stages
-from retrieval_kd.pipeline.students import live_teacher
+from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
+from retrieval_kd.pipeline.students import live_teacher, train_one
 from retrieval_kd.schema import validate
 from retrieval_kd.training.trainer.settings import TrainSettings
 from retrieval_kd.workspace import Workspace
@@ -101,12 +102,12 @@ def test_it_is_fine_tuned_on_judgments_and_on_no_guess_of_the_teacher(
         "students": {"one": training}, "compare": ["one", "one"],
     }  # fmt: skip
     config = validate(Config, given)
-    stages = Stages(config, Workspace(config.out))
-    stages.choose_queries()
-    stages.retrieve_candidates()
-    stages.ensemble.tune()
-    facts = stages.train_one("one", config.students["one"], 0, 0)
+    context = RunContext(config, Workspace(config.out))
+    choose_queries(context)
+    retrieve_candidates(context)
+    context.ensemble.tune()
+    facts = train_one(context, "one", config.students["one"], 0, 0)
     fitted = read_json(tmp_path / "students" / "one-seed0.live" / "ranker" / "training.json")
     student = read_json(tmp_path / "students" / "one-seed0" / "training.json")
-    assert fitted["queries"] == len(stages.queries("train").qrels) < student["queries"]
+    assert fitted["queries"] == len(context.queries("train").qrels) < student["queries"]
     assert facts["seconds"] == pytest.approx(fitted["seconds"] + student["seconds"])

@@ -9,10 +9,10 @@ import pytest
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.files import write_json
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.costs import teacher_calls
 from retrieval_kd.pipeline.descriptions import cost_notes
 from retrieval_kd.pipeline.queries import Queries
-from retrieval_kd.pipeline.stages import Stages
 from retrieval_kd.schema import validate
 from retrieval_kd.workspace import Stage, Workspace
 
@@ -66,7 +66,7 @@ def work(tmp_path):
 @pytest.mark.parametrize(("training", "stored", "live"), CASES.values(), ids=CASES)
 def test_stored_pairs_count_once_and_live_teachers_every_step(training, stored, live, work):
     config = config_of(work, training)
-    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    calls = teacher_calls(RunContext(config, work), config.students["student"])
     assert calls["live"] == live
     assert calls["stored"] == stored
 
@@ -87,7 +87,7 @@ def test_questions_about_several_documents_are_what_the_strategy_asks(
     """And no more than `ask` says before the first of them."""
     write_json(work.path("teacher.json"), {"weights": {member: 1.0}})
     config = config_of(work, training, members=[member])
-    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    calls = teacher_calls(RunContext(config, work), config.students["student"])
     assert calls == {"stored": stored, "live": 0}
 
 
@@ -95,7 +95,7 @@ def test_who_chooses_what_is_asked_is_counted_without_a_weight(work):
     chosen = "pairwise:m?pairs=uncertain&most=1&by=bm25"  # a pair in both orders
     write_json(work.path("teacher.json"), {"weights": {"bm25": 0.0, chosen: 1.0}})
     config = config_of(work, {"objective": "kl"}, members=["bm25", chosen])
-    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    calls = teacher_calls(RunContext(config, work), config.students["student"])
     assert calls["stored"] == TRAIN + UNLABELLED + 2 * len(DEPTHS)
 
 
@@ -104,21 +104,21 @@ def test_models_whose_vectors_or_states_are_learnt_are_asked_too(work, tiny_coll
     documents = len(open_collection(str(tiny_collection)).documents)
     vectors = {"objective": [{"name": "embedding_mse", "teacher": "big"}]}
     config = config_of(work, {"stages": [vectors] * 2}, collection=str(tiny_collection))
-    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    calls = teacher_calls(RunContext(config, work), config.students["student"])
     assert calls == {"stored": documents + TRAIN_QUERIES + UNLABELLED_QUERIES, "live": 0}
     states = {
         "objective": [{"name": "hidden_states", "teacher": "big"}],
         "student": {"kind": "cross_encoder"},
     }
     config = config_of(work, states)
-    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    calls = teacher_calls(RunContext(config, work), config.students["student"])
     assert calls == {"stored": 0, "live": BATCHES * SLATE}
     config = config_of(work, {**states, "student": {"kind": "dense"}})
-    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    calls = teacher_calls(RunContext(config, work), config.students["student"])
     assert calls == {"stored": 0, "live": BATCHES * (SLATE + 1)}
     pairs = {"objective": [{"name": "feature_imitation", "teacher": "big"}]}
     config = config_of(work, {**pairs, "student": {"kind": "interaction"}})
-    calls = teacher_calls(config, config.students["student"], Stages(config, work))
+    calls = teacher_calls(RunContext(config, work), config.students["student"])
     assert calls == {"stored": 0, "live": BATCHES * SLATE}
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.errors import InputError
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.plan import plan
-from retrieval_kd.pipeline.stages import Stages
+from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
 from retrieval_kd.schema import validate
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import read_usage
@@ -40,15 +41,15 @@ def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
         "student": {"base": str(tiny_encoder), "max_length": 32},
         "students": {"labels": {"objective": "infonce"}, "distilled": {"objective": "kl"}},
     }
-    stages = stages_of(values)
-    stages.choose_queries()
-    stages.retrieve_candidates()
+    context = context_of(values)
+    choose_queries(context)
+    retrieve_candidates(context)
     return values
 
 
-def stages_of(values: dict) -> Stages:
+def context_of(values: dict) -> RunContext:
     config = validate(Config, values)
-    return Stages(config, Workspace(config.out))
+    return RunContext(config, Workspace(config.out))
 
 
 def with_teacher(values: dict, **settings: object) -> dict:
@@ -81,11 +82,11 @@ def test_a_member_on_a_server_says_what_it_says_here_and_is_asked_once(told, tmp
     pytest.importorskip("openai")
     reader, here = Reader(), Reader()
     with serving(chat(reader)) as url:
-        ensemble = stages_of(on(told, url)).ensemble
+        ensemble = context_of(on(told, url)).ensemble
         asked = ensemble.score(SPEC, ["dev"])
         assert asked["scored"] == len(reader.asked) > 0 and "missing" not in asked
         found = ensemble._scores("dev", SPEC)
-        again = stages_of(on(told, url)).ensemble  # the same command, started anew
+        again = context_of(on(told, url)).ensemble  # the same command, started anew
         assert again.score(SPEC, ["dev"])["scored"] == 0
         assert again._scores("dev", SPEC) == found
     assert len(reader.asked) == len(set(reader.asked)) == asked["scored"]
@@ -103,7 +104,7 @@ def test_a_model_that_runs_here_has_no_price_of_the_servers(told, tiny_decoder, 
     shutil.copytree(told["out"], tmp_path / "run")
     priced = {"url": NOWHERE, "members": [SPEC], "prompt_price": 5.0, "answer_price": 5.0}
     values = with_teacher(told, fuse_with=[here, SPEC], server=priced)
-    ensemble = stages_of({**values, "out": str(tmp_path / "run")}).ensemble
+    ensemble = context_of({**values, "out": str(tmp_path / "run")}).ensemble
     asked = ensemble.score(here, ["dev"])
     spent = read_usage(ensemble._store.path / asked["fingerprint"])
     assert spent.prompt_tokens > 0 and spent.cost == 0
@@ -115,7 +116,7 @@ def test_what_the_teacher_that_chooses_did_not_answer_is_in_no_pair(told, tiny_d
     shutil.copytree(told["out"], tmp_path / "run")
     by = "yesno:served-name"
     chosen = f"pairwise:{tiny_decoder}?passage_tokens=16&pairs=uncertain&most=99&by={by}"
-    [query, *_], lost = stages_of(told).candidates("dev"), []
+    [query, *_], lost = context_of(told).candidates("dev"), []
 
     def answer(body: dict) -> dict:
         prompt = body["messages"][-1]["content"]
@@ -130,7 +131,7 @@ def test_what_the_teacher_that_chooses_did_not_answer_is_in_no_pair(told, tiny_d
     with serving(answer) as url:
         server = {"url": url, "members": [by], "concurrency": 1}
         values = with_teacher(told, fuse_with=[by, chosen], server=server)
-        ensemble = stages_of({**values, "out": str(tmp_path / "run")}).ensemble
+        ensemble = context_of({**values, "out": str(tmp_path / "run")}).ensemble
         wanted = {query: ensemble.candidates("dev")[query]}
         known = ensemble._scores("dev", by, wanted)[query]
         assert len(known) == len(wanted[query]) - 1
@@ -141,15 +142,15 @@ def test_what_the_teacher_that_chooses_did_not_answer_is_in_no_pair(told, tiny_d
 def test_a_limit_is_of_one_run_and_the_next_goes_on(told, tmp_path):
     pytest.importorskip("openai")
     values, reader = {**told, "out": str(tmp_path / "run")}, Reader()
-    stages = stages_of(values)
-    stages.choose_queries()
-    stages.retrieve_candidates()
+    context = context_of(values)
+    choose_queries(context)
+    retrieve_candidates(context)
     with serving(chat(reader)) as url:
         few = on(values, url, max_tokens=9 * READ, concurrency=1)
         with pytest.raises(Stopped):
-            stages_of(few).ensemble.score(SPEC, ["dev"])
+            context_of(few).ensemble.score(SPEC, ["dev"])
         before = len(reader.asked)
-        rest = stages_of(on(values, url)).ensemble.score(SPEC, ["dev"])
+        rest = context_of(on(values, url)).ensemble.score(SPEC, ["dev"])
     assert 0 < before < 9 < before + rest["scored"] == len(reader.asked) == len(set(reader.asked))
 
 

@@ -1,0 +1,55 @@
+"""What every stage of `rkd run` works on: the configuration, and what earlier stages left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+
+from retrieval_kd.config.run import Config
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.runs import Run, read_run
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.pipeline.ensemble import Ensemble
+from retrieval_kd.pipeline.queries import Queries
+from retrieval_kd.targets.normalise import Scores
+from retrieval_kd.workspace import Workspace
+
+PARTS = ("train", "dev", "test", "unlabelled")
+
+
+class RunContext:
+    """One run: its configuration, its collection, and the files in its workspace.
+
+    Queries and candidates come in parts: train, dev, test and unlabelled (see `PARTS`).
+    """
+
+    def __init__(self, config: Config, work: Workspace) -> None:
+        self.config, self.work = config, work
+
+    @cached_property
+    def collection(self) -> Collection:
+        """The collection, opened once a run, since opening it warns of what it drops."""
+        return open_collection(self.config.collection)
+
+    @cached_property
+    def ensemble(self) -> Ensemble:
+        """The teachers, fused."""
+        return Ensemble(self.config, self.work, self.collection, self.queries, self.candidates)
+
+    def queries(self, part: str) -> Queries:
+        """Return the queries of one part."""
+        return Queries(**read_json(self.work.path("queries", f"{part}.json")))
+
+    def write_queries(self, part: str, queries: Queries) -> None:
+        """Save the queries of one part."""
+        write_json(self.work.path("queries", f"{part}.json"), asdict(queries))
+
+    def candidates(self, part: str) -> Scores:
+        """Return the first stage's candidates of one part: query ID → document ID → score."""
+        return read_json(self.work.path("candidates", f"{part}.json"))
+
+    def runs(self, names: Sequence[str]) -> dict[str, Run]:
+        """Read run files of the test part, by name."""
+        runs = {name: read_run(self.work.path("runs", f"{name}.trec")) for name in names}
+        return {name: Run(name, run.results) for name, run in runs.items()}
