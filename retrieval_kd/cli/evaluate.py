@@ -1,188 +1,130 @@
-"""The subcommands evaluate and compare. `cli.py` mounts them."""
+"""The subcommands `evaluate` and `compare`. `app.py` mounts them."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.outputs import Outputs
 
 evaluate_app = typer.Typer()
 
-Json = Annotated[Path | None, typer.Option("--json", help="write everything here")]
+MEASURES = "ndcg@10,mrr@10,recall@100"
+# options that `rkd evaluate` and `rkd suite` share
+Measures = Annotated[str, typer.Option(help="measures, separated by commas; any that ranx has")]
+Baseline = Annotated[str | None, typer.Option(help="compare every system with this one only")]
+Test = Annotated[Literal["t", "randomisation"], typer.Option("--test", help="the paired test")]
+Condensed = Annotated[
+    bool, typer.Option("--condensed", help="remove unjudged documents before measuring")
+]
+KeepSelf = Annotated[
+    bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
+]
+Json = Annotated[Path | None, typer.Option("--json", help="write all values and tests here")]
+Report = Annotated[Path | None, typer.Option(help="write an HTML report here")]
 Latex = Annotated[Path | None, typer.Option(help="write the table for a paper here")]
 Markdown = Annotated[Path | None, typer.Option(help="write the table for a README here")]
-Test = Annotated[str, typer.Option("--test", help="t, or randomisation")]
-MEASURES = "ndcg@10,mrr@10,recall@100"
-Measures = Annotated[
-    str | None,
-    typer.Option(help=f"any that ranx names; default {MEASURES}, of a suite its official ones"),
+Card = Annotated[
+    Path | None, typer.Option(help="a student's folder: put the results into its README.md")
+]
+CardSystem = Annotated[
+    str | None, typer.Option(help="which system is the student of --card, if several could be")
 ]
 
 
-@evaluate_app.command()
+class _Evaluate(TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse `--suite`, which is a command of its own, whatever other options follow it."""
+        for place, option in enumerate(args):
+            name, _, value = option.partition("=")
+            if name == "--suite":
+                suite = value or next(iter(args[place + 1 :]), "NAME")
+                raise InputError("evaluate has no --suite", remedy=f"run rkd suite {suite} instead")
+        return super().parse_args(ctx, args)
+
+
+@evaluate_app.command(cls=_Evaluate)
 def evaluate(
     run: Annotated[
-        list[Path] | None, typer.Option(help="TREC run file; give several to compare them")
-    ] = None,
-    collection: Annotated[str | None, typer.Option(help="judgments of this collection")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="which judged queries of --collection; default test")
-    ] = None,
-    qrels: Annotated[Path | None, typer.Option(help="or judgments of a TREC or BEIR file")] = None,
-    suite: Annotated[
-        str | None,
-        typer.Option(
-            help="instead of run files: retrieve on all collections of a suite; a name "
-            "from configs/suites, such as beir or local, or a YAML file"
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="suite: folder with BEIR folders and zips; default $RETRIEVAL_KD_DATA"),
+        list[Path] | None, typer.Option(help="TREC run file; repeat to compare several")
     ] = None,
     with_: Annotated[
         list[str] | None,
-        typer.Option("--with", help="suite: bm25, bm25-lucene, a MODEL, or A+B; repeat to compare"),
+        typer.Option(
+            "--with",
+            help="a system to run on --collection: bm25, bm25-lucene, a MODEL, or A+B; repeat",
+        ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="suite: folder of its runs; default runs/suites/NAME")
+    collection: Annotated[
+        str | None, typer.Option(help="collection with the relevance judgments")
     ] = None,
-    only: Annotated[
-        str | None, typer.Option(help="suite: these collections, separated by commas")
+    split: Annotated[
+        str | None, typer.Option(help="split of --collection to evaluate; default test")
     ] = None,
-    download: Annotated[
-        bool, typer.Option("--download", help="suite: let ir_datasets fetch what is missing")
-    ] = False,
-    depth: Annotated[
-        int | None,
-        typer.Option(min=1, help="suite: documents per query; default the suite's or a measure's"),
+    qrels: Annotated[
+        Path | None, typer.Option(help="TREC or BEIR file of judgments, instead of --collection")
     ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="suite: tokens per text; default: the model's own")
-    ] = None,
-    measures: Measures = None,
-    baseline: Annotated[str | None, typer.Option(help="compare with this one only")] = None,
+    measures: Measures = MEASURES,
+    baseline: Baseline = None,
     test: Test = "t",
-    condensed: Annotated[
-        bool, typer.Option("--condensed", help="leave unjudged documents out before measuring")
-    ] = False,
-    keep_self: Annotated[
-        bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
-    ] = False,
+    condensed: Condensed = False,
+    keep_self: KeepSelf = False,
     json: Json = None,
-    report: Annotated[Path | None, typer.Option(help="write an HTML report here")] = None,
+    report: Report = None,
     latex: Latex = None,
     markdown: Markdown = None,
-    card: Annotated[
-        Path | None, typer.Option(help="a student's folder: put the results into its README.md")
-    ] = None,
-    card_system: Annotated[
-        str | None, typer.Option(help="which system the student is, if that is not plain")
-    ] = None,
+    card: Card = None,
+    card_system: CardSystem = None,
 ) -> None:
-    """Measure runs against judgments, or systems on a suite of collections, with paired tests."""
-    outputs = Outputs(json, report, latex, markdown, card, card_system)
-    if suite is None:
-        _refuse(
-            "only with --suite", data=data, with_=with_, out=out, only=only, depth=depth,
-            max_length=max_length, download=download or None,
-        )  # fmt: skip
-        from retrieval_kd.evaluation.evaluate_runs import evaluate_files
+    """Evaluate run files and models on one collection, with paired significance tests.
 
-        evaluate_files(
-            run or [],
-            collection=collection,
-            split=split,
-            qrels_path=qrels,
-            measures=measures or MEASURES,
-            baseline=baseline,
-            method=_method(test),
-            exclude_self=not keep_self,
-            condensed=condensed,
-            outputs=outputs,
-        )
-        return
-    _refuse("not with --suite", run=run, collection=collection, split=split, qrels=qrels)
-    from retrieval_kd.evaluation.outputs import check_card
-    from retrieval_kd.evaluation.suite.outputs import print_suite, write_outputs
-    from retrieval_kd.evaluation.suite.run import evaluate_suite
-    from retrieval_kd.evaluation.systems import system_names
-    from retrieval_kd.progress import console
+    `rkd suite` does the same on many collections.
+    """
+    from retrieval_kd.evaluation.evaluate_runs import evaluate_files
 
-    systems = with_ or ["bm25"]
-    check_card(outputs, system_names(systems))
-    result = evaluate_suite(
-        suite,
-        systems,
-        data=data,
-        out=out,
-        only=only.split(",") if only else (),
+    evaluate_files(
+        run or [],
+        with_=with_ or [],
+        collection=collection,
+        split=split,
+        qrels_path=qrels,
         measures=measures,
-        depth=depth,
-        max_length=max_length,
         baseline=baseline,
-        method=_method(test),
+        method=test,
         exclude_self=not keep_self,
         condensed=condensed,
-        download=download,
-        tell=lambda line: console.print(line, markup=False, highlight=False, emoji=False),
+        outputs=Outputs(json, report, latex, markdown, card, card_system),
     )
-    print_suite(result)
-    write_outputs(result, outputs)
 
 
 @evaluate_app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="result file of `rkd evaluate` or `rkd run`")],
     b: Annotated[Path, typer.Argument(help="another; differences are B − A")],
-    measures: Annotated[str | None, typer.Option(help="of those in both files")] = None,
+    measures: Annotated[
+        str | None, typer.Option(help="default: all measures that both files have")
+    ] = None,
     test: Test = "t",
     anyway: Annotated[
-        bool, typer.Option("--anyway", help="compare also where the judgments differ")
+        bool, typer.Option("--anyway", help="compare even if the judgments differ")
     ] = False,
     json: Json = None,
     latex: Latex = None,
     markdown: Markdown = None,
 ) -> None:
-    """Compare two result files: which inputs differ, and paired tests of what is in both."""
+    """Compare two result files: which inputs differ, and paired tests of what both contain."""
     from rich.console import Console
 
     from retrieval_kd.evaluation.compare_results import compare_files, to_grid
-    from retrieval_kd.evaluation.report import grid
-    from retrieval_kd.evaluation.report.terminal import print_grid
-    from retrieval_kd.files import write_json, write_text
+    from retrieval_kd.evaluation.report.grid import print_grid
 
-    result = compare_files(a, b, measures=measures, method=_method(test), anyway=anyway)
+    result = compare_files(a, b, measures=measures, method=test, anyway=anyway)
     console, table = Console(), to_grid(result)
-    for part in result.collections:
-        head = f"{part.collection}: " if part.collection else ""
-        for line in (f"{part.queries:,} queries in both", *part.differences):
-            console.print(f"{head}{line}", markup=False, highlight=False, emoji=False)
-        for warning in part.warnings:
-            console.print(f"Warning: {head}{warning}", markup=False, highlight=False, emoji=False)
-    for warning in result.warnings:
-        console.print(f"Warning: {warning}", markup=False, highlight=False, emoji=False)
+    for line in result.lines():
+        console.print(line, markup=False, highlight=False, emoji=False)
     print_grid(table, console)
-    if json is not None:
-        write_json(json, result.to_json())
-    if latex is not None:
-        write_text(latex, grid.to_latex(table) + "\n")
-    if markdown is not None:
-        write_text(markdown, grid.to_markdown(table) + "\n")
-
-
-def _method(test: str) -> Literal["t", "randomisation"]:
-    if test not in ("t", "randomisation"):
-        raise InputError(f"unknown test {test!r}", remedy="choose t or randomisation")
-    return cast(Literal["t", "randomisation"], test)
-
-
-def _refuse(why: str, **given: object) -> None:
-    wrong = [name for name, value in given.items() if value not in (None, [], ())]
-    if wrong:
-        options = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in wrong)
-        raise InputError(f"{options}: {why}", remedy="see rkd evaluate --help")
+    Outputs(json=json, latex=latex, markdown=markdown).write(result.to_json(), [table])

@@ -1,4 +1,4 @@
-"""`rkd compare A B`: what differs between two result files, in their inputs and in their values."""
+"""`rkd compare A B`: how two result files differ in their inputs and in their values."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.names import parse_measures, readable
 from retrieval_kd.metrics.significance import Comparison, Method, compare, format_p
 
-A, B = " (A)", " (B)"
+A, B = " (A)", " (B)"  # added to the names of systems
 
 
 @dataclass
 class Compared:
-    """One collection of two result files: tests of B against A, and what differs besides."""
+    """One collection of two result files: tests of B against A, and differences of the inputs."""
 
     collection: str
     comparisons: list[Comparison]
@@ -32,18 +32,30 @@ class Compared:
 
 @dataclass
 class FilesCompared:
-    """All that `rkd compare` says."""
+    """The result of `rkd compare`."""
 
     a: ResultFile
     b: ResultFile
     collections: list[Compared]
     warnings: list[str]
 
+    def lines(self) -> list[str]:
+        """List what to print before the table: numbers of queries, differences, warnings."""
+        lines = []
+        for part in self.collections:
+            head = f"{part.collection}: " if part.collection else ""
+            lines += [f"{head}{part.queries:,} queries in both"]
+            lines += [f"{head}{difference}" for difference in part.differences]
+            lines += [f"Warning: {head}{warning}" for warning in part.warnings]
+        return [*lines, *(f"Warning: {warning}" for warning in self.warnings)]
+
     def to_json(self) -> dict[str, Any]:
-        files = {"a": self.a, "b": self.b}
-        named = {k: {"path": str(f.path), "digest": f.digest} for k, f in files.items()}
+        files = {
+            name: {"path": str(file.path), "digest": file.digest}
+            for name, file in (("a", self.a), ("b", self.b))
+        }
         parts = {c.collection: asdict(c) for c in self.collections}
-        return seal({**named, "compared": parts, "warnings": self.warnings})
+        return seal({**files, "compared": parts, "warnings": self.warnings})
 
 
 def compare_files(
@@ -54,41 +66,41 @@ def compare_files(
     method: Method = "t",
     anyway: bool = False,
 ) -> FilesCompared:
-    """Paired tests of the systems in B against those in A, on the queries that both have.
+    """Test the systems in B against those in A on the queries that both files have.
 
-    Systems of one name are compared; where no name is in both files, each of B with each of A.
+    Systems with the same name are compared; if the files share no name, each of B with each of A.
 
     Args:
-        measures: which of those in both files; default all of them.
-        anyway: compare also where the judgments differ, with a warning.
+        measures: default: all measures that both files have.
+        anyway: compare even if the judgments differ, with a warning.
 
     Raises:
-        InputError: the judgments differ, or no collection, measure or query is in both.
+        InputError: the judgments differ, or the files share no collection, measure or query.
     """
     first, second = read_result(a), read_result(b)
     warnings = [
-        f"{file.path} was changed after it was written: its digest does not fit"
+        f"{file.path} was changed after it was written: its digest does not match"
         for file in (first, second)
         if not file.intact
     ]
-    pairs, notes, foreign = _common_collections(first, second)
-    wanted = parse_measures(measures) if measures is not None else None
-    found = [
-        _compare_collection(name, of_a, of_b, wanted, method, anyway, foreign)
-        for name, of_a, of_b in pairs
+    pairs, notes, two_names = _common_collections(first, second)
+    chosen = parse_measures(measures) if measures is not None else None
+    parts = [
+        _compare_collection(name, measured_a, measured_b, chosen, method, anyway, two_names)
+        for name, measured_a, measured_b in pairs
     ]
-    notes = [f"the files name different collections: {foreign}"] * bool(foreign) + notes
-    return FilesCompared(first, second, found, warnings + notes)
+    notes = [f"the files name different collections: {two_names}"] * bool(two_names) + notes
+    return FilesCompared(first, second, parts, warnings + notes)
 
 
 def _common_collections(
     a: ResultFile, b: ResultFile
 ) -> tuple[list[tuple[str, Measured, Measured]], list[str], str]:
-    """Pairs of collections, what is to be said of others, and two names of a single pair."""
+    """Pair the collections; also return notes on unpaired ones, and the names if a pair has two."""
     if len(a.collections) == len(b.collections) == 1:
-        [(name, of_a)], [(other, of_b)] = a.collections.items(), b.collections.items()
-        foreign = f"{name}, {other}" if name and other and name != other else ""
-        return [(name or other, of_a, of_b)], [], foreign
+        [(name, first)], [(other, second)] = a.collections.items(), b.collections.items()
+        two_names = f"{name}, {other}" if name and other and name != other else ""
+        return [(name or other, first, second)], [], two_names
     common = [name for name in a.collections if name in b.collections]
     if not common:
         raise InputError(
@@ -104,10 +116,10 @@ def _compare_collection(
     name: str,
     a: Measured,
     b: Measured,
-    wanted: list[str] | None,
+    chosen: list[str] | None,
     method: Method,
     anyway: bool,
-    foreign: str = "",
+    two_names: str,
 ) -> Compared:
     where = f" of {name}" if name else ""
     warnings = []
@@ -119,14 +131,14 @@ def _compare_collection(
             )
         warnings.append("the judgments differ: the tests mix that with the systems' difference")
     elif not (a.judgments and b.judgments):
-        if foreign and not anyway:
+        if two_names and not anyway:
             raise InputError(
-                f"the files name different collections ({foreign}) and do not say which judgments "
-                "they used",
+                f"the files name different collections ({two_names}) and do not say which "
+                "judgments they used",
                 remedy="compare results on one collection, or add --anyway",
             )
         warnings.append("the files do not both say which judgments they used")
-    measures = _common_measures(a.evaluation, b.evaluation, wanted, where)
+    measures = _common_measures(a.evaluation, b.evaluation, chosen, where)
     in_b = set(b.evaluation.queries)
     queries = [query for query in a.evaluation.queries if query in in_b]
     if not queries:
@@ -145,20 +157,20 @@ def _compare_collection(
 
 
 def _common_measures(
-    a: Evaluation, b: Evaluation, wanted: list[str] | None, where: str
+    a: Evaluation, b: Evaluation, chosen: list[str] | None, where: str
 ) -> list[str]:
-    common = [m for m in a.measures if m in b.measures and (wanted is None or m in wanted)]
-    missing = [m for m in wanted or [] if m not in common]
+    common = [m for m in a.measures if m in b.measures and (chosen is None or m in chosen)]
+    missing = [m for m in chosen or [] if m not in common]
     if missing or not common:
-        there = ", ".join(readable(m) for m in a.measures if m in b.measures) or "none"
+        shared = ", ".join(readable(m) for m in a.measures if m in b.measures) or "none"
         what = ", ".join(map(readable, missing)) or "any measure"
         problem = f"not both files have {what}{where}"
-        raise InputError(problem, remedy=f"choose among those in both: {there}")
+        raise InputError(problem, remedy=f"choose among those in both: {shared}")
     return common
 
 
 def _join(a: Evaluation, b: Evaluation, measures: list[str], queries: list[str]) -> Evaluation:
-    """Both files' systems side by side, on these queries."""
+    """Put both files' systems into one evaluation of these queries."""
     joined = Evaluation(measures, {})
     for evaluation, mark in ((a, A), (b, B)):
         for system, by_measure in evaluation.per_query.items():
@@ -171,7 +183,7 @@ def _join(a: Evaluation, b: Evaluation, measures: list[str], queries: list[str])
 
 
 def _pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
-    """(system of B, system of A): what has one name, else everything with everything."""
+    """Pair (system of B, system of A) by name, or all with all if no name is shared."""
     same = [name for name in a if name in b]
     if same:
         return [(name + B, name + A) for name in same]
@@ -179,25 +191,26 @@ def _pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _differences(a: Measured, b: Measured) -> list[str]:
-    """Which inputs and rules are not the same in both."""
-    found = []
-    for what, of_a, of_b in (("judgments", a.judgments, b.judgments), ("texts", a.texts, b.texts)):
-        if of_a and of_b:
-            found.append(f"{what}: {'the same' if of_a == of_b else f'{of_a} and {of_b}'}")
+    """Describe which inputs and rules are the same and which differ."""
+    lines = []
+    for what, x, y in (("judgments", a.judgments, b.judgments), ("texts", a.texts, b.texts)):
+        if x and y:
+            lines.append(f"{what}: {'the same' if x == y else f'{x} and {y}'}")
         else:
-            found.append(f"{what}: not known of {'either' if not (of_a or of_b) else 'one'}")
+            lines.append(f"{what}: unknown for {'one file' if x or y else 'both files'}")
     for system in a.runs.keys() & b.runs.keys():
         same = a.runs[system] == b.runs[system]
-        found.append(f"run of {system}: {'the same file content' if same else 'differs'}")
-    only_a = [rule for rule in a.evaluation.rules if rule not in b.evaluation.rules]
-    only_b = [rule for rule in b.evaluation.rules if rule not in a.evaluation.rules]
-    found += [f"rule in A only: {rule}" for rule in only_a]
-    found += [f"rule in B only: {rule}" for rule in only_b]
-    return found
+        lines.append(f"run of {system}: {'the same content' if same else 'differs'}")
+    for name, rules, others in (
+        ("A", a.evaluation.rules, b.evaluation.rules),
+        ("B", b.evaluation.rules, a.evaluation.rules),
+    ):
+        lines += [f"rule in {name} only: {rule}" for rule in rules if rule not in others]
+    return lines
 
 
 def to_grid(result: FilesCompared) -> Grid:
-    """One row per collection, pair and measure; differences are B − A."""
+    """Tabulate one row per collection, pair and measure; differences are B − A."""
     rows = [
         [
             Cell(part.collection),
@@ -223,8 +236,8 @@ def to_grid(result: FilesCompared) -> Grid:
     ]  # fmt: skip
     note = (
         f"A: {result.a.path}; B: {result.b.path}; {test}; bold: p < .05 after Holm's correction "
-        "over the pairs of one measure. seen from: the smallest difference these queries show with "
-        "80 % power; needs: queries that would show this one with it."
+        "over the pairs of one measure. seen from: the smallest true difference that these queries "
+        "detect with 80 % power; needs: queries needed to detect the observed difference with it."
     )
     return Grid(headers, rows, note, left=3)
 

@@ -1,4 +1,4 @@
-"""`rkd evaluate`: from files of runs and judgments to a table, tests and a result file."""
+"""`rkd evaluate`: evaluate run files and systems on one collection; print and write the results."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.outputs import Outputs, check_card, system_of_card
-from retrieval_kd.evaluation.report.table import print_table, to_latex, to_markdown
+from retrieval_kd.evaluation.outputs import Outputs
+from retrieval_kd.evaluation.report.grid import print_grid
+from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.evaluation.result_file import collection_record, seal
-from retrieval_kd.files import digest_file, digest_json, write_json, write_text
+from retrieval_kd.files import digest_file, digest_json
 from retrieval_kd.metrics.evaluation import Evaluation, system_of
 from retrieval_kd.metrics.measures import DEFAULT_MEASURES, evaluate
+from retrieval_kd.metrics.names import cutoff, parse_measures
 from retrieval_kd.metrics.significance import Comparison, Method, compare
 
 if TYPE_CHECKING:
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
     from retrieval_kd.data.runs import Run
 
 SUFFIXES = {".gz", ".trec", ".txt", ".run", ".tsv"}
+DEPTH = 100  # documents that a system retrieves, or more if a measure looks deeper
 
 
 def evaluate_files(
     run_paths: Sequence[str | Path],
     *,
+    with_: Sequence[str] = (),
     collection: str | None = None,
     split: str | None = None,
     qrels_path: str | Path | None = None,
@@ -39,79 +43,103 @@ def evaluate_files(
     exclude_self: bool = True,
     condensed: bool = False,
     outputs: Outputs | None = None,
-    json_out: str | Path | None = None,
     console: Console | None = None,
 ) -> tuple[Evaluation, list[Comparison]]:
-    """Evaluate run files against a collection's split or a file of judgments, and print the table.
+    """Evaluate run files and systems, print the table and write `outputs`.
 
     A run is named after its file. Files named `NAME#seed1.trec`, `NAME#seed2.trec` are seeds of one
-    system: they are averaged per query before tests. Without `baseline`, all pairs are compared.
+    system and are averaged per query before the tests. Without `baseline`, all pairs are compared.
 
     Args:
-        split: of the collection; default test.
+        with_: systems to run on the collection, as `retrieve` names them.
+        split: split of the collection; default test.
     """
-    outputs = outputs or Outputs(json=json_out)
-    paths = run_names(run_paths)
-    check_card(outputs, {name: name for name in map(system_of, paths)})
+    outputs, console = outputs or Outputs(), console or Console()
+    measures = parse_measures(measures)
+    paths, systems = _sources(run_paths, with_)
+    outputs.check_card({system_of(name): name for name in paths} | systems)
     qrels, source = _judgments(collection, split, qrels_path)
     runs = {name: _read(name, path) for name, path in paths.items()}
+    inputs = {n: {"path": str(path), "digest": digest_file(path)} for n, path in paths.items()}
+    if systems:
+        if collection is None:
+            raise InputError("--with needs texts to search", remedy="name a --collection")
+        depth = max([DEPTH, *(k for k in map(cutoff, measures) if k)])
+        found = _retrieve(systems, collection, source["split"], depth, exclude_self)
+        runs |= found
+        inputs |= {
+            name: {"with": systems[name], "depth": depth, "digest": digest_json(run.results)}
+            for name, run in found.items()
+        }
     evaluation = evaluate(
         qrels, runs, measures, exclude_self=exclude_self, condensed=condensed
     ).group()
-    comparisons = compare(evaluation, _baseline(baseline, paths), method=method)
-    print_table(evaluation, comparisons, console=console)
+    names = {str(path): name for name, path in paths.items()}
+    names |= {system: name for name, system in systems.items()}
+    comparisons = compare(evaluation, names.get(baseline or "", baseline), method=method)
+    grid = to_grid(evaluation, comparisons)
+    print_grid(grid, console)
     for comparison in comparisons:
         if comparison.measure == evaluation.measures[0]:
             line = f"{comparison.a} − {comparison.b}: {comparison.power_sentence()}"
-            (console or Console()).print(line, markup=False, highlight=False, emoji=False)
-    files = {name: {"path": str(path), "digest": digest_file(path)} for name, path in paths.items()}
-    inputs = {"judgments": source, "runs": files}
-    record = seal(collection_record(evaluation, comparisons, inputs))
-    if outputs.json is not None:
-        write_json(outputs.json, record)
-    if outputs.markdown is not None:
-        write_text(outputs.markdown, to_markdown(evaluation, comparisons) + "\n")
-    if outputs.latex is not None:
-        write_text(outputs.latex, to_latex(evaluation, comparisons) + "\n")
-    if outputs.report is not None:
-        _report(outputs.report, evaluation, comparisons, source, record["versions"])
-    if outputs.card is not None:
-        from retrieval_kd.evaluation.report.model_card import update_model_card
-
-        of_file = Path(str(qrels_path)).name  # of which split it is, nobody said
-        name = f"{source['name']}, {source['split']}" if "name" in source else of_file
-        system = system_of_card(outputs, {s: s for s in evaluation.systems})
-        update_model_card(outputs.card, {name: evaluation}, system, digest=record["digest"])
+            console.print(line, markup=False, highlight=False, emoji=False)
+    record = seal(collection_record(evaluation, comparisons, {"judgments": source, "runs": inputs}))
+    # a file of judgments does not say which split it holds
+    name = f"{source['name']}, {source['split']}" if "name" in source else Path(source["path"]).name
+    outputs.write(
+        record,
+        [grid],
+        page=lambda: _page(evaluation, comparisons, source, record["versions"]),
+        evaluations={name: evaluation},
+        systems={system: systems.get(system, system) for system in evaluation.systems},
+    )
     return evaluation, comparisons
 
 
-def _report(
-    path: str | Path,
+def _page(
     evaluation: Evaluation,
-    comparisons: Sequence[Comparison],
+    comparisons: list[Comparison],
     source: dict[str, Any],
     versions: dict[str, str],
-) -> None:
+) -> str:
     from retrieval_kd.evaluation.report.data import ReportData, SystemRow
-    from retrieval_kd.evaluation.report.page import write_report
+    from retrieval_kd.evaluation.report.page import render
 
-    data = ReportData(
-        title=f"Evaluation on {source.get('name') or Path(source['path']).name}",
-        subtitle=f"{len(evaluation.queries):,} queries",
-        collection={**source, "queries": len(evaluation.queries)},
-        systems=[SystemRow.of(evaluation, system) for system in evaluation.systems],
-        comparisons=list(comparisons),
-        versions=versions,
-        commands=[shlex.join(["rkd", *sys.argv[1:]])],
-        notes=[*evaluation.warnings],
-        rules=evaluation.rules,
-        measure=evaluation.measures[0],
+    return render(
+        ReportData(
+            title=f"Evaluation on {source.get('name') or Path(source['path']).name}",
+            subtitle=f"{len(evaluation.queries):,} queries",
+            collection={**source, "queries": len(evaluation.queries)},
+            systems=[SystemRow.of(evaluation, system) for system in evaluation.systems],
+            comparisons=comparisons,
+            versions=versions,
+            commands=[shlex.join(["rkd", *sys.argv[1:]])],
+            notes=evaluation.warnings,
+            rules=evaluation.rules,
+            measure=evaluation.measures[0],
+        )
     )
-    write_report(data, path)
+
+
+def _sources(
+    run_paths: Sequence[str | Path], with_: Sequence[str]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return name → run file, and name → system to run."""
+    if not with_:
+        return run_names(run_paths), {}
+    from retrieval_kd.evaluation.systems import system_names
+
+    systems = system_names(with_)
+    paths = run_names(run_paths) if run_paths else {}
+    both = next((name for name in paths if name in systems), None)
+    if both is not None:
+        problem = f"a run file and a system are both named {both}"
+        raise InputError(problem, file=paths[both], remedy="rename the file")
+    return paths, systems
 
 
 def run_names(paths: Sequence[str | Path]) -> dict[str, Path]:
-    """A name for each run file: its stem; where two are alike, with the folder before it.
+    """Name each run file by its stem; where two stems are equal, with the folder before it.
 
     Example:
         >>> list(run_names(["a/bm25.trec", "b/bm25.trec.gz", "b/dense.run"]))
@@ -124,7 +152,7 @@ def run_names(paths: Sequence[str | Path]) -> dict[str, Path]:
     if twice:
         raise InputError("this run is given twice", file=twice[0], remedy="name it once")
     places = Counter((path.resolve().parent, _stem(path)) for path in files)
-    # in one folder only the suffix differs; else as much of the path as makes names differ
+    # within one folder the suffix tells files apart, else as much of the path as it takes
     short = [p.name if places[p.resolve().parent, _stem(p)] > 1 else _stem(p) for p in files]
     names, depth = list(short), 0
     while len(set(names)) < len(names):
@@ -149,16 +177,25 @@ def _read(name: str, path: Path) -> Run:
     return Run(name, read_run(path).results)
 
 
-def _baseline(baseline: str | None, paths: dict[str, Path]) -> str | None:
-    """The baseline's name, also where it was given as the path of its run."""
-    by_path = {str(path): name for name, path in paths.items()}
-    return by_path.get(baseline, baseline) if baseline is not None else None
+def _retrieve(
+    systems: dict[str, str], collection: str, split: str, depth: int, exclude_self: bool
+) -> dict[str, Run]:
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.data.runs import Run
+    from retrieval_kd.retrieval.retrieve import retrieve
+
+    opened = open_collection(collection)
+    queries = opened.query_texts(split)
+    return {
+        name: Run(name, retrieve(opened, queries, w, depth, exclude_self=exclude_self).results)
+        for name, w in systems.items()
+    }
 
 
 def _judgments(
     collection: str | None, split: str | None, qrels_path: str | Path | None
 ) -> tuple[Qrels, dict[str, Any]]:
-    """Judgments, and where they came from."""
+    """Read the judgments, and describe their source."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.qrels import read_qrels
 

@@ -1,7 +1,7 @@
-"""Result files: what is in one, the digest that seals it, and reading any of the kinds there are.
+"""Result files: their content, the digest that seals them, and how to read each kind.
 
-`rkd evaluate` writes one collection's record, `rkd evaluate --suite` one with several of them, and
-`rkd run` its `results.json`, whose values per query stand in the `report.json` beside it.
+`rkd evaluate` writes the record of one collection, `rkd suite` a file with several such records,
+and `rkd run` its `results.json`, whose values per query are in the `report.json` beside it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ AGAIN = "write it again with `rkd evaluate --json`, not by hand"
 
 @dataclass(frozen=True)
 class Measured:
-    """One collection's part of a result file: values, and the digests of what they came from."""
+    """One collection's part of a result file: values, and digests of the inputs."""
 
     evaluation: Evaluation
-    judgments: str | None = None  # digest of the judgments, None if the file does not say
-    texts: str | None = None  # of documents and queries
-    runs: dict[str, str] = field(default_factory=dict)  # system → digest of its run file
+    judgments: str | None = None  # digest; None if the file does not give it
+    texts: str | None = None  # digest of documents and queries
+    runs: dict[str, str] = field(default_factory=dict)  # system → digest of its run
     costs: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A result file: its collections by name (of one without a name, `""`), and its state."""
+    """A result file: its collections by name (`""` if unnamed), and whether it is intact."""
 
     path: Path
     collections: dict[str, Measured]
@@ -47,37 +47,37 @@ class ResultFile:
 def collection_record(
     evaluation: Evaluation, comparisons: Sequence[Comparison], inputs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Values, tests and inputs of one collection. `made_from` is the digest of what decides them.
+    """Build the record of one collection: values, tests and inputs.
 
-    Two records with the same `made_from` have the same values: same judgments, same runs, same
-    measures and rules.
+    `made_from` is a digest of judgments, runs, measures and rules: two records with the same
+    `made_from` have the same values.
     """
-    decisive = [_digests(inputs), evaluation.measures, evaluation.rules, sorted(evaluation.systems)]
+    origin = [_digests(inputs), evaluation.measures, evaluation.rules, sorted(evaluation.systems)]
     return {
         **evaluation.to_json(),
         "comparisons": [asdict(comparison) for comparison in comparisons],
         "inputs": inputs,
-        "made_from": digest_json(decisive),
+        "made_from": digest_json(origin),
     }
 
 
 def seal(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with format, versions and a digest of all of it, so that a change is noticed.
+    """Add format, versions and a digest of the whole record, so that later changes are noticed.
 
     Example:
         >>> record = seal({"measures": ["ndcg@10"]})
         >>> is_intact(record), is_intact({**record, "measures": ["map"]})
         (True, False)
     """
-    from retrieval_kd.hardware import versions  # imports torch, only to write a file
+    from retrieval_kd.hardware import versions  # imports torch, so only when a file is written
 
     whole = {"format": FORMAT, **record, "versions": versions()}
-    whole = json.loads(json.dumps(whole))  # as it will be read
+    whole = json.loads(json.dumps(whole))  # as it will be read back
     return whole | {"digest": digest_json(whole)}
 
 
 def is_intact(record: Mapping[str, Any]) -> bool:
-    """Whether a record is as it was sealed; one without a digest cannot tell and passes."""
+    """Whether a record is unchanged since `seal`; a record without a digest passes."""
     rest = {key: value for key, value in record.items() if key != "digest"}
     return record.get("digest") in (None, digest_json(rest))
 
@@ -86,7 +86,7 @@ def read_result(path: str | Path) -> ResultFile:
     """Read a result file of any kind.
 
     Raises:
-        InputError: it is not one, or it holds no values per query.
+        InputError: the file is not a result file, or has no values per query.
     """
     path = Path(path)
     if path.is_dir():
@@ -107,7 +107,7 @@ def read_result(path: str | Path) -> ResultFile:
 
 
 def _check(evaluation: Evaluation, path: Path) -> None:
-    """Every system has one number for every measure and query; hands may have changed the file."""
+    """Check that every system has one number per measure and query: people edit files by hand."""
     if not evaluation.per_query:
         raise InputError("no system in this file", file=path, remedy=KINDS)
     first = next(iter(evaluation.per_query))
@@ -116,7 +116,7 @@ def _check(evaluation: Evaluation, path: Path) -> None:
         for measure in evaluation.measures:
             values = by_measure.get(measure, {})
             if values.keys() != queries:
-                problem = f"{measure} of {system} is not of the queries that {first} has"
+                problem = f"{measure} of {system} is for other queries than {first}'s"
                 raise InputError(problem, file=path, remedy=AGAIN)
             for query, value in values.items():
                 if type(value) not in (int, float) or not math.isfinite(value):
@@ -146,7 +146,7 @@ def _measured(record: dict[str, Any]) -> Measured:
 
 
 def _of_run(record: dict[str, Any], path: Path) -> Measured:
-    """Of `rkd run`: means from results.json, values per query from report.json."""
+    """Read results of `rkd run`: means from results.json, values per query from report.json."""
     beside = path.with_name("report.json")
     if not beside.is_file():
         problem = "results of `rkd run` need the report.json that was written beside them"
@@ -154,7 +154,7 @@ def _of_run(record: dict[str, Any], path: Path) -> Measured:
     rows = {row["name"]: row for row in read_json(beside)["systems"]}
     systems, measures = record["systems"], list(record["measures"])
     if set(rows) != set(systems):
-        raise InputError("report.json beside it is of another run", file=path, remedy=KINDS)
+        raise InputError("the report.json beside it is another run's", file=path, remedy=KINDS)
     evaluation = Evaluation(
         measures=measures,
         per_query={name: rows[name]["per_query"] for name in systems},
@@ -170,7 +170,7 @@ def _of_run(record: dict[str, Any], path: Path) -> Measured:
 
 
 def _digests(inputs: Any) -> Any:
-    """Inputs without the paths and names under which they happened to lie."""
+    """Keep only digests of the inputs: paths and names do not matter."""
     if isinstance(inputs, dict):
         kept = {k: v for k, v in inputs.items() if isinstance(v, dict) or k.endswith("digest")}
         return {key: _digests(value) for key, value in kept.items()}

@@ -1,4 +1,4 @@
-"""Names of first-stage systems, the files their runs go to, and what decides their rankings."""
+"""First-stage systems: their names, the names of their run files, and keys for caching."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE
 
 
 def system_names(with_: Sequence[str]) -> dict[str, str]:
-    """A name for each system: as typed, of a model folder its last part where that is enough.
+    """Map a name for each system to the system; a model folder is called by its last part.
+
+    Where two folders end alike, their full paths are their names.
 
     Example:
         >>> system_names(["bm25", "bm25+package:x"])
@@ -29,10 +31,10 @@ def system_names(with_: Sequence[str]) -> dict[str, str]:
 
 
 def system_key(with_name: str) -> str:
-    """Digest of everything that decides a system's rankings, besides texts and settings.
+    """Digest everything that determines a system's rankings, except texts and settings.
 
     Raises:
-        InputError: it names a model that is not there.
+        InputError: the model does not exist.
     """
     kind = kind_of(with_name)
     if kind == "bm25":
@@ -56,13 +58,13 @@ def _version(package: str) -> str:
 
 
 def run_file(system: str) -> str:
-    """A run's file name; the digest keeps names apart that differ only in odd characters."""
+    """Name a system's run file; the digest tells apart names that differ in special characters."""
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in system)
     return f"{safe[:80]}-{digest_text(system)[:6]}.trec.gz"
 
 
 def named_baseline(baseline: str | None, with_: Sequence[str]) -> str | None:
-    """The baseline's name among the systems, however it was typed."""
+    """Return the baseline's name; it may be given as a name or as what the system was made from."""
     names = {with_name: name for name, with_name in system_names(with_).items()}
     if baseline is not None and baseline not in names and baseline not in names.values():
         remedy = f"name one of {', '.join(names)}"

@@ -19,6 +19,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.evaluate_runs import evaluate_files
+from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
@@ -139,7 +140,8 @@ def test_runs_and_a_result_file_give_the_same_effect(half_leaked, runs, spec, tm
 def test_a_result_file_is_of_the_audited_texts_and_judgments(half_leaked, runs, spec, tmp_path):
     """Also one collection of a suite's file; that of other judgments is refused, not measured."""
     found, path = half_leaked[0], tmp_path / "results.json"
-    evaluate_files(runs, collection=spec, split="test", measures="ndcg@10", json_out=path)
+    outputs = Outputs(json=path)
+    evaluate_files(runs, collection=spec, split="test", measures="ndcg@10", outputs=outputs)
     measured = evaluate_groups(found, [], path)
     assert measured.means["oracle"]["ndcg@10"]["clean"] == 1.0
     one, train = read_json(path), tmp_path / "train.json"

@@ -18,7 +18,8 @@ from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.compare_results import compare_files, to_grid
 from retrieval_kd.evaluation.evaluate_runs import evaluate_files
-from retrieval_kd.evaluation.report.terminal import print_grid
+from retrieval_kd.evaluation.outputs import Outputs
+from retrieval_kd.evaluation.report.grid import print_grid
 from retrieval_kd.evaluation.result_file import read_result
 from retrieval_kd.files import read_json, write_json
 
@@ -41,7 +42,7 @@ def write(folder, seed, qrels=QRELS, queries=30, name="dense", measures="ndcg@10
         [folder / f"{name}.trec"],
         qrels_path=folder / "qrels.tsv",
         measures=measures,
-        json_out=folder / "out.json",
+        outputs=Outputs(json=folder / "out.json"),
         console=QUIET,
     )
     return folder / "out.json"
@@ -70,7 +71,7 @@ def test_a_file_compared_with_itself_has_no_difference(tmp_path):
     a = write(tmp_path / "a", 1)
     [part] = compare_files(a, a).collections
     assert all((c.difference, c.p, c.wins, c.losses) == (0, 1, 0, 0) for c in part.comparisons)
-    assert "run of dense: the same file content" in part.differences
+    assert "run of dense: the same content" in part.differences
 
 
 def test_different_judgments_are_refused_unless_asked_for(tmp_path):
@@ -104,7 +105,9 @@ def test_systems_of_one_file_only_are_named_where_others_are_compared(tmp_path):
             out = write(tmp_path / side, 1, name=name)
         folder = tmp_path / side
         runs = [folder / "bm25.trec", folder / f"{student}.trec"]
-        evaluate_files(runs, qrels_path=folder / "qrels.tsv", json_out=out, console=QUIET)
+        evaluate_files(
+            runs, qrels_path=folder / "qrels.tsv", outputs=Outputs(json=out), console=QUIET
+        )
         files.append(out)
     [part] = compare_files(*files).collections
     assert {(c.a, c.b) for c in part.comparisons} == {("bm25 (B)", "bm25 (A)")}
@@ -134,7 +137,7 @@ def test_different_rules_are_said(tmp_path):
         [tmp_path / "b" / "dense.trec"],
         qrels_path=tmp_path / "b" / "qrels.tsv",
         condensed=True,
-        json_out=b,
+        outputs=Outputs(json=b),
         console=QUIET,
     )
     [part] = compare_files(a, b).collections

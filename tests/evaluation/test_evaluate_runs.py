@@ -10,13 +10,16 @@ import pytest
 from huggingface_hub import ModelCard
 from rich.console import Console
 
-from retrieval_kd.cli.evaluate import evaluate
+from retrieval_kd.cli.app import main
+from retrieval_kd.cli.suite import suite
+from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.qrels import write_qrels
 from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.evaluate_runs import evaluate_files, run_names
 from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.metrics.evaluation import Evaluation
+from retrieval_kd.retrieval.retrieve import retrieve
 
 QRELS = {f"q{i}": {f"d{i}": 1} for i in range(12)}
 
@@ -47,7 +50,7 @@ def test_from_files_to_table_and_result_file(tmp_path, qrels):
         qrels_path=qrels,
         measures="MRR@10,ndcg@10",
         baseline=str(runs[0]),
-        json_out=tmp_path / "out.json",
+        outputs=Outputs(json=tmp_path / "out.json"),
         console=Console(file=out, width=100),
     )
     assert "0.5000" in out.getvalue() and "1.0000ᵃ" in out.getvalue()
@@ -63,8 +66,6 @@ def test_from_files_to_table_and_result_file(tmp_path, qrels):
 
 
 def test_a_collection_gives_its_splits_judgments(tmp_path, tiny_collection):
-    from retrieval_kd.data.collection import open_collection
-
     collection = open_collection(str(tiny_collection))
     results = {q: {d: float(g) for d, g in j.items()} for q, j in collection.qrels("dev").items()}
     write_run(Run("oracle", results), tmp_path / "oracle.trec")
@@ -72,7 +73,7 @@ def test_a_collection_gives_its_splits_judgments(tmp_path, tiny_collection):
         [tmp_path / "oracle.trec"],
         collection=str(tiny_collection),
         split="dev",
-        json_out=tmp_path / "out.json",
+        outputs=Outputs(json=tmp_path / "out.json"),
         console=Console(file=io.StringIO()),
     )
     assert evaluation.mean("oracle", "ndcg@10") == pytest.approx(1.0)
@@ -121,18 +122,55 @@ def test_a_card_that_cannot_be_written_is_said_before_anything_is_measured(tmp_p
         with pytest.raises(InputError, match=message):
             evaluate_files([nowhere], qrels_path=nowhere, outputs=outputs)
     with pytest.raises(InputError, match="no Sentence Transformers model in here"):
-        evaluate(suite="local", data=tmp_path / "empty", card=tmp_path)
+        suite("local", data=tmp_path / "empty", card=tmp_path)
     (student / "README.md").write_text("---\ntags: [a\n---\n")
     with pytest.raises(InputError, match=r"head cannot be read.*To fix: mend or delete"):
-        evaluate(suite="local", data=tmp_path / "empty", with_=["bm25"], card=student)
+        suite("local", data=tmp_path / "empty", with_=["bm25"], card=student)
 
 
 def test_a_split_of_a_file_of_judgments_is_refused_not_ignored(tmp_path, qrels):
     run = write(tmp_path, "bm25.trec", 1)
     with pytest.raises(InputError, match=r"--split dev: .* no splits.*To fix: leave --split out"):
         evaluate_files([run], qrels_path=qrels, split="dev")
-    with pytest.raises(InputError, match="--split: not with --suite"):
-        evaluate(suite="local", split="dev")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--suite", "local", "--data", "DIR"], ["--data", "DIR", "--suite=local"]]
+)
+def test_the_former_option_names_the_command_that_replaced_it(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", *arguments])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "run rkd suite local" in error and error.count("\n") == 1
+
+
+def test_systems_run_on_the_collection_beside_run_files(tmp_path, tiny_collection):
+    """A run file of what bm25 returns, and bm25 itself, are the same system."""
+    collection = open_collection(str(tiny_collection))
+    run = retrieve(collection, collection.query_texts("test"), "bm25", 100)
+    write_run(run, tmp_path / "saved.trec")
+    evaluation, [c, *_] = evaluate_files(
+        [tmp_path / "saved.trec"],
+        with_=["bm25"],
+        collection=str(tiny_collection),
+        outputs=Outputs(json=tmp_path / "out.json", report=tmp_path / "out.html"),
+        console=Console(file=io.StringIO()),
+    )
+    assert evaluation.systems == ["saved", "bm25"] and c.ties == c.queries
+    runs = json.loads((tmp_path / "out.json").read_text())["inputs"]["runs"]
+    assert runs["bm25"]["with"] == "bm25" and len(runs["bm25"]["digest"]) == 32
+    assert (tmp_path / "out.html").read_text().startswith("<!DOCTYPE html>")
+    with pytest.raises(InputError, match=r"needs texts.*--collection"):
+        evaluate_files([], with_=["bm25"], qrels_path=write_qrels_of(tmp_path, collection))
+    write_run(run, tmp_path / "bm25.trec")
+    with pytest.raises(InputError, match="both named bm25"):
+        evaluate_files([tmp_path / "bm25.trec"], with_=["bm25"], collection=str(tiny_collection))
+
+
+def write_qrels_of(folder, collection):
+    write_qrels(collection.qrels("test"), folder / "some.tsv")
+    return folder / "some.tsv"
 
 
 def test_names_are_stems_made_different_by_what_differs():

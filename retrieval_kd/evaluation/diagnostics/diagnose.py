@@ -1,7 +1,6 @@
-"""Teacher against students, as one record: loyalty, calibration, failures, suspected negatives.
+"""Diagnose students against their teacher: fidelity, calibration, failures, false negatives.
 
-The parts are in `loyalty.py`, `calibration.py`, `failures.py`, `negatives.py`; pictures of the
-record are in `diagnostic_figures.py`. What each number means: `docs/diagnostics.md`.
+Each part has a file of its own here; `docs/diagnostics.md` explains each number.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
@@ -23,7 +20,8 @@ from retrieval_kd.evaluation.diagnostics.failures import (
     worst_queries,
 )
 from retrieval_kd.evaluation.diagnostics.false_negatives import false_negatives
-from retrieval_kd.evaluation.diagnostics.fidelity import MEASURES, loyalty
+from retrieval_kd.evaluation.diagnostics.fidelity import MEASURES, fidelity
+from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.names import cutoff, parse_measure, readable
 
@@ -51,18 +49,18 @@ def diagnostics(
     exclude_self: bool = True,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Everything that `rkd diagnose` writes, as a JSON-able record.
+    """Build the JSON-able record that `rkd diagnose` writes.
 
     Args:
         students: the student first, then others to show beside it; names must differ.
-        measure: what failures are counted in; its cut-off is the k of label loyalty (else 10).
+        measure: of quality and failures; its cut-off is the k of label fidelity (else 10).
         first_stage: the run whose documents the teacher could rank; None: the teacher's own.
         negatives: a teacher's scores of training candidates, judged by `negatives_qrels`.
-        temperature: of the softmaxes that probability loyalty compares.
+        temperature: of the softmaxes that probability fidelity compares.
         worst: how many queries to list with their texts.
 
     Raises:
-        InputError: two runs have one name, or a run has no judged query.
+        InputError: two runs have the same name, or a run has no judged query.
     """
     names = [teacher.name, *(student.name for student in students)]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -81,7 +79,7 @@ def diagnostics(
         for query in evaluation.queries
     }
     features = query_features(collection, kept, first_stage or teacher)
-    depth = max(len(found) for found in teacher.results.values())  # the same for all systems
+    depth = max(map(len, teacher.results.values()))  # the same for all systems
 
     def describe(run: Run) -> dict[str, Any]:
         fitted = calibration(run, kept, method, depth=depth)
@@ -99,7 +97,7 @@ def diagnostics(
         both = values[teacher.name], values[student.name]
         record["students"][student.name] = {
             **describe(student),
-            "loyalty": loyalty(teacher, student, kept, k=k, temperature=temperature),
+            "loyalty": fidelity(teacher, student, kept, k=k, temperature=temperature),
             "failures": failure_tables(features, *both, seed=seed),
             "worst": worst_queries(collection, kept, (teacher, student), both, worst),
             "points": score_pairs(teacher, student, kept),
@@ -110,16 +108,16 @@ def diagnostics(
 
 
 def _without_self(run: Run) -> Run:
-    kept = {q: {d: s for d, s in found.items() if d != q} for q, found in run.results.items()}
+    kept = {q: {d: s for d, s in ranking.items() if d != q} for q, ranking in run.results.items()}
     return Run(run.name, kept)
 
 
 def score_pairs(
     teacher: Run, student: Run, qrels: Qrels, most: int = POINTS
 ) -> list[tuple[float, float, bool]]:
-    """(teacher's score, student's score, relevant) of documents that both ranked.
+    """List (teacher's score, student's score, relevant) of documents that both ranked.
 
-    All relevant ones, and of the others every n-th, so that at most about `most` remain.
+    All relevant documents are in the list, and every n-th of the others, about `most` of them.
     """
     pairs = [
         (score, student.results[query][document], judged.get(document, 0) > 0)
@@ -132,23 +130,15 @@ def score_pairs(
 
 
 def print_diagnostics(record: Mapping[str, Any], console: Console | None = None) -> None:
-    """The record's tables, for a terminal; of failures those of the first student."""
+    """Print the record's tables; failures and worst queries are those of the first student."""
     console = console or Console()
-    measure, students = readable(record["measure"]), list(record["students"].values())
-    k = students[0]["loyalty"]["k"]
-    table = _table(f"{record['queries']} queries")
-    table.add_column("system", overflow="fold")
-    for head in (measure, "top 1", f"top {k}", f"rel@{k}", "prob", "τ", "RBO", "ECE", "skill"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for system in (record["teacher"], *students):
-        means = system.get("loyalty", {}).get("mean", {})
-        fit = system["calibration"] or {}
-        numbers = [system["mean"], *map(means.get, MEASURES), fit.get("ece"), fit.get("skill")]
-        table.add_row(system["name"], *map(_number, numbers))
-    console.print(table)
-    first = students[0]
-    for feature, rows in first["failures"].items():
-        console.print(_failures(feature, rows, measure))
+    first = next(iter(record["students"].values()))
+    measure = readable(record["measure"])
+    grids = [_fidelity_grid(record)]
+    grids += [_failure_grid(name, rows, measure) for name, rows in first["failures"].items()]
+    for grid in grids:
+        print_grid(grid, console)
+        console.print()
     if first["worst"]:
         console.print(f"{first['name']} loses most to the teacher on:")
     for case in first["worst"]:
@@ -161,33 +151,50 @@ def print_diagnostics(record: Mapping[str, Any], console: Console | None = None)
     if record["negatives"]:
         n = record["negatives"]
         console.print(
-            f"{n['above_best']:.1%} of {n['negatives']} training negatives stand above their "
-            f"query's best positive in the teacher's eyes, {n['above_quantile']['0.5']:.1%} above "
-            f"the median positive; of each query's hardest, {n['by_depth'][0]['above_best']:.1%}"
+            f"The teacher scores {n['above_best']:.1%} of {n['negatives']} training negatives "
+            f"above their query's best positive, and {n['above_quantile']['0.5']:.1%} above the "
+            f"median positive; of the hardest negative of each query, "
+            f"{n['by_depth'][0]['above_best']:.1%} above the best positive"
         )
 
 
-def _failures(feature: str, rows: Sequence[Mapping[str, Any]], measure: str) -> Table:
-    table = _table(f"{measure} by {feature}")
-    for head in ("", "queries", "teacher", "student", "difference", "95 % CI", "failed"):
-        table.add_column(head, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(
-            bounds(row["from"], row["to"]),
-            str(row["count"]),
-            _number(row["teacher"]),
-            _number(row["student"]),
-            f"{row['difference']:+.3f}",
-            "–" if row["low"] is None else f"{row['low']:+.3f} … {row['high']:+.3f}",
-            str(row["failed"]),
-        )
-    return table
-
-
-def _table(title: str) -> Table:
-    return Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+def _fidelity_grid(record: Mapping[str, Any]) -> Grid:
+    students = list(record["students"].values())
+    k = students[0]["loyalty"]["k"]
+    heads = (
+        readable(record["measure"]),
+        "top 1",
+        f"top {k}",
+        f"rel@{k}",
+        "prob",
+        "τ",
+        "RBO",
+        "ECE",
     )
+    rows = []
+    for system in (record["teacher"], *students):
+        means = system.get("loyalty", {}).get("mean", {})
+        fit = system["calibration"] or {}
+        numbers = [system["mean"], *map(means.get, MEASURES), fit.get("ece"), fit.get("skill")]
+        rows.append([Cell(system["name"]), *(Cell(_number(value)) for value in numbers)])
+    return Grid(headings, rows, title=f"{record['queries']} queries")
+
+
+def _failure_grid(feature: str, rows: Sequence[Mapping[str, Any]], measure: str) -> Grid:
+    cells = [
+        [
+            Cell(bounds(row["from"], row["to"])),
+            Cell(str(row["count"])),
+            Cell(_number(row["teacher"])),
+            Cell(_number(row["student"])),
+            Cell(f"{row['difference']:+.3f}"),
+            Cell("–" if row["low"] is None else f"{row['low']:+.3f} … {row['high']:+.3f}"),
+            Cell(str(row["failed"])),
+        ]
+        for row in rows
+    ]
+    heads = [" ", "queries", "teacher", "student", "difference", "95 % CI", "failed"]
+    return Grid(heads, cells, title=f"{measure} by {feature}")
 
 
 def _number(value: float | None) -> str:

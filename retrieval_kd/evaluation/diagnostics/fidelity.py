@@ -1,9 +1,10 @@
-"""How faithful a student is to its teacher, query by query, whatever the judges say.
+"""Fidelity of a student to its teacher, query by query, whether the teacher is right or not.
 
-Definitions: label and probability loyalty after Xu et al., "Beyond Preserved Accuracy", EMNLP 2021
-(section 3), and Avram et al., "Distilling the Knowledge of Romanian BERTs Using Multiple Teachers",
-LREC 2022 (section 5), here carried from classes over to rankings: a document's label is whether it
-is among the first k, a query's distribution is the softmax over its candidates' scores.
+The literature calls it loyalty: label and probability loyalty are defined by Xu et al., "Beyond
+Preserved Accuracy", EMNLP 2021 (section 3), and Avram et al., "Distilling the Knowledge of Romanian
+BERTs Using Multiple Teachers", LREC 2022 (section 5). Here they are transferred from classes to
+rankings: a document's label is whether it is among the first k, a query's distribution is the
+softmax over its candidates' scores.
 """
 
 from __future__ import annotations
@@ -20,40 +21,40 @@ if TYPE_CHECKING:
     from retrieval_kd.data.runs import Run
 
 Ranking = Mapping[str, float]  # document ID → score, best first, as a `Run` holds it
-PERSISTENCE = 0.9  # of RBO: the first ten ranks get 86 % of the weight
+PERSISTENCE = 0.9  # of RBO: the first ten ranks have 86 % of the weight
 MEASURES = ("top_1", "top_k", "relevant", "probability", "kendall", "rbo")
 
 
-def top_1_loyalty(teacher: Ranking, student: Ranking) -> float:
-    """1 if both rank the same document first, else 0.
+def top_1_fidelity(teacher: Ranking, student: Ranking) -> float:
+    """Return 1 if both rank the same document first, else 0.
 
     Example:
-        >>> top_1_loyalty({"a": 2.0, "b": 1.0}, {"a": 0.5, "c": 0.4})
+        >>> top_1_fidelity({"a": 2.0, "b": 1.0}, {"a": 0.5, "c": 0.4})
         1.0
     """
     return float(bool(teacher) and next(iter(teacher)) == next(iter(student), None))
 
 
-def top_k_loyalty(teacher: Ranking, student: Ranking, k: int = 10) -> float | None:
-    """|first k of both| / |teacher's first k|; None where the teacher ranks nothing.
+def top_k_fidelity(teacher: Ranking, student: Ranking, k: int = 10) -> float | None:
+    """|first k of both| / |teacher's first k|; None if the teacher ranks nothing.
 
     Example:
-        >>> top_k_loyalty({"a": 2.0, "b": 1.0}, {"a": 0.5, "c": 0.4}, k=2)
+        >>> top_k_fidelity({"a": 2.0, "b": 1.0}, {"a": 0.5, "c": 0.4}, k=2)
         0.5
     """
     wanted = set(list(teacher)[:k])
     return len(wanted & set(list(student)[:k])) / len(wanted) if wanted else None
 
 
-def relevant_loyalty(
+def relevant_fidelity(
     teacher: Ranking, student: Ranking, relevant: Iterable[str], k: int = 10
 ) -> float | None:
-    """Label loyalty: the share of relevant documents that both put among their first k, or neither.
+    """Label loyalty: the share of relevant documents that both or neither have in their first k.
 
-    1 also where both miss them all: loyalty is not quality. None without a relevant document.
+    It is 1 also if both miss them all: fidelity is not quality. None without a relevant document.
 
     Example:
-        >>> relevant_loyalty({"a": 2.0, "b": 1.0}, {"a": 0.5}, ["a", "b", "x"], k=2)
+        >>> relevant_fidelity({"a": 2.0, "b": 1.0}, {"a": 0.5}, ["a", "b", "x"], k=2)
         0.6666666666666666
     """
     of_teacher, of_student = set(list(teacher)[:k]), set(list(student)[:k])
@@ -62,26 +63,25 @@ def relevant_loyalty(
 
 
 def shared_scores(teacher: Ranking, student: Ranking) -> tuple[np.ndarray, np.ndarray]:
-    """Both systems' scores (N,) of the documents that both ranked, in the teacher's order."""
+    """Return both systems' scores (N,) of the documents in both rankings, in the teacher's order."""
     shared = [d for d in teacher if d in student]
     return np.array([teacher[d] for d in shared]), np.array([student[d] for d in shared])
 
 
-def probability_loyalty(
+def probability_fidelity(
     teacher: np.ndarray, student: np.ndarray, *, temperature: float = 1.0, normalise: bool = True
 ) -> float | None:
-    """1 − JS distance of the two softmaxes over the same candidates; None for fewer than two.
+    """Probability loyalty: 1 − JS distance of the two softmaxes over the same candidates.
 
     P = softmax(teacher / T), Q = softmax(student / T), M = (P + Q) / 2, JS distance =
-    √(½ KL(P‖M) + ½ KL(Q‖M)) with logarithms to base 2, so 0 to 1.
+    √(½ KL(P‖M) + ½ KL(Q‖M)) with logarithms to base 2, so 0 to 1. None for fewer than two.
 
     Args:
-        teacher: scores (N,), `student` alike.
-        normalise: z-normalise both first. Logits and cosines have different scales, and without
-            this their difference is mostly that.
+        teacher: scores (N,), like `student`.
+        normalise: z-normalise both first, because logits and cosines have different scales.
 
     Example:
-        >>> probability_loyalty(np.array([3.0, 1.0]), np.array([0.6, 0.2]))
+        >>> probability_fidelity(np.array([3.0, 1.0]), np.array([0.6, 0.2]))
         1.0
     """
     from scipy.spatial.distance import jensenshannon
@@ -93,12 +93,12 @@ def probability_loyalty(
         teacher, student = z_scores(teacher), z_scores(student)
     p, q = softmax(teacher / temperature), softmax(student / temperature)  # (N,), (N,)
     if np.allclose(p, q, rtol=0, atol=1e-12):
-        return 1.0  # rounding makes the root of a tiny number large
+        return 1.0  # the root of a tiny rounding error is not tiny
     return 1.0 - float(np.clip(jensenshannon(p, q, base=2), 0, 1))
 
 
 def kendall(teacher: np.ndarray, student: np.ndarray) -> float | None:
-    """Kendall's τ-b of two lists of scores (N,), by scipy; None where one is constant or N < 2.
+    """Kendall's τ-b of two lists of scores (N,), by scipy; None if one is constant or N < 2.
 
     Example:
         >>> kendall(np.array([3.0, 2.0, 1.0]), np.array([0.1, 0.2, 0.3]))
@@ -112,11 +112,10 @@ def kendall(teacher: np.ndarray, student: np.ndarray) -> float | None:
 
 
 def rbo(left: Sequence[str], right: Sequence[str], p: float = PERSISTENCE) -> float | None:
-    """Rank-biased overlap, extrapolated: 1 for the same list, 0 for no common document.
+    """Rank-biased overlap, extrapolated: 1 for equal lists, 0 without a common document.
 
-    None where one is empty.
-
-    With S of length s the shorter, L of length l, X_d = |S_{1..d} ∩ L_{1..d}|:
+    None if a list is empty. With the shorter list S of length s, the other L of length l, and X_d =
+    |S_{1..d} ∩ L_{1..d}|:
     (1 − p)/p · (Σ_{d=1}^{l} X_d/d · pᵈ + Σ_{d=s+1}^{l} X_s (d − s)/(s d) · pᵈ)
     + ((X_l − X_s)/l + X_s/s) · pˡ.  Webber, Moffat and Zobel, TOIS 2010, equation 32.
 
@@ -144,18 +143,18 @@ def rbo(left: Sequence[str], right: Sequence[str], p: float = PERSISTENCE) -> fl
     return round(float(total), 12)
 
 
-def loyalty(
+def fidelity(
     teacher: Run, student: Run, qrels: Qrels, *, k: int = 10, temperature: float = 1.0
 ) -> dict[str, Any]:
-    """All loyalties of a student: mean, how many queries have a value, and values per query.
+    """Measure a student's fidelity: means, numbers of queries with a value, values per query.
 
-    Scores are compared on documents that both ranked; a teacher that reranks candidates thus
-    compares only those. Queries: those of the teacher that have a relevant document.
+    Scores are compared on the documents that both ranked, so if the teacher reranks candidates, on
+    these. The queries are those of the teacher that have a relevant document.
 
     Example:
         >>> from retrieval_kd.data.runs import Run
         >>> teacher = Run("t", {"q": {"a": 2.0, "b": 1.0}})
-        >>> found = loyalty(teacher, Run("s", {"q": {"a": 0.9, "b": 0.1}}), {"q": {"a": 1}})
+        >>> found = fidelity(teacher, Run("s", {"q": {"a": 0.9, "b": 0.1}}), {"q": {"a": 1}})
         >>> found["mean"]["kendall"], found["mean"]["probability"], found["queries"]["rbo"]
         (1.0, 1.0, 1)
     """
@@ -164,15 +163,15 @@ def loyalty(
         relevant = [d for d, gain in judged.items() if gain > 0]
         if not relevant or query not in teacher.results:
             continue
-        of_teacher, of_student = teacher.results[query], student.results.get(query, {})
-        a, b = shared_scores(of_teacher, of_student)
+        reference, ranking = teacher.results[query], student.results.get(query, {})
+        a, b = shared_scores(reference, ranking)
         per_query[query] = {
-            "top_1": top_1_loyalty(of_teacher, of_student),
-            "top_k": top_k_loyalty(of_teacher, of_student, k),
-            "relevant": relevant_loyalty(of_teacher, of_student, relevant, k),
-            "probability": probability_loyalty(a, b, temperature=temperature),
+            "top_1": top_1_fidelity(reference, ranking),
+            "top_k": top_k_fidelity(reference, ranking, k),
+            "relevant": relevant_fidelity(reference, ranking, relevant, k),
+            "probability": probability_fidelity(a, b, temperature=temperature),
             "kendall": kendall(a, b),
-            "rbo": rbo(list(of_teacher), list(of_student)),
+            "rbo": rbo(list(reference), list(ranking)),
             "shared": float(len(a)),
         }
     known = {

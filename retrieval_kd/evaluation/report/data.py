@@ -1,6 +1,6 @@
-"""What a report shows, as plain data that goes to JSON and back; how it looks is in `report.py`.
+"""The content of a report as plain data that can be written to JSON and read back.
 
-The explorer's own data are in `report_explorer.py`.
+`page.py` renders it; `explorer.py` makes the explorer's data.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.diagnostics.cases import QueryCase, Relevant, Returned
+from retrieval_kd.evaluation.diagnostics.cases import QueryCase
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import Comparison
 
@@ -19,7 +21,7 @@ Curve = list[dict[str, float | None]]  # points: {"step": 10, "loss": 0.5, "dev_
 
 @dataclass
 class SystemRow:
-    """A system: what it scores and what it costs. Everything optional may be unknown."""
+    """A system: its quality and its costs. Everything optional may be unknown."""
 
     name: str
     label: str = ""
@@ -36,13 +38,13 @@ class SystemRow:
     index_bytes: int | None = None
     bytes_per_document: float | None = None
     document_tokens: int | None = None  # maximum length at which documents are encoded
-    documents_per_second: float | None = None  # encoded when the index was made
+    documents_per_second: float | None = None  # encoded when the index was built
     training_seconds: float | None = None  # one seed
     teacher_calls: int | None = None  # pairs and texts, at most, for the training of one seed
 
     @classmethod
     def of(cls, evaluation: Evaluation, name: str, **facts: Any) -> SystemRow:
-        """The row of one system of an evaluation, with `label=`, `layers=`, … as known."""
+        """Make the row of one system of an evaluation; `facts` are fields such as `label`."""
         measures = {
             measure: {
                 "mean": evaluation.mean(name, measure),
@@ -58,16 +60,16 @@ class SystemRow:
 
 @dataclass
 class Explorer:
-    """Queries with what every system returned, for looking around in; made in `report_explorer.py`.
+    """Queries and the top results of every system, for browsing.
 
-    `documents` are (ID, title, snippet), and named by their place in that list. Of a query:
-    `id`, `text`, `judged` as (document, gain), `values` of the measure by system and `top` by
-    system as (document, score), where a system's place is that in `systems`.
+    `documents` are (ID, title, snippet); elsewhere their place in that list stands for them. A
+    query has `id`, `text`, `judged` as (document, gain), and for each system, in the order of
+    `systems`, the measure in `values` and the top results in `top` as (document, score).
     """
 
     measure: str
     systems: list[str]
-    of: int  # queries evaluated; those here may be fewer
+    of: int  # queries evaluated; the explorer may hold fewer
     documents: list[tuple[str, str, str]] = field(default_factory=list)
     queries: list[dict[str, Any]] = field(default_factory=list)
 
@@ -82,7 +84,7 @@ class Main(NamedTuple):
 
 @dataclass
 class ReportData:
-    """All that `write_report` shows.
+    """Everything that a report shows.
 
     Example:
         >>> data = ReportData("A report", systems=[SystemRow("bm25")], main=Main("bm25", "bm25"))
@@ -98,8 +100,8 @@ class ReportData:
     comparisons: list[Comparison] = field(default_factory=list)
     curves: dict[str, list[Curve]] = field(default_factory=dict)  # student → one for each seed
     scatter: list[tuple[float, float, bool]] = field(default_factory=list)  # teacher, student, rel.
-    diagnostics: dict[str, Any] | None = None  # of `diagnostics.diagnostics`
-    audit: dict[str, Any] | None = None  # of `audit.show.audit_summary`
+    diagnostics: dict[str, Any] | None = None  # from `diagnostics.diagnose`
+    audit: dict[str, Any] | None = None  # from `audit.show.audit_summary`
     cases: list[QueryCase] = field(default_factory=list)
     explorer: Explorer | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -111,6 +113,8 @@ class ReportData:
     rules: list[str] = field(default_factory=list)  # Evaluation.rules
     main: Main | None = None
     measure: str = "ndcg@10"  # the one that headline and pictures show
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     def system(self, name: str) -> SystemRow | None:
         return next((row for row in self.systems if row.name == name), None)
@@ -124,36 +128,9 @@ class ReportData:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ReportData:
-        values = dict(record)
         try:
-            values["systems"] = [SystemRow(**row) for row in values.get("systems", [])]
-            values["comparisons"] = [Comparison(**c) for c in values.get("comparisons", [])]
-            values["scatter"] = [(t, s, bool(r)) for t, s, r in values.get("scatter", [])]
-            values["curves"] = {n: _per_seed(c) for n, c in values.get("curves", {}).items()}
-            values["cases"] = [_case(case) for case in values.get("cases", [])]
-            values["explorer"] = _explorer(values.get("explorer"))
-            values["main"] = Main(*values["main"]) if values.get("main") else None
-            return cls(**values)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"not the data of a report: {error}") from error
-
-
-def _per_seed(curves: Any) -> list[Curve]:
-    """Of a student's curves; reports once had that of the first seed only."""
-    return [curves] if curves and isinstance(curves[0], dict) else curves
-
-
-def _explorer(record: Mapping[str, Any] | None) -> Explorer | None:
-    if record is None:
-        return None
-    explorer = Explorer(**record)
-    explorer.documents = [(id, title, snippet) for id, title, snippet in explorer.documents]
-    return explorer
-
-
-def _case(record: Mapping[str, Any]) -> QueryCase:
-    case = QueryCase(**record)
-    case.relevant = [Relevant(*x) for x in case.relevant]
-    case.a_top = [Returned(*x) for x in case.a_top]
-    case.b_top = [Returned(*x) for x in case.b_top]
-    return case
+            return TypeAdapter(cls).validate_python(dict(record))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"not the data of a report: {where}: {first['msg']}") from error

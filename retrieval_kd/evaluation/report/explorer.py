@@ -1,7 +1,7 @@
-"""The report's explorer: for each query what is judged and what every system put first.
+"""The data of the report's explorer: for each query, the judgments and each system's top results.
 
-It is embedded as JSON in a script element that is no program; how it looks is in
-`report_script.js`. Its size is bounded here: so many queries, so many documents, texts cut.
+They are embedded in the page as JSON, which `script.js` shows. The numbers of queries and
+documents and the lengths of texts are limited, so that the page stays small.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ QUERIES = 300
 DEPTH = 5  # documents of each system
 JUDGED = 10  # judged documents of a query, the highest gains first
 TEXT = 200  # characters of a text
-BYTES = 1_200_000  # of all texts together; queries that would exceed it are left out
+BYTES = 1_200_000  # of all data together; queries that would exceed it are left out
 DIGITS = 4  # of values and scores
 
 
 @dataclass
 class _Documents:
-    """Documents by number, each with its texts once."""
+    """Numbers documents in the order of their first use, and keeps each one's texts once."""
 
     texts: Texts
-    listed: list[tuple[str, str, str]] = field(default_factory=list)
-    places: dict[str, int] = field(default_factory=dict)
+    rows: list[tuple[str, str, str]] = field(default_factory=list)  # ID, title, snippet
+    numbers: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
 
-    def place(self, id: str) -> int:
-        if id not in self.places:
-            self.places[id] = len(self.listed)
-            self.listed.append(self._show(id))
-            self.bytes += sum(len(text.encode("utf-8", "replace")) for text in self.listed[-1])
-        return self.places[id]
+    def number(self, id: str) -> int:
+        if id not in self.numbers:
+            self.numbers[id] = len(self.rows)
+            self.rows.append(self._row(id))
+            self.bytes += sum(len(text.encode("utf-8", "replace")) for text in self.rows[-1])
+        return self.numbers[id]
 
-    def _show(self, id: str) -> tuple[str, str, str]:
+    def _row(self, id: str) -> tuple[str, str, str]:
         if id not in self.texts:
             return formats.clean(id, TEXT), ABSENT, ""
         document = self.texts[id]
@@ -69,17 +69,17 @@ def explorer_from(
     depth: int = DEPTH,
     most_bytes: int = BYTES,
 ) -> Explorer:
-    """Every system's answers to at most `most` queries; of several seeds the first run's.
+    """Collect every system's top results for at most `most` queries.
 
-    Values are of the evaluation's first measure and averaged over seeds. Where there are more
-    queries, the third of `most` on which the two systems of `pair` differ most is in it, and of
-    the others every n-th.
+    Values are those of the evaluation's first measure, averaged over seeds; results are those of
+    the first seed. If there are more queries, a third of `most` are those on which the two systems
+    of `pair` differ most, and the rest are every n-th of the others.
     """
     measure = evaluation.measures[0]
     documents = _Documents(collection.documents)
     values = {s: evaluation.per_query[s][measure] for s in evaluation.systems}
     answers = [runs[evaluation.seeds.get(s, [s])[0]].results for s in evaluation.systems]
-    found: list[dict[str, Any]] = []
+    entries: list[dict[str, Any]] = []
     size = 0
     for query in _chosen(evaluation, pair, most):
         text = collection.queries[query].full if query in collection.queries else ABSENT
@@ -90,32 +90,27 @@ def explorer_from(
         for results in answers:
             ranked = list(results.get(query, {}).items())[: depth + 1]
             kept = [(d, s) for d, s in ranked if d != query or not evaluation.exclude_self]
-            top.append([[documents.place(d), round(float(s), DIGITS)] for d, s in kept[:depth]])
+            top.append([[documents.number(d), round(float(s), DIGITS)] for d, s in kept[:depth]])
         entry = {
             "id": query,
             "text": formats.one_line(text[: 4 * TEXT], TEXT),
-            "judged": [[documents.place(d), gain] for d, gain in judged[:JUDGED]],
+            "judged": [[documents.number(d), gain] for d, gain in judged[:JUDGED]],
             "values": [round(values[s][query], DIGITS) for s in evaluation.systems],
             "top": top,
         }
         size += len(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace"))
-        if found and size + documents.bytes > most_bytes:
+        if entries and size + documents.bytes > most_bytes:
             break
-        found.append(entry)
+        entries.append(entry)
     order = {query: place for place, query in enumerate(evaluation.queries)}
-    found.sort(key=lambda entry: order[entry["id"]])
-    used = {place for entry in found for place in _places(entry)}
-    listed = documents.listed[: max(used, default=-1) + 1]  # without those of the query left out
-    return Explorer(measure, list(evaluation.systems), len(order), listed, found)
-
-
-def _places(entry: Mapping[str, Any]) -> list[int]:
-    shown = [place for place, _ in entry["judged"]]
-    return shown + [place for top in entry["top"] for place, _ in top]
+    entries.sort(key=lambda entry: order[entry["id"]])
+    used = [n for entry in entries for row in (entry["judged"], *entry["top"]) for n, _ in row]
+    rows = documents.rows[: max(used, default=-1) + 1]  # without those of the query left out
+    return Explorer(measure, list(evaluation.systems), len(order), rows, entries)
 
 
 def _chosen(evaluation: Evaluation, pair: tuple[str, str] | None, most: int) -> list[str]:
-    """Queries, those that must be in it first."""
+    """Choose the queries, the most important first."""
     queries = evaluation.queries
     if len(queries) <= most:
         return queries
@@ -129,7 +124,10 @@ def _chosen(evaluation: Evaluation, pair: tuple[str, str] | None, most: int) -> 
 
 
 def data_block(explorer: Explorer, labels: list[str], pair: tuple[int, int]) -> Markup:
-    r"""The JSON of a script element: nothing in it can end the element or begin another.
+    r"""Write the JSON of a script element so that nothing in it can end the element.
+
+    Args:
+        pair: numbers of the two systems to compare at first.
 
     Example:
         >>> explorer = Explorer("ndcg@10", ["a"], 1, [("</script>", "", "")])

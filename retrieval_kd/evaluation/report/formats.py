@@ -1,4 +1,4 @@
-"""How the report writes numbers, and how it disarms text that others wrote."""
+"""How reports write numbers, and how they clean text from collections."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 UNKNOWN = "–"
 TEXT_LIMIT = 1_000  # characters of any one text
-# control characters, surrogates, non-characters, and marks that turn the reading direction around
+# control characters, surrogates, non-characters, and marks that reverse the reading direction
 HOSTILE = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     r"\ufdd0-\ufdef\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
@@ -16,7 +16,7 @@ HOSTILE = re.compile(
 
 
 def clean(text: str, limit: int = TEXT_LIMIT) -> str:
-    r"""Text without characters that are invisible or harmful, cut to `limit` characters.
+    r"""Remove invisible and harmful characters, and cut the text to `limit` characters.
 
     Example:
         >>> clean("a\x00b\u202ec  d" + "x" * 9, limit=9)
@@ -29,12 +29,12 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 def one_line(text: str, limit: int) -> str:
-    """Cleaned text with single spaces, for names in tables and pictures."""
+    """Clean a text and put it on one line with single spaces."""
     return clean(" ".join(text.split()), limit)
 
 
 def clean_all(value: Any, limit: int = TEXT_LIMIT) -> Any:
-    """`clean` for every text in a structure of dataclasses, dicts, lists and tuples."""
+    """Clean every text in a structure of dataclasses, dicts, lists and tuples."""
     if isinstance(value, str):
         return clean(value, limit)
     if is_dataclass(value) and not isinstance(value, type):
@@ -50,22 +50,22 @@ def clean_all(value: Any, limit: int = TEXT_LIMIT) -> Any:
 
 
 def score(value: float | None) -> str:
-    """A measure's mean: three decimals."""
+    """Write a measure's mean with three decimals."""
     return UNKNOWN if value is None else f"{value:.3f}"
 
 
 def signed(value: float | None) -> str:
-    """A difference, with its sign: `+0.021`, `−0.004`."""
+    """Write a difference with its sign: `+0.021`, `−0.004`."""
     return UNKNOWN if value is None else f"{value:+.3f}".replace("-", "−")
 
 
 def count(value: float | None) -> str:
-    """A whole number, with thin spaces between thousands."""
+    """Write a whole number with thin spaces between thousands."""
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def scaled(value: float | None, unit: str = "") -> str:
-    """Three significant digits and a prefix.
+    """Write three significant digits and a prefix.
 
     Example:
         >>> [scaled(x, u).replace("\u202f", " ") for x, u in ((22_713_216, ""), (15_300, "B"))]
@@ -80,20 +80,22 @@ def scaled(value: float | None, unit: str = "") -> str:
 
 
 def _digits(value: float) -> str:
-    """At least three significant digits, as decimals: 0.512, 15.3, 120."""
+    """Write about three significant digits: 0.51, 15.3, 120; an int stays whole."""
     decimals = 0 if abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
     return str(value) if isinstance(value, int) else f"{value:.{decimals}f}"
 
 
 def number(value: float | None) -> str:
-    """A rate or a latency: about three significant digits."""
+    """Write a rate or a latency with about three significant digits."""
     return UNKNOWN if value is None else count(value) if value >= 1000 else _digits(value)
 
 
 def duration(seconds: float | None) -> str:
-    """Example:
-    >>> [duration(x) for x in (4.2, 75, 7260)]
-    ['4 s', '1 min 15 s', '2 h 1 min']
+    """Write seconds in the units that people use.
+
+    Example:
+        >>> [duration(x) for x in (4.2, 75, 7260)]
+        ['4 s', '1 min 15 s', '2 h 1 min']
     """
     if seconds is None:
         return UNKNOWN
@@ -105,12 +107,12 @@ def duration(seconds: float | None) -> str:
 
 
 def unbroken(text: str) -> str:
-    """No line break inside "p < .001"."""
+    """Prevent a line break inside "p < .001"."""
     return re.sub(r"p ([<=>]) (\.)", "p\u00a0\\1\u00a0\\2", text)
 
 
 def flat(settings: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, value) pairs.
+    """Flatten nested settings to (dotted name, value) pairs.
 
     Example:
         >>> flat({"student": {"layers": [0, 2], "seed": 1}})

@@ -1,10 +1,16 @@
-"""A table as plain cells, written as Markdown and as LaTeX; for a terminal in `terminal.py`."""
+"""A table as plain cells, and its three forms: Markdown, LaTeX and a terminal."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 LETTERS = "abcdefghijklmnoprstuvwxyz"  # Unicode has no superscript q
 SUPERSCRIPT = dict(zip(LETTERS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
@@ -14,11 +20,13 @@ LATEX = {
     ">": r"$>$", "±": r"$\pm$", "−": "$-$", "–": "--", "×": r"$\times$", "\u202f": r"\,",
 }  # fmt: skip
 FROM_SUPERSCRIPT = {mark: letter for letter, mark in SUPERSCRIPT.items()}
+GAP = 2  # spaces between the columns of a terminal table
+NARROW, NARROWEST = 16, 8  # a column of names is folded to this width, or to the second if it must
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell says, letters raised behind its number, and whether it stands out."""
+    """A number or a name, with superscript letters, an addition, and whether it is bold."""
 
     text: str
     marks: str = ""
@@ -60,9 +68,14 @@ class Grid:
     left: int = 1
     title: str = ""
 
+    def columns(self, numbers: Sequence[int]) -> Grid:
+        """Return the grid with these columns only."""
+        rows = [[row[n] for n in numbers] for row in self.rows]
+        return replace(self, headers=[self.headers[n] for n in numbers], rows=rows)
+
 
 def to_markdown(grid: Grid) -> str:
-    """For a README or a page of documentation."""
+    """Write a grid for a README or a page of documentation."""
     lines = [
         f"| {' | '.join(map(_markdown, grid.headers))} |",
         "|" + "---|" * grid.left + "---:|" * (len(grid.headers) - grid.left),
@@ -74,8 +87,19 @@ def to_markdown(grid: Grid) -> str:
     return "\n".join([*head, *lines, *(["", _without_tags(grid.note)] if grid.note else [])])
 
 
+def _markdown(text: str) -> str:
+    """Escape what would end the cell or be read as HTML."""
+    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return _without_tags(text)
+
+
+def _without_tags(text: str) -> str:
+    """Escape what would begin an HTML tag; `p < .05` stays."""
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)
+
+
 def to_latex(grid: Grid) -> str:
-    """A `tabular` with booktabs' rules; the note becomes a comment, for the caption."""
+    """Write a `tabular` with booktabs' rules; the note becomes a comment, for the caption."""
     columns = "l" * grid.left + "r" * (len(grid.headers) - grid.left)
     lines = [
         "% needs \\usepackage{booktabs}",
@@ -92,17 +116,6 @@ def to_latex(grid: Grid) -> str:
     return "\n".join(lines)
 
 
-def _markdown(text: str) -> str:
-    """A name as text: neither the end of its cell nor HTML."""
-    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-    return _without_tags(text)
-
-
-def _without_tags(text: str) -> str:
-    """What would begin a tag begins none; `p < .05` stays as it is."""
-    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)
-
-
 def _latex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in re.sub("[ \t\r\n]+", " ", text))
 
@@ -113,6 +126,119 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def _comment(text: str) -> str:
-    """One line; raised letters as `^a`, since a comment may be set in any encoding."""
+    """Join lines, and write superscripts as `^a`, so that the comment is safe in any encoding."""
     raised = "".join(f"^{FROM_SUPERSCRIPT[c]}" if c in FROM_SUPERSCRIPT else c for c in text)
     return re.sub(r"\s+", " ", raised)
+
+
+def print_grid(grid: Grid, console: Console | None = None) -> None:
+    """Print a grid in a terminal of any width.
+
+    Where there is too little room, names and headings are folded, and then the grid is split into
+    several tables that each repeat the names. Numbers are never cut; names are never markup.
+
+    Example:
+        >>> grid = Grid(["System", "A", "B"], [[Cell("bm25"), Cell("0.1234"), Cell("0.5678")]])
+        >>> print_grid(grid, Console(width=18))                   # doctest: +NORMALIZE_WHITESPACE
+        System       A
+        ──────────────
+        bm25    0.1234
+        <BLANKLINE>
+        System       B
+        ──────────────
+        bm25    0.5678
+    """
+    out = console or Console()
+    for number, part in enumerate(_parts(grid, out.width)):
+        if number:
+            out.print()
+        out.print(_table(part, out.width, title="" if number else grid.title))
+    if grid.note:
+        out.print()
+        out.print(Text(grid.note, style="dim"))
+
+
+def _parts(grid: Grid, width: int) -> list[Grid]:
+    """Split a grid into parts that fit, each with all columns of names."""
+    least = _least_widths(grid, NARROW)
+    if sum(least[: grid.left]) + max(least[grid.left :], default=0) + GAP * grid.left > width:
+        least = _least_widths(grid, NARROWEST)
+    names = list(range(grid.left))
+    parts = [names]
+    for column in range(grid.left, len(grid.headers)):
+        extended = [*parts[-1], column]
+        if parts[-1] != names and sum(least[c] + GAP for c in extended) - GAP > width:
+            parts.append([*names, column])
+        else:
+            parts[-1] = extended
+    return [grid.columns(part) for part in parts]
+
+
+def _table(grid: Grid, width: int, title: str) -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        collapse_padding=True,
+        title=Text(title) if title else None,
+        title_justify="left",
+    )
+    for number, (header, wide) in enumerate(zip(grid.headers, _widths(grid, width), strict=True)):
+        table.add_column(
+            Text(_fold(header, wide)),
+            overflow="fold",
+            width=wide,
+            justify="left" if number < grid.left else "right",
+        )
+    for row in grid.rows:
+        table.add_row(*(Text(cell.plain, style="bold" if cell.bold else "") for cell in row))
+    return table
+
+
+def _widths(grid: Grid, width: int) -> list[int]:
+    """Give each column its least width, and then the room that is left, names first."""
+    gaps = GAP * (len(grid.headers) - 1)
+    least = _least_widths(grid, NARROW)
+    if sum(least) + gaps > width:
+        least = _least_widths(grid, NARROWEST)
+    room = max(width - sum(least) - gaps, 0)
+    widths = []
+    for number, header in enumerate(grid.headers):
+        more = min(room, max(cell_len(header), _content_width(grid, number)) - least[number])
+        room -= more
+        widths.append(least[number] + more)
+    return widths
+
+
+def _least_widths(grid: Grid, name: int) -> list[int]:
+    """Fit the widest number and the longest part of the heading; names get at most `name`."""
+    least = []
+    for number, header in enumerate(grid.headers):
+        wide = max(_content_width(grid, number), *map(cell_len, _heading_parts(header)))
+        least.append(min(wide, name) if number < grid.left else wide)
+    return least
+
+
+def _content_width(grid: Grid, number: int) -> int:
+    return max([1, *(cell_len(row[number].plain) for row in grid.rows)])
+
+
+def _fold(header: str, width: int) -> str:
+    """Break a heading into lines at spaces, before @ and after /.
+
+    Example:
+        >>> _fold("Recall@100", 6).splitlines(), _fold("won/tied/lost", 9).splitlines()
+        (['Recall', '@100'], ['won/tied/', 'lost'])
+    """
+    lines = [""]
+    for part in _heading_parts(header):
+        joined = lines[-1] + part
+        if lines[-1] and cell_len(joined.rstrip()) > width:
+            lines.append(part)
+        else:
+            lines[-1] = joined
+    return "\n".join(line.strip() for line in lines)
+
+
+def _heading_parts(header: str) -> Sequence[str]:
+    return re.findall(r"@?[^\s@/]*[/\s]?", header)[:-1] or [header]

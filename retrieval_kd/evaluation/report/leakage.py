@@ -1,9 +1,10 @@
-"""The report's section on leakage: an `audit_summary` as rows and sentences."""
+"""The report's section on leakage between training and test data, from an `audit_summary`."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.data import ReportData
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import format_p
@@ -26,23 +27,23 @@ GROUPS = {
     "query": "overlapping query",
     "relevant document": "overlapping document only",
 }
-NARROW = 0.005  # differences nearer than this are called the same
+NARROW = 0.005  # differences closer than this are called the same
 
 
 def leak_section(data: ReportData) -> dict[str, Any] | None:
-    """What the template shows, or None without an audit."""
+    """Prepare what the template shows; None without an audit."""
     record = data.audit
     if record is None:
         return None
     kinds = [k for k in KINDS if k != "embedding" or record["settings"].get("model")]
     effect = record.get("effect")
     return {
-        "sentences": [*sentences(record), *_effect_sentence(data, effect)],
+        "sentences": [_finding(record["queries"]), *_effect_sentence(data, effect)],
         "kinds": [KINDS[kind] for kind in kinds],
         "counts": [
-            (WHATS[what], [found.get(kind, 0) for kind in kinds])
-            for what, found in record["counts"].items()
-            if what != "document" or any(found.values())
+            (WHATS[what], [counts.get(kind, 0) for kind in kinds])
+            for what, counts in record["counts"].items()
+            if what != "document" or any(counts.values())
         ],
         "examples": [_example(pair) for pair in record.get("examples", [])],
         "effect": _effect(data, effect),
@@ -52,38 +53,37 @@ def leak_section(data: ReportData) -> dict[str, Any] | None:
     }
 
 
-def sentences(record: dict[str, Any]) -> list[str]:
-    """The finding in words: how many queries are clean, and what the others share."""
-    n = record["queries"]
+def _finding(n: dict[str, int]) -> str:
+    """How many queries are clean, and what the others share with the training data."""
     text = f"{n['clean']} of {n['all']} test queries share nothing with the training data"
     if n["clean"] == n["all"]:
-        return [f"{text}."]
-    asked = f"{n['query']} {'is' if n['query'] == 1 else 'are'} like a training query"
-    answered = f"{n['relevant document']} more are answered by a document that answers one"
-    return [f"{text}; {asked}, {answered}."]
+        return f"{text}."
+    return (
+        f"{text}; {n['query']} {'is' if n['query'] == 1 else 'are'} like a training query, "
+        f"{n['relevant document']} more are answered by a document that answers one."
+    )
 
 
 def _effect_sentence(data: ReportData, effect: dict[str, Any] | None) -> list[str]:
-    if effect is None or "measure" not in effect:  # an audit's own, of several measures
+    if effect is None or "measure" not in effect:  # that of `rkd audit`, of several measures
         return []
-    found = effect["comparisons"]
-    if "all" not in found or "clean" not in found:
+    comparisons = effect["comparisons"]
+    if "all" not in comparisons or "clean" not in comparisons:
         return []
-    every, clean = found["all"], found["clean"]
+    every, clean = comparisons["all"], comparisons["clean"]
     if every["queries"] == clean["queries"]:
         return []
     a, b = data.label(every["a"]), data.label(every["b"])
     moved = clean["difference"] - every["difference"]
     how = "the same" if abs(moved) < NARROW else "smaller" if moved < 0 else "larger"
     return [
-        f"Without the overlapping queries the difference of {a} to {b} is {how}: "
+        f"Without the overlapping queries the difference between {a} and {b} is {how}: "
         f"{_signed(clean)} on {clean['queries']} queries, instead of {_signed(every)} on all."
     ]
 
 
 def _signed(comparison: dict[str, Any]) -> str:
-    value = f"{comparison['difference']:+.3f}".replace("-", "−")
-    return f"{value} ({format_p(comparison['p'])})"
+    return f"{formats.signed(comparison['difference'])} ({format_p(comparison['p'])})"
 
 
 def _effect(data: ReportData, effect: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -101,9 +101,9 @@ def _effect(data: ReportData, effect: dict[str, Any] | None) -> dict[str, Any] |
 
 
 def _example(pair: dict[str, Any]) -> dict[str, Any]:
-    told = [
+    overlaps = [
         KINDS[kind] if kind in ("id", "exact") else f"{KINDS[kind]} {value:.2f}"
         for kind, value in pair["kinds"].items()
         if kind in KINDS
     ]
-    return {**pair, "told": ", ".join(told), "group": pair["what"]}
+    return {**pair, "overlaps": ", ".join(overlaps)}

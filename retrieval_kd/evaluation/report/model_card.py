@@ -1,7 +1,7 @@
-"""A student's model card, in Sentence Transformers' format, with results as `model-index` and text.
+"""Evaluation results in a student's model card, both in its metadata (`model-index`) and its text.
 
-The card is the folder's `README.md`, which Sentence Transformers writes when it saves a model. It
-is kept; results and one section are put in, and replaced when they are measured again.
+The card is the folder's `README.md`, which Sentence Transformers writes when it saves a model.
+Results and one section are added to it, and replaced when they are measured again.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ def update_model_card(
     *,
     digest: str = "",
 ) -> Path:
-    """Put a system's results into the `README.md` of a model folder, which is made if absent.
+    """Put a system's results into the `README.md` of a model folder; create the file if missing.
 
     Args:
-        evaluations: collection (such as "scifact, test") → its evaluation; results of the card on
+        evaluations: collection (such as "scifact, test") → its evaluation; the card's results on
             other collections stay.
         system: which of the evaluated systems the model is.
-        digest: of the result file, to find the numbers' origin by.
+        digest: of the result file, so that the origin of the numbers can be found.
 
     Raises:
-        InputError: the folder is no model's, or its card cannot be read.
+        InputError: the folder holds no model, or its card cannot be read.
     """
     card, text = open_card(folder)
-    data: Any = card.data  # fields depend on the card's head
+    data: Any = card.data  # its fields depend on the card
     measured = {
         _key(result): result
         for collection, evaluation in evaluations.items()
         for measure in evaluation.measures
         for result in [_result(collection, measure, round(evaluation.mean(system, measure), 6))]
     }
-    # a result of our own makes room where it stood; all others stay, also two of one measure
+    # our own results are replaced in place; all others stay, even two of one measure
     kept = [measured.pop(_key(r), r) for r in data.get("eval_results") or []]
     data.model_name = data.get("model_name") or Path(folder).resolve().name
     data.eval_results = [*kept, *measured.values()]
@@ -62,10 +62,10 @@ def update_model_card(
 
 
 def open_card(folder: str | Path) -> tuple[ModelCard, str]:
-    """A model folder's card, and its text without our section.
+    """Read a model folder's card, and return it and its text without our section.
 
     Raises:
-        InputError: as of `update_model_card`.
+        InputError: the folder holds no model, or its card cannot be read.
     """
     folder = Path(folder)
     if not (folder / "modules.json").is_file() and not (folder / "config.json").is_file():
@@ -89,9 +89,8 @@ def _read(folder: Path) -> ModelCard:
         return ModelCard(f"{head}A [Sentence Transformers](https://sbert.net) model.\n")
     try:
         return ModelCard(path.read_text(encoding="utf-8"))
-    except Exception as error:  # YAML errors, and several kinds of its own
-        told = " ".join(str(error).split())
-        problem = f"the model card's head cannot be read: {told}"
+    except Exception as error:  # YAML errors, and several of huggingface_hub's own
+        problem = f"the model card's head cannot be read: {' '.join(str(error).split())}"
         raise InputError(problem, file=path, remedy="mend or delete README.md") from error
 
 
@@ -108,29 +107,23 @@ def _result(collection: str, measure: str, value: float) -> EvalResult:
 
 
 def _key(result: EvalResult) -> tuple[str | None, ...]:
-    """Results of one key are the same measurement; ours have no split, no configuration."""
-    r = result
-    where = (r.dataset_name, r.dataset_split, r.dataset_config, r.dataset_revision)
-    return (r.task_type, r.metric_type, *where)
+    """Results with the same key are the same measurement; ours have no split or configuration."""
+    dataset = result.dataset_name, result.dataset_split, result.dataset_config
+    return (result.task_type, result.metric_type, *dataset, result.dataset_revision)
 
 
 def _section(evaluations: Mapping[str, Evaluation], system: str, digest: str) -> str:
+    first = next(iter(evaluations.values()))
+    others = [other for other in first.systems if other != system]
     rows = [
         [
             Cell(collection),
             Cell(readable(measure)),
-            Cell(f"{evaluation.mean(system, measure):.4f}"),
-            *[
-                Cell(f"{evaluation.mean(other, measure):.4f}")
-                for other in evaluation.systems
-                if other != system
-            ],
+            *(Cell(f"{evaluation.mean(s, measure):.4f}") for s in (system, *others)),
         ]
         for collection, evaluation in evaluations.items()
         for measure in evaluation.measures
     ]
-    first = next(iter(evaluations.values()))
-    others = [other for other in first.systems if other != system]
     grid = Grid(["Collection", "Measure", "This model", *others], rows, left=2)
     rules = "\n".join(f"- {rule}" for rule in first.rules)
     queries = ", ".join(f"{name} {len(e.queries):,}" for name, e in evaluations.items())
@@ -142,7 +135,7 @@ def _section(evaluations: Mapping[str, Evaluation], system: str, digest: str) ->
 
 
 def _without_section(text: str, path: Path) -> str:
-    """The text around the section. A mark without its partner could be any text's: refused."""
+    """Remove the section, unless a mark without its partner makes its extent unclear."""
     marks = re.findall(f"{re.escape(BEGIN)}|{re.escape(END)}", text)
     if marks != [BEGIN, END] * (len(marks) // 2):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Which pictures a report shows, by section: heading, picture and caption of each."""
+"""Which pictures a report shows, by section: heading, drawing and caption of each."""
 
 from __future__ import annotations
 
@@ -8,52 +8,105 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_kd.evaluation.report import figures, formats, trade_figures
+from retrieval_kd.evaluation.report import figures, formats
 from retrieval_kd.evaluation.report.data import ReportData, SystemRow
-from retrieval_kd.evaluation.report.figures import reliability_plot
+from retrieval_kd.evaluation.report.table import Facts
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import bootstrap_interval
 
 MOST_POINTS = 1_500  # of a scatter plot: each is an element of the page
-Picture = dict[str, Any]
+AXES = (  # field of a system's costs, its unit, the axis, the heading
+    ("latency_ms_p50", 1.0, "median latency of a query, ms", "Quality and latency"),
+    ("index_bytes", 1e6, "size of the index, MB", "Quality and index size"),
+    ("parameters", 1e6, "parameters, millions", "Quality and model size"),
+)
+Picture = dict[str, Any]  # heading, svg, caption
 
 
 def pictures(data: ReportData) -> dict[str, list[Picture]]:
-    """Section → its pictures, as far as the data allow them."""
-    found: dict[str, Sequence[Picture | None]] = {
+    """Map section → the pictures that the data allow."""
+    systems = [(row.label, vars(row), row.mean(data.measure)) for row in data.systems]
+    sections: dict[str, Sequence[Picture | None]] = {
         "quality": [_dots(data), _differences(data)],
-        "cost": trade_figures.trade_offs(
-            [(row.label, vars(row), row.mean(data.measure)) for row in data.systems],
-            readable(data.measure),
-        ),
+        "cost": trade_offs(systems, readable(data.measure)),
         "training": [_curves(data)],
         "teacher": [_reliability(data), *_scatters(data)],
     }
-    return {section: [p for p in made if p is not None] for section, made in found.items()}
+    return {name: [p for p in section if p is not None] for name, section in sections.items()}
+
+
+def trade_offs(systems: Sequence[tuple[str, Facts, float | None]], measure: str) -> list[Picture]:
+    """Show quality against each cost that is known for at least one system.
+
+    Args:
+        systems: label, costs and mean of each; its place in the list decides its colour.
+    """
+    shown = []
+    for field, unit, axis, heading in AXES:
+        points = [
+            (label, facts[field] / unit, mean, place)
+            for place, (label, facts, mean) in enumerate(systems)
+            if mean is not None and facts.get(field)
+        ]
+        if not points:
+            continue
+        caption = "Up is better, left is cheaper; for every hollow mark, a filled one is at least "
+        caption += "as good and as cheap."
+        unknown = [s for s, facts, mean in systems if mean is not None and not facts.get(field)]
+        if unknown:
+            caption += f" Unknown, so not shown: {', '.join(unknown)}."
+        svg = figures.pareto(points, axis, measure, f"figure-{field}")
+        shown.append({"heading": heading, "svg": svg, "caption": caption})
+    return shown
 
 
 def _dots(data: ReportData) -> Picture | None:
-    seeds = {}
-    for row in data.systems:
-        mean = row.mean(data.measure)
-        if mean is not None:
-            seeds[row.label] = row.measures[data.measure].get("per_seed") or [mean]
-    if len(seeds) < 2:
+    rows = [row for row in data.systems if row.mean(data.measure) is not None]
+    if len(rows) < 2:
         return None
-    by_label = {row.label: row.per_query.get(data.measure, {}) for row in data.systems}
-    intervals = {
-        label: bootstrap_interval(np.array(list(by_label[label].values())))
-        for label in seeds
-        if len(by_label[label]) > 1
+    measure = readable(data.measure)
+    seeds = {
+        row.label: row.measures[data.measure].get("per_seed") or [row.mean(data.measure)]
+        for row in rows
     }
-    svg = trade_figures.quality_dots(seeds, intervals, readable(data.measure), "figure-dots")
+    by_query = {row.label: row.per_query.get(data.measure, {}) for row in rows}
+    intervals = {
+        label: bootstrap_interval(np.array(list(values.values())))
+        for label, values in by_query.items()
+        if len(values) > 1
+    }
+    svg = figures.quality_dots(seeds, intervals, measure, "figure-dots")
     caption = "Mean over queries"
     if intervals:
         caption += ", with the 95% bootstrap interval over queries"
     if any(len(values) > 1 for values in seeds.values()):
         caption += "; the ticks below are single seeds"
     caption += ". Intervals that overlap may still differ significantly: the tests are paired."
-    return {"heading": f"{readable(data.measure)} of every system", "svg": svg, "caption": caption}
+    return {"heading": f"{measure} of every system", "svg": svg, "caption": caption}
+
+
+def _differences(data: ReportData) -> Picture | None:
+    if data.main is None:
+        return None
+    a, b = data.system(data.main.student), data.system(data.main.baseline)
+    if a is None or b is None or a is b:
+        return None
+    differences = _per_query_differences(a, b, data.measure)
+    if not differences:
+        return None
+    won, lost = sum(d > 1e-12 for d in differences), sum(d < -1e-12 for d in differences)
+    measure = readable(data.measure)
+    caption = (
+        f"{measure} of {data.label(a.name)} minus that of {data.label(b.name)}, query by query: "
+        f"{won} won, {lost} lost, {len(differences) - won - lost} equal."
+    )
+    svg = figures.difference_bars(differences, f"difference in {measure}", "figure-differences")
+    return {"heading": "Query by query", "svg": svg, "caption": caption}
+
+
+def _per_query_differences(a: SystemRow, b: SystemRow, measure: str) -> list[float]:
+    first, second = a.per_query.get(measure, {}), b.per_query.get(measure, {})
+    return [first[query] - second[query] for query in first if query in second]
 
 
 def _curves(data: ReportData) -> Picture | None:
@@ -63,15 +116,19 @@ def _curves(data: ReportData) -> Picture | None:
     wanted = f"dev_{data.measure}"
     key = wanted if wanted in keys else next((k for k in keys if k.startswith("dev")), wanted)
     label = f"dev {readable(key.removeprefix('dev_'))}"
-    order = [row.label for row in data.systems]  # a system has one colour in all pictures
-    svg = figures.learning_curves(data.curves, key, label, "figure-curves", order)
+    svg = figures.learning_curves(data.curves, key, label, "figure-curves", _order(data))
     caption = (
         "Training loss, and quality on the development split, by training step. Losses of "
-        "different objectives have different scales: compare their course, not their height."
+        "different objectives have different scales: compare their shapes, not their heights."
     )
     if any(len(curves) > 1 for curves in data.curves.values()):
         caption += " Thin lines are single seeds, the thick one is their mean."
     return svg and {"heading": "Learning curves", "svg": svg, "caption": caption}
+
+
+def _order(data: ReportData) -> list[str]:
+    """A system has the same colour in all pictures."""
+    return [row.label for row in data.systems]
 
 
 def _reliability(data: ReportData) -> Picture | None:
@@ -83,12 +140,11 @@ def _reliability(data: ReportData) -> Picture | None:
     }
     if not bins:
         return None
-    order = [row.label for row in data.systems]
-    svg = reliability_plot(bins, "figure-reliability", order)
+    svg = figures.reliability_plot(bins, "figure-reliability", _order(data))
     caption = (
-        "Scores as probabilities of relevance, fitted on other queries: on the dashed line they "
-        "mean what they say, below it they promise too much. Unjudged documents count as not "
-        "relevant."
+        "Scores converted to probabilities of relevance by a map fitted on other queries. On the "
+        "dashed line the probabilities are right, below it they are too high. Unjudged documents "
+        "count as not relevant."
     )
     return {"heading": "Reliability", "svg": svg, "caption": caption}
 
@@ -96,17 +152,16 @@ def _reliability(data: ReportData) -> Picture | None:
 def _scatters(data: ReportData) -> list[Picture | None]:
     if data.diagnostics is None:
         return [_scatter(data.scatter, "What the student learned", "figure-scatter", "")]
-    found: list[Picture | None] = []
+    shown = []
     for i, student in enumerate(data.diagnostics["students"].values()):
-        label = data.label(student["name"])
         tau = student["loyalty"]["mean"].get("kendall")
-        told = "" if tau is None else f" Kendall’s τ within a query, on average: {tau:.2f}."
-        heading = f"Teacher and {label}"
-        found.append(_scatter(student.get("points", []), heading, f"figure-scatter-{i}", told))
-    return found
+        note = "" if tau is None else f" Kendall’s τ within a query, on average: {tau:.2f}."
+        heading = f"Teacher and {data.label(student['name'])}"
+        shown.append(_scatter(student.get("points", []), heading, f"figure-scatter-{i}", note))
+    return shown
 
 
-def _scatter(points: Sequence[Any], heading: str, name: str, told: str) -> Picture | None:
+def _scatter(points: Sequence[Any], heading: str, name: str, note: str) -> Picture | None:
     pairs = [(t, s, bool(r)) for t, s, r in points if math.isfinite(t) and math.isfinite(s)]
     if len(pairs) < 3:
         return None
@@ -116,35 +171,10 @@ def _scatter(points: Sequence[Any], heading: str, name: str, told: str) -> Pictu
     caption = "Each point is a query and a document that both ranked; "
     caption += f"{formats.count(len(pairs[::step]))} shown"
     caption += f" of {formats.count(len(pairs))}. " if step > 1 else ". "
-    of_teacher, of_student = [p[0] for p in pairs], [p[1] for p in pairs]
-    # where one of them scores all alike there is no order to correlate
-    if not told and len(set(of_teacher)) > 1 and len(set(of_student)) > 1:
-        rho = float(spearmanr(of_teacher, of_student).statistic)
-        told = f"Rank correlation (Spearman) over all of them: {rho:.2f}."
+    teacher, student = [p[0] for p in pairs], [p[1] for p in pairs]
+    # constant scores have no order, so no correlation
+    if not note and len(set(teacher)) > 1 and len(set(student)) > 1:
+        rho = float(spearmanr(teacher, student).statistic)
+        note = f"Rank correlation (Spearman) over all of them: {rho:.2f}."
     svg = figures.score_scatter(pairs[::step], name)
-    return {"heading": heading, "svg": svg, "caption": (caption + told).replace("  ", " ")}
-
-
-def _differences(data: ReportData) -> Picture | None:
-    if data.main is None:
-        return None
-    a, b = data.system(data.main.student), data.system(data.main.baseline)
-    if a is None or b is None or a is b:
-        return None
-    differences = per_query_difference(a, b, data.measure)
-    if not differences:
-        return None
-    won, lost = sum(d > 1e-12 for d in differences), sum(d < -1e-12 for d in differences)
-    names = data.label(a.name), data.label(b.name)
-    caption = (
-        f"{readable(data.measure)} of {names[0]} less that of {names[1]}, query by query: "
-        f"{won} won, {lost} lost, {len(differences) - won - lost} the same."
-    )
-    label = f"difference in {readable(data.measure)}"
-    svg = figures.difference_bars(differences, label, "figure-differences")
-    return {"heading": "Query by query", "svg": svg, "caption": caption}
-
-
-def per_query_difference(a: SystemRow, b: SystemRow, measure: str) -> list[float]:
-    of_a, of_b = a.per_query.get(measure, {}), b.per_query.get(measure, {})
-    return [of_a[query] - of_b[query] for query in of_a if query in of_b]
+    return {"heading": heading, "svg": svg, "caption": (caption + note).replace("  ", " ")}

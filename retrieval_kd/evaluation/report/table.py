@@ -1,30 +1,93 @@
-"""The table of an evaluation for people: in a terminal, as Markdown, as LaTeX."""
+"""An evaluation as a table for people: quality with marks of significance, and costs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 
-from retrieval_kd.evaluation.report import costs, grid
-from retrieval_kd.evaluation.report.costs import Facts
+from retrieval_kd.evaluation.report import formats, grid
 from retrieval_kd.evaluation.report.grid import LETTERS, Cell, Grid
-from retrieval_kd.evaluation.report.terminal import print_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison
 
 TESTS = {"t": "paired t-test", "randomisation": "paired randomisation test"}
 ALPHA = 0.05
+Facts = Mapping[str, Any]  # a system's costs by field; unknown ones are absent or None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A column of costs."""
+
+    field: str  # of a system's facts and of `data.SystemRow`
+    heading: str
+    meaning: str
+    write: Callable[[Any], str]
+
+    def cell(self, facts: Facts) -> Cell:
+        return Cell(self.write(facts.get(self.field)))
+
+
+COSTS = (
+    Cost("parameters", "Parameters", "of the model", formats.scaled),
+    Cost("bytes_per_document", "Bytes/doc", "of the index", formats.number),
+    Cost("documents_per_second", "Docs/s", "encoded for the index", formats.number),
+    Cost("latency_ms_p50", "p50, ms", "median latency of a query", formats.number),
+    Cost("latency_ms_p95", "p95, ms", "95 % of queries take less", formats.number),
+    Cost("training_seconds", "Training", "of one seed", formats.duration),
+    Cost(
+        "teacher_calls",
+        "Teacher calls",
+        "pairs, prompts and texts of one seed, at most",
+        formats.count,
+    ),
+)
+
+
+def known_costs(systems: Iterable[Facts]) -> list[Cost]:
+    """Return the columns for which at least one system has a value.
+
+    Example:
+        >>> [cost.heading for cost in known_costs([{"latency_ms_p50": 2.5}, {"parameters": None}])]
+        ['p50, ms']
+    """
+    rows = list(systems)
+    return [cost for cost in COSTS if any(facts.get(cost.field) is not None for facts in rows)]
+
+
+def cost_note(columns: Sequence[Cost], systems: Mapping[str, Facts] | None = None) -> str:
+    """Explain the columns, and name the systems whose latency excludes the first stage.
+
+    Example:
+        >>> print(cost_note(COSTS[:1]))
+        Costs: Parameters: of the model; – means unknown.
+        >>> ranker = {"latency_ms_p50": 9.0, "re_ranks": True}
+        >>> print(cost_note(known_costs([ranker]), {"BERT": ranker}))
+        Costs: p50, ms: median latency of a query; – means unknown. Without the first stage: BERT.
+    """
+    if not columns:
+        return ""
+    meanings = "; ".join(f"{cost.heading}: {cost.meaning}" for cost in columns)
+    note = f"Costs: {meanings}; {formats.UNKNOWN} means unknown."
+    rerankers = [
+        formats.one_line(name, 60)
+        for name, facts in (systems or {}).items()
+        if facts.get("re_ranks") and facts.get("latency_ms_p50") is not None
+    ]
+    return f"{note} Without the first stage: {', '.join(rerankers)}." if rerankers else note
 
 
 def letters(systems: Sequence[str]) -> dict[str, str]:
-    """A letter for each system, in order; after 25 of them, none."""
+    """Give each system a letter, in order; systems after the 25th get none."""
     return {name: LETTERS[i] if i < len(LETTERS) else "" for i, name in enumerate(systems)}
 
 
 def better_than(comparisons: Sequence[Comparison], system: str, measure: str) -> list[str]:
-    """The systems that `system` beats significantly on `measure`, as a or as b of a test."""
+    """Return the systems that `system` beats significantly on `measure`."""
     beaten = []
     for c in comparisons:
         if c.measure == measure and c.significant(ALPHA):
@@ -35,14 +98,8 @@ def better_than(comparisons: Sequence[Comparison], system: str, measure: str) ->
     return beaten
 
 
-def best(evaluation: Evaluation, measure: str) -> set[str]:
-    """The systems with the highest mean, as it is printed."""
-    means = {system: f"{evaluation.mean(system, measure):.4f}" for system in evaluation.systems}
-    return {system for system, mean in means.items() if mean == max(means.values())}
-
-
 def legend(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> str:
-    """What the table's marks mean, and how many queries it stands on."""
+    """Explain the table's marks, and count the queries."""
     count = len(evaluation.queries)
     parts = ["1 query" if count == 1 else f"{count} queries"]
     if evaluation.condensed:
@@ -55,7 +112,7 @@ def legend(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> str:
 
 
 def marks_legend(comparisons: Sequence[Comparison]) -> str:
-    """What a raised letter means."""
+    """Explain the superscript letters."""
     family = sum(c.measure == comparisons[0].measure for c in comparisons)
     correction = f", Holm-corrected over {family} comparisons per measure" * (family > 1)
     test = TESTS[comparisons[0].method]
@@ -65,15 +122,16 @@ def marks_legend(comparisons: Sequence[Comparison]) -> str:
 def cell(
     evaluation: Evaluation, comparisons: Sequence[Comparison], system: str, measure: str
 ) -> Cell:
-    """A system's mean, the letters of those it beats, its spread; the best in bold."""
+    """Show a system's mean, the letters of those it beats, and its spread; the best is bold."""
     letter = letters(evaluation.systems)
+    means = {s: f"{evaluation.mean(s, measure):.4f}" for s in evaluation.systems}
     beaten = better_than(comparisons, system, measure)
     spread = evaluation.spread(system, measure)
     return Cell(
-        f"{evaluation.mean(system, measure):.4f}",
-        "".join(letter[other] for other in sorted(beaten, key=evaluation.systems.index)),
-        f" ±{spread:.4f}" if spread is not None else "",
-        bold=len(evaluation.systems) > 1 and system in best(evaluation, measure),
+        means[system],
+        marks="".join(letter[other] for other in sorted(beaten, key=evaluation.systems.index)),
+        after="" if spread is None else f" ±{spread:.4f}",
+        bold=len(means) > 1 and means[system] == max(means.values()),
     )
 
 
@@ -82,25 +140,25 @@ def to_grid(
     comparisons: Sequence[Comparison] = (),
     facts: Mapping[str, Facts] | None = None,
 ) -> Grid:
-    """Systems × measures, and what each costs, where that is known.
+    """Tabulate systems × measures, and the costs that are known.
 
     Args:
-        facts: system → its costs, by the fields of `costs.COSTS`.
+        facts: system → its costs, by the fields of `COSTS`.
     """
-    paid = {system: (facts or {}).get(system, {}) for system in evaluation.systems}
-    columns = costs.known(paid.values())
+    costs = {system: (facts or {}).get(system, {}) for system in evaluation.systems}
+    columns = known_costs(costs.values())
     rows = [
         [
             Cell(letter),
             Cell(s),
             *(cell(evaluation, comparisons, s, m) for m in evaluation.measures),
-            *(cost.cell(paid[s]) for cost in columns),
+            *(cost.cell(costs[s]) for cost in columns),
         ]
         for s, letter in letters(evaluation.systems).items()
     ]
     headers = [" ", "System", *map(readable, evaluation.measures), *(c.heading for c in columns)]
-    told = " ".join(filter(None, [legend(evaluation, comparisons), costs.note(columns, paid)]))
-    return Grid(headers, rows, told, left=2)
+    note = " ".join(filter(None, [legend(evaluation, comparisons), cost_note(columns, costs)]))
+    return Grid(headers, rows, note, left=2)
 
 
 def print_table(
@@ -109,8 +167,8 @@ def print_table(
     facts: Mapping[str, Facts] | None = None,
     console: Console | None = None,
 ) -> None:
-    """In a terminal; the best of each measure in bold."""
-    print_grid(to_grid(evaluation, comparisons, facts), console)
+    """Print the table in a terminal."""
+    grid.print_grid(to_grid(evaluation, comparisons, facts), console)
 
 
 def to_markdown(
@@ -118,7 +176,7 @@ def to_markdown(
     comparisons: Sequence[Comparison] = (),
     facts: Mapping[str, Facts] | None = None,
 ) -> str:
-    """The same table for a README.
+    """Write the table for a README.
 
     Example:
         >>> values = {"bm25": {"q1": 0.5, "q2": 0.25}, "dense": {"q1": 1.0, "q2": 0.25}}
@@ -129,7 +187,7 @@ def to_markdown(
         | a | bm25 | 0.3750 | – |
         | b | dense | **0.6250** | 2.50 |
         <BLANKLINE>
-        2 queries. Costs: p50, ms: median latency of a query; – is not known.
+        2 queries. Costs: p50, ms: median latency of a query; – means unknown.
     """
     return grid.to_markdown(to_grid(evaluation, comparisons, facts))
 
@@ -139,5 +197,5 @@ def to_latex(
     comparisons: Sequence[Comparison] = (),
     facts: Mapping[str, Facts] | None = None,
 ) -> str:
-    """The same table for a paper, with booktabs' rules."""
+    """Write the table for a paper, with booktabs' rules."""
     return grid.to_latex(to_grid(evaluation, comparisons, facts))

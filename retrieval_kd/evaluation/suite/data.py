@@ -1,6 +1,6 @@
-"""Finds the data of a suite's collections: BEIR folders, zips, `ir_datasets`; says what is missing.
+"""Find the data of a suite's collections: BEIR folders, zips, `ir_datasets`; say what is missing.
 
-Nothing is downloaded unless the caller asks for it.
+Nothing is downloaded unless the caller wants it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PREFERRED = ("test", "dev", "validation", "heldout")
 
 @dataclass(frozen=True)
 class Located:
-    """A collection that is here: what opens it, and which split is evaluated."""
+    """An available collection: how to open it, and which split to evaluate."""
 
     name: str
     spec: str
@@ -39,16 +39,16 @@ class Located:
 
 @dataclass(frozen=True)
 class Missing:
-    """A collection that is not here, why, and what to do about it."""
+    """A collection that is not available; the message says why, and what to do."""
 
     name: str
     message: str
 
 
 def find_members(suite: Suite, data: str | Path | None = None) -> dict[str, Member]:
-    """The suite's collections; of a local suite, every folder and zip in the data folder.
+    """Return the suite's collections; for a local suite, every folder and zip in the data folder.
 
-    A collection that is there as a folder and as a zip counts once, as the folder.
+    A collection that exists both as a folder and as a zip counts once, as the folder.
     """
     if not suite.local:
         return dict(suite.collections)
@@ -71,20 +71,20 @@ def find_members(suite: Suite, data: str | Path | None = None) -> dict[str, Memb
 def locate(
     name: str, member: Member, data: str | Path | None = None, *, download: bool = False
 ) -> Located | Missing:
-    """Where a collection is, or what to do to have it. Reads no texts.
+    """Find a collection without reading its texts.
 
-    A BEIR folder or zip comes first; then `ir_datasets`, without a connection unless `download`.
+    A BEIR folder or zip is preferred to `ir_datasets`, which may connect only with `download`.
     """
-    folder, wanted = _data(data), member.beir or name
-    path = next((p for p in (folder / wanted, folder / f"{wanted}.zip") if p.exists()), None)
+    folder, file = _data(data), member.beir or name
+    path = next((p for p in (folder / file, folder / f"{file}.zip") if p.exists()), None)
     if path is not None:
         try:
             return _folder(name, member, path)
         except InputError as error:
             return Missing(name, str(error))
     if member.irds is None:
-        return Missing(name, f"put its BEIR folder or zip at {folder / wanted}[.zip]")
-    return _irds(name, member.irds, folder / wanted, download)
+        return Missing(name, f"put its BEIR folder or zip at {folder / file}[.zip]")
+    return _irds(name, member.irds, folder / file, download)
 
 
 def _data(data: str | Path | None) -> Path:
@@ -127,14 +127,14 @@ def _irds(name: str, id: str, beir: Path, download: bool) -> Located | Missing:
 
 
 def _absent(dataset: Any) -> str:
-    """Why the first query, judgment and document cannot be read from this disk; empty if they can.
+    """Say why the first query, judgment and document cannot be read locally; empty if they can.
 
-    The big part, the documents, is asked last, so that nothing is unpacked in vain.
+    The documents, the largest part, come last, so that they are not unpacked in vain.
     """
     for part in (dataset.queries_iter, dataset.qrels_iter, dataset.docs_iter):
         try:
             next(iter(part()))
-        except Exception as error:  # ir_datasets wraps ours into many kinds, or has its own reasons
+        except Exception as error:  # ir_datasets wraps ours in many classes, or raises its own
             text = " ".join(str(error).split())
             return NOT_HERE if NOT_HERE in text else f"{type(error).__name__}: {text[:300]}"
     return ""
@@ -142,9 +142,9 @@ def _absent(dataset: Any) -> str:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """Within the block ir_datasets fails, and says nothing, where it would open a connection.
+    """Make ir_datasets fail silently, within the block, where it would open a connection.
 
-    It has no switch for that. All its downloads import `requests` through one function.
+    It has no option for that, but all its downloads import `requests` through one function.
     """
     import ir_datasets
 

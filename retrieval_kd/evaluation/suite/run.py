@@ -1,6 +1,6 @@
-"""`rkd evaluate --suite`: retrieve, measure and test on every collection that is there.
+"""`rkd suite`: retrieve, measure and test on every available collection of a suite.
 
-Each collection has a folder with a run file per system and records of what is done, so that a
+Each collection has a folder with a run file per system and records of finished work, so that a
 suite that was stopped, or got one more system or collection, does only what is new.
 """
 
@@ -29,14 +29,14 @@ from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.workspace import Stage, Workspace
 
 log = logging.getLogger("retrieval_kd")
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the user chose, for all collections of a suite alike."""
+    """The user's options, which hold for all collections of a suite."""
 
-    systems: dict[str, str]  # name → what `retrieve` is asked for
+    systems: dict[str, str]  # name → the system as `retrieve` knows it
     measures: list[str]
     depth: int
     max_length: int | None = None
@@ -48,7 +48,7 @@ class Options:
 
 @dataclass
 class Evaluated:
-    """One collection's outcome."""
+    """The results on one collection."""
 
     located: Located
     documents: int
@@ -64,7 +64,7 @@ class Evaluated:
 
 @dataclass
 class SuiteResult:
-    """All collections of a suite: those evaluated and those missing."""
+    """The results on all collections of a suite, and why some are missing."""
 
     suite: Suite
     members: dict[str, Member]
@@ -92,26 +92,28 @@ def evaluate_suite(
     exclude_self: bool = True,
     condensed: bool = False,
     download: bool = False,
-    tell: Tell = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> SuiteResult:
-    """Evaluate first-stage systems on the collections of a suite that are here.
+    """Evaluate first-stage systems on the available collections of a suite.
 
     Args:
-        with_: systems as `retrieve` knows them: bm25, bm25-lucene, a MODEL, A+B; paired tests are
-            against `baseline`, or without one between all pairs.
+        with_: systems as `retrieve` knows them: bm25, bm25-lucene, a MODEL, A+B.
         data: folder with BEIR folders and zips; default `$RETRIEVAL_KD_DATA`.
-        depth: documents per query; default the suite's, or what a measure looks at, if more.
-        out: folder for run files and records of what is done; default `runs/suites/NAME`.
-        only: names of collections, to leave out the others.
-        download: let `ir_datasets` fetch what is missing.
-        tell: is given a line on each thing that was done.
+        out: folder for run files and records of finished work; default `runs/suites/NAME`.
+        only: names of the collections to evaluate; default all.
+        depth: documents per query; default the suite's, or more if a measure looks deeper.
+        baseline: system to test the others against; default: test all pairs.
+        download: let `ir_datasets` download missing collections.
+        progress: called with a line of text about each step.
     """
     name = suite.name if isinstance(suite, Suite) else Path(suite).stem
     chosen = suite if isinstance(suite, Suite) else load_suite(suite)
     wanted = parse_measures(measures) if measures else chosen.measures
     deepest = max((k for k in map(cutoff, wanted) if k), default=1)
     if depth is not None and depth < deepest:
-        tell(f"only {depth} documents per query are retrieved, but a measure looks at {deepest}")
+        progress(
+            f"only {depth} documents per query are retrieved, but a measure looks at {deepest}"
+        )
     options = Options(
         systems=system_names(with_),
         measures=wanted,
@@ -127,18 +129,18 @@ def evaluate_suite(
     result = SuiteResult(chosen, members, options)
     folder = Path(out) if out is not None else Path("runs") / "suites" / name
     for number, (collection, member) in enumerate(members.items(), start=1):
-        found = locate(collection, member, data, download=download)
-        if isinstance(found, Located):
-            tell(f"[{number}/{len(members)}] {collection}, {found.split}")
+        located = locate(collection, member, data, download=download)
+        if isinstance(located, Located):
+            progress(f"[{number}/{len(members)}] {collection}, {located.split}")
             try:
                 result.collections[collection] = _evaluate(
-                    found, member, options, keys, folder / collection, tell
+                    located, member, options, keys, folder / collection, progress
                 )
                 continue
-            except InputError as error:  # the others shall not wait for this one to be mended
-                found = Missing(collection, str(error))
-        result.missing[collection] = found.message
-        tell(f"[{number}/{len(members)}] {collection} left out: {found.message}")
+            except InputError as error:  # do not stop the other collections
+                located = Missing(collection, str(error))
+        result.missing[collection] = located.message
+        progress(f"[{number}/{len(members)}] {collection} left out: {located.message}")
     if not result.collections:
         example = next(iter(result.missing.values()))
         raise InputError(f"no collection of this suite could be evaluated; {example}")
@@ -151,7 +153,7 @@ def _evaluate(
     options: Options,
     keys: Mapping[str, str],
     folder: Path,
-    tell: Tell,
+    progress: Progress,
 ) -> Evaluated:
     collection = located.open()
     work = Workspace(folder)
@@ -197,7 +199,9 @@ def _evaluate(
         work.add(Stage(f"run:{system}", partial(rank, system), (run_file(system),), settings))
     needs = tuple(stage.name for stage in work.stages)
     work.add(Stage("latency", time_all, (), list(options.systems), needs))
-    work.execute(lambda stage, done, number: tell(f"    {stage.name}{' is done already' * done}"))
+    work.execute(
+        lambda stage, done, number: progress(f"    {stage.name}{' is done already' * done}")
+    )
     runs = {s: Run(s, read_run(work.path(run_file(s))).results) for s in options.systems}
     evaluation = evaluate(
         collection.qrels(located.split),

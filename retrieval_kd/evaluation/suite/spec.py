@@ -1,6 +1,6 @@
-"""Suites: which collections, splits and measures, from `configs/suites/NAME.yaml`; nothing is run.
+"""Suites: which collections, splits and measures belong together, from `configs/suites/NAME.yaml`.
 
-Where their data may lie and whether it is there is in `suite_data.py`.
+`data.py` finds the collections' data.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ class Suite(BaseModel):
 
 
 def suite_names() -> list[str]:
-    """The names of the suites that come with the project."""
+    """List the suites that come with the project."""
     return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
 
 
 def load_suite(name: str | Path) -> Suite:
-    """A suite by name or by the path of a YAML file.
+    """Load a suite by name or from a YAML file.
 
     Example:
         >>> suite = load_suite("trec-dl-2019")
@@ -87,7 +87,7 @@ def load_suite(name: str | Path) -> Suite:
 
 
 def average_units(members: Mapping[str, Member], present: Iterable[str]) -> dict[str, list[str]]:
-    """What counts once in the average → its collections among those that are present.
+    """Map each unit of the average to its collections among those that are present.
 
     A group's collections are averaged first and then count as one, as BEIR does with the twelve
     parts of CQADupStack. Collections outside the average are left out.

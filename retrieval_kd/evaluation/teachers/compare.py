@@ -1,6 +1,6 @@
-"""Teachers side by side on judged queries: what each is worth, how far they agree, what each costs.
+"""Compare teachers on judged queries: the quality of each, their agreement, their costs.
 
-Nothing is asked here; all comes from a store. Printing is in `compare_show.py`.
+Everything is read from a store; no teacher is run. `show.py` prints the result.
 """
 
 from __future__ import annotations
@@ -50,41 +50,41 @@ def compare_teachers(
     method: Method = "platt",
     worst: int = 5,
 ) -> dict[str, Any]:
-    """Everything that `rkd teach compare` writes, as a JSON-able record.
+    """Build the JSON-able record that `rkd teach compare` writes.
 
-    Each teacher's nDCG@10 is that of re-ranking what it answered, over the judged queries of which
-    it answered something. `shared` is the same over the queries and documents that all teachers
-    scored, and only there are they tested against each other; who answered so little that
-    leaving them out would give more queries is in `held_back`. Names are those of `store.names`.
+    Each teacher's nDCG@10 is that of re-ranking the documents it scored, over the judged queries
+    for which it scored any. `shared` is the same over the queries and documents that all teachers
+    scored; only there are they tested against each other. `held_back` names the teachers without
+    which more queries would be shared. Names are those of `store.names`.
 
     Args:
-        teachers: names or fingerprints; empty: all that answered about the split's queries.
-        candidates: look only at these pairs, and measure their own order too.
-        aggregate: of pairs, of orders, or both, see `answered.answered_scores`.
+        teachers: names or fingerprints; empty: all that scored documents of the split's queries.
+        candidates: use only these pairs, and evaluate their own order too.
+        aggregate: aggregation of pairs, of orders, or both, see `conclude.aggregation`.
         method: of calibration, cross-fitted over queries.
-        worst: clashes to show of each two teachers.
+        worst: number of clashes to list for each two teachers.
 
     Raises:
-        InputError: no teacher answered anything about these queries.
+        InputError: no teacher scored anything for these queries.
     """
     queries, drops = collection.query_texts(split), Drops()
     qrels: Judged = {
         query: {document: max(gain, 0) for document, gain in gains.items()}
         for query, gains in collection.qrels(split).items()
     }
-    said = [
-        _said(collection, queries, store, key, candidates, aggregate, drops)
+    every = [
+        _stored_scores(collection, queries, store, key, candidates, aggregate, drops)
         for key in dict.fromkeys(store.resolve(name) for name in teachers) or store.teachers()
     ]
-    heard = [one for one in said if any(relevant(qrels, query) for query in one.scores)]
-    if not heard:
+    scored = [stored for stored in every if any(relevant(qrels, q) for q in stored.scores)]
+    if not scored:
         raise InputError(
             f"no teacher answered about judged queries of {collection.name}, split {split}",
             file=store.path,
             remedy="run `rkd score` with candidates of this collection and split",
         )
-    names = store.names()  # of all teachers: what is shown here means the same everywhere
-    lists = {names[one.key.fingerprint]: one.scores for one in heard}
+    names = store.names()  # unique among all teachers of the store, not only among those compared
+    lists = {names[stored.key.fingerprint]: stored.scores for stored in scored}
     digests = {query_digest(text) for text in queries.values()}
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -93,14 +93,14 @@ def compare_teachers(
         "queries": sum(relevant(qrels, query) for query in qrels),
         "teachers": {
             name: {
-                **{k: getattr(one.key, k) for k in ("fingerprint", "kind", "model", "prompt")},
-                "aggregate": one.aggregate,
-                **quality(name, one.scores, qrels, method),
-                "unanswered": one.asked - sum(map(len, one.scores.values())),
-                **parsing(store, one.key, digests),
-                "cost": cost(store, one.key, prices or Prices()),
+                **{k: getattr(stored.key, k) for k in ("fingerprint", "kind", "model", "prompt")},
+                "aggregate": stored.aggregate,
+                **quality(name, stored.scores, qrels, method),
+                "unanswered": stored.pairs - sum(map(len, stored.scores.values())),
+                **parsing(store, stored.key, digests),
+                "cost": cost(store, stored.key, prices or Prices()),
             }
-            for name, one in zip(lists, heard, strict=True)
+            for name, stored in zip(lists, scored, strict=True)
         },
         "shared": shared(lists, qrels, candidates),
         "held_back": held_back(lists, qrels),
@@ -109,31 +109,34 @@ def compare_teachers(
     pairs = list(itertools.combinations(lists, 2))
     record["agreement"] = [{"a": a, "b": b, **agreement(lists[a], lists[b])} for a, b in pairs]
     record["disagreement"] = [
-        {"a": a, "b": b, **_told(collection, qrels, disagreement(lists[a], lists[b], qrels, worst))}
+        {"a": a, "b": b, **_with_texts(collection, qrels, found)}
         for a, b in pairs
+        for found in [disagreement(lists[a], lists[b], qrels, worst)]
     ]
     record["silent"] = [
         {
-            "fingerprint": one.key.fingerprint,
-            "model": one.key.model,
-            "name": names[one.key.fingerprint],
+            "fingerprint": stored.key.fingerprint,
+            "model": stored.key.model,
+            "name": names[stored.key.fingerprint],
         }
-        for one in said
-        if one not in heard
+        for stored in every
+        if stored not in scored
     ]
     record["drops"] = drops.summary()
     return record
 
 
 @dataclass(frozen=True)
-class _Said:
+class _StoredScores:
+    """One teacher's scores of a split's candidates."""
+
     key: TeacherKey
     aggregate: str | None
-    asked: int  # pairs
+    pairs: int  # for which the store has an answer
     scores: Scores
 
 
-def _said(
+def _stored_scores(
     collection: Collection,
     queries: Mapping[str, str],
     store: ScoreStore,
@@ -141,8 +144,8 @@ def _said(
     candidates: Run | None,
     aggregate: Sequence[str],
     drops: Drops,
-) -> _Said:
-    """What one teacher said of the candidates, but not of a query's own document."""
+) -> _StoredScores:
+    """Read one teacher's scores, without those of a document whose ID is the query's."""
     runs = candidates.results if candidates else None
     pairs = {
         query: [d for d in ids if d != query and (runs is None or d in runs.get(query, {}))]
@@ -151,11 +154,11 @@ def _said(
     pairs = {query: ids for query, ids in pairs.items() if ids}
     chosen = aggregation(key, aggregate)
     scores = scores_of(collection, queries, pairs, store, key, chosen)
-    return _Said(key, chosen, sum(map(len, pairs.values())), scores)
+    return _StoredScores(key, chosen, sum(map(len, pairs.values())), scores)
 
 
-def _told(collection: Collection, qrels: Judged, found: dict[str, Any]) -> dict[str, Any]:
-    """A disagreement with the texts of its worst pairs."""
+def _with_texts(collection: Collection, qrels: Judged, found: dict[str, Any]) -> dict[str, Any]:
+    """Add the texts of its worst pairs to a disagreement."""
     return {**found, "worst": [_clash(collection, qrels, clash) for clash in found["worst"]]}
 
 

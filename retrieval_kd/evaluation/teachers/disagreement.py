@@ -1,4 +1,4 @@
-"""Which pairs of documents two teachers order differently, and who is right by the judges."""
+"""Pairs of documents that two teachers order differently, and who is right by the judgments."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from retrieval_kd.targets.normalise import Scores, aligned, z_scores
 
 @dataclass(frozen=True)
 class Clash:
-    """Teacher A puts document `a` above `b`, teacher B `b` above `a`.
+    """Teacher A ranks document `a` above `b`, teacher B `b` above `a`.
 
-    `strength` is the smaller of both leads, in standard deviations of each teacher's scores of the
-    query: how sure at least both are.
+    `strength` is the smaller of the two leads, in standard deviations of each teacher's scores for
+    the query: both teachers are at least that sure.
     """
 
     query: str
@@ -26,9 +26,9 @@ class Clash:
 
 
 def clashes(of_a: Scores, of_b: Scores) -> Iterator[tuple[str, list[str], np.ndarray, int]]:
-    """Per query: ID, documents (N), strengths (N, N) of clashes, pairs that neither teacher ties.
+    """Yield ID, documents (N), strengths (N, N) and the number of pairs without a tie per query.
 
-    strength_ij = min(lead of i over j by A, lead of j over i by B), 0 where that is no clash.
+    strength_ij = min(lead of i over j by A, lead of j over i by B), or 0 without a clash.
 
     Example:
         >>> [(query, documents, strengths, pairs)] = clashes(
@@ -46,11 +46,11 @@ def clashes(of_a: Scores, of_b: Scores) -> Iterator[tuple[str, list[str], np.nda
 def disagreement(
     of_a: Scores, of_b: Scores, qrels: Mapping[str, Mapping[str, int]], most: int = 5
 ) -> dict[str, Any]:
-    """How often two teachers order a pair the other way round, who is right, and the worst pairs.
+    """Measure how often two teachers order a pair differently, and who is right.
 
-    `a_right` is the share of clashes between documents of different gain in which A prefers the
-    better one (None where there are none); `judged` counts them. Documents without a judgment have
-    gain 0. `worst` holds the strongest clash of each of `most` queries.
+    `judged` counts clashes between documents of different gain, `a_right` is the share of them in
+    which A prefers the better document (None if there are none). Unjudged documents have gain 0.
+    `worst` holds the strongest clash of each of `most` queries.
 
     Example:
         >>> found = disagreement(
@@ -71,7 +71,7 @@ def disagreement(
         if clash.any():
             i, j = np.unravel_index(int(strengths.argmax()), strengths.shape)
             worst.append(Clash(query, documents[i], documents[j], float(strengths[i, j])))
-    worst.sort(key=lambda one: (-one.strength, one.query))
+    worst.sort(key=lambda clash: (-clash.strength, clash.query))
     return {
         "pairs": pairs,
         "apart": apart / pairs if pairs else None,

@@ -1,4 +1,4 @@
-"""What a store's answers say of a teacher: worth, agreement, parsing, cost. For `compare.py`."""
+"""Facts about teachers from a store: quality, agreement, parsing, cost. `compare.py` joins them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from retrieval_kd.targets.calibrate import Method
 from retrieval_kd.targets.normalise import Scores, rerank
 
 MEASURE = "ndcg@10"
-FIRST = "candidates"  # the name of the order that was re-ranked
+FIRST = "candidates"  # the name of the order that is re-ranked
 Judged = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Of a million tokens that a server reads and writes, and of an hour of this machine.
+    """Prices of a million tokens that a server reads and writes, and of an hour of this machine.
 
-    None: not known; of a server, what was noted when the calls were made.
+    None: unknown; for a server, the price recorded with the calls.
     """
 
     prompt: float | None = None
@@ -38,7 +38,7 @@ class Prices:
     hour: float | None = None
 
     def of(self, spent: Spent, served: bool) -> float | None:
-        """What usage costs, of a teacher on a server or here; None where that is not known.
+        """Price the usage of a teacher on a server or on this machine; None if unknown.
 
         Example:
             >>> spent = Spent(calls=9, prompt_tokens=2_000_000, seconds=1800.0)
@@ -60,7 +60,7 @@ def relevant(qrels: Judged, query: str) -> bool:
 
 
 def quality(name: str, scores: Scores, qrels: Judged, method: Method) -> dict[str, Any]:
-    """What one teacher is worth by the judgments, over the queries it answered."""
+    """Measure one teacher against the judgments, over the queries it scored."""
     run = rerank(name, scores)
     judged = {query: qrels[query] for query in scores if relevant(qrels, query)}
     values = evaluate(judged, [run], [MEASURE]).per_query[name][MEASURE]
@@ -69,7 +69,7 @@ def quality(name: str, scores: Scores, qrels: Judged, method: Method) -> dict[st
         ranking = list(run.results[query])
         gain = np.array([gains.get(document, 0) for document in ranking], dtype=np.float64)
         taus.append(kendall(np.array(list(run.results[query].values())), gain))
-        # Equal gains in the teacher's own order: only what the judges say counts against it.
+        # Equal gains stay in the teacher's own order: only the judgments count against it.
         overlaps.append(rbo(ranking, [ranking[i] for i in np.argsort(-gain, kind="stable")]))
     return {
         "queries": len(judged),
@@ -82,7 +82,10 @@ def quality(name: str, scores: Scores, qrels: Judged, method: Method) -> dict[st
 
 
 def parsing(store: ScoreStore, key: TeacherKey, queries: set[str]) -> dict[str, Any]:
-    """How answers about these queries parsed, and order bias; None of teachers of scores."""
+    """Count how answers about these queries parsed, and measure order bias.
+
+    Both are None for a teacher whose answers are scores.
+    """
     if key.gives_scores:
         return {"statuses": None, "order_bias": None}
     rows = [
@@ -98,7 +101,7 @@ def parsing(store: ScoreStore, key: TeacherKey, queries: set[str]) -> dict[str, 
 
 
 def cost(store: ScoreStore, key: TeacherKey, prices: Prices) -> dict[str, Any] | None:
-    """What was spent on all that the store has of a teacher, per 1,000 queries; None: unknown."""
+    """Sum up the cost of a teacher's stored answers, in total and per 1,000 queries."""
     spent = read_usage(store.folder(key))
     if spent is None:
         return None
@@ -110,7 +113,7 @@ def cost(store: ScoreStore, key: TeacherKey, prices: Prices) -> dict[str, Any] |
         name: 1000 * getattr(spent, name) / queries if queries else None
         for name in ("calls", "prompt_tokens", "answer_tokens", "seconds")
     }
-    # Who reads tokens and computes in no type that we know of is on a server.
+    # A teacher that reads tokens but has no known dtype runs on a server.
     price = prices.of(spent, served=spent.prompt_tokens > 0 and not key.dtype)
     per_1000["price"] = 1000 * price / queries if queries and price is not None else None
     return {"spent": asdict(spent), "queries": queries, "per_1000_queries": per_1000}
@@ -119,7 +122,7 @@ def cost(store: ScoreStore, key: TeacherKey, prices: Prices) -> dict[str, Any] |
 def shared(
     lists: Mapping[str, Scores], qrels: Judged, candidates: Run | None
 ) -> dict[str, Any] | None:
-    """Quality and paired tests over what all teachers scored; None where that is nothing."""
+    """Compare quality, with paired tests, over what all teachers scored; None if that is empty."""
     common = _common(list(lists.values()), qrels)
     if not common:
         return None
@@ -141,26 +144,26 @@ def shared(
 
 
 def held_back(lists: Mapping[str, Scores], qrels: Judged) -> list[dict[str, Any]]:
-    """Teachers that take queries from the shared comparison, the one that takes most first.
+    """List the teachers without which more queries would be shared, the most harmful first.
 
-    Of each: queries that it answered, those that all share, and those that the others share.
+    Each comes with the number of queries that it scored, that all share, and that the others share.
     """
     shared = len(_common(list(lists.values()), qrels))
-    found = []
+    harmful = []
     for name in lists if len(lists) > 1 else ():
         others = [scores for other, scores in lists.items() if other != name]
         without = len(_common(others, qrels))
         if without > shared:
             own = len(_common([lists[name]], qrels))
-            found.append({"name": name, "queries": own, "shared": shared, "others": without})
-    return sorted(found, key=lambda one: -one["others"])
+            harmful.append({"name": name, "queries": own, "shared": shared, "others": without})
+    return sorted(harmful, key=lambda teacher: -teacher["others"])
 
 
 def ranks_few(lists: Mapping[str, Scores], qrels: Judged) -> dict[str, Any] | None:
-    """Teachers that rank few documents of a query, as garbled lists do; None if nobody does.
+    """Name the teachers that rank few documents per query, as garbled lists do; None if none does.
 
-    Few are less than three quarters of what another one ranks. With them documents per query that
-    all share, and that the others share: what all are compared on is the worst one's.
+    Few means less than three quarters of what another teacher ranks. The record also has the
+    documents per query that all teachers share, and that the other teachers share.
     """
     own = {name: _per_query(_common([scores], qrels)) for name, scores in lists.items()}
     weak = [name for name in own if own[name] < 0.75 * max(own.values())]
@@ -176,7 +179,7 @@ def _per_query(common: Mapping[str, Sequence[str]]) -> float:
 
 
 def _common(lists: Sequence[Scores], qrels: Judged) -> dict[str, list[str]]:
-    """Judged queries with the documents that all teachers scored, where these are two or more."""
+    """Map judged queries to the documents that all teachers scored, if these are two or more."""
     common: dict[str, list[str]] = {}
     for query in lists[0]:
         others = [scores.get(query, {}) for scores in lists]
@@ -187,15 +190,15 @@ def _common(lists: Sequence[Scores], qrels: Judged) -> dict[str, list[str]]:
 
 
 def agreement(of_a: Scores, of_b: Scores) -> dict[str, Any]:
-    """Kendall's τ-b and RBO over the documents that both scored, means over queries."""
+    """Average Kendall's τ-b and RBO over queries, on the documents that both teachers scored."""
     taus, overlaps, documents = [], [], 0
     for query in of_a:
         shared = [d for d in of_a[query] if d in of_b.get(query, {})]
         if len(shared) < 2:
             continue
-        one, other = ({d: scores[query][d] for d in shared} for scores in (of_a, of_b))
-        taus.append(kendall(np.array(list(one.values())), np.array(list(other.values()))))
-        run_a, run_b = (rerank("r", {query: scores}).results[query] for scores in (one, other))
+        a, b = ({d: scores[query][d] for d in shared} for scores in (of_a, of_b))
+        taus.append(kendall(np.array(list(a.values())), np.array(list(b.values()))))
+        run_a, run_b = (rerank("r", {query: scores}).results[query] for scores in (a, b))
         overlaps.append(rbo(list(run_a), list(run_b)))
         documents += len(shared)
     return {

@@ -15,7 +15,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics, print_diagnostics, score_pairs
 from retrieval_kd.evaluation.diagnostics.failures import JUDGED, MISSED, OVERLAP
 from retrieval_kd.evaluation.diagnostics.fidelity import MEASURES
-from retrieval_kd.evaluation.report.figures import failure_plot, reliability_plot, score_scatter
+from retrieval_kd.evaluation.report.figures import reliability_plot, score_scatter
 from retrieval_kd.files import read_json
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.store.scores import ScoreStore
@@ -71,9 +71,9 @@ def test_self_matches_are_left_out_unless_asked_for(collection: Collection) -> N
     qrels = {"birds0": {"birds0": 1, "birds1": 1}, "ships0": {"ships1": 1}}
     teacher = Run("t", {"birds0": {"birds0": 9.0, "birds1": 1.0}, "ships0": {"ships1": 1.0}})
     student = Run("s", {"birds0": {"birds1": 1.0}, "ships0": {"ships1": 1.0}})
-    loyal = diagnostics(collection, qrels, teacher, [student])["students"]["s"]
-    assert loyal["loyalty"]["mean"]["top_1"] == loyal["mean"] == 1
-    assert [row["to"] for row in loyal["failures"][JUDGED]] == [1]
+    faithful = diagnostics(collection, qrels, teacher, [student])["students"]["s"]
+    assert faithful["loyalty"]["mean"]["top_1"] == faithful["mean"] == 1
+    assert [row["to"] for row in faithful["failures"][JUDGED]] == [1]
     kept = diagnostics(collection, qrels, teacher, [student], exclude_self=False)["students"]["s"]
     assert kept["loyalty"]["mean"]["top_1"] == 0.5
     # only the teacher has the document of the query's ID: one of two agrees, and one of one
@@ -118,10 +118,8 @@ def test_pictures_are_svg_with_the_pages_colours(record: dict) -> None:
     bins = {"teacher": record["teacher"]["calibration"]["bins"], "a<b": [
         {"count": 3, "predicted": 0.0, "observed": 0.0}
     ]}  # fmt: skip
-    rows = student["failures"][OVERLAP]
     for svg in (
         reliability_plot(bins, "one"),
-        failure_plot(rows, OVERLAP, "nDCG@10, student − teacher", "two"),
         score_scatter(student["points"], "three"),
     ):
         assert (svg.startswith("<svg") and "var(--c1)" in svg) or "var(--c2)" in svg

@@ -7,9 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from retrieval_kd.evaluation.report.grid import Cell, Grid, to_latex, to_markdown
+from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid, to_latex, to_markdown
 from retrieval_kd.evaluation.report.table import to_latex as evaluation_to_latex
-from retrieval_kd.evaluation.report.terminal import print_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import compare
 
@@ -71,6 +70,20 @@ def test_a_heading_is_folded_between_its_words_before_a_table_is_parted():
     shown = printed(grid, 56)
     assert shown.count("Recall") == shown.count("@100") == 6 and "Recall@100" not in shown
     assert shown.count("System") == 1
+
+
+@pytest.mark.parametrize("width", [24, 40, 80, 160])
+@pytest.mark.parametrize("title", ["", "a title that is longer than its table"])
+def test_the_rule_below_the_headings_is_as_wide_as_the_table(width, title):
+    numbers = [Cell("1\u202f234", "a", " ±0.0123"), Cell("–"), Cell("0.9")]
+    rows = [[Cell("a"), Cell(name), *numbers] for name in ("bm25", "a longer name of a system")]
+    grid = Grid([" ", "System", "nDCG@10", "p50, ms", "won/tied/lost"], rows, left=2, title=title)
+    parts = printed(grid, width).rstrip().split("\n\n")
+    for part in parts:
+        lines = [line.rstrip() for line in part.splitlines()]
+        [rule] = [line for line in lines if set(line) == {"─"}]
+        below = lines[lines.index(rule) + 1 :]
+        assert len(rule) == max(map(len, below)) <= width
 
 
 def printed(grid, width):

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.outputs import Outputs, system_of_card
+from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.evaluation.report.model_card import BEGIN, END, update_model_card
 from retrieval_kd.metrics.evaluation import Evaluation
 
@@ -107,10 +107,10 @@ def test_wrong_folders_and_cards_are_named(student, tmp_path):
 
 def test_which_system_the_card_is_of(student, tmp_path):
     outputs = Outputs(card=student)
-    assert system_of_card(outputs, {"bm25": "bm25", "s": str(student)}) == "s"
-    assert system_of_card(outputs, {"only": "only"}) == "only"
-    assert system_of_card(Outputs(card=student, card_system="b"), {"a": "a", "b": "b"}) == "b"
+    assert outputs.student({"bm25": "bm25", "s": str(student)}) == "s"
+    assert outputs.student({"only": "only"}) == "only"
+    assert Outputs(card=student, card_system="b").student({"a": "a", "b": "b"}) == "b"
     with pytest.raises(InputError, match="--card-system"):
-        system_of_card(outputs, {"a": "a", "b": "b"})
+        outputs.student({"a": "a", "b": "b"})
     with pytest.raises(InputError, match="unknown system 'c'"):
-        system_of_card(Outputs(card=student, card_system="c"), {"a": "a"})
+        Outputs(card=student, card_system="c").student({"a": "a"})

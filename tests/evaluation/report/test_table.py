@@ -67,7 +67,7 @@ def test_costs_are_columns_beside_quality_and_what_is_unknown_is_no_zero():
     head, _, bm25, student, _, note = to_markdown(evaluation, (), facts).splitlines()
     assert head.endswith("| nDCG@10 | Docs/s | p50, ms | Teacher calls |")
     assert bm25.endswith("| – | 0.90 | – |") and student.endswith("| 1\u202f234 | 5.10 | 0 |")
-    assert "Docs/s: encoded for the index" in note and "– is not known" in note
+    assert "Docs/s: encoded for the index" in note and "– means unknown" in note
     assert "& Teacher calls" in to_latex(evaluation, (), facts)
     out = io.StringIO()
     print_table(evaluation, (), facts, Console(file=out, width=80))

@@ -229,7 +229,7 @@ def test_the_command_as_written(tiny_collection, store, run, tmp_path, capsys, m
     assert {"bm25", "knows", "pairwise:reader"} <= record["teachers"].keys()
     assert "<svg" in page.read_text() and "http" not in page.read_text().split("<svg")[0]
     printed = capsys.readouterr().out
-    assert "nDCG@10" in printed and "Surest of opposite orders" in printed
+    assert "nDCG@10" in printed and "Strongest disagreements" in printed
 
 
 def test_what_is_shown_as_a_name_is_taken_as_one(record, store):
@@ -281,7 +281,9 @@ def test_who_ranks_few_documents_is_named(record):
     assert found == {"names": ["list", "other list"], "shared": 3.0, "others": 10.0}
     assert ranks_few({"whole": whole, "too": whole}, qrels) is None
     told = " ".join(shown({**record, "ranks_few": found}).split())
-    assert "list, other list ranked few documents: `shared` is of the 3.0 of a query" in told
+    assert (
+        "list, other list ranked few documents: `shared` covers the 3.0 documents per query" in told
+    )
 
 
 def test_few_clashes_are_shown_and_the_strongest(record):
@@ -293,8 +295,8 @@ def test_few_clashes_are_shown_and_the_strongest(record):
     marked = [line for line in lines if line.startswith("  ") and not line.startswith("    ")]
     assert [line.split()[0] for line in marked[:2]] == [f"{value:.2f}" for value in every[:2]]
     assert sum(line.startswith("    ") for line in lines) == 2 * 2
-    assert f"{len(every) - 2:,} more pairs" in marked[2]
-    assert "Surest" not in shown(record, worst=0)
+    assert f"{len(every) - 2:,} more: " in marked[2]
+    assert "Strongest" not in shown(record, worst=0)
 
 
 def shown(record, **more) -> str:
