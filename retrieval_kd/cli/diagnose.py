@@ -1,4 +1,4 @@
-"""The subcommand `diagnose`: a teacher's run against its students'. `cli.py` mounts it."""
+"""The subcommand `diagnose`: compare a teacher's run with its students'. `app.py` mounts it."""
 
 from __future__ import annotations
 
@@ -18,31 +18,36 @@ def diagnose(
     teacher: Annotated[Path, typer.Option(help="the teacher's TREC run file")],
     student: Annotated[Path, typer.Option(help="the student's TREC run file")],
     other: Annotated[
-        list[Path] | None, typer.Option(help="further run files to show beside the student's")
+        list[Path] | None, typer.Option(help="run file to show beside the student's; repeat")
     ] = None,
-    split: Annotated[str, typer.Option(help="which judged queries")] = "test",
-    measure: Annotated[str, typer.Option(help="what failures are counted in")] = "ndcg@10",
+    split: Annotated[str, typer.Option(help="split with the judged queries")] = "test",
+    measure: Annotated[str, typer.Option(help="measure of quality and failures")] = "ndcg@10",
     first_stage: Annotated[
-        Path | None, typer.Option(help="run of what the teacher could rank; default: its own")
+        Path | None,
+        typer.Option(help="run file of the candidates that the teacher ranked; default: its run"),
     ] = None,
     calibrate: Annotated[
-        Literal["platt", "isotonic"], typer.Option(help="from score to probability")
+        Literal["platt", "isotonic"],
+        typer.Option(help="how scores are mapped to probabilities of relevance"),
     ] = "platt",
-    temperature: Annotated[float, typer.Option(help="of probability loyalty's softmax")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(help="temperature of the softmax for probability fidelity")
+    ] = 1.0,
     scores: Annotated[
-        Path | None, typer.Option(help="score store: estimate false negatives in training")
+        Path | None, typer.Option(help="score store, to estimate false negatives in training data")
     ] = None,
     scores_teacher: Annotated[
-        list[str] | None, typer.Option(help="its teachers, z-normalised and summed; default: all")
+        list[str] | None,
+        typer.Option(help="teacher of --scores; several are z-normalised and summed; default: all"),
     ] = None,
-    train: Annotated[str, typer.Option(help="the split whose queries were trained on")] = "train",
-    worst: Annotated[int, typer.Option(min=0, help="queries to list with their texts")] = 10,
+    train: Annotated[str, typer.Option(help="split of the training queries")] = "train",
+    worst: Annotated[int, typer.Option(min=0, help="worst queries to list with their texts")] = 10,
     keep_self: Annotated[
         bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
     ] = False,
     json: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
 ) -> None:
-    """Where a student differs from its teacher: loyalty, calibration, failures by kind of query."""
+    """Show where a student differs from its teacher: fidelity, calibration, failures."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import Run, read_run
     from retrieval_kd.errors import InputError
@@ -83,7 +88,10 @@ def diagnose(
 def fused_scores(
     collection: str, split: str, store: Path, teachers: list[str]
 ) -> dict[str, dict[str, float]]:
-    """What a store's teachers said of a split's candidates; several are z-normalised and summed."""
+    """Read the stored scores of a split's candidates; several teachers are z-normalised and summed.
+
+    Without `teachers`, all teachers of the store are used.
+    """
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.errors import Drops
     from retrieval_kd.store.scores import ScoreStore

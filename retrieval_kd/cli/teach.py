@@ -1,4 +1,4 @@
-"""The subcommands of `rkd teach`: choosing among teachers. `cli.py` mounts them."""
+"""The subcommands of `rkd teach`, for choosing a teacher. `app.py` mounts them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ teach_app = typer.Typer(
 )
 
 
-KEPT = 5  # clashes of each two teachers in the JSON
+KEPT = 5  # clashes of each two teachers in the JSON, at least
 
 
 @teach_app.callback()
@@ -26,51 +26,53 @@ def compare_command(
         str, typer.Option(help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]")
     ],
     store: Annotated[Path, typer.Option(help="score store with the teachers' answers")],
-    split: Annotated[str, typer.Option(help="judged queries that they answered about")] = "test",
+    split: Annotated[str, typer.Option(help="split with the judged queries")] = "test",
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="a teacher's name, as shown here or in full, or fingerprint; repeat; default: all "
-            "in the store"
+            help="a teacher's name, short or in full, or its fingerprint; repeat; default: all in "
+            "the store"
         ),
     ] = None,
     candidates: Annotated[
         Path | None,
-        typer.Option(help="TREC run file: compare on these pairs only, and with their own order"),
+        typer.Option(help="TREC run file: compare on these pairs only, and evaluate this run too"),
     ] = None,
     aggregate: Annotated[
         list[str] | None,
         typer.Option(
-            help="how answers become scores: of pairs win_rate, copeland, bradley_terry; of lists "
-            "reciprocal_rank, borda, discounted_rank, plackett_luce"
+            help="how answers become scores; for pairs: win_rate, copeland, bradley_terry; for "
+            "lists: reciprocal_rank, borda, discounted_rank, plackett_luce"
         ),
     ] = None,
     calibrate: Annotated[
         Literal["platt", "isotonic", "temperature"],
-        typer.Option(help="from score to log-odds of relevance, tried on unseen queries"),
+        typer.Option(
+            help="how scores are mapped to log-odds of relevance, tested on other queries"
+        ),
     ] = "platt",
     prompt_price: Annotated[
         float | None,
-        typer.Option(min=0, help="of a million tokens a server reads; default: as was noted"),
+        typer.Option(min=0, help="price per million tokens read; default: as recorded"),
     ] = None,
     answer_price: Annotated[
-        float | None, typer.Option(min=0, help="of a million tokens a server writes")
+        float | None, typer.Option(min=0, help="price per million tokens written")
     ] = None,
     hour_price: Annotated[
-        float | None, typer.Option(min=0, help="of an hour here, for teachers that ran here")
+        float | None, typer.Option(min=0, help="price per hour of this machine, for local teachers")
     ] = None,
     worst: Annotated[
         int,
-        typer.Option(min=0, help="pairs of documents to show that two teachers disagree on most"),
+        typer.Option(min=0, help="how many of the strongest disagreements to show"),
     ] = 3,
     reliability: Annotated[
-        Path | None, typer.Option(help="HTML page of reliability diagrams to write")
+        Path | None, typer.Option(help="write reliability diagrams to this HTML page")
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
 ) -> None:
-    """Teachers side by side: quality, agreement, order bias, failures, cost per 1,000 queries.
+    """Compare teachers: quality, agreement, order bias, failures, cost per 1,000 queries.
 
-    Reads what `rkd score` stored; asks nothing.
+    Reads what `rkd score` stored; runs no teacher.
     """
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import check_run, read_run
@@ -78,14 +80,14 @@ def compare_command(
     from retrieval_kd.store.scores import ScoreStore
     from retrieval_kd.teachers.comparing.conclude import check_aggregations
 
-    kept = ScoreStore(store)
-    keys = [kept.resolve(name) for name in teacher or []] or kept.teachers()
+    opened_store = ScoreStore(store)
+    keys = [opened_store.resolve(name) for name in teacher or []] or opened_store.teachers()
     check_aggregations(keys, aggregate or [])
     opened = open_collection(collection)
     run = None if candidates is None else read_run(candidates)
     if run is not None:
         check_run(run, opened)
-    # What is imported now takes seconds, so mistakes in names are told by then.
+    # These imports take seconds, so mistakes in names are reported before them.
     from retrieval_kd.evaluation.teachers.compare import compare_teachers
     from retrieval_kd.evaluation.teachers.facts import Prices
     from retrieval_kd.evaluation.teachers.show import print_comparison, write_reliability
@@ -93,7 +95,7 @@ def compare_command(
     record = compare_teachers(
         opened,
         split,
-        kept,
+        opened_store,
         teacher or [],
         candidates=run,
         aggregate=aggregate or [],

@@ -1,6 +1,6 @@
-"""What a first-stage system costs: parameters, bytes per document, throughput, latency.
+"""Costs of first-stage systems: parameters, bytes per document, throughput, latency.
 
-Fields are named as in `report_data.SystemRow`. What cannot be known of a system is left out.
+Fields are named as in `report.data.SystemRow`. Unknown costs are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Answer = Callable[[str], object]
 
 
 def kind_of(system: str) -> str:
-    """What `retrieve` makes of a name: `bm25`, `lucene`, `fusion`, or else `dense`.
+    """Classify a name as `retrieve` does: `bm25`, `lucene`, `fusion`, or else `dense`.
 
     Example:
         >>> [kind_of(x) for x in ("bm25-lucene", "bm25+package:x", "lucene", "models/student")]
@@ -46,10 +46,10 @@ def prepare(
     language: str | None = None,
     max_length: int | None = None,
 ) -> dict[str, Any]:
-    """Make the system's index of the collection, in the shared cache, and say what it costs.
+    """Build the system's index of the collection in the shared cache, and return its costs.
 
-    `documents_per_second` is measured where the index is made now, from first to last document;
-    where it was there already, or begun by an earlier process, `index` says "cached".
+    `documents_per_second` is measured if the whole index is built now; if it existed, or an earlier
+    process had begun it, `index` is "cached".
     """
     kind = kind_of(system)
     if kind == "bm25":
@@ -65,7 +65,7 @@ def prepare(
             prepare(part.strip(), collection, language=language, max_length=max_length)
             for part in system.split("+")
         ]
-        return {"kind": "fusion"} | _together(parts)
+        return {"kind": "fusion"} | _sum_costs(parts)
     return {"kind": "lexical"}
 
 
@@ -79,7 +79,7 @@ def _prepare_dense(system: str, collection: Collection, max_length: int | None) 
     before, start = _cached("vectors"), time.perf_counter()
     vectors = document_vectors(system, collection.documents, max_length=max_length, model=model)
     seconds = time.perf_counter() - start
-    known = Path(str(vectors.filename)).parent.name in before
+    cached = Path(str(vectors.filename)).parent.name in before
     config = getattr(getattr(model[0], "auto_model", None), "config", None)
     return {
         "kind": "dense",
@@ -87,19 +87,19 @@ def _prepare_dense(system: str, collection: Collection, max_length: int | None) 
         "parameters": sum(p.numel() for p in model.parameters()),
         "dimensions": int(vectors.shape[1]),
         "document_tokens": model.max_seq_length,
-        **_costs(collection, int(vectors.nbytes), known, seconds),
+        **_costs(collection, int(vectors.nbytes), cached, seconds),
     }
 
 
 def _prepare_index(
     system: str, kind: str, collection: Collection, max_length: int | None
 ) -> dict[str, Any]:
-    """A sparse or multi-vector model's costs."""
+    """Build the index of a sparse or multi-vector model."""
     from retrieval_kd.students.dense import describe_student
 
     before = _cached("indexes")
     index = cached_index(collection, system, kind, max_length=max_length)
-    seconds = index.manifest["seconds"]["encode"]  # without loading the model, as of a dense one
+    seconds = index.manifest["seconds"]["encode"]  # without loading the model, as for dense ones
     size = sum(int(file["bytes"]) for file in index.manifest["files"].values())
     facts = describe_student(index.model)
     return {
@@ -121,10 +121,10 @@ def measure_latency(
     language: str | None = None,
     max_length: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """p50 and p95 of one query at a time (ms), and queries per second, on a sample of `queries`.
+    """Measure p50 and p95 (ms) of one query at a time, and queries per second, on a sample.
 
-    All systems answer each query in turn. A dense system encodes the query and compares it with
-    every document, exactly; a fusion is its parts one after the other, without the fusing.
+    All systems answer each query in turn. A dense system encodes the query and compares it exactly
+    with every document; a fusion runs its parts one after the other, without fusing their results.
     """
     step = max(1, len(queries) // TIMED_QUERIES)
     answers = {
@@ -149,8 +149,8 @@ def _answer(
             _answer(part.strip(), collection, depth, language, max_length)
             for part in system.split("+")
         ]
-        known = [part for part in parts if part is not None]
-        return (lambda query: [part(query) for part in known]) if len(known) == len(parts) else None
+        timed = [part for part in parts if part is not None]
+        return (lambda query: [part(query) for part in timed]) if len(timed) == len(parts) else None
     return None
 
 
@@ -169,15 +169,15 @@ def _dense_answer(
     vectors, k = np.asarray(mapped), min(depth, len(mapped))
 
     def answer(query: str) -> object:
-        asked = encode_queries(model, [query])
-        return faiss.knn(asked, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
+        encoded = encode_queries(model, [query])
+        return faiss.knn(encoded, vectors, k, metric=faiss.METRIC_INNER_PRODUCT)
 
     return answer
 
 
 @lru_cache(maxsize=2)
 def _encoder(system: str, max_length: int | None) -> Any:
-    """A suite asks the same few models of every collection; they are loaded once."""
+    """Load a model once, although a suite uses the same few models on every collection."""
     from retrieval_kd.models.load import load_encoder
 
     return load_encoder(system, max_length=max_length)
@@ -189,15 +189,14 @@ def _parameters(system: str, language: str | None) -> BM25Parameters:
 
 
 def _cached(kind: str) -> set[str]:
-    """What the shared cache holds of a kind, finished or begun."""
+    """List the shared cache's folders of a kind, finished or begun."""
     return {path.name for path in (cache_dir() / kind).glob("*")}
 
 
 def timed_build(build: Callable[[], Index], folder: Path) -> tuple[Index, float | None]:
-    """Build an index, and say how many documents per second were encoded for it.
+    """Build an index, and return it and how many documents per second were encoded for it.
 
-    None where that is not known: the index or its vectors were there already, or an earlier process
-    had begun them.
+    The speed is None if the index or its vectors existed, or an earlier process had begun them.
     """
     manifest, before = folder / MANIFEST, _cached("vectors")
     stamp = manifest.stat().st_mtime_ns if manifest.exists() else 0
@@ -206,20 +205,20 @@ def timed_build(build: Callable[[], Index], folder: Path) -> tuple[Index, float 
     made = index.manifest
     fresh = manifest.stat().st_mtime_ns != stamp and not begun
     if fresh and made["spec"].get("kind", "faiss") == "faiss":
-        fresh = any(_made_of(name, made) for name in _cached("vectors") - before)
+        fresh = any(_is_source(name, made) for name in _cached("vectors") - before)
     return index, speed(len(index), made["seconds"]["encode"]) if fresh else None
 
 
-def _made_of(name: str, index: dict[str, Any]) -> bool:
-    """Whether these cached vectors are those that an index was made of."""
+def _is_source(name: str, index: dict[str, Any]) -> bool:
+    """Whether an index was built from these cached vectors."""
     path = cache_dir() / "vectors" / name / MANIFEST
     vectors = read_json(path) if path.exists() else {}
-    same = {"model_digest": "model_digest", "texts_digest": "documents_digest", "dtype": "dtype"}
-    return all(vectors.get(here) == index[there] for here, there in same.items())
+    keys = {"model_digest": "model_digest", "texts_digest": "documents_digest", "dtype": "dtype"}
+    return all(vectors.get(key) == index[index_key] for key, index_key in keys.items())
 
 
 def speed(documents: int, seconds: float) -> float | None:
-    """Documents per second; None where it took no time that can be told.
+    """Return documents per second; None if the time is too short to measure.
 
     Example:
         >>> speed(5183, 30.0), speed(5183, 0.0)
@@ -228,18 +227,18 @@ def speed(documents: int, seconds: float) -> float | None:
     return round(documents / seconds, 1) if seconds > 0 else None
 
 
-def _costs(collection: Collection, size: int, known: bool, seconds: float) -> dict[str, Any]:
+def _costs(collection: Collection, size: int, cached: bool, seconds: float) -> dict[str, Any]:
     documents = len(collection.documents)
     return {
         "index_bytes": size,
         "bytes_per_document": round(size / max(1, documents), 1),
-        "index": "cached" if known else "made now",
-        "documents_per_second": None if known else speed(documents, seconds),
+        "index": "cached" if cached else "made now",
+        "documents_per_second": None if cached else speed(documents, seconds),
     }
 
 
-def _together(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """A fusion holds all its parts' models and indexes."""
+def _sum_costs(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Add up the models and indexes of a fusion's parts."""
     facts: dict[str, Any] = {}
     for key in ("parameters", "index_bytes", "bytes_per_document"):
         values = [part[key] for part in parts if part.get(key) is not None]

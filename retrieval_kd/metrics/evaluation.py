@@ -1,6 +1,6 @@
-"""What an evaluation knows: values per query and system, counts, and the rules it followed.
+"""The result of an evaluation: values per query and system, counts, and the rules it followed.
 
-`measures.evaluate` makes one, `significance.compare` reads it; nothing is computed by ranx here.
+`measures.evaluate` makes it, `significance.compare` reads it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RULES = (
     "Documents are ordered by descending score, equal scores by ascending document ID.",
     "Queries without a relevant document in the judgments are left out and counted.",
     "Judged queries for which a system returned nothing count as 0.",
-    "A measure with a cut-off k looks at the first k results, any other at all that a run has.",
+    "A measure with a cut-off k looks at the first k results, any other at all results of a run.",
 )
 CONDENSED_RULE = {
     False: "Documents without a judgment count as not relevant.",
@@ -35,7 +35,7 @@ SELF_RULE = {
 
 
 def system_of(run: str) -> str:
-    """The system that a run is a seed of, by its name; a folder's name says nothing of that.
+    """Return the system of which a run is a seed, by its name; folder names do not count.
 
     Example:
         >>> [system_of(run) for run in ("distilled#seed1", "x#1/bm25", "x#1/bm25#2")]
@@ -76,35 +76,35 @@ class Evaluation:
         return [*RULES, CONDENSED_RULE[self.condensed], SELF_RULE[self.exclude_self]]
 
     def values(self, system: str, measure: str) -> np.ndarray:
-        """One value per query, in the order of `queries`.  (queries,)"""
+        """Return one value per query, in the order of `queries`.  (queries,)"""
         if system not in self.per_query:
             raise InputError(
                 f"unknown system {system!r}", remedy=f"it is one of {', '.join(self.systems)}"
             )
         by_query = self.per_query[system].get(parse_measure(measure))
         if by_query is None:
-            known = ", ".join(map(readable, self.measures))
-            raise InputError(f"{measure} was not evaluated", remedy=f"choose one of {known}")
+            measured = ", ".join(map(readable, self.measures))
+            raise InputError(f"{measure} was not evaluated", remedy=f"choose one of {measured}")
         return np.array([by_query[query] for query in self.queries])
 
     def mean(self, system: str, measure: str) -> float:
-        """Mean over queries (of a grouped system: over seeds and queries)."""
+        """Average over queries (for a grouped system, over seeds and queries)."""
         return float(np.mean(self.values(system, measure)))
 
     def per_seed(self, system: str, measure: str) -> list[float]:
-        """The mean of each run of a system; one value if it has one run."""
+        """Return the mean of each run of a system; one value if it has one run."""
         means = self.seed_means.get(system, {}).get(parse_measure(measure))
         return means if means else [self.mean(system, measure)]
 
     def spread(self, system: str, measure: str) -> float | None:
-        """Standard deviation (n − 1) over a system's seeds; None with a single run."""
+        """Return the standard deviation (n − 1) over a system's seeds; None with a single run."""
         means = self.per_seed(system, measure)
         return float(np.std(means, ddof=1)) if len(means) > 1 else None
 
     def holes(self, system: str, k: int = 10) -> float:
         """Judged@k: the share of the first k returned documents that have a judgment.
 
-        A low value means that the measures say little: 1 − holes(system, k) is unknown ground.
+        If it is low, the measures mean little: the other documents may be relevant or not.
         """
         self.values(system, self.measures[0])
         lists = [flags[:k] for run in self.judged[system] for flags in run.values()]
@@ -169,7 +169,7 @@ class Evaluation:
         return grouped
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able record, which `from_json` reads back (without what `holes` needs)."""
+        """Make a JSON-able record, which `from_json` reads back (without the data of `holes`)."""
         systems = {
             system: {
                 "mean": {m: self.mean(system, m) for m in self.measures},

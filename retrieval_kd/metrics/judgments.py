@@ -1,4 +1,4 @@
-"""Judgments as ranx reads them, and asking it; nothing is known of IDs or runs' files here."""
+"""Judgments in the form that ranx reads, and the call of ranx; documents are numbers here."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Judgments:
     """Arrays (judged documents, [number, gain]) of each query, made once for all runs.
 
     Two of ranx's kernels need help. bpref divides by the number of judged non-relevant documents:
-    where there is none, one is added that no system returned, which gives trec_eval's value.
-    RBP adds up gains where its definition says 0 or 1: it gets 0 or 1.
+    if there is none, one is added that no system returned, which yields trec_eval's value. RBP
+    sums gains although its definition says 0 or 1, so it gets 0 or 1.
     """
 
     def __init__(self, gains: Mapping[str, Mapping[str, int]], measures: Sequence[str]) -> None:
@@ -33,9 +33,9 @@ class Judgments:
         self.forms = {key: List(_form(graded, key)) for key in self.groups}
 
     def measure(self, lists: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Measure → one value per query, of a run whose arrays come sorted.
+        """Map each measure to one value per query, for a run whose arrays are sorted.
 
-        Thus ranx neither hashes IDs nor sorts scores.
+        So ranx neither hashes IDs nor sorts scores.
         """
         import ranx  # compiles for seconds and writes ~/.ir_datasets: only when needed
         from numba.typed import List
@@ -47,14 +47,14 @@ class Judgments:
             with warnings.catch_warnings():
                 # numba: "unsafe cast from uint64 to int64" of an index
                 warnings.simplefilter("ignore")
-                # asked twice, as ranx 0.3 loses the name when a single measure has parameters
+                # the first name is passed twice: ranx 0.3 loses a single name with parameters
                 found = ranx.evaluate(self.forms[key], run, [*names, names[0]], return_mean=False)
             values |= {m: found[name] for m, name in zip(measures, names, strict=True)}
         return {measure: values[measure] for measure in self.measures}
 
 
 def _form(graded: list[np.ndarray], key: str) -> list[np.ndarray]:
-    """The judgments as the measures of this key need them."""
+    """Convert the judgments to the form that the measures of this key need."""
     least = level(key)
     if key.startswith("rbp"):
         return [np.column_stack([a[:, 0], a[:, 1] >= least]) for a in graded]

@@ -1,8 +1,7 @@
-"""Measures per query and their means, by ranx, on rankings in the order that `Run` gives them.
+"""Measures per query, computed by ranx on rankings in the order of `Run`.
 
-What lives elsewhere: how ranx is asked in `judgments.py`, tests between systems in
-`significance.py`, tables in `table.py`.
-The rules (ties, self-matches, which queries count) are in `RULES` and in `docs/evaluation.md`.
+`evaluation.RULES` and `docs/evaluation.md` state the rules: ties, self-matches, which queries
+count.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("retrieval_kd")
 
 DEFAULT_MEASURES = ("ndcg@10", "mrr@10", "recall@100")
-UNJUDGED = -1.0  # stands for every document without a judgment; judged ones are numbered from 0
+UNJUDGED = -1.0  # the number of every unjudged document; judged ones are numbered from 0
 
 
 def evaluate(
@@ -37,7 +36,7 @@ def evaluate(
     exclude_self: bool = True,
     condensed: bool = False,
 ) -> Evaluation:
-    """Every measure of every run, per query.
+    """Compute every measure of every run, per query.
 
     nDCG@k = DCG@k / ideal DCG@k, DCG@k = Σ_{i≤k} gain_i / log2(i + 1); MRR@k = 1 / rank of the
     first relevant document up to k, else 0; Recall@k = relevant documents up to k / relevant
@@ -46,8 +45,8 @@ def evaluate(
     Args:
         measures: ranx's names or readable ones, see `names.parse_measure`.
         exclude_self: leave out a document whose ID equals the query's ID, in run and judgments.
-        condensed: leave unjudged documents out of the results before measuring (Sakai, SIGIR 2007,
-            "Alternatives to Bpref"): what was never judged then counts neither for nor against.
+        condensed: remove unjudged documents from the results before measuring (Sakai, SIGIR 2007,
+            "Alternatives to Bpref"), so that they count neither for nor against a system.
 
     Example:
         >>> from retrieval_kd.data.runs import Run
@@ -103,7 +102,7 @@ def _by_name(runs: Mapping[str, Run] | Sequence[Run]) -> dict[str, Run]:
 def _judged_queries(
     qrels: Qrels, exclude_self: bool, counts: dict[str, Any]
 ) -> dict[str, dict[str, int]]:
-    """Query → judged document → gain, of queries with a relevant document; no gain below 0."""
+    """Map query → judged document → gain (at least 0), for queries with a relevant document."""
     kept: dict[str, dict[str, int]] = {}
     own = without = 0
     for query, judged in qrels.items():
@@ -131,10 +130,10 @@ def _number(
     condensed: bool,
     depth: int | None,
 ) -> tuple[dict[str, int], dict[str, np.ndarray], list[np.ndarray]]:
-    """A run's rankings as ranx reads them: arrays (documents, [number, strictly falling score]).
+    """Convert a run to arrays (documents, [number, strictly falling score]) for ranx.
 
-    Also what was counted, and per query which of the ranked documents are judged; that is said of
-    the run as it is, also where the arrays are condensed.
+    Also return counts, and per query which of the ranked documents are judged; the latter
+    describes the whole run even if the arrays are condensed.
     """
     count = {
         "queries_without_results": 0,
@@ -155,7 +154,7 @@ def _number(
         count["longest_list"] = max(count["longest_list"], len(scores))
         count["queries_without_results"] += not results
         column = _numbers(results, scores, judged)
-        flags[query] = column != UNJUDGED  # of all results: judged@10 is of 10 whatever is measured
+        flags[query] = column != UNJUDGED  # for all results: judged@10 needs 10, whatever `depth`
         column = column[flags[query]] if condensed else column[:depth]
         lists.append(np.column_stack([column, -np.arange(len(column), dtype=np.float64)]))
     return count, flags, lists
@@ -164,13 +163,13 @@ def _number(
 def _numbers(
     results: Mapping[str, float], scores: np.ndarray, judged: Mapping[str, int]
 ) -> np.ndarray:
-    """For each result its number among the judged documents, or UNJUDGED.  (documents,)"""
+    """Return each result's number among the judged documents, or UNJUDGED.  (documents,)"""
     if (scores[1:] == scores[:-1]).any():
         numbers = dict(zip(judged, range(len(judged)), strict=True))
         found = map(numbers.get, results, itertools.repeat(UNJUDGED))
         return np.fromiter(found, np.float64, len(results))
-    # Scores without ties say where a document stands: only judged IDs need looking up, which are
-    # few. The lookups, not the measures, are what an evaluation spends its time on.
+    # Without ties a score determines the rank, so only the few judged IDs need looking up. Lookups,
+    # not measures, take most of the time of an evaluation.
     hits = [(n, results[d]) for n, d in enumerate(judged) if d in results]
     column = np.full(len(scores), UNJUDGED)
     if hits:
@@ -180,10 +179,10 @@ def _numbers(
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
-    found = []
+    warnings = []
     own = evaluation.counts["relevant_self_judgments_excluded"]
     if own:
-        found.append(
+        warnings.append(
             f"{own} queries have a relevant document with the query's own ID, which was left out. "
             "If query and document IDs are unrelated numbers, evaluate with --keep-self "
             "(exclude_self=False)"
@@ -191,16 +190,18 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     for system, count in evaluation.counts["systems"].items():
         constant = count["queries_with_all_scores_equal"]
         if constant:
-            found.append(
+            warnings.append(
                 f"run {system!r} scores all documents of {constant} queries alike: "
                 "their order is the order of their IDs"
             )
         if not evaluation.holes(system, 10):
-            found.append(
+            warnings.append(
                 f"none of the first 10 documents of run {system!r} has a judgment in any query: "
                 "check that its document IDs are those of the judgments"
             )
         missing = count["queries_without_results"]
         if missing:
-            found.append(f"run {system!r} has no results for {missing} queries, which count as 0")
-    return found
+            warnings.append(
+                f"run {system!r} has no results for {missing} queries, which count as 0"
+            )
+    return warnings

@@ -1,4 +1,4 @@
-"""Names of measures: what people write, what ranx calls it, what a table shows. No computing."""
+"""Names of measures: what people write, what ranx calls them, what a table shows."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PATTERN = re.compile(
 
 
 def parse_measure(name: str) -> str:
-    """ranx's spelling of a measure, however it was written.
+    """Convert the name of a measure, in any common spelling, to ranx's.
 
     `-l2` (ranx) and `(rel=2)` (ir_measures) mean: a document counts as relevant from gain 2 on.
 
@@ -106,7 +106,7 @@ def _unknown(name: str) -> InputError:
 
 
 def parse_measures(names: str | Iterable[str]) -> list[str]:
-    """Several names, as a list or separated by commas; each once, in the order given.
+    """Parse several names, as a list or separated by commas; drop duplicates, keep the order.
 
     Example:
         >>> parse_measures("nDCG@10, MRR@10,ndcg@10")
@@ -121,13 +121,13 @@ def parse_measures(names: str | Iterable[str]) -> list[str]:
 
 
 def cutoff(measure: str) -> int | None:
-    """The k of a canonical name, None where the measure looks at the whole list."""
+    """Return the k of a canonical name; None if the measure looks at the whole list."""
     found = re.search(r"@(\d+)", measure)
     return int(found[1]) if found else None
 
 
 def is_unbounded(measure: str) -> bool:
-    """Whether a canonical name's values may be above 1.
+    """Whether a measure's values may be above 1, by its canonical name.
 
     Example:
         >>> [is_unbounded(x) for x in ("dcg@10", "ndcg@10", "hits@5-l2")]
@@ -137,13 +137,13 @@ def is_unbounded(measure: str) -> bool:
 
 
 def level(measure: str) -> int:
-    """The gain from which a document counts as relevant."""
+    """Return the gain from which a document counts as relevant."""
     found = re.search(r"-l(\d+)$", measure)
     return int(found[1]) if found else 1
 
 
 def readable(measure: str) -> str:
-    """How a table shows a canonical name.
+    """Write a canonical name for a table.
 
     Example:
         >>> [readable(x) for x in ("ndcg@10", "map@1000-l2", "rbp.95")]

@@ -1,4 +1,4 @@
-"""Power of the paired t-test: how many queries a difference needs, how small a one can be seen."""
+"""Power of the paired t-test: queries that a difference needs, smallest difference it detects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ POWER, ALPHA = 0.8, 0.05
 
 
 def t_test_power(effect: float, queries: int, alpha: float = ALPHA) -> float:
-    """The chance that a two-sided paired t-test finds a true difference.
+    """Return the probability that a two-sided paired t-test detects a true difference.
 
     power = P(|T| > t) with T noncentral t, n − 1 degrees of freedom, noncentrality √n · effect, and
     t the central distribution's 1 − α/2 quantile (Cohen 1988, section 2.3).
@@ -31,14 +31,14 @@ def t_test_power(effect: float, queries: int, alpha: float = ALPHA) -> float:
     bound = t.isf(alpha / 2, queries - 1)
     shift = math.sqrt(queries) * abs(effect)
     found, wrong_side = nct.sf(bound, queries - 1, shift), nct.cdf(-bound, queries - 1, shift)
-    # far out scipy gives NaN: for the wrong side's chance, which is 0, and for a power of 1
+    # far out scipy returns NaN for the wrong side's probability, which is 0, and for a power of 1
     return float(np.nan_to_num(found, nan=1.0) + np.nan_to_num(wrong_side, nan=0.0))
 
 
 def queries_needed(effect: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
-    """The fewest queries on which a true difference of this effect is found with this power.
+    """Return the fewest queries on which a true effect of this size is detected with this power.
 
-    None without an effect: no number of queries finds what is not there.
+    None if the effect is 0, which no number of queries detects.
 
     Example:
         >>> [queries_needed(effect) for effect in (0.2, -0.2, 0.0)]
@@ -49,7 +49,7 @@ def queries_needed(effect: float, power: float = POWER, alpha: float = ALPHA) ->
     _check(power, alpha)
     if not effect:
         return None
-    # The normal distribution's answer is about two queries short, and starts the search.
+    # The normal approximation is about two queries too low: the search starts there.
     near = ((norm.isf(alpha / 2) + norm.isf(1 - power)) / effect) ** 2
     if near > 1e6:
         return math.ceil(near)
@@ -62,10 +62,10 @@ def queries_needed(effect: float, power: float = POWER, alpha: float = ALPHA) ->
 def detectable_difference(
     deviation: float, queries: int, power: float = POWER, alpha: float = ALPHA
 ) -> float | None:
-    """The smallest true difference that so many queries show with this power.
+    """Return the smallest true difference that this number of queries detects with this power.
 
-    None with fewer than two queries, and where all differ alike: how much they would vary if one
-    system were better is then unknown, and not 0.
+    None with fewer than two queries, or if all differences are equal: how much they would vary if
+    one system were better is then unknown, not 0.
 
     Args:
         deviation: standard deviation of the differences per query.

@@ -28,12 +28,12 @@ Method = Literal["t", "randomisation"]
 class Comparison:
     """System `a` against system `b` on one measure; positive differences favour `a`.
 
-    `p` is that of the chosen method, `p_holm` is `p` corrected over the comparisons that were made
-    on the same measure, `low` and `high` bound the difference's 95 % bootstrap interval over
-    queries, `effect` is mean / standard deviation of the differences, `spread_a` and `spread_b`
-    are standard deviations over seeds. `queries_needed` is how many queries would show the seen
-    difference with 80 % power, `detectable` the difference that these queries show with it, both of
-    a single t-test at .05 (`power.py`); None where all queries differ alike.
+    `p` is that of the chosen method, `p_holm` is `p` corrected over the comparisons on the same
+    measure, `low` and `high` bound the difference's 95 % bootstrap interval over queries, `effect`
+    is mean / standard deviation of the differences, `spread_a` and `spread_b` are standard
+    deviations over seeds. `queries_needed` is the number of queries that detect the observed
+    difference with 80 % power, `detectable` the smallest difference that these queries detect with
+    it, both for a single t-test at .05 (`power.py`); None if all differences are equal.
     """
 
     measure: str
@@ -63,7 +63,7 @@ class Comparison:
         return self.p_holm < alpha
 
     def sentence(self) -> str:
-        """The comparison in words, for reports and terminals."""
+        """State the comparison in words, for reports and terminals."""
         interval = f"95% CI {self.low:+.4f} to {self.high:+.4f}"
         means = f"{self.a} {self.mean_a:.4f}, {self.b} {self.mean_b:.4f}"
         outcome = f"{self.wins} wins, {self.ties} ties, {self.losses} losses"
@@ -73,32 +73,34 @@ class Comparison:
         )
 
     def power_sentence(self) -> str:
-        """What could have been seen on these queries, and what the seen difference would need."""
+        """State which differences these queries detect, and how many queries this one needs."""
         if self.queries < 2:
             return "One query allows no test."
-        if not self.detectable:  # older result files have 0 here
+        if not self.detectable:
             alike = f"Both are equal on all {self.queries:,} queries"
             if self.difference:
                 alike = f"All {self.queries:,} queries differ by the same {self.difference:+.4f}"
-            return f"{alike}: how small a difference they would show cannot be said."
-        text = f"{self.queries:,} queries show differences from {self.detectable:.4f} on"
+            return f"{alike}: the smallest difference they would detect is unknown."
+        text = f"{self.queries:,} queries detect differences of {self.detectable:.4f} or more"
         if self.seen_from is None:
-            text = f"{self.queries:,} queries are too few to show any difference"
+            text = f"{self.queries:,} queries are too few to detect any difference"
         if self.queries_needed is None:
             return f"{text} with 80 % power."
         return f"{text} with 80 % power; this one needs {self.queries_needed:,}."
 
     @property
     def seen_from(self) -> float | None:
-        """`detectable`, for people: None where no two systems can differ by so much."""
+        """`detectable`, or None if it is larger than any two systems can differ."""
         most = math.inf if is_unbounded(self.measure) else 1.0
         return self.detectable if self.detectable and self.detectable <= most else None
 
 
 def format_p(p: float) -> str:
-    """Example:
-    >>> [format_p(x) for x in (0.00004, 0.0314, 0.2, 0.9996)]
-    ['p < .001', 'p = .031', 'p = .200', 'p > .999']
+    """Write a p-value as papers do.
+
+    Example:
+        >>> [format_p(x) for x in (0.00004, 0.0314, 0.2, 0.9996)]
+        ['p < .001', 'p = .031', 'p = .200', 'p > .999']
     """
     if p < 0.001:
         return "p < .001"
@@ -115,11 +117,11 @@ def compare(
     resamples: int = RESAMPLES,
     pairs: Sequence[tuple[str, str]] | None = None,
 ) -> list[Comparison]:
-    """Every system against `baseline`, or without one every later system against every earlier.
+    """Test every system against `baseline`, or without one every later against every earlier one.
 
     `pairs` (a, b) names the comparisons instead. The two p-values agree closely from a few dozen
-    queries on (Smucker et al., CIKM 2007); both are recorded, `method` says which one is corrected
-    and shown. Same seed, same result.
+    queries on (Smucker et al., CIKM 2007); both are recorded, and `method` chooses the one to
+    correct and show. The same seed yields the same result.
 
     Example:
         >>> values = {"base": [0.0, 0.2, 0.4, 0.1, 0.3], "new": [0.5, 0.4, 0.9, 0.1, 0.9]}
@@ -139,29 +141,29 @@ def compare(
         pairs = [(system, baseline) for system in evaluation.systems if system != baseline]
     else:
         pairs = [(late, early) for early, late in itertools.combinations(evaluation.systems, 2)]
-    found = []
+    comparisons = []
     for measure in names:
         family = [_compare(evaluation, measure, a, b, method, seed, resamples) for a, b in pairs]
         corrected = holm([comparison.p for comparison in family])
-        found += [replace(c, p_holm=p) for c, p in zip(family, corrected, strict=True)]
-    return found
+        comparisons += [replace(c, p_holm=p) for c, p in zip(family, corrected, strict=True)]
+    return comparisons
 
 
 def _compare(
     evaluation: Evaluation, measure: str, a: str, b: str, method: Method, seed: int, resamples: int
 ) -> Comparison:
-    of_a, of_b = evaluation.values(a, measure), evaluation.values(b, measure)
-    d = np.round(of_a - of_b, 12)  # 0.3 and 0.1 + 0.2 are a tie  (queries,)
+    values_a, values_b = evaluation.values(a, measure), evaluation.values(b, measure)
+    d = np.round(values_a - values_b, 12)  # 0.3 and 0.1 + 0.2 are a tie  (queries,)
     p_t, p_randomisation = t_test(d), randomisation_test(d, seed, resamples)
     p = p_t if method == "t" else p_randomisation
     low, high = bootstrap_interval(d, seed, resamples)
-    deviation = float(np.std(d, ddof=1)) if np.ptp(d) > 0 else 0.0  # else it is rounding's
+    deviation = float(np.std(d, ddof=1)) if np.ptp(d) > 0 else 0.0  # np.std would return rounding
     return Comparison(
         measure=measure,
         a=a,
         b=b,
-        mean_a=float(of_a.mean()),
-        mean_b=float(of_b.mean()),
+        mean_a=float(values_a.mean()),
+        mean_b=float(values_b.mean()),
         difference=float(d.mean()),
         low=low,
         high=high,
@@ -183,10 +185,10 @@ def _compare(
 
 
 def t_test(d: np.ndarray) -> float:
-    """Two-sided p of the paired t-test, t = mean(d) / (std(d) / √n); 1 where all d are 0.
+    """Two-sided p of the paired t-test, t = mean(d) / (std(d) / √n); 1 if all d are 0.
 
-    One query allows no test: p = 1. Where all queries differ alike t is infinite, were they only
-    two: there p is 2 / 2^n, the exact randomisation test's.
+    One query allows no test: p = 1. If all d are equal, t is infinite even for two queries: then p
+    is 2 / 2^n, that of the exact randomisation test.
 
     Example:
         >>> t_test(np.array([0.5, 0.5])), t_test(np.full(9, 0.1))
@@ -199,14 +201,14 @@ def t_test(d: np.ndarray) -> float:
     if np.ptp(d) == 0:
         return 2.0 ** (1 - len(d))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # differences that are nearly alike
+        warnings.simplefilter("ignore", RuntimeWarning)  # differences that are nearly equal
         return float(ttest_1samp(d, 0.0).pvalue)
 
 
 def randomisation_test(d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> float:
     """Two-sided p of the paired randomisation test: how often random signs give |Σ ±d| ≥ |Σ d|.
 
-    Exact where all sign patterns are fewer than `resamples`; else p = (1 + hits) / (1 + resamples).
+    Exact if there are fewer sign patterns than `resamples`; else p = (1 + hits) / (1 + resamples).
 
     Example:
         >>> randomisation_test(np.array([0.1, 0.2, 0.3]))  # two of the eight sign patterns
@@ -245,7 +247,7 @@ def bootstrap_interval(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction: the i-th smallest p of m becomes max_{j≤i} (m − j + 1) p_j.
 
-    Never above 1, and in the order given.
+    Never above 1, and in the order of `p_values`.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

@@ -1,7 +1,8 @@
-"""Scores as probabilities of relevance: fitted on other queries, then held against the judgments.
+"""Calibration: how well scores can be mapped to probabilities of relevance.
 
-The maps of `teachers/calibrate.py`, cross-fitted over queries; log-loss, reliability bins and the
-expected calibration error. Documents without a judgment count as not relevant.
+The maps of `targets/calibrate.py` are fitted on other queries (cross-fitting), then measured by
+log-loss, reliability bins and the expected calibration error. Unjudged documents count as not
+relevant.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ FOLDS = 5
 def reliability(
     probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS
 ) -> list[dict[str, float]]:
-    """Bins by probability, lowest first: count, mean probability, share relevant.
+    """Group documents by probability, lowest first: count, mean probability, share relevant.
 
-    The first bin holds half of the documents, each further one half of those above, because few
-    documents of a ranking are relevant. Equal probabilities never part: bins may be fewer.
+    The first bin holds half of the documents, each following bin half of the rest, because few
+    documents of a ranking are relevant. Equal probabilities share a bin, so there may be fewer.
 
     Args:
-        probabilities: (N,); `labels` (N,) of 0 and 1.
+        probabilities: (N,)
+        labels: 0 or 1, (N,)
 
     Example:
         >>> reliability(np.array([0.1, 0.1, 0.9, 0.9]), np.array([0, 0, 1, 0]), bins=2)[1]
@@ -39,17 +41,17 @@ def reliability(
     """
     edges = np.unique(np.quantile(probabilities, 1 - 0.5 ** np.arange(1, bins)))
     place = np.searchsorted(edges, probabilities, side="left")  # (N,)
-    found = []
+    rows = []
     for number in np.unique(place):
         inside = place == number
-        found.append(
+        rows.append(
             {
                 "count": int(inside.sum()),
                 "predicted": float(probabilities[inside].mean()),
                 "observed": float(labels[inside].mean()),
             }
         )
-    return found
+    return rows
 
 
 def expected_calibration_error(bins: list[dict[str, float]]) -> float:
@@ -66,15 +68,18 @@ def expected_calibration_error(bins: list[dict[str, float]]) -> float:
 def calibration(
     run: Run, qrels: Qrels, method: Method = "platt", *, depth: int = 100, folds: int = FOLDS
 ) -> dict[str, Any] | None:
-    """How well one global map from score to probability fits a system; None for a single query.
+    """Measure how well one global map from score to probability fits a system.
 
-    Each query's documents get their probability from a map fitted on the other folds' queries.
-    `log_loss` is that of these probabilities, and beside it that of the scores as log-odds and of
-    the other folds' base rate; `raw` has the bins and the ECE of the scores as log-odds.
-    `brier` is the mean of (p − label)², `base_rate` the share of relevant documents, `skill` is
-    1 − brier / (base_rate (1 − base_rate)): 0 for a system that always says the base rate, whose
-    ECE is 0 too. `spread` is the standard deviation of a query's scores, over queries: where it
-    varies much, no one temperature suits all queries.
+    Each query's documents get their probabilities from a map fitted on the other folds' queries.
+    `log_loss` is that of these probabilities, of the scores as log-odds (`raw`), and of the other
+    folds' base rate; the record `raw` has the bins and the ECE of the scores as log-odds. `brier`
+    is the mean of (p − label)², `base_rate` the share of relevant documents, `skill` is
+    1 − brier / (base_rate (1 − base_rate)): 0 for a system that always predicts the base rate,
+    whose ECE is 0 too. `spread` has quantiles over queries of the standard deviation of a query's
+    scores: if it varies much, no single temperature suits all queries.
+
+    Returns:
+        None if fewer than two queries have results and a relevant document.
 
     Example:
         >>> from retrieval_kd.data.runs import Run
@@ -121,7 +126,7 @@ def calibration(
 def _table(
     run: Run, qrels: Mapping[str, Mapping[str, int]], queries: list[str], depth: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores, labels and the query's number of every ranked document.  (N,), (N,), (N,)"""
+    """List score, label and number of the query for every ranked document.  (N,), (N,), (N,)"""
     scores, labels, owner = [], [], []
     for number, query in enumerate(queries):
         for document, score in list(run.results[query].items())[:depth]:

@@ -35,7 +35,7 @@ class Returned(NamedTuple):
 
 @dataclass
 class QueryCase:
-    """One query, and what two systems returned for it; `difference` is a's value less b's."""
+    """One query, and what two systems returned for it; `difference` is a's value minus b's."""
 
     query_id: str
     query: str
@@ -62,17 +62,17 @@ def cases_from(
     most: int = 5,
     depth: int = 5,
 ) -> list[QueryCase]:
-    """The `most` queries that `a` wins by most over `b`, then the `most` that it loses by most.
+    """Collect the `most` queries that `a` wins most clearly over `b`, then those that it loses so.
 
-    Queries without a difference are never shown, so there may be fewer. Of a system with several
-    seeds (`evaluation.seeds`), the first run's answers are shown; the difference is the mean's.
+    Queries without a difference are left out, so there may be fewer. For a system with several
+    seeds (`evaluation.seeds`), results are the first seed's; the difference is that of the means.
     """
     differences = evaluation.values(a, measure) - evaluation.values(b, measure)
     pairs = sorted(zip(-differences, evaluation.queries, strict=True))  # a's best first, then ID
     won = [query for negative, query in pairs if negative < 0][:most]
     lost = [query for negative, query in reversed(pairs) if negative > 0][:most]
     by_query = dict(zip(evaluation.queries, differences.tolist(), strict=True))
-    of_a, of_b = _run(evaluation, runs, a), _run(evaluation, runs, b)
+    run_a, run_b = _run(evaluation, runs, a), _run(evaluation, runs, b)
 
     def top(run: Run, query: str) -> list[Returned]:
         shown = [d for d in run.results.get(query, {}) if d != query or not evaluation.exclude_self]
@@ -98,8 +98,8 @@ def cases_from(
                 for document, gain in sorted(qrels[query].items(), key=lambda x: (-x[1], x[0]))
                 if gain > 0
             ][: 2 * depth],
-            a_top=top(of_a, query),
-            b_top=top(of_b, query),
+            a_top=top(run_a, query),
+            b_top=top(run_b, query),
         )
         for query in won + lost
     ]

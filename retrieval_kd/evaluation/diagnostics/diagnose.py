@@ -161,23 +161,15 @@ def print_diagnostics(record: Mapping[str, Any], console: Console | None = None)
 def _fidelity_grid(record: Mapping[str, Any]) -> Grid:
     students = list(record["students"].values())
     k = students[0]["loyalty"]["k"]
-    heads = (
-        readable(record["measure"]),
-        "top 1",
-        f"top {k}",
-        f"rel@{k}",
-        "prob",
-        "τ",
-        "RBO",
-        "ECE",
-    )
+    measure = readable(record["measure"])
+    heads = (measure, "top 1", f"top {k}", f"rel@{k}", "prob", "τ", "RBO", "ECE", "skill")
     rows = []
     for system in (record["teacher"], *students):
         means = system.get("loyalty", {}).get("mean", {})
         fit = system["calibration"] or {}
         numbers = [system["mean"], *map(means.get, MEASURES), fit.get("ece"), fit.get("skill")]
         rows.append([Cell(system["name"]), *(Cell(_number(value)) for value in numbers)])
-    return Grid(headings, rows, title=f"{record['queries']} queries")
+    return Grid(["system", *heads], rows, title=f"{record['queries']} queries")
 
 
 def _failure_grid(feature: str, rows: Sequence[Mapping[str, Any]], measure: str) -> Grid:

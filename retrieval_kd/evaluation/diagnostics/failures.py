@@ -1,6 +1,6 @@
-"""Where a student fails and its teacher does not: tables by kind of query, and the worst queries.
+"""Where a student fails but its teacher does not: tables by kind of query, and the worst queries.
 
-Values per query come from `measures.evaluate`; nothing is measured here.
+Values per query come from `metrics.measures.evaluate`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ SNIPPET = 200  # characters of a relevant document without a title
 def query_features(
     collection: Collection, qrels: Qrels, first_stage: Run | None = None
 ) -> dict[str, dict[str, float]]:
-    """Feature → query → value, of queries with a relevant document; absent where not known.
+    """Map feature → query → value, for queries with a relevant document; unknown values are absent.
 
-    Terms are stemmed and without stop words. The first stage is any run whose documents were the
-    only ones that the teacher could rank; without one that feature is left out.
+    Terms are stemmed, without stop words. The first stage is the run whose documents the teacher
+    could rank; without it, its feature is left out.
     """
     features: dict[str, dict[str, float]] = {LENGTH: {}, OVERLAP: {}, JUDGED: {}}
     if first_stage is not None:
@@ -45,20 +45,20 @@ def query_features(
             continue
         features[JUDGED][query] = len(relevant)
         if first_stage is not None:
-            found = first_stage.results.get(query, {})
-            features[MISSED][query] = sum(d not in found for d in relevant) / len(relevant)
+            ranked = first_stage.results.get(query, {})
+            features[MISSED][query] = sum(d not in ranked for d in relevant) / len(relevant)
         if query in collection.queries:
             text = collection.queries[query].full
             features[LENGTH][query] = len(text.split())
-            known = [collection.documents[d].full for d in relevant if d in collection.documents]
-            shared = term_overlap(text, known)
-            if shared is not None:
-                features[OVERLAP][query] = shared
+            texts = [collection.documents[d].full for d in relevant if d in collection.documents]
+            overlap = term_overlap(text, texts)
+            if overlap is not None:
+                features[OVERLAP][query] = overlap
     return features
 
 
 def term_overlap(query: str, documents: Sequence[str]) -> float | None:
-    """max over documents of |terms of both| / |terms of the query|; None without any to compare.
+    """max over documents of |terms of both| / |terms of the query|; None if one side has none.
 
     Example:
         >>> term_overlap("the causes of tides", ["Tides are caused by the moon.", "The sun."])
@@ -74,10 +74,10 @@ def term_overlap(query: str, documents: Sequence[str]) -> float | None:
 def bins(
     values: Mapping[str, float], most: int = MOST_BINS
 ) -> list[tuple[float, float, list[str]]]:
-    """Queries by value, in at most `most` bins of about equal size: (lowest, highest, queries).
+    """Split queries by value into about `most` bins of similar size: (lowest, highest, queries).
 
-    Equal values never part; a few distinct values get a bin each, and so does a value that would
-    fill several.
+    Equal values share a bin; a few distinct values get a bin each, and so does a value that would
+    fill several bins.
 
     Example:
         >>> bins({"a": 1, "b": 1, "c": 2, "d": 7}, most=2)
@@ -93,21 +93,21 @@ def bins(
     if len(distinct) > most:
         cuts = np.quantile(numbers, np.linspace(0, 1, most + 1)[1:], method="lower")
         upper, times = np.unique(cuts, return_counts=True)
-        # a bin holds what is above the last cut, up to its own: where two cuts are one value, the
-        # one to spare goes between that value and those below it
+        # a bin holds the values above the previous cut, up to its own; if two cuts are equal, the
+        # spare one goes between that value and those below it
         below = np.searchsorted(distinct, upper[times > 1]) - 1
         upper = np.union1d(upper, distinct[below[below >= 0]])
     place = np.searchsorted(upper, numbers, side="left")
-    found = []
+    rows = []
     for number in np.unique(place):
         inside = [query for query, at in zip(values, place, strict=True) if at == number]
-        held = [values[query] for query in inside]
-        found.append((min(held), max(held), inside))
-    return found
+        bin_values = [values[query] for query in inside]
+        rows.append((min(bin_values), max(bin_values), inside))
+    return rows
 
 
 def bounds(low: float, high: float) -> str:
-    """A bin's bounds, for people.
+    """Write a bin's bounds.
 
     Example:
         >>> bounds(3, 5), bounds(0.25, 0.25)
@@ -123,13 +123,13 @@ def failure_tables(
     *,
     seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
-    """Feature → rows: bounds, count, both means, student − teacher with its 95 % interval.
+    """Map feature → rows: bounds, count, both means, student − teacher with its 95 % interval.
 
-    `failed` counts queries where the teacher has a value above 0 and the student 0, `saved` the
+    `failed` counts queries on which the teacher has a value above 0 and the student 0, `saved` the
     reverse. The interval is a bootstrap over the bin's queries; a single query has none.
 
     Args:
-        teacher: query → value of the measure, `student` alike.
+        teacher: query → value of the measure, like `student`.
 
     Example:
         >>> rows = failure_tables({"length": {"q1": 3, "q2": 3}}, {"q1": 1, "q2": 1},
@@ -139,10 +139,10 @@ def failure_tables(
     """
     tables = {}
     for feature, values in features.items():
-        known = {q: v for q, v in values.items() if q in teacher and q in student}
+        measured = {q: v for q, v in values.items() if q in teacher and q in student}
         tables[feature] = [
             {"from": low, "to": high, **_row(queries, teacher, student, seed)}
-            for low, high, queries in bins(known)
+            for low, high, queries in bins(measured)
         ]
     return tables
 
@@ -172,22 +172,23 @@ def worst_queries(
     values: tuple[Mapping[str, float], Mapping[str, float]],
     most: int = 10,
 ) -> list[dict[str, Any]]:
-    """The queries that lose most from teacher to student, with texts and ranks, worst first.
+    """List the queries that lose most from teacher to student, with texts and ranks, worst first.
 
     Args:
-        runs: the teacher's and the student's; `values` their measure per query alike.
+        runs: the teacher's and the student's.
+        values: the measure per query of both.
     """
-    (teacher, student), (of_teacher, of_student) = runs, values
-    lost = {q: of_student[q] - of_teacher[q] for q in of_teacher if of_student[q] < of_teacher[q]}
-    found = []
+    (teacher, student), (before, after) = runs, values
+    lost = {q: after[q] - before[q] for q in before if after[q] < before[q]}
+    cases = []
     for query in sorted(lost, key=lambda q: (lost[q], q))[:most]:
         relevant = [d for d, gain in qrels[query].items() if gain > 0]
-        found.append(
+        cases.append(
             {
                 "query_id": query,
                 "query": collection.queries[query].full if query in collection.queries else ABSENT,
-                "teacher": of_teacher[query],
-                "student": of_student[query],
+                "teacher": before[query],
+                "student": after[query],
                 "difference": lost[query],
                 "relevant": [
                     {
@@ -202,11 +203,11 @@ def worst_queries(
                 "student_first": _first(collection, student, query),
             }
         )
-    return found
+    return cases
 
 
 def _rank(run: Run, query: str, document: str) -> int | None:
-    """From 1; None where the run does not have it."""
+    """Return the document's rank from 1; None if the run does not contain it."""
     ranked = list(run.results.get(query, {}))
     return ranked.index(document) + 1 if document in ranked else None
 
@@ -219,5 +220,5 @@ def _first(collection: Collection, run: Run, query: str) -> dict[str, str] | Non
 def _title(collection: Collection, document: str) -> str:
     if document not in collection.documents:
         return ABSENT
-    found = collection.documents[document]
-    return found.title or found.text[:SNIPPET]
+    texts = collection.documents[document]
+    return texts.title or texts.text[:SNIPPET]

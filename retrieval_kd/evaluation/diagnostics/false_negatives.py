@@ -1,4 +1,4 @@
-"""How many training negatives may be relevant after all, by the teacher's own scores."""
+"""Suspected false negatives: training negatives that the teacher scores like positives."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ QUANTILES = (0.1, 0.25, 0.5)
 def false_negatives(
     scores: Mapping[str, Mapping[str, float]], qrels: Qrels, depth: int | None = None
 ) -> dict[str, Any]:
-    """Which shares of the negatives the teacher scores like positives.
+    """Measure which shares of the negatives the teacher scores like positives.
 
-    A negative is a candidate without a positive judgment. It is *suspected* where the teacher puts
+    A negative is a candidate without a positive judgment. It is *suspected* if the teacher scores
     it above the query's best positive (`above_best`), above its worst (`above_worst`), or above a
-    quantile of all queries' positives' scores (`above_quantile`, which needs scores that are
-    comparable between queries: logits, or fused z-scores). The teacher errs too, so this bounds
-    nothing: it says how often teacher and labels disagree. RocketQA (Qu et al., NAACL 2021, section
-    4.2) drops negatives by such a threshold.
+    quantile of the scores of all queries' positives (`above_quantile`, which needs scores that are
+    comparable between queries: logits, or fused z-scores). The teacher errs too, so these shares
+    are no bounds: they tell how often teacher and labels disagree. RocketQA (Qu et al., NAACL 2021,
+    section 4.2) drops negatives by such a threshold.
 
     Args:
         scores: query → candidate → teacher's score. Only queries with a scored positive count.
-        depth: count only the `depth` negatives that the teacher scores highest, about those that
-            slates are drawn from; None: all.
+        depth: count only the `depth` negatives that the teacher scores highest, which are about
+            those that slates are drawn from; None: all.
 
     Example:
         >>> scores = {"q": {"good": 2.0, "twin": 3.0, "bad": 0.0}}
@@ -41,9 +41,9 @@ def false_negatives(
     """
     queries = []
     for query, judged in qrels.items():
-        said = scores.get(query, {})
-        positive = np.array([s for d, s in said.items() if judged.get(d, 0) > 0])
-        negative = np.array([s for d, s in said.items() if judged.get(d, 0) <= 0 and d != query])
+        by_id = scores.get(query, {})
+        positive = np.array([s for d, s in by_id.items() if judged.get(d, 0) > 0])
+        negative = np.array([s for d, s in by_id.items() if judged.get(d, 0) <= 0 and d != query])
         if len(positive) and len(negative):
             queries.append((positive, np.sort(negative)[::-1][:depth]))
     if not queries:

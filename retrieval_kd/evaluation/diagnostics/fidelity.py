@@ -63,7 +63,7 @@ def relevant_fidelity(
 
 
 def shared_scores(teacher: Ranking, student: Ranking) -> tuple[np.ndarray, np.ndarray]:
-    """Return both systems' scores (N,) of the documents in both rankings, in the teacher's order."""
+    """Return both scores (N,) of the documents that both ranked, in the teacher's order."""
     shared = [d for d in teacher if d in student]
     return np.array([teacher[d] for d in shared]), np.array([student[d] for d in shared])
 
