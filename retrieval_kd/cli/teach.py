@@ -47,9 +47,7 @@ def compare_command(
     ] = None,
     calibrate: Annotated[
         Literal["platt", "isotonic", "temperature"],
-        typer.Option(
-            help="how scores are mapped to log-odds of relevance, tested on other queries"
-        ),
+        typer.Option(help="how scores are mapped to log-odds of relevance, cross-fitted"),
     ] = "platt",
     prompt_price: Annotated[
         float | None,

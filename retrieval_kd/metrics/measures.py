@@ -179,10 +179,10 @@ def _numbers(
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
-    warnings = []
+    notes = []
     own = evaluation.counts["relevant_self_judgments_excluded"]
     if own:
-        warnings.append(
+        notes.append(
             f"{own} queries have a relevant document with the query's own ID, which was left out. "
             "If query and document IDs are unrelated numbers, evaluate with --keep-self "
             "(exclude_self=False)"
@@ -190,18 +190,16 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     for system, count in evaluation.counts["systems"].items():
         constant = count["queries_with_all_scores_equal"]
         if constant:
-            warnings.append(
+            notes.append(
                 f"run {system!r} scores all documents of {constant} queries alike: "
                 "their order is the order of their IDs"
             )
         if not evaluation.holes(system, 10):
-            warnings.append(
+            notes.append(
                 f"none of the first 10 documents of run {system!r} has a judgment in any query: "
                 "check that its document IDs are those of the judgments"
             )
         missing = count["queries_without_results"]
         if missing:
-            warnings.append(
-                f"run {system!r} has no results for {missing} queries, which count as 0"
-            )
-    return warnings
+            notes.append(f"run {system!r} has no results for {missing} queries, which count as 0")
+    return notes

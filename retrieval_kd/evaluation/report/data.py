@@ -99,7 +99,6 @@ class ReportData:
     systems: list[SystemRow] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     curves: dict[str, list[Curve]] = field(default_factory=dict)  # student → one for each seed
-    scatter: list[tuple[float, float, bool]] = field(default_factory=list)  # teacher, student, rel.
     diagnostics: dict[str, Any] | None = None  # from `diagnostics.diagnose`
     audit: dict[str, Any] | None = None  # from `audit.show.audit_summary`
     cases: list[QueryCase] = field(default_factory=list)
@@ -129,7 +128,10 @@ class ReportData:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ReportData:
         try:
-            return TypeAdapter(cls).validate_python(dict(record))
+            # `scatter` was a field before version 0.1
+            return TypeAdapter(cls).validate_python(
+                {k: record[k] for k in record if k != "scatter"}
+            )
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

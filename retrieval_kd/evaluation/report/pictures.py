@@ -150,31 +150,21 @@ def _reliability(data: ReportData) -> Picture | None:
 
 
 def _scatters(data: ReportData) -> list[Picture | None]:
-    if data.diagnostics is None:
-        return [_scatter(data.scatter, "What the student learned", "figure-scatter", "")]
-    shown = []
-    for i, student in enumerate(data.diagnostics["students"].values()):
-        tau = student["loyalty"]["mean"].get("kendall")
-        note = "" if tau is None else f" Kendall’s τ within a query, on average: {tau:.2f}."
-        heading = f"Teacher and {data.label(student['name'])}"
-        shown.append(_scatter(student.get("points", []), heading, f"figure-scatter-{i}", note))
-    return shown
+    students = data.diagnostics["students"].values() if data.diagnostics else []
+    return [_scatter(data, student, f"figure-scatter-{i}") for i, student in enumerate(students)]
 
 
-def _scatter(points: Sequence[Any], heading: str, name: str, note: str) -> Picture | None:
+def _scatter(data: ReportData, student: dict[str, Any], name: str) -> Picture | None:
+    points = student.get("points", [])
     pairs = [(t, s, bool(r)) for t, s, r in points if math.isfinite(t) and math.isfinite(s)]
     if len(pairs) < 3:
         return None
-    from scipy.stats import spearmanr
-
     step = math.ceil(len(pairs) / MOST_POINTS)
     caption = "Each point is a query and a document that both ranked; "
     caption += f"{formats.count(len(pairs[::step]))} shown"
-    caption += f" of {formats.count(len(pairs))}. " if step > 1 else ". "
-    teacher, student = [p[0] for p in pairs], [p[1] for p in pairs]
-    # constant scores have no order, so no correlation
-    if not note and len(set(teacher)) > 1 and len(set(student)) > 1:
-        rho = float(spearmanr(teacher, student).statistic)
-        note = f"Rank correlation (Spearman) over all of them: {rho:.2f}."
+    caption += f" of {formats.count(len(pairs))}." if step > 1 else "."
+    tau = student["loyalty"]["mean"].get("kendall")
+    if tau is not None:
+        caption += f" Kendall’s τ within a query, on average: {tau:.2f}."
     svg = figures.score_scatter(pairs[::step], name)
-    return {"heading": heading, "svg": svg, "caption": (caption + note).replace("  ", " ")}
+    return {"heading": f"Teacher and {data.label(student['name'])}", "svg": svg, "caption": caption}

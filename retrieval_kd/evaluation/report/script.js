@@ -1,6 +1,6 @@
 "use strict";
 
-// Tables: a heading's button sorts by its column, again the other way round.
+// Tables: a click on a heading sorts by its column, a second click reverses the order.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
@@ -86,7 +86,7 @@ if (explorer) {
     return item;
   }
 
-  function choose(i, told) {
+  function choose(i, byUser) {
     chosen = i;
     list.querySelector("[aria-selected]")?.removeAttribute("aria-selected");
     list.removeAttribute("aria-activedescendant");
@@ -98,7 +98,7 @@ if (explorer) {
     if (top < list.scrollTop) list.scrollTop = top;
     else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
     show(data.queries[i]);
-    if (told) history.replaceState(null, "", `#query=${encodeURIComponent(data.queries[i].id)}`);
+    if (byUser) history.replaceState(null, "", `#query=${encodeURIComponent(data.queries[i].id)}`);
   }
 
   function show(query) {
@@ -138,9 +138,9 @@ if (explorer) {
     const name = make("p", "title", make("bdi", "", title || snippet || id));
     const text = make("p", "snippet", title ? snippet : "");
     text.dir = "auto";
-    const told = gain > 0 ? make("strong", "", `relevant, gain ${gain}`)
+    const judgment = gain > 0 ? make("strong", "", `relevant, gain ${gain}`)
       : gain === undefined ? "not judged" : "judged not relevant";
-    const meta = make("p", "meta", told, ` · ${String(score).replace("-", "−")} · `,
+    const meta = make("p", "meta", judgment, ` · ${String(score).replace("-", "−")} · `,
       make("bdi", "", id));
     return make("li", gain > 0 ? "relevant" : "", name, text, meta);
   }
@@ -156,7 +156,7 @@ if (explorer) {
     const wanted = /^#query=(.*)$/.exec(location.hash);
     if (!wanted) return;
     let id = wanted[1];
-    try { id = decodeURIComponent(id); } catch { /* not encoded: as it is */ }
+    try { id = decodeURIComponent(id); } catch { /* not encoded */ }
     const i = data.queries.findIndex(query => query.id === id);
     if (i < 0) return;
     if (!shown.includes(i)) {
@@ -168,7 +168,7 @@ if (explorer) {
   }
   for (const select of [first, second]) select.addEventListener("change", refresh);
   order.addEventListener("change", () => {
-    chosen = null; // and so the first of the new order
+    chosen = null; // so that the first query of the new order is chosen
     refresh();
   });
   filter.addEventListener("input", refresh);

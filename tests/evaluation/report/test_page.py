@@ -24,7 +24,6 @@ from retrieval_kd.evaluation.report.explorer import explorer_from
 from retrieval_kd.evaluation.report.figures import undominated
 from retrieval_kd.evaluation.report.headline import headline
 from retrieval_kd.evaluation.report.page import csp_hash, render, write_report
-from retrieval_kd.evaluation.report.pictures import pictures
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import compare
 from retrieval_kd.pipeline.diagnose import effect_of, thinned
@@ -363,16 +362,6 @@ def test_leakage_is_shown_with_and_without_the_overlap(data, tiny_collection):
     difference = sum(of["distilled"][q] - of["labels"][q] for q in test) / len(test)
     assert effect["comparisons"]["all"]["difference"] == pytest.approx(difference)
     assert effect["comparisons"]["clean"]["queries"] == sizes["clean"]
-
-
-def test_where_all_scores_are_alike_no_correlation_is_told(recwarn):
-    """And no library complains of it."""
-    constant = [(1.0, float(i), False) for i in range(5)]
-    for points, told in ((constant, False), ([(float(i), *p[1:]) for i, p in
-                         enumerate(constant)], True)):  # fmt: skip
-        [picture] = pictures(ReportData("x", scatter=points))["teacher"]
-        assert ("Spearman" in picture["caption"]) == told
-    assert not [w for w in recwarn if "constant" in str(w.message).lower()]
 
 
 def test_only_systems_that_none_beats_are_on_the_front():
