@@ -131,7 +131,7 @@ def test_a_changed_file_is_noticed(tmp_path):
     assert any("changed after it was written" in w for w in compare_files(a, b).warnings)
 
 
-def test_different_rules_are_said(tmp_path):
+def test_different_rules_are_listed(tmp_path):
     a, b = write(tmp_path / "a", 1), write(tmp_path / "b", 1)
     evaluate_files(
         [tmp_path / "b" / "dense.trec"],

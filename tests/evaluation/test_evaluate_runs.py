@@ -65,7 +65,7 @@ def test_from_files_to_table_and_result_file(tmp_path, qrels):
     assert Evaluation.from_json(record).per_query == evaluation.per_query
 
 
-def test_a_collection_gives_its_splits_judgments(tmp_path, tiny_collection):
+def test_judgments_are_those_of_the_collections_split(tmp_path, tiny_collection):
     collection = open_collection(str(tiny_collection))
     results = {q: {d: float(g) for d, g in j.items()} for q, j in collection.qrels("dev").items()}
     write_run(Run("oracle", results), tmp_path / "oracle.trec")
@@ -104,7 +104,7 @@ def test_a_run_is_not_taken_for_a_seed_of_its_own_name(tmp_path, qrels):
         evaluate_files(runs, qrels_path=qrels, console=Console(file=io.StringIO()))
 
 
-def test_a_folder_named_like_a_seed_names_none(tmp_path, qrels):
+def test_a_folder_named_like_a_seed_is_no_seed(tmp_path, qrels):
     runs = [write(tmp_path / f"x#{i}", "bm25.trec", i) for i in (1, 2)]
     quiet = Console(file=io.StringIO())
     evaluation, [c] = evaluate_files(runs, qrels_path=qrels, measures="mrr@10", console=quiet)
@@ -112,7 +112,9 @@ def test_a_folder_named_like_a_seed_names_none(tmp_path, qrels):
     assert (c.mean_a, c.mean_b) == (0.5, 1.0)
 
 
-def test_a_card_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path, tiny_encoder):
+def test_a_card_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path, tiny_encoder
+):
     """So neither runs nor judgments nor collections need be there for the message."""
     nowhere, student = tmp_path / "nowhere.trec", shutil.copytree(tiny_encoder, tmp_path / "s")
     for outputs, message in (

@@ -74,7 +74,7 @@ def test_what_cannot_be_answered():
     ("difference", "said"),
     [(0.0, "Both are equal on all 20 queries"), (0.1, "All 20 queries differ by the same +0.1000")],
 )
-def test_queries_that_all_differ_alike_show_no_size_of_difference(difference, said):
+def test_equal_differences_have_no_detectable_size(difference, said):
     """A standard deviation of 0 is no promise that a difference of 0 would be seen."""
     base = [i / 40 for i in range(20)]
     of = lambda values: {"map": {str(i): v for i, v in enumerate(values)}}  # noqa: E731

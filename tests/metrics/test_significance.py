@@ -124,7 +124,7 @@ def test_degenerate_differences_give_no_nan():
     assert single.p_t == single.p_randomisation == 1.0
 
 
-def test_few_queries_that_differ_alike_are_no_proof():
+def test_a_few_equal_differences_are_no_proof():
     """Their t is infinite, whatever their number; p is that of the exact randomisation test."""
     for count in (2, 5, 6, 10):
         [result] = compare(of(a=[1.0] * count, b=[0.5] * count))

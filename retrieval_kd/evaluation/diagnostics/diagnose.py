@@ -21,6 +21,7 @@ from retrieval_kd.evaluation.diagnostics.failures import (
 )
 from retrieval_kd.evaluation.diagnostics.false_negatives import false_negatives
 from retrieval_kd.evaluation.diagnostics.fidelity import MEASURES, fidelity
+from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.names import cutoff, parse_measure, readable
@@ -168,7 +169,7 @@ def _fidelity_grid(record: Mapping[str, Any]) -> Grid:
         means = system.get("loyalty", {}).get("mean", {})
         fit = system["calibration"] or {}
         numbers = [system["mean"], *map(means.get, MEASURES), fit.get("ece"), fit.get("skill")]
-        rows.append([Cell(system["name"]), *(Cell(_number(value)) for value in numbers)])
+        rows.append([Cell(system["name"]), *(Cell(formats.score(value)) for value in numbers)])
     return Grid(["system", *heads], rows, title=f"{record['queries']} queries")
 
 
@@ -177,8 +178,8 @@ def _failure_grid(feature: str, rows: Sequence[Mapping[str, Any]], measure: str)
         [
             Cell(bounds(row["from"], row["to"])),
             Cell(str(row["count"])),
-            Cell(_number(row["teacher"])),
-            Cell(_number(row["student"])),
+            Cell(formats.score(row["teacher"])),
+            Cell(formats.score(row["student"])),
             Cell(f"{row['difference']:+.3f}"),
             Cell("–" if row["low"] is None else f"{row['low']:+.3f} … {row['high']:+.3f}"),
             Cell(str(row["failed"])),
@@ -187,7 +188,3 @@ def _failure_grid(feature: str, rows: Sequence[Mapping[str, Any]], measure: str)
     ]
     heads = [" ", "queries", "teacher", "student", "difference", "95 % CI", "failed"]
     return Grid(heads, cells, title=f"{measure} by {feature}")
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -126,7 +126,7 @@ def test_pictures_are_svg_with_the_pages_colours(record: dict) -> None:
         assert "a<b" not in svg and "nan" not in svg.lower().replace("nanum", "")
 
 
-def test_the_command_writes_what_the_function_gives(
+def test_the_command_writes_what_the_function_returns(
     tiny_collection: Path,
     collection: Collection,
     runs: tuple[Run, Run],

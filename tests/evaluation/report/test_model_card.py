@@ -105,7 +105,7 @@ def test_wrong_folders_and_cards_are_named(student, tmp_path):
         update_model_card(student, {"tides": of(0.5)}, "student")
 
 
-def test_which_system_the_card_is_of(student, tmp_path):
+def test_the_student_of_a_card_is_found_or_named(student, tmp_path):
     outputs = Outputs(card=student)
     assert outputs.student({"bm25": "bm25", "s": str(student)}) == "s"
     assert outputs.student({"only": "only"}) == "only"

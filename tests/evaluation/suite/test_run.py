@@ -65,7 +65,7 @@ def _evaluated(tmp_path_factory, data, suite, tiny_encoder):
     return run(), lines, run, out
 
 
-def test_what_is_there_is_evaluated_and_what_is_not_is_told(evaluated):
+def test_available_collections_are_evaluated_and_missing_ones_are_named(evaluated):
     result, lines, _, _ = evaluated
     assert list(result.collections) == ["birds", "ships", "stars"]
     assert list(result.missing) == ["comets"] and "--download" in result.missing["comets"]
@@ -90,7 +90,7 @@ def test_a_group_counts_once_in_the_average(evaluated):
     assert {c.queries for c in tests} == {2} and not any(c.significant() for c in tests)
 
 
-def test_a_group_of_which_a_part_is_missing_says_so(evaluated):
+def test_a_group_with_a_missing_part_is_marked(evaluated):
     whole, _, _, _ = evaluated
     assert "pair of 2 parts" in systems_grid(whole).note
     present = {n: found for n, found in whole.collections.items() if n != "stars"}
@@ -228,7 +228,7 @@ def test_wrong_calls_are_named_before_anything_is_read(data, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_as_much_is_retrieved_as_a_measure_looks_at_unless_less_is_asked_for(data, tmp_path):
+def test_retrieval_is_as_deep_as_the_measures_unless_a_depth_is_set(data, tmp_path):
     """Recall@150 of 100 documents would be too low, and nothing would say why."""
     lines: list[str] = []
     run = lambda out, **more: evaluate_suite(  # noqa: E731

@@ -115,7 +115,9 @@ def test_a_beir_folder_comes_before_ir_datasets_and_needs_the_split(data):
     assert isinstance(lacking, Missing) and "qrels/test.tsv" in lacking.message
 
 
-def test_what_is_missing_is_told_with_its_place_and_nothing_is_fetched(data, private_home, capfd):
+def test_missing_collections_are_named_with_their_place_and_nothing_is_downloaded(
+    data, private_home, capfd
+):
     found = locate("scifact", Member(irds="beir/scifact/test"), data)
     assert isinstance(found, Missing)
     for told in ("--download", "beir/scifact/test", str(data / "scifact"), "ir_datasets"):
