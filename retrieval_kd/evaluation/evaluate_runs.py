@@ -60,7 +60,9 @@ def evaluate_files(
     outputs.check_card({system_of(name): name for name in paths} | systems)
     qrels, source = _judgments(collection, split, qrels_path)
     runs = {name: _read(name, path) for name, path in paths.items()}
-    inputs = {n: {"path": str(path), "digest": digest_file(path)} for n, path in paths.items()}
+    inputs: dict[str, dict[str, Any]] = {
+        name: {"path": str(path), "digest": digest_file(path)} for name, path in paths.items()
+    }
     if systems:
         if collection is None:
             raise InputError("--with needs texts to search", remedy="name a --collection")

@@ -21,7 +21,7 @@ RULES = (
     "Documents are ordered by descending score, equal scores by ascending document ID.",
     "Queries without a relevant document in the judgments are left out and counted.",
     "Judged queries for which a system returned nothing count as 0.",
-    "A measure with a cut-off k looks at the first k results, any other at all results of a run.",
+    "A measure with a cut-off k looks at the first k results, any other at all that a run has.",
 )
 CONDENSED_RULE = {
     False: "Documents without a judgment count as not relevant.",
