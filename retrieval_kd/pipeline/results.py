@@ -11,8 +11,9 @@ from typing import Any
 from retrieval_kd.evaluation.diagnostics.cases import cases_from
 from retrieval_kd.evaluation.report.data import Curve, Main, ReportData, SystemRow
 from retrieval_kd.evaluation.report.explorer import explorer_from
+from retrieval_kd.evaluation.report.grid import to_latex, to_markdown
 from retrieval_kd.evaluation.report.page import write_report
-from retrieval_kd.evaluation.report.table import print_table, to_latex, to_markdown
+from retrieval_kd.evaluation.report.table import print_table, to_grid
 from retrieval_kd.files import read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
@@ -134,9 +135,9 @@ class RunResults:
         )
         write_json(self.work.path(self.file("report.json")), data.to_json())
         write_report(data, self.work.path(self.file("report.html")))
+        grid = to_grid(evaluation, comparisons, self.costs)
         for name, write in (("results.md", to_markdown), ("results.tex", to_latex)):
-            text = write(evaluation, comparisons, self.costs)
-            write_text(self.work.path(self.file(name)), text + "\n")
+            write_text(self.work.path(self.file(name)), write(grid) + "\n")
 
     def print(self) -> None:
         """The table, the main comparison, what the student costs and keeps, the report's path."""

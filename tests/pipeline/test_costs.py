@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from retrieval_kd.evaluation.report.table import to_markdown
+from retrieval_kd.evaluation.report.grid import to_markdown
+from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.pipeline.costs import cost_sentence
 
@@ -34,6 +35,6 @@ def test_a_table_says_whose_latency_is_without_the_first_stage():
     systems = [*COSTS, "ranker", "dense"]
     evaluation = Evaluation(["map"], {system: {"map": {"q": 0.5}} for system in systems})
     facts = {**COSTS, "ranker": STUDENT | {"re_ranks": True}, "dense": STUDENT}
-    text = to_markdown(evaluation, facts=facts)
+    text = to_markdown(to_grid(evaluation, facts=facts))
     assert text.endswith("Without the first stage: teacher, ranker.")
-    assert "first stage" not in to_markdown(evaluation, facts={"dense": STUDENT})
+    assert "first stage" not in to_markdown(to_grid(evaluation, facts={"dense": STUDENT}))

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from retrieval_kd.evaluation.report import formats, grid
-from retrieval_kd.evaluation.report.grid import LETTERS, Cell, Grid
+from retrieval_kd.evaluation.report import formats
+from retrieval_kd.evaluation.report.grid import LETTERS, Cell, Grid, print_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison
@@ -144,6 +144,18 @@ def to_grid(
 
     Args:
         facts: system → its costs, by the fields of `COSTS`.
+
+    Example:
+        >>> from retrieval_kd.evaluation.report.grid import to_markdown
+        >>> values = {"bm25": {"q1": 0.5, "q2": 0.25}, "dense": {"q1": 1.0, "q2": 0.25}}
+        >>> evaluation = Evaluation(["mrr@10"], {s: {"mrr@10": v} for s, v in values.items()})
+        >>> print(to_markdown(to_grid(evaluation, facts={"dense": {"latency_ms_p50": 2.5}})))
+        |   | System | MRR@10 | p50, ms |
+        |---|---|---:|---:|
+        | a | bm25 | 0.3750 | – |
+        | b | dense | **0.6250** | 2.50 |
+        <BLANKLINE>
+        2 queries. Costs: p50, ms: median latency of a query; – means unknown.
     """
     costs = {system: (facts or {}).get(system, {}) for system in evaluation.systems}
     columns = known_costs(costs.values())
@@ -168,34 +180,4 @@ def print_table(
     console: Console | None = None,
 ) -> None:
     """Print the table in a terminal."""
-    grid.print_grid(to_grid(evaluation, comparisons, facts), console)
-
-
-def to_markdown(
-    evaluation: Evaluation,
-    comparisons: Sequence[Comparison] = (),
-    facts: Mapping[str, Facts] | None = None,
-) -> str:
-    """Write the table for a README.
-
-    Example:
-        >>> values = {"bm25": {"q1": 0.5, "q2": 0.25}, "dense": {"q1": 1.0, "q2": 0.25}}
-        >>> evaluation = Evaluation(["mrr@10"], {s: {"mrr@10": v} for s, v in values.items()})
-        >>> print(to_markdown(evaluation, facts={"dense": {"latency_ms_p50": 2.5}}))
-        |   | System | MRR@10 | p50, ms |
-        |---|---|---:|---:|
-        | a | bm25 | 0.3750 | – |
-        | b | dense | **0.6250** | 2.50 |
-        <BLANKLINE>
-        2 queries. Costs: p50, ms: median latency of a query; – means unknown.
-    """
-    return grid.to_markdown(to_grid(evaluation, comparisons, facts))
-
-
-def to_latex(
-    evaluation: Evaluation,
-    comparisons: Sequence[Comparison] = (),
-    facts: Mapping[str, Facts] | None = None,
-) -> str:
-    """Write the table for a paper, with booktabs' rules."""
-    return grid.to_latex(to_grid(evaluation, comparisons, facts))
+    print_grid(to_grid(evaluation, comparisons, facts), console)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid, to_latex, to_markdown
-from retrieval_kd.evaluation.report.table import to_latex as evaluation_to_latex
+from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import compare
 
@@ -26,7 +26,7 @@ def test_latex_has_marks_spread_and_the_best_in_bold():
     values = {"a": [0.1] * 20, "b#1": [0.5] * 10 + [0.6] * 10, "b#2": [0.7] * 10 + [0.6] * 10}
     per_query = {s: {"map": {str(i): v for i, v in enumerate(row)}} for s, row in values.items()}
     evaluation = Evaluation(["map"], per_query).group()
-    text = evaluation_to_latex(evaluation, compare(evaluation, baseline="a"))
+    text = to_latex(to_grid(evaluation, compare(evaluation, baseline="a")))
     assert r"b & b & \textbf{0.6000}$^{a}$ $\pm$0.0707 \\" in text
     assert r"a & a & 0.1000 \\" in text
     assert "% 20 queries" in text and "^a: better than a" in text

@@ -7,9 +7,14 @@ import io
 import numpy as np
 from rich.console import Console
 
-from retrieval_kd.evaluation.report.table import letters, print_table, to_latex, to_markdown
+from retrieval_kd.evaluation.report import grid
+from retrieval_kd.evaluation.report.table import letters, print_table, to_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import compare
+
+
+def to_markdown(*evaluated):
+    return grid.to_markdown(to_grid(*evaluated))
 
 
 def evaluation_of(**systems):
@@ -68,7 +73,7 @@ def test_costs_are_columns_beside_quality_and_what_is_unknown_is_no_zero():
     assert head.endswith("| nDCG@10 | Docs/s | p50, ms | Teacher calls |")
     assert bm25.endswith("| – | 0.90 | – |") and student.endswith("| 1\u202f234 | 5.10 | 0 |")
     assert "Docs/s: encoded for the index" in note and "– means unknown" in note
-    assert "& Teacher calls" in to_latex(evaluation, (), facts)
+    assert "& Teacher calls" in grid.to_latex(to_grid(evaluation, (), facts))
     out = io.StringIO()
     print_table(evaluation, (), facts, Console(file=out, width=80))
     assert "Teacher calls" in out.getvalue()
