@@ -38,7 +38,7 @@ from retrieval_kd.audit.texts import Distinct, TextList
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.evaluation.report.formats import one_line
-from retrieval_kd.store.shards import query_digest
+from retrieval_kd.store.digests import query_digest
 
 WHATS = ("query", "relevant document", "document")
 GROUPS = ("all", "clean", "query", "relevant document")

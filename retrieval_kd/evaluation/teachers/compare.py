@@ -27,8 +27,8 @@ from retrieval_kd.evaluation.teachers.facts import (
     relevant,
     shared,
 )
+from retrieval_kd.store.digests import query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import query_digest
 from retrieval_kd.targets.calibrate import Method
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import aggregation
@@ -60,7 +60,7 @@ def compare_teachers(
     Args:
         teachers: names or fingerprints; empty: all that answered about the split's queries.
         candidates: look only at these pairs, and measure their own order too.
-        aggregate: of pairs, of orders, or both, see `answered.answered_scores`.
+        aggregate: of pairs, of orders, or both, see `conclude.conclude_scores`.
         method: of calibration, cross-fitted over queries.
         worst: clashes to show of each two teachers.
 

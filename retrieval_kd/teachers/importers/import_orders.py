@@ -13,10 +13,10 @@ from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answer_rows import Row
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.digests import document_digest, query_digest
 from retrieval_kd.store.requests import Answer
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import document_digest, query_digest
-from retrieval_kd.teachers.comparing.parse_order import parse_order
+from retrieval_kd.teachers.comparing.parse_answers import parse_order
 from retrieval_kd.teachers.comparing.windows import Windows
 from retrieval_kd.teachers.importers.matching import Matcher
 from retrieval_kd.teachers.importers.permutations import Published, read_permutations

@@ -207,14 +207,13 @@ def test_strategies_share_answers(collection, queries, candidates, tmp_path):
 def test_a_leaning_teacher_ranks_the_same_and_its_bias_is_measured(
     collection, queries, candidates, tmp_path
 ):
-    from retrieval_kd.store.answer_summary import summarise_answers
+    from retrieval_kd.store.summary import summarise_answers
 
     scores, biases = [], []
     for number, lean in enumerate((0.0, 1.5)):
         store, teacher = ScoreStore(tmp_path / str(number)), make("all", Reader(lean=lean))
         score(collection, queries, candidates, teacher, store)
-        answers = AnswerStore(store.folder(teacher.key), teacher.key)
-        biases.append(summarise_answers(answers).order_bias)
+        biases.append(summarise_answers(store, teacher.key).order_bias)
         scores.append(scores_of(collection, queries, candidates, store, teacher.key, "copeland"))
     assert biases[0].log_odds == pytest.approx(0, abs=1e-6)
     assert biases[1].log_odds == pytest.approx(1.5, abs=1e-6)

@@ -39,10 +39,10 @@ LISTS = [
 
 def run(strategy, relevance, garbled=lambda shown: False, scores=None):
     """Let a judge who knows the relevance answer; what was asked, in batches, and the result."""
-    asking, asked, answers = strategy.ask(CandidateList(len(relevance), scores, seed=3)), [], None
+    steps, asked, answers = strategy.steps(CandidateList(len(relevance), scores, seed=3)), [], None
     try:
         while True:
-            wanted = next(asking) if answers is None else asking.send(answers)
+            wanted = next(steps) if answers is None else steps.send(answers)
             asked.append([request.shown for request in wanted])
             answers = [judge(request.shown, relevance, garbled) for request in wanted]
     except StopIteration as finished:
@@ -69,9 +69,9 @@ def test_no_more_is_asked_than_was_stated(strategy, count, seed):
     relevance = shuffled(count, seed)
     asked, _ = run(strategy, relevance, scores=tuple(map(float, relevance)))
     made = sum(map(len, asked))
-    assert made <= strategy.calls(count)
+    assert made <= strategy.most_requests(count)
     if not isinstance(strategy, SortingPairs | Heap):  # they stop early where they can
-        assert made == strategy.calls(count)
+        assert made == strategy.most_requests(count)
 
 
 @pytest.mark.parametrize("strategy", PAIRS, ids=lambda s: s.spec)
@@ -176,33 +176,33 @@ def test_what_was_never_compared_is_not_ranked_together():
 
 def test_an_answer_that_names_some_leaves_the_others_unranked():
     strategy = Windows(4, 2)
-    asking = strategy.ask(CandidateList(4))
-    next(asking)
+    steps = strategy.steps(CandidateList(4))
+    next(steps)
     with pytest.raises(StopIteration) as finished:
-        asking.send([Answer(order=(2, 1), status="repaired")])
+        steps.send([Answer(order=(2, 1), status="repaired")])
     assert finished.value.value == {2: 1.0, 1: 0.5}
 
 
 def test_a_candidate_that_a_later_window_leaves_out_loses_its_rank():
     """The first window carries 2 on; the second shows it and does not say where it belongs."""
-    asking = Windows(2, 1).ask(CandidateList(3))
-    assert next(asking)[0].shown == (1, 2)
-    [second] = asking.send([Answer(order=(1, 0))])
+    steps = Windows(2, 1).steps(CandidateList(3))
+    assert next(steps)[0].shown == (1, 2)
+    [second] = steps.send([Answer(order=(1, 0))])
     assert second.shown == (0, 2)
     with pytest.raises(StopIteration) as finished:
-        asking.send([Answer(order=(0,), status="repaired")])
+        steps.send([Answer(order=(0,), status="repaired")])
     assert finished.value.value == {0: 1.0}
 
 
 def test_a_tournament_scores_only_whom_its_last_answer_named():
     """Two groups, of each two are named: the better one goes on, and one is lost in the final."""
-    asking = Tournament(4, 1).ask(CandidateList(6))
-    groups = [request.shown for request in next(asking)]
+    steps = Tournament(4, 1).steps(CandidateList(6))
+    groups = [request.shown for request in next(steps)]
     assert sorted(map(len, groups)) == [3, 3]
-    [final] = asking.send([Answer(order=(2, 0), status="repaired")] * 2)
+    [final] = steps.send([Answer(order=(2, 0), status="repaired")] * 2)
     assert set(final.shown) == {group[2] for group in groups}
     with pytest.raises(StopIteration) as finished:
-        asking.send([Answer(order=(1,), status="repaired")])
+        steps.send([Answer(order=(1,), status="repaired")])
     losers = dict.fromkeys((group[0] for group in groups), 0.0)
     assert finished.value.value == {**losers, final.shown[1]: 1.0}
 
@@ -210,8 +210,8 @@ def test_a_tournament_scores_only_whom_its_last_answer_named():
 @given(st.integers(2, 40), st.integers(0, 99), st.integers(3, 9), st.sampled_from([0.3, 0.9]))
 def test_a_tournament_ranks_nobody_that_was_never_named(count, seed, group, share):
     coin, named = random.Random(seed), set()
-    asking = Tournament(group, 2).ask(CandidateList(count, seed=seed))
-    wanted = next(asking)
+    steps = Tournament(group, 2).steps(CandidateList(count, seed=seed))
+    wanted = next(steps)
     with pytest.raises(StopIteration) as finished:
         while True:
             answers = []
@@ -219,7 +219,7 @@ def test_a_tournament_ranks_nobody_that_was_never_named(count, seed, group, shar
                 places = [p for p in range(len(request.shown)) if coin.random() < share] or [0]
                 named |= {request.shown[place] for place in places}
                 answers.append(Answer(order=tuple(places), status="repaired"))
-            wanted = asking.send(answers)
+            wanted = steps.send(answers)
     assert set(finished.value.value) <= named
 
 

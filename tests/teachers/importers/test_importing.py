@@ -14,8 +14,8 @@ import pytest
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
+from retrieval_kd.store.digests import document_digest, id_digest, query_digest
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.shards import document_digest, id_digest, query_digest
 from retrieval_kd.teachers.importers import FORMATS, detect, import_scores
 from retrieval_kd.teachers.importers import importing as importing_module
 

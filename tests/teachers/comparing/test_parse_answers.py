@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_kd.teachers.comparing.parse_order import parse_choice, parse_order
+from retrieval_kd.teachers.comparing.parse_answers import parse_choice, parse_order
 
 orders = st.integers(2, 25).flatmap(lambda n: st.permutations(range(n)))
 
