@@ -25,8 +25,8 @@ SLACK = 0.1  # three standard deviations of an estimate from 256 permutations
 KEPT_SHINGLES = 4_096  # texts whose shingles are kept between pairs
 
 
-def bands(threshold: float, permutations: int = PERMUTATIONS) -> tuple[int, int]:
-    """Bands b and rows r of the index: the largest r with 1 − (1 − thresholdʳ)ᵇ ≥ 0.98, b = p // r.
+def bands(threshold: float) -> tuple[int, int]:
+    """Bands b and rows r of the index: the largest r with 1 − (1 − thresholdʳ)ᵇ ≥ 0.98, b = 256 // r.
 
     This is the probability that a pair at the threshold agrees in at least one band (Leskovec,
     Rajaraman and Ullman, Mining of Massive Datasets, section 3.4.2); above it, it is higher.
@@ -35,9 +35,9 @@ def bands(threshold: float, permutations: int = PERMUTATIONS) -> tuple[int, int]
         >>> bands(0.5), bands(0.6), bands(0.8)
         ((64, 4), (51, 5), (28, 9))
     """
-    best = (permutations, 1)
-    for rows in range(1, permutations // 2 + 1):
-        count = permutations // rows
+    best = (PERMUTATIONS, 1)
+    for rows in range(1, PERMUTATIONS // 2 + 1):
+        count = PERMUTATIONS // rows
         if 1 - (1 - threshold**rows) ** count >= RECALL:
             best = (count, rows)
     return best

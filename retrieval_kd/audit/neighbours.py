@@ -26,9 +26,9 @@ BLOCK = 1_024  # texts encoded at a time
 class Encoder:
     """A model that encodes texts as vectors of unit length."""
 
-    def __init__(self, spec: str, max_length: int | None = None) -> None:
-        self.spec, self.max_length = spec, max_length
-        self.model: SentenceTransformer = load_encoder(spec, max_length=max_length)
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self.model: SentenceTransformer = load_encoder(spec)
 
     def vectors(self, texts: DistinctTexts, path: Path, *, documents: bool) -> np.ndarray:
         """Vectors (texts, d) float32 in a file; most of a corpus comes from the shared cache."""
@@ -38,9 +38,7 @@ class Encoder:
         whole = texts.texts.collection
         cached = None
         if documents and whole is not None and 2 * len(texts) >= len(whole):
-            cached = document_vectors(
-                self.spec, whole, max_length=self.max_length, model=self.model
-            )
+            cached = document_vectors(self.spec, whole, model=self.model)
         with bar(f"encoding {texts.texts.source}", len(texts)) as progress:
             for start in range(0, len(texts), BLOCK):
                 rows = texts.first[start : start + BLOCK]

@@ -21,9 +21,10 @@ BLOCK = 4_000_000  # n-grams of trained texts in memory at a time: about 100 MB 
 def ngram_pairs(
     evaluated: DistinctTexts, trained: DistinctTexts, n: int, share: float, most: int
 ) -> Iterator[tuple[int, int, float]]:
-    """Yield (evaluated, trained, s) with s = |A ∩ B| / min(|A|, |B|) ≥ `share`, A, B sets of n-grams.
+    """Yield (evaluated, trained, s) with s = |A ∩ B| / min(|A|, |B|) ≥ `share`.
 
-    An evaluated text has at most `most` partners per block. Texts under `n` words have none.
+    A and B are sets of n-grams. A text has at most `most` partners per block; a text under `n`
+    words has none.
 
     Example:
         >>> from retrieval_kd.audit.texts import TextList

@@ -68,14 +68,9 @@ class Overlap:
     train_text: str = ""
     queries: list[str] = field(default_factory=list)
 
-    @property
-    def kind(self) -> str:
-        """The most certain kind of overlap."""
-        return next(kind for kind in OVERLAP_KINDS if kind in self.kinds)
-
     def to_json(self) -> dict[str, Any]:
         kinds = {kind: round(self.kinds[kind], 4) for kind in OVERLAP_KINDS if kind in self.kinds}
-        return {**self.__dict__, "kind": self.kind, "kinds": kinds}
+        return {**self.__dict__, "kind": next(iter(kinds)), "kinds": kinds}
 
 
 # Evaluated text → training text → kind of overlap → similarity, by positions in the two lists.

@@ -1,4 +1,4 @@
-"""Answers about pairs and lists are kept as they were given, found by their texts, and checked."""
+"""Comparing teachers' answers are stored unchanged, found by their texts, and checked."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_pointwise_reading_refuses_answers_about_several(tmp_path):
         AnswerStore(tmp_path / "x", replace(PAIRWISE, kind="pointwise"))
 
 
-def test_inspect_counts_questions_statuses_and_order_bias(tmp_path):
+def test_inspect_counts_requests_statuses_and_order_bias(tmp_path):
     store = ScoreStore(tmp_path)
     odds = {"ab": 2.0, "ba": 1.0, "ac": 3.0, "ca": -4.0, "bc": 1.0}
     put(store, PAIRWISE, *(row(shown, Answer(log_odds=value)) for shown, value in odds.items()))
@@ -151,7 +151,7 @@ def test_inspect_counts_questions_statuses_and_order_bias(tmp_path):
         assert part in shown
 
 
-def test_answers_are_exported_as_they_were_given(tmp_path):
+def test_answers_are_exported_unchanged(tmp_path):
     store = ScoreStore(tmp_path / "store")
     said = Answer("[2] > [1]", order=(1, 0), status="ok")
     put(store, LISTWISE, row("ab", said), row("ab", strategy="how=heap"))

@@ -56,7 +56,7 @@ def run_strategies(
     active: list[StrategyRun] = []
     total = most_requests(candidates, strategy)
     print(_announcement(key.model, total, len(candidates), strategy), file=sys.stderr)
-    with bar(f"asking {key.model}", total) as progress, answers.writer() as writer:
+    with bar(f"comparing with {key.model}", total) as progress, answers.writer() as writer:
         while True:
             while len(active) < QUERIES_AT_ONCE and (entry := next(waiting, None)) is not None:
                 query = query_candidates(collection, queries, *entry, scores)
@@ -100,7 +100,7 @@ def _announcement(model: str, most: int, queries: int, strategy: Strategy) -> st
     again = "" if strategy.spec.startswith("pairs=") else ", and one more for each garbled answer"
     return (
         f"{model}: at most {most:,} questions about {queries:,} queries ({strategy.spec}){again}; "
-        "what is stored is not asked again"
+        "stored answers are reused"
     )
 
 

@@ -133,7 +133,7 @@ def test_a_users_own_prompt_of_a_known_name_keeps_its_passages_apart(tmp_path):
     assert reader.asked[0].system == "Rank 2."
 
 
-def test_a_word_that_a_server_did_not_tell_of_is_asked_again():
+def test_a_label_that_a_server_did_not_report_is_requested_again():
     """One probability of two compares nothing, and a stored answer is never asked for again."""
 
     class Half(Reader):
@@ -154,7 +154,7 @@ def test_the_passages_of_a_prompt_are_cut_from_the_stated_side():
 
 
 @given(st.permutations(range(12)))
-def test_the_forms_that_servers_are_asked_for_are_those_that_parse(order):
+def test_the_forms_that_servers_enforce_can_be_parsed(order):
     text = " > ".join(f"[{place + 1}]" for place in order)
     assert re.fullmatch(order_form(12), text)
     assert parse_order(text, 12)[1] == "ok"

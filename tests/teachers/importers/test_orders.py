@@ -213,7 +213,7 @@ def test_gaps_are_counted_and_several_lists_of_a_query_are_aggregated(collection
     assert scores(collection, store)[QUERY] == {"birds9": 1.0, "birds3": 0.5}  # ships1: not named
 
 
-def test_another_list_of_a_query_is_told_of_by_later_imports_too(collection, tmp_path):
+def test_later_imports_report_another_list_of_a_query_too(collection, tmp_path):
     whole, store = record("by ID", collection), ScoreStore(tmp_path / "store")
     first = written(tmp_path / "first.jsonl", whole)
     other = {**whole, "hits": [{"docid": id} for id in reversed(SHOWN)]}
