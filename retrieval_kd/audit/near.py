@@ -26,10 +26,11 @@ KEPT_SHINGLES = 4_096  # texts whose shingles are kept between pairs
 
 
 def bands(threshold: float) -> tuple[int, int]:
-    """Bands b and rows r of the index: the largest r with 1 − (1 − thresholdʳ)ᵇ ≥ 0.98, b = 256 // r.
+    """Bands b and rows r of the index.
 
-    This is the probability that a pair at the threshold agrees in at least one band (Leskovec,
-    Rajaraman and Ullman, Mining of Massive Datasets, section 3.4.2); above it, it is higher.
+    r is the largest with 1 − (1 − thresholdʳ)ᵇ ≥ 0.98, where b = 256 // r. The left side is the
+    probability that a pair at the threshold agrees in at least one band (Leskovec, Rajaraman and
+    Ullman, Mining of Massive Datasets, section 3.4.2); it is higher for more similar pairs.
 
     Example:
         >>> bands(0.5), bands(0.6), bands(0.8)

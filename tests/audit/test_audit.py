@@ -1,4 +1,4 @@
-"""From specs to pairs: collections, score stores, runs, files, and what is said of each."""
+"""From specs to overlapping pairs: collections, score stores, runs and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks find between two lists of texts, and what they leave alone."""
+"""Which pairs of texts the checks find, and which they do not."""
 
 from __future__ import annotations
 

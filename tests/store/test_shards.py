@@ -1,4 +1,4 @@
-"""Killed, crowded or damaged: the store's files are whole or are reported."""
+"""After kills, concurrent writers or damage, the store's files are whole or reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Orders are read strictly; what is repaired is said, and nothing is made up."""
+"""Orders are parsed strictly; repairs are reported, and nothing is invented."""
 
 from __future__ import annotations
 

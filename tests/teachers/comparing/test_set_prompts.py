@@ -1,4 +1,4 @@
-"""A passage is data: whatever it says, the prompt has the labels and lines that it should have."""
+"""A passage is data: whatever it says, the prompt keeps its labels and lines."""
 
 from __future__ import annotations
 

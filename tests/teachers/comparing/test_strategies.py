@@ -39,11 +39,8 @@ LISTS = [
 
 def run(strategy, relevance, garbled=lambda shown: False, scores=None):
     """Run a strategy with a judge who knows the relevance; return its requests and its result."""
-    steps, requests, answers = (
-        strategy.steps(CandidateList(len(relevance), scores, seed=3)),
-        [],
-        None,
-    )
+    steps = strategy.steps(CandidateList(len(relevance), scores, seed=3))
+    requests, answers = [], None
     try:
         while True:
             pending = next(steps) if answers is None else steps.send(answers)

@@ -1,4 +1,4 @@
-"""PublishedOrder orders become a listwise teacher's answers about the collection's own texts."""
+"""Published orders become a listwise teacher's answers about the collection's own texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published score files become stored scores; what is no score is refused with the reason."""
+"""Published score files become stored scores; anything else is refused with the reason."""
 
 from __future__ import annotations
 
