@@ -28,7 +28,7 @@ from retrieval_kd.audit.audit import audit
 from retrieval_kd.audit.near import near_pairs
 from retrieval_kd.audit.normalise import normalise, words
 from retrieval_kd.audit.overlap import DOCUMENTS, QUERIES
-from retrieval_kd.audit.texts import Distinct, TextList
+from retrieval_kd.audit.texts import DistinctTexts, TextList
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import write_text
@@ -102,12 +102,12 @@ def quality(texts: Texts, threshold: float, rates: list[float], seed: int = 0) -
     originals = {texts.id_at(i): texts.at(i).full for i in rows}
     originals = {id: text for id, text in originals.items() if normalise(text)}
     vocabulary = [word for text in originals.values() for word in words(normalise(text))]
-    known = Distinct(TextList("originals", "", originals))
+    known = DistinctTexts(TextList("originals", "", originals))
     natural = tied(known, known, threshold)
     record: dict[str, Any] = {"texts": len(originals), "threshold": threshold}
     for rate in rates:
         copies = {id: edit(text, rate, vocabulary, rng) for id, text in originals.items()}
-        pairs = tied(Distinct(TextList("copies", "", copies)), known, threshold)
+        pairs = tied(DistinctTexts(TextList("copies", "", copies)), known, threshold)
         right = {left for left, right in pairs if same(originals, left, right)}
         wrong = {pair for pair in pairs if not same(originals, *pair)}
         record[f"{rate:.0%}"] = {
@@ -126,7 +126,7 @@ def same(originals: dict[str, str], left: str, right: str) -> bool:
     return left == right or normalise(originals[left]) == normalise(originals[right])
 
 
-def tied(copies: Distinct, known: Distinct, threshold: float) -> set[tuple[str, str]]:
+def tied(copies: DistinctTexts, known: DistinctTexts, threshold: float) -> set[tuple[str, str]]:
     """Pairs of IDs that the check finds."""
     return {
         (copies.texts.id(a), known.texts.id(b))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.store.requests import Question
+from retrieval_kd.store.requests import RequestTexts
 from retrieval_kd.teachers.comparing.set_prompts import (
     LETTER_TEMPLATES,
     LETTERS,
@@ -156,7 +156,7 @@ def lesson(
     }[task]
     [prompt] = set_prompts(
         model,
-        [Question(query, documents)],
+        [RequestTexts(query, documents)],
         template,
         labels,
         query_tokens=128,

@@ -26,8 +26,8 @@ from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.digests import document_digest, query_digest
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.shards import document_digest, query_digest
 from retrieval_kd.targets.normalise import rerank
 from retrieval_kd.teachers.score import open_teacher, score, scores_of
 
@@ -141,7 +141,7 @@ def measure(
             ranks[query] = 1 + better + ties / 2
     gains = {q: {f"{q}-{d}": g for d, g in judged[q].items()} for q in asked}
     unparsable = 0.0
-    if not teacher.key.gives_scores:
+    if not teacher.key.is_pointwise:
         answers = AnswerStore(kept.folder(teacher.key), teacher.key)
         known = [answers.known(query_digest(texts[query])) for query in asked]
         shown = {  # of this corpus, not of the others in the store

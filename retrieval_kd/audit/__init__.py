@@ -1,1 +1,1 @@
-"""The leakage audit: what was trained on against what is evaluated on. Start at `audit.py`."""
+"""The leakage audit: training data compared with evaluation data. Start at `audit.py`."""

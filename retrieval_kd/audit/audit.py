@@ -1,7 +1,7 @@
-"""The audit: everything trained on against a split that is evaluated on, as pairs that overlap.
+"""The audit: find texts of the training data that overlap with an evaluated split.
 
-Sources are opened in `sources.py`, two lists compared in `overlap.py`, measures with and without
-the overlapping queries are in `effect.py`.
+`sources.py` opens the data, `overlap.py` compares two lists of texts, and `effect.py` measures
+results with and without the overlapping queries.
 """
 
 from __future__ import annotations
@@ -15,76 +15,79 @@ from typing import Any
 from retrieval_kd.audit.neighbours import Encoder
 from retrieval_kd.audit.overlap import (
     DOCUMENTS,
-    KINDS,
+    OVERLAP_KINDS,
     QUERIES,
     SHOWN,
-    Found,
     Limits,
-    Pair,
-    overlaps,
-    strength,
+    Overlap,
+    Partners,
+    find_overlaps,
+    sort_key,
 )
+from retrieval_kd.audit.score_stores import open_store
 from retrieval_kd.audit.sources import (
-    Evaluated,
-    Trained,
+    EvaluatedSplit,
+    TrainingTexts,
     kind_of,
     open_collection_split,
     open_evaluated,
     open_file,
     open_run,
 )
-from retrieval_kd.audit.stores import open_store
-from retrieval_kd.audit.texts import Distinct, TextList
+from retrieval_kd.audit.texts import DistinctTexts, TextList
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.evaluation.report.formats import one_line
-from retrieval_kd.store.shards import query_digest
+from retrieval_kd.store.digests import query_digest
 
-WHATS = ("query", "relevant document", "document")
+TEXT_KINDS = ("query", "relevant document", "document")
 GROUPS = ("all", "clean", "query", "relevant document")
 
 
 @dataclass
 class Audit:
-    """What was found: pairs, the strongest first, and what could not be checked."""
+    """The result: overlapping pairs, strongest first, and what could not be checked."""
 
     evaluated: dict[str, Any]
     trained: list[dict[str, Any]]
-    queries: list[str]  # all evaluated ones
-    pairs: list[Pair]
+    queries: list[str]  # IDs of all evaluated queries
+    pairs: list[Overlap]
     drops: Drops = field(default_factory=Drops)
     settings: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
     def affected(self, what: str) -> set[str]:
-        """Evaluated queries with an overlap of this kind of text.
+        """Evaluated queries with an overlap in this kind of text.
 
-        Relevant documents that a teacher merely scored are listed as documents and affect none.
+        A relevant document that a teacher only scored is listed as "document" and affects no query.
         """
         return {q for pair in self.pairs if pair.what == what for q in pair.queries}
 
     def groups(self) -> dict[str, list[str]]:
-        """Evaluated queries: all, clean (no overlap), with an overlapping query, and with an
-        overlapping relevant document but no overlapping query."""
-        asked, answered = self.affected("query"), self.affected("relevant document")
+        """Evaluated queries by group.
+
+        The groups are all queries, clean ones (no overlap), those that overlap with a training
+        query, and those that overlap through a relevant document only.
+        """
+        by_query, by_document = self.affected("query"), self.affected("relevant document")
         members = {
             "all": set(self.queries),
-            "clean": set(self.queries) - asked - answered,
-            "query": asked,
-            "relevant document": answered - asked,
+            "clean": set(self.queries) - by_query - by_document,
+            "query": by_query,
+            "relevant document": by_document - by_query,
         }
         return {name: [q for q in self.queries if q in members[name]] for name in GROUPS}
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """For each kind of text and of overlap: how many evaluated queries (documents: texts)."""
-        found: dict[str, dict[str, int]] = {}
-        for what in WHATS:
-            of = {kind: set[str]() for kind in KINDS}
+        """Kind of text → kind of overlap → number of evaluated queries (or of documents)."""
+        counts: dict[str, dict[str, int]] = {}
+        for what in TEXT_KINDS:
+            ids = {kind: set[str]() for kind in OVERLAP_KINDS}
             for pair in (pair for pair in self.pairs if pair.what == what):
                 for kind in pair.kinds:
-                    of[kind].update(pair.queries if what != "document" else [pair.eval_id])
-            found[what] = {kind: len(ids) for kind, ids in of.items()}
-        return found
+                    ids[kind].update(pair.queries if what != "document" else [pair.eval_id])
+            counts[what] = {kind: len(members) for kind, members in ids.items()}
+        return counts
 
     def to_json(self) -> dict[str, Any]:
         groups = self.groups()
@@ -113,16 +116,15 @@ def audit(
     model: str | None = None,
     only: Sequence[str] | None = None,
 ) -> Audit:
-    """Compare everything trained on with the queries and relevant documents of a split.
+    """Compare training data with the queries and documents of an evaluated split.
 
     Args:
-        train: specs as `rkd audit --train` takes them.
+        train: specs as in `rkd audit --train`.
         evaluate_on: COLLECTION:SPLIT.
-        collection: gives the texts of score stores and unfinished runs.
-        queries, documents: from where on texts overlap; `documents=None` compares queries only.
-        model: an encoder for embedding neighbours; none: not compared.
-        only: the split's queries that are evaluated on, where they are not all; nothing of the
-            others is looked at or counted.
+        collection: has the texts of score stores and unfinished runs.
+        queries, documents: thresholds of an overlap; `documents=None` compares queries only.
+        model: an encoder for embedding neighbours; without one they are not compared.
+        only: restrict the split to these queries; the others are ignored.
     """
     start, drops = time.monotonic(), Drops()
     if not train:
@@ -130,24 +132,26 @@ def audit(
     evaluated = open_evaluated(evaluate_on, only)
     sources = _open_all(train, evaluated, collection, drops)
     encoder = Encoder(model) if model else None
-    asked = Distinct(evaluated.queries)
-    pairs: list[Pair] = []
+    evaluated_queries = DistinctTexts(evaluated.queries)
+    pairs: list[Overlap] = []
     for source in sources:
         for texts in source.queries:
-            found = overlaps(asked, Distinct(texts), queries, drops, encoder=encoder)
-            pairs += _pairs("query", evaluated.queries, texts, found)
-        pairs += _by_digest(evaluated.queries, source)
+            partners = find_overlaps(
+                evaluated_queries, DistinctTexts(texts), queries, drops, encoder=encoder
+            )
+            pairs += _overlaps("query", evaluated.queries, texts, partners)
+        pairs += _same_digests(evaluated.queries, source)
         if documents is not None:
-            pairs += _document_pairs(evaluated, source, documents, drops, encoder)
-    order = {what: place for place, what in enumerate(WHATS)}
-    pairs.sort(key=lambda p: (order[p.what], strength(p.kinds), p.eval_id, p.train, p.train_id))
+            pairs += _document_overlaps(evaluated, source, documents, drops, encoder)
+    order = {what: place for place, what in enumerate(TEXT_KINDS)}
+    pairs.sort(key=lambda p: (order[p.what], sort_key(p.kinds), p.eval_id, p.train, p.train_id))
     limits = {"queries": asdict(queries), "documents": asdict(documents) if documents else None}
     return Audit(
         evaluated={
             "name": evaluate_on,
             "queries": len(evaluated.queries),
             "documents": len(evaluated.collection.documents),
-            "relevant_documents": len(evaluated.answers),
+            "relevant_documents": len(evaluated.relevant_to),
             "digest": evaluated.collection.digest(),
         },
         trained=[source.about() for source in sources],
@@ -160,11 +164,11 @@ def audit(
 
 
 def _open_all(
-    train: Sequence[str], evaluated: Evaluated, collection: str | None, drops: Drops
-) -> list[Trained]:
-    """Every source; collections first, as stores look up their texts in them."""
+    train: Sequence[str], evaluated: EvaluatedSplit, collection: str | None, drops: Drops
+) -> list[TrainingTexts]:
+    """Open all training data; collections first, because score stores need their texts."""
     declared = open_collection(collection) if collection else None
-    opened: dict[str, Trained] = {}
+    opened: dict[str, TrainingTexts] = {}
     collections: dict[str, Collection] = {}
     for known in (declared, evaluated.collection):
         if known is not None:
@@ -172,8 +176,8 @@ def _open_all(
     parsed = {spec: kind_of(spec) for spec in train}
     for spec, (kind, _) in parsed.items():
         if kind == "collection":
-            opened[spec], there = open_collection_split(spec)
-            collections.setdefault(there.digest(), there)
+            opened[spec], own = open_collection_split(spec)
+            collections.setdefault(own.digest(), own)
     for spec, (kind, rest) in parsed.items():
         if kind == "scores":
             opened[spec] = open_store(Path(rest), list(collections.values()), declared, drops)
@@ -184,34 +188,46 @@ def _open_all(
     return [opened[spec] for spec in parsed]
 
 
-def _document_pairs(
-    evaluated: Evaluated, source: Trained, limits: Limits, drops: Drops, encoder: Encoder | None
-) -> list[Pair]:
-    """Documents of another collection against all evaluated ones, of the same against relevant.
+def _document_overlaps(
+    evaluated: EvaluatedSplit,
+    source: TrainingTexts,
+    limits: Limits,
+    drops: Drops,
+    encoder: Encoder | None,
+) -> list[Overlap]:
+    """Compare training documents with the evaluated collection's documents.
 
-    Within one collection every document is searched, trained on or not, and a copy of a document
-    that answers no evaluated query gives nothing away. A document that was only scored is of
-    interest from another collection only.
+    Documents of the same collection are compared with relevant ones only: every document of the
+    collection is searched, trained on or not, and a copy of a document that is relevant to no
+    evaluated query gives nothing away. For the same reason, scored documents count only if they
+    come from another collection.
     """
-    pairs: list[Pair] = []
+    pairs: list[Overlap] = []
     own = evaluated.collection.digest()
     for texts in [*source.relevant, *(t for t in source.scored if t.scope != own)]:
-        there = evaluated.documents(relevant_only=texts.scope == own)
-        found = overlaps(
-            Distinct(there), Distinct(texts), limits, drops, encoder=encoder, documents=True
+        documents = evaluated.documents(relevant_only=texts.scope == own)
+        partners = find_overlaps(
+            DistinctTexts(documents),
+            DistinctTexts(texts),
+            limits,
+            drops,
+            encoder=encoder,
+            documents=True,
         )
-        made = _pairs("document", there, texts, found)
-        for pair in made:
-            pair.queries = evaluated.answers.get(pair.eval_id, [])
+        new = _overlaps("document", documents, texts, partners)
+        for pair in new:
+            pair.queries = evaluated.relevant_to.get(pair.eval_id, [])
             if pair.queries and texts in source.relevant:
                 pair.what = "relevant document"
-        pairs += made
+        pairs += new
     return pairs
 
 
-def _pairs(what: str, evaluated: TextList, trained: TextList, found: Found) -> list[Pair]:
+def _overlaps(
+    what: str, evaluated: TextList, trained: TextList, partners: Partners
+) -> list[Overlap]:
     return [
-        Pair(
+        Overlap(
             what,
             evaluated.id(e),
             trained.source,
@@ -221,18 +237,18 @@ def _pairs(what: str, evaluated: TextList, trained: TextList, found: Found) -> l
             one_line(trained.text(t), SHOWN),
             [evaluated.id(e)] if what == "query" else [],
         )
-        for e, partners in found.items()
-        for t, kinds in sorted(partners.items(), key=lambda item: strength(item[1]))
+        for e, found in partners.items()
+        for t, kinds in sorted(found.items(), key=lambda item: sort_key(item[1]))
     ]
 
 
-def _by_digest(evaluated: TextList, source: Trained) -> list[Pair]:
-    """Queries of a store whose texts are unknown: the same digest is the same text."""
+def _same_digests(evaluated: TextList, source: TrainingTexts) -> list[Overlap]:
+    """Compare queries of a store whose texts are unknown by the digests of their texts."""
     pairs = []
-    for i in range(len(evaluated)) if source.bare else ():
-        text = evaluated.text(i)
-        known = source.bare.get(query_digest(text))
-        if known is not None:
-            id, shown = evaluated.id(i), one_line(text, SHOWN)
-            pairs.append(Pair("query", id, source.name, known, {"exact": 1.0}, shown, shown, [id]))
+    for i in range(len(evaluated)) if source.query_digests else ():
+        text, id = evaluated.text(i), evaluated.id(i)
+        train_id = source.query_digests.get(query_digest(text))
+        if train_id is not None:
+            shown, kinds = one_line(text, SHOWN), {"exact": 1.0}
+            pairs.append(Overlap("query", id, source.name, train_id, kinds, shown, shown, [id]))
     return pairs

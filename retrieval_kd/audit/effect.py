@@ -1,7 +1,7 @@
-"""What the overlaps do to the results: measures on all, clean and overlapping queries, and tests.
+"""The effect of overlaps on results: measures on all, clean and overlapping queries, and tests.
 
-Groups of queries are different queries, so they are compared by an unpaired test; two systems on
-one group by the paired tests of `evaluation/significance.py`.
+Two groups of queries are compared by an unpaired test, because they are different queries. Two
+systems on the same group are compared by the paired tests of `metrics/significance.py`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ log = logging.getLogger("retrieval_kd")
 
 @dataclass(frozen=True)
 class Gap:
-    """How much higher a system scores on a group of queries than on the clean ones.
+    """The difference between a system's mean on a group of queries and on the clean queries.
 
-    With a `baseline`, of the per-query differences to it: overlapping queries may merely be easier,
-    and what is easier for both cancels out. `low` and `high` bound the 95 % interval of Welch's
-    t-test, `p_holm` is corrected over all systems and groups of one measure. A group of fewer than
-    two queries has no interval, and p is 1; where both groups are constants, p is that of the exact
-    permutation test.
+    With a `baseline`, the values are per-query differences from it: overlapping queries may simply
+    be easier, and what is easier for both systems cancels out. `low` and `high` bound the 95 %
+    interval of Welch's t-test; `p_holm` is corrected over all systems and groups of one measure. A
+    group of fewer than two queries has no interval and p = 1. If both groups are constant, p is
+    that of the exact permutation test.
     """
 
     measure: str
@@ -56,7 +56,7 @@ class Gap:
 
 @dataclass
 class Effect:
-    """Means per group of queries, tests between groups, and between systems within a group."""
+    """Means per group of queries, tests between groups, and tests between systems in a group."""
 
     measures: list[str]
     queries: dict[str, int]
@@ -77,7 +77,7 @@ class Effect:
 def effect(
     evaluation: Evaluation, groups: Mapping[str, Sequence[str]], baseline: str | None = None
 ) -> Effect:
-    """Measures of every system on every group of queries.
+    """Measure every system on every group of queries.
 
     Example:
         >>> values = {"q1": 1.0, "q2": 0.9, "q3": 0.2, "q4": 0.3}
@@ -134,7 +134,7 @@ def effect(
 
 
 def restrict(evaluation: Evaluation, queries: Sequence[str]) -> Evaluation:
-    """The evaluation of these queries only; seeds stay averaged, their own means are left out."""
+    """Restrict an evaluation to these queries; means of single seeds are left out."""
     chosen = {
         system: {
             measure: {query: values[query] for query in queries}
@@ -154,7 +154,7 @@ def evaluate_groups(
     baseline: str | None = None,
     exclude_self: bool = True,
 ) -> Effect:
-    """The effect on run files, or on a result file of `rkd evaluate` or `rkd run`."""
+    """Measure the effect on run files, or on a result file of `rkd evaluate` or `rkd run`."""
     if bool(runs) == (results is not None):
         raise InputError("results come from runs or a result file", remedy="give only one of them")
     if results is not None:
@@ -189,7 +189,7 @@ def _gap(
             test = ttest_ind(own, clean, equal_var=False)
             interval = test.confidence_interval(0.95)
             p, low, high = float(test.pvalue), float(interval.low), float(interval.high)
-        else:  # two constants: t is infinite, or 0 / 0, were they only two queries each
+        else:  # two constants: t is infinite or 0 / 0
             low = high = float(own[0] - clean[0])
             p = _p_of_constants(len(own), len(clean)) if low else 1.0
     return Gap(
@@ -210,9 +210,9 @@ def _gap(
 
 
 def _p_of_constants(own: int, clean: int) -> float:
-    """How often chance splits so many queries of one value and so many of another as they are.
+    """Exact permutation p-value for `own` queries of one value and `clean` queries of another.
 
-    Of as many of each the opposite split is as far apart.
+    If both groups are equally large, the opposite split is as extreme and counts, too.
 
     Example:
         >>> _p_of_constants(2, 2), _p_of_constants(2, 3)
@@ -222,10 +222,10 @@ def _p_of_constants(own: int, clean: int) -> float:
 
 
 def results_of(audit: Audit, path: Path) -> Evaluation:
-    """The part of a result file that is of the audited split.
+    """Read the part of a result file that was measured on the audited split.
 
     Raises:
-        InputError: no part of the file has the audited texts and judgments.
+        InputError: no part of the file was measured on the audited texts and judgments.
     """
     name, _, split = audit.evaluated["name"].rpartition(":")
     texts, judgments = audit.evaluated["digest"], open_collection(name).qrels_digest(split)
@@ -238,16 +238,15 @@ def results_of(audit: Audit, path: Path) -> Evaluation:
         if measured.texts in (None, texts) and measured.judgments in (None, judgments)
     }
     if not fits:
-        told = ", ".join(filter(None, file.collections))
-        of = f" (it has {told})" if told else ""
+        names = ", ".join(filter(None, file.collections))
+        of = f" (it has {names})" if names else ""
         raise InputError(
             f"these results are of other texts or judgments than {audit.evaluated['name']}{of}",
             file=path,
             remedy="audit the collection and split that they were measured on",
         )
-    # what says so by its digests is surer than what does not say
-    sure = [m for m in fits.values() if m.texts or m.judgments]
-    found = (sure or list(fits.values()))[0]
-    if not sure:
+    # A part with digests is certain; one without may be of other texts.
+    certain = [part for part in fits.values() if part.texts or part.judgments]
+    if not certain:
         log.warning("%s does not say which texts and judgments it was measured on", path)
-    return found.evaluation
+    return (certain or list(fits.values()))[0].evaluation

@@ -1,7 +1,7 @@
 """Near-duplicates: pairs whose shingles overlap, found by MinHash and checked exactly.
 
-Candidates come from datasketch's MinHash with locality-sensitive hashing; each one's Jaccard
-coefficient is then computed from the shingles themselves, so chance can lose a pair, never add one.
+Candidates come from datasketch's MinHash with locality-sensitive hashing. Their Jaccard coefficient
+is then computed from the shingles themselves, so chance may miss a pair but never add one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 from retrieval_kd.audit.normalise import shingles
-from retrieval_kd.audit.texts import Distinct
+from retrieval_kd.audit.texts import DistinctTexts
 from retrieval_kd.progress import bar
 
 PERMUTATIONS = 256
@@ -25,19 +25,20 @@ SLACK = 0.1  # three standard deviations of an estimate from 256 permutations
 KEPT_SHINGLES = 4_096  # texts whose shingles are kept between pairs
 
 
-def bands(threshold: float, permutations: int = PERMUTATIONS) -> tuple[int, int]:
-    """Bands b and rows r of the index: the largest r with 1 − (1 − thresholdʳ)ᵇ ≥ 0.98, b = p // r.
+def bands(threshold: float) -> tuple[int, int]:
+    """Bands b and rows r of the index.
 
-    That is the chance of a pair at the threshold to agree in one band at least (Leskovec, Rajaraman
-    and Ullman, Mining of Massive Datasets, section 3.4.2); above it the chance is higher.
+    r is the largest with 1 − (1 − thresholdʳ)ᵇ ≥ 0.98, where b = 256 // r. The left side is the
+    probability that a pair at the threshold agrees in at least one band (Leskovec, Rajaraman and
+    Ullman, Mining of Massive Datasets, section 3.4.2); it is higher for more similar pairs.
 
     Example:
         >>> bands(0.5), bands(0.6), bands(0.8)
         ((64, 4), (51, 5), (28, 9))
     """
-    best = (permutations, 1)
-    for rows in range(1, permutations // 2 + 1):
-        count = permutations // rows
+    best = (PERMUTATIONS, 1)
+    for rows in range(1, PERMUTATIONS // 2 + 1):
+        count = PERMUTATIONS // rows
         if 1 - (1 - threshold**rows) ** count >= RECALL:
             best = (count, rows)
     return best
@@ -56,20 +57,20 @@ def jaccard(left: np.ndarray, right: np.ndarray) -> float:
 
 
 def near_pairs(
-    evaluated: Distinct, trained: Distinct, threshold: float, most: int
+    evaluated: DistinctTexts, trained: DistinctTexts, threshold: float, most: int
 ) -> Iterator[tuple[int, int, float]]:
-    """(evaluated, trained, Jaccard) of pairs at or above `threshold`; `most` for each evaluated.
+    """Yield (evaluated, trained, Jaccard) at or above `threshold`, `most` per evaluated text.
 
-    Memory: a block of the trained texts in the index, signatures of 1 KiB a text in a temporary
-    file. Time grows with blocks × evaluated texts.
+    The index holds one block of training texts at a time; signatures of 1 KiB a text are in a
+    temporary file. Time grows with blocks × evaluated texts.
 
     Example:
         >>> from retrieval_kd.audit.texts import TextList
-        >>> asked = Distinct(TextList("a", "", {"q": "what causes the tides of the sea"}))
-        >>> seen = Distinct(TextList("b", "", {"1": "What causes the tides of the seas?",
+        >>> test = DistinctTexts(TextList("a", "", {"q": "what causes the tides of the sea"}))
+        >>> train = DistinctTexts(TextList("b", "", {"1": "What causes the tides of the seas?",
         ...                                    "2": "who sailed first around the world"}))
-        >>> [(i, seen.texts.id(int(seen.first[j])), round(s, 2))
-        ...     for i, j, s in near_pairs(asked, seen, 0.6, 20)]
+        >>> [(i, train.texts.id(int(train.first[j])), round(s, 2))
+        ...     for i, j, s in near_pairs(test, train, 0.6, 20)]
         [(0, '1', 0.96)]
     """
     if not len(evaluated) or not len(trained):
@@ -89,8 +90,8 @@ def near_pairs(
                         yield i, start + j, similarity
 
 
-def signatures(texts: Distinct, path: Path) -> np.ndarray:
-    """MinHash values (texts, 256) uint32, in a file; read-only."""
+def signatures(texts: DistinctTexts, path: Path) -> np.ndarray:
+    """MinHash values (texts, 256) uint32 in a read-only memory map."""
     made = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint32, shape=(len(texts), PERMUTATIONS)
     )
@@ -126,7 +127,7 @@ def _permutations() -> np.ndarray:
 def _candidates(
     index: MinHashLSH, signature: np.ndarray, block: np.ndarray, least: float, most: int
 ) -> list[int]:
-    """Texts of the block whose estimated Jaccard is at least `least`, the `most` highest."""
+    """Up to 2 · `most` texts of the block with the highest estimates, from `least` upwards."""
     found = np.array(sorted(index.query(_sketch(signature))), dtype=np.int64)
     if not len(found):
         return []

@@ -1,8 +1,8 @@
 """Embedding neighbours: texts that a model puts close together, paraphrases included.
 
-The check by which Fröbe et al. (How Train-Test Leakage Affects Zero-shot Retrieval, SPIRE 2022,
-section 3) found test topics of Robust04 among MS MARCO's training queries. What "close" means
-depends on the model; look at the pairs before choosing another threshold.
+Fröbe et al. (How Train-Test Leakage Affects Zero-shot Retrieval, SPIRE 2022, section 3) found test
+topics of Robust04 among MS MARCO's training queries this way. What "close" means depends on the
+model: look at the pairs before choosing another threshold.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from retrieval_kd.audit.texts import Distinct
+from retrieval_kd.audit.texts import DistinctTexts
 from retrieval_kd.models.encode import document_vectors, encode_queries, finish
 from retrieval_kd.models.load import load_encoder
 from retrieval_kd.progress import bar
@@ -24,31 +24,29 @@ BLOCK = 1_024  # texts encoded at a time
 
 
 class Encoder:
-    """A model that turns both sides into vectors of unit length."""
+    """A model that encodes texts as vectors of unit length."""
 
-    def __init__(self, spec: str, max_length: int | None = None) -> None:
-        self.spec, self.max_length = spec, max_length
-        self.model: SentenceTransformer = load_encoder(spec, max_length=max_length)
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self.model: SentenceTransformer = load_encoder(spec)
 
-    def vectors(self, texts: Distinct, path: Path, *, documents: bool) -> np.ndarray:
-        """Vectors (texts, d) float32 in a file; most of a corpus: from the shared cache."""
+    def vectors(self, texts: DistinctTexts, path: Path, *, documents: bool) -> np.ndarray:
+        """Vectors (texts, d) float32 in a file; most of a corpus comes from the shared cache."""
         dimensions = self.model.get_embedding_dimension() or 0
         shape = (len(texts), dimensions)
         made = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         whole = texts.texts.collection
         cached = None
         if documents and whole is not None and 2 * len(texts) >= len(whole):
-            cached = document_vectors(
-                self.spec, whole, max_length=self.max_length, model=self.model
-            )
+            cached = document_vectors(self.spec, whole, model=self.model)
         with bar(f"encoding {texts.texts.source}", len(texts)) as progress:
             for start in range(0, len(texts), BLOCK):
                 rows = texts.first[start : start + BLOCK]
                 if cached is not None:
-                    found = cached[texts.texts.positions[rows]]
+                    vectors = cached[texts.texts.positions[rows]]
                 else:
-                    found = self._encode([texts.texts.text(int(i)) for i in rows], documents)
-                made[start : start + len(rows)] = finish(found, normalise=True)
+                    vectors = self._encode([texts.texts.text(int(i)) for i in rows], documents)
+                made[start : start + len(rows)] = finish(vectors, normalise=True)
                 progress.advance(len(rows))
         made.flush()
         return np.load(path, mmap_mode="r")
@@ -60,24 +58,24 @@ class Encoder:
 
 
 def neighbour_pairs(
-    evaluated: Distinct,
-    trained: Distinct,
+    evaluated: DistinctTexts,
+    trained: DistinctTexts,
     encoder: Encoder,
     threshold: float,
     most: int,
     *,
     documents: bool,
 ) -> Iterator[tuple[int, int, float]]:
-    """(evaluated, trained, cosine) of pairs at or above `threshold`; `most` for each evaluated."""
+    """Yield (evaluated, trained, cosine) at or above `threshold`, `most` per evaluated text."""
     if not len(evaluated) or not len(trained):
         return
     with tempfile.TemporaryDirectory(prefix="rkd-audit-") as folder:
-        asked = encoder.vectors(evaluated, Path(folder) / "evaluated.npy", documents=documents)
-        known = encoder.vectors(trained, Path(folder) / "trained.npy", documents=documents)
+        left = encoder.vectors(evaluated, Path(folder) / "evaluated.npy", documents=documents)
+        right = encoder.vectors(trained, Path(folder) / "trained.npy", documents=documents)
         depth = min(most, len(trained))
-        for start in range(0, len(asked), BLOCK):
-            block = np.ascontiguousarray(asked[start : start + BLOCK])
-            for i, found in enumerate(search_vectors(block, known, depth, str), start):
+        for start in range(0, len(left), BLOCK):
+            block = np.ascontiguousarray(left[start : start + BLOCK])
+            for i, found in enumerate(search_vectors(block, right, depth, str), start):
                 for j, cosine in found.items():
                     if cosine >= threshold:
                         yield i, int(j), min(1.0, cosine)

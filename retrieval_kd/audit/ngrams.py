@@ -1,8 +1,8 @@
-"""Runs of words that two texts share: copies of a part, where near-duplicates see only the whole.
+"""Shared n-grams of words: texts that copy a part of each other, unlike near-duplicates.
 
-The lengths come from GPT-3's contamination study (Brown et al. 2020, appendix C): 13 words where
-texts are long, never fewer than 8. There one shared run is enough; here a share of the shorter
-text's runs is asked for, as boilerplate would otherwise tie whole collections together.
+The lengths come from GPT-3's contamination study (Brown et al. 2020, appendix C): 13 words for long
+texts, never fewer than 8. There one shared n-gram is enough. Here a share of the shorter text's
+n-grams is required, because boilerplate would otherwise connect whole collections.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from collections.abc import Iterator
 import numpy as np
 
 from retrieval_kd.audit.normalise import word_ngrams, words
-from retrieval_kd.audit.texts import Distinct
+from retrieval_kd.audit.texts import DistinctTexts
 from retrieval_kd.progress import bar
 
 BLOCK = 4_000_000  # n-grams of trained texts in memory at a time: about 100 MB with sorting
 
 
 def ngram_pairs(
-    evaluated: Distinct, trained: Distinct, n: int, share: float, most: int
+    evaluated: DistinctTexts, trained: DistinctTexts, n: int, share: float, most: int
 ) -> Iterator[tuple[int, int, float]]:
-    """(evaluated, trained, s) with s = |A ∩ B| / min(|A|, |B|) ≥ `share`; A, B sets of n-grams.
+    """Yield (evaluated, trained, s) with s = |A ∩ B| / min(|A|, |B|) ≥ `share`.
 
-    Of each evaluated text the `most` highest. Texts of fewer than `n` words are in no pair.
+    A and B are sets of n-grams. A text has at most `most` partners per block; a text under `n`
+    words has none.
 
     Example:
         >>> from retrieval_kd.audit.texts import TextList
         >>> text = "the tides follow the moon because its pull is stronger on the near side"
-        >>> asked = Distinct(TextList("a", "", {"d": text}))
-        >>> seen = Distinct(TextList("b", "", {"x": f"As we know, {text}, and so on and on."}))
-        >>> list(ngram_pairs(asked, seen, 8, 0.5, 20))
+        >>> test = DistinctTexts(TextList("a", "", {"d": text}))
+        >>> train = DistinctTexts(TextList("b", "", {"x": f"As we know, {text}, and so on."}))
+        >>> list(ngram_pairs(test, train, 8, 0.5, 20))
         [(0, 0, 1.0)]
     """
     for block in _blocks(trained, n):
@@ -41,13 +42,13 @@ def ngram_pairs(
                 progress.advance()
 
 
-def too_short(texts: Distinct, n: int) -> list[int]:
-    """Which distinct texts have fewer than `n` words, so that no n-gram can be compared."""
+def too_short(texts: DistinctTexts, n: int) -> list[int]:
+    """The distinct texts with fewer than `n` words, which have no n-gram to compare."""
     return [j for j in range(len(texts)) if len(words(texts.form(j))) < n]
 
 
 class _Block:
-    """The n-grams of some texts, in order, each with its text."""
+    """The sorted n-grams of some training texts, each with its text."""
 
     def __init__(self, start: int, ngrams: list[np.ndarray]) -> None:
         self._start = start
@@ -58,7 +59,7 @@ class _Block:
         self._owner = np.repeat(np.arange(len(ngrams), dtype=np.int32), self._sizes)[order]
 
     def overlaps(self, ngrams: np.ndarray, share: float, most: int) -> list[tuple[int, float]]:
-        """(trained text, s) for one evaluated text's n-grams, highest first."""
+        """(training text, s) for the n-grams of one evaluated text, best first."""
         if not len(ngrams):
             return []
         low = np.searchsorted(self._hashes, ngrams, side="left")
@@ -68,7 +69,7 @@ class _Block:
             return []
         common = np.zeros(len(self._sizes), dtype=np.int64)
         for a, b in zip(low[hit].tolist(), high[hit].tolist(), strict=True):
-            common[self._owner[a:b]] += 1  # a text has each n-gram once
+            common[self._owner[a:b]] += 1  # each text has each n-gram once
         found = np.flatnonzero(common)
         similarity = common[found] / np.minimum(self._sizes[found], len(ngrams))
         order = np.argsort(-similarity, kind="stable")[:most]
@@ -79,7 +80,7 @@ class _Block:
         ]
 
 
-def _blocks(texts: Distinct, n: int) -> Iterator[_Block]:
+def _blocks(texts: DistinctTexts, n: int) -> Iterator[_Block]:
     waiting: list[np.ndarray] = []
     start = total = 0
     for j in range(len(texts)):

@@ -1,7 +1,7 @@
-"""When two texts count as the same: one normal form, and the sets of pieces made of it.
+"""The normal form by which texts are compared, and its shingles and n-grams of words.
 
-The form is stricter about Unicode than `data.unlabelled.normalise`, which compares queries of one
-collection; here texts come from anywhere, with other quotes, widths, hyphens and invisible marks.
+It removes more differences than `data.unlabelled.normalise`, which compares queries of one
+collection: here texts come from anywhere, with other quotes, widths, hyphens and invisible marks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 class _Table(dict[int, str | None]):
-    """Code point → what stands for it; filled as characters are met."""
+    """Code point → its replacement, computed on first use."""
 
     def __missing__(self, code: int) -> str | None:
         self[code] = value = self._find(chr(code))
@@ -29,7 +29,7 @@ class _Table(dict[int, str | None]):
     def _find(self, character: str) -> str | None:
         category = unicodedata.category(character)
         if character in APOSTROPHES or category == "Cf":
-            return None  # don't = dont; soft hyphens and zero-width marks are not seen
+            return None  # don't = dont; soft hyphens and zero-width marks are invisible
         if character in PART_OF_WORDS:
             return character
         if category[0] in "PZ" or category == "Cc":
@@ -43,12 +43,12 @@ TABLE = _Table()
 
 
 def normalise(text: str) -> str:
-    r"""Text without differences of case, width, punctuation, spacing and invisible characters.
+    r"""Remove differences of case, width, punctuation, spacing and invisible characters.
 
-    NFKC, case folding, again until nothing changes; apostrophes and format characters go,
-    other punctuation becomes a space, symbols stay ("c++" is not "c"). Characters of scripts that
-    do not space their words (Han, Kana, Thai, …) become words of their own. A text of punctuation
-    alone stays as it is, so the result is empty only for a text of spaces.
+    NFKC and case folding are repeated until nothing changes. Apostrophes and format characters are
+    removed, other punctuation becomes a space, and symbols stay ("c++" is not "c"). Characters of
+    scripts without spaces between words (Han, Kana, Thai, …) become words of their own. A text of
+    punctuation alone stays as it is, so only a blank text has an empty form.
 
     Example:
         >>> normalise("  What\u00a0causes the Moon’s “tides”? ")
@@ -77,7 +77,7 @@ def words(form: str) -> list[str]:
 def shingles(form: str) -> np.ndarray:
     """Distinct hashes (s,) uint64, ascending, of a normalised text's runs of five characters.
 
-    A shorter text is one shingle; only an empty one has none.
+    A shorter text is a single shingle; only an empty text has none.
 
     Example:
         >>> len(shingles("tides")), len(shingles("tide")), len(shingles("two tides")), shingles("")
@@ -92,7 +92,7 @@ def shingles(form: str) -> np.ndarray:
 def word_ngrams(form: str, n: int) -> np.ndarray:
     """Distinct hashes (s,) uint64, ascending, of a normalised text's runs of `n` words.
 
-    A text of fewer words has none.
+    A text with fewer words has none.
 
     Example:
         >>> len(word_ngrams("why are there two tides a day", 6)), len(word_ngrams("two tides", 6))

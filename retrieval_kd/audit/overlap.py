@@ -1,4 +1,4 @@
-"""All checks between two lists of texts, and what they find: pairs with every kind of overlap."""
+"""Comparison of two lists of texts by all checks; the result is every overlapping pair."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from retrieval_kd.audit.near import near_pairs
 from retrieval_kd.audit.neighbours import Encoder, neighbour_pairs
 from retrieval_kd.audit.ngrams import ngram_pairs, too_short
-from retrieval_kd.audit.texts import Distinct, TextList, same_texts
+from retrieval_kd.audit.texts import DistinctTexts, TextList, same_texts
 from retrieval_kd.errors import Drops, InputError
 
-KINDS = ("id", "exact", "near", "ngram", "embedding")  # the surest first
+OVERLAP_KINDS = ("id", "exact", "near", "ngram", "embedding")  # the most certain first
 SHOWN = 200  # characters of a text in a pair
 
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on two texts overlap.
+    """Thresholds from which two texts overlap.
 
     Example:
         >>> Limits(near=1.2, ngram=8)
@@ -27,10 +27,10 @@ class Limits:
         retrieval_kd.errors.InputError: near is 1.2. To fix: give a share above 0 and up to 1.
     """
 
-    near: float  # Jaccard of runs of five characters
-    ngram: int  # words in a run
-    share: float = 0.5  # of the shorter text's runs of words
-    cosine: float = 0.95  # of two embeddings
+    near: float  # Jaccard coefficient of runs of five characters
+    ngram: int  # words in an n-gram
+    share: float = 0.5  # of the shorter text's n-grams
+    cosine: float = 0.95  # of the embeddings
     most: int = 10  # partners listed for each evaluated text
 
     def __post_init__(self) -> None:
@@ -49,11 +49,14 @@ DOCUMENTS = Limits(near=0.5, ngram=13)
 
 
 @dataclass
-class Pair:
-    """An evaluated text and one trained on, and every kind of overlap with its similarity.
+class Overlap:
+    """A pair of an evaluated text and a training text that overlap.
 
-    `what` is "query", "relevant document" (of an evaluated query) or "document" (relevant to none);
-    `queries` are the evaluated queries concerned.
+    Args:
+        what: "query", "relevant document" (to an evaluated query) or "document" (to none).
+        train: the source of the training text.
+        kinds: kind of overlap → similarity.
+        queries: IDs of the affected evaluated queries.
     """
 
     what: str
@@ -65,38 +68,33 @@ class Pair:
     train_text: str = ""
     queries: list[str] = field(default_factory=list)
 
-    @property
-    def kind(self) -> str:
-        """The surest kind."""
-        return next(kind for kind in KINDS if kind in self.kinds)
-
     def to_json(self) -> dict[str, Any]:
-        kinds = {kind: round(self.kinds[kind], 4) for kind in KINDS if kind in self.kinds}
-        return {**self.__dict__, "kind": self.kind, "kinds": kinds}
+        kinds = {kind: round(self.kinds[kind], 4) for kind in OVERLAP_KINDS if kind in self.kinds}
+        return {**self.__dict__, "kind": next(iter(kinds)), "kinds": kinds}
 
 
-Found = dict[int, dict[int, dict[str, float]]]
-"""Evaluated text → trained text → kind → similarity, by position in the two lists."""
+# Evaluated text → training text → kind of overlap → similarity, by positions in the two lists.
+Partners = dict[int, dict[int, dict[str, float]]]
 
 
-def overlaps(
-    evaluated: Distinct,
-    trained: Distinct,
+def find_overlaps(
+    evaluated: DistinctTexts,
+    trained: DistinctTexts,
     limits: Limits,
     drops: Drops,
     *,
     encoder: Encoder | None = None,
     documents: bool = False,
-) -> Found:
-    """Every overlapping pair of two lists, at most `limits.most` for each evaluated text.
+) -> Partners:
+    """Find overlapping pairs of two lists, at most `limits.most` for each evaluated text.
 
     Example:
-        >>> asked = Distinct(TextList("test", "", {"q1": "Why tides?", "q2": "how far is the sun"}))
-        >>> seen = Distinct(TextList("train", "", {"t7": "why  TIDES", "t8": "bread and butter"}))
-        >>> overlaps(asked, seen, QUERIES, Drops())
+        >>> test = TextList("test", "", {"q1": "Why tides?", "q2": "how far is the sun"})
+        >>> train = TextList("train", "", {"t7": "why  TIDES", "t8": "bread and butter"})
+        >>> find_overlaps(DistinctTexts(test), DistinctTexts(train), QUERIES, Drops())
         {0: {0: {'exact': 1.0, 'near': 1.0}}}
     """
-    distinct: Found = {}
+    distinct: Partners = {}  # by numbers of distinct texts
     checks: dict[str, Iterable[tuple[int, int, float]]] = {
         "exact": same_texts(evaluated, trained),
         "near": near_pairs(evaluated, trained, limits.near, limits.most),
@@ -110,34 +108,36 @@ def overlaps(
         for i, j, similarity in pairs:
             distinct.setdefault(i, {}).setdefault(j, {})[kind] = similarity
     _count_unchecked(evaluated, trained, limits, drops)
-    found = _same_ids(evaluated.texts, trained.texts)
-    for i, partners in distinct.items():
+    partners = _same_ids(evaluated.texts, trained.texts)
+    for i, found in distinct.items():
         for e in evaluated.members(i).tolist():
-            listed = found.setdefault(e, {})
-            for j, kinds in partners.items():
+            own = partners.setdefault(e, {})
+            for j, kinds in found.items():
                 for t in trained.members(j).tolist():
-                    listed[t] = {**listed.get(t, {}), **kinds}
-                    if len(listed) >= 4 * limits.most:  # a text that is there thousands of times
+                    own[t] = {**own.get(t, {}), **kinds}
+                    if len(own) >= 4 * limits.most:  # a text may occur thousands of times
                         break
-    return {e: _strongest(found[e], limits.most, evaluated.texts.id(e), drops) for e in found}
+    return {
+        e: _strongest(own, limits.most, evaluated.texts.id(e), drops) for e, own in partners.items()
+    }
 
 
-def strength(kinds: dict[str, float]) -> tuple[float, ...]:
-    """For sorting, strongest first: by the surest kind, then the next; by similarity within one."""
-    return tuple(-kinds.get(kind, 0.0) for kind in KINDS)
+def sort_key(kinds: dict[str, float]) -> tuple[float, ...]:
+    """Sorts strongest first: by similarity of the most certain kind, then of the next."""
+    return tuple(-kinds.get(kind, 0.0) for kind in OVERLAP_KINDS)
 
 
-def _same_ids(evaluated: TextList, trained: TextList) -> Found:
-    """Pairs of one ID: only within one collection, elsewhere equal IDs mean nothing."""
+def _same_ids(evaluated: TextList, trained: TextList) -> Partners:
+    """Pairs with the same ID, within one collection; elsewhere equal IDs mean nothing."""
     if not evaluated.scope or evaluated.scope != trained.scope:
         return {}
     if evaluated.collection is not None and trained.collection is not None:
         rows = {int(place): t for t, place in enumerate(trained.positions)}
         places = enumerate(evaluated.positions)
         return {e: {rows[int(p)]: {"id": 1.0}} for e, p in places if int(p) in rows}
-    there = {trained.id(t): t for t in range(len(trained))}
+    place_of = {trained.id(t): t for t in range(len(trained))}
     ids = ((e, evaluated.id(e)) for e in range(len(evaluated)))
-    return {e: {there[id]: {"id": 1.0}} for e, id in ids if id in there}
+    return {e: {place_of[id]: {"id": 1.0}} for e, id in ids if id in place_of}
 
 
 def _strongest(
@@ -145,12 +145,14 @@ def _strongest(
 ) -> dict[int, dict[str, float]]:
     if len(partners) > most:
         drops.add("evaluated text with more overlaps than are listed", id)
-        ranked = sorted(partners, key=lambda t: (strength(partners[t]), t))
+        ranked = sorted(partners, key=lambda t: (sort_key(partners[t]), t))
         return {t: partners[t] for t in ranked[:most]}
     return partners
 
 
-def _count_unchecked(evaluated: Distinct, trained: Distinct, limits: Limits, drops: Drops) -> None:
+def _count_unchecked(
+    evaluated: DistinctTexts, trained: DistinctTexts, limits: Limits, drops: Drops
+) -> None:
     for side, texts in (("evaluated", evaluated), ("trained", trained)):
         source = texts.texts.source
         if len(texts.empty):

@@ -1,4 +1,4 @@
-"""The audit for people: tables in a terminal, and the summary that a report shows."""
+"""Presentation of an audit: tables for the terminal, and the summary for a report."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from retrieval_kd.audit.audit import WHATS, Audit
+from retrieval_kd.audit.audit import TEXT_KINDS, Audit
 from retrieval_kd.audit.effect import Effect
-from retrieval_kd.audit.overlap import KINDS, Pair
+from retrieval_kd.audit.overlap import OVERLAP_KINDS, Overlap
 from retrieval_kd.evaluation.report.formats import UNKNOWN, one_line
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import format_p
@@ -30,12 +30,12 @@ UNIT = {"query": "queries", "relevant document": "queries", "document": "documen
 def print_audit(
     audit: Audit, effect: Effect | None = None, rows: int = 10, console: Console | None = None
 ) -> None:
-    """What was compared, the counts, the strongest pairs, and the effect on results."""
+    """Print what was compared, the counts, the strongest pairs, and the effect on results."""
     out = console or Console()
     for line in headline(audit):
         out.print(Text(line))
     out.print(_counts(audit))
-    for what in WHATS if rows else ():
+    for what in TEXT_KINDS if rows else ():
         if any(pair.what == what for pair in audit.pairs):
             out.print(_pairs(audit, what, rows))
     for reason in audit.drops.summary():
@@ -70,7 +70,7 @@ def headline(audit: Audit) -> list[str]:
 
 
 def audit_summary(audit: Audit, effect: Effect | None = None, examples: int = 5) -> dict[str, Any]:
-    """What a report's section on leakage shows, as plain data.
+    """The data of a report's section on leakage.
 
     Keys: `headline` (sentences), `evaluated` and `trained` (what was compared, with counts),
     `queries` (their number in each group: all, clean, query, relevant document), `counts` (by kind
@@ -78,8 +78,8 @@ def audit_summary(audit: Audit, effect: Effect | None = None, examples: int = 5)
     `not_checked` (sentences), `settings`, and `effect` (`Effect.to_json`; None without results).
     """
     record = audit.to_json()
-    shown: list[Pair] = []
-    for what in WHATS:
+    shown: list[Overlap] = []
+    for what in TEXT_KINDS:
         shown += [pair for pair in audit.pairs if pair.what == what][:examples]
     same = ("evaluated", "trained", "queries", "counts", "not_checked", "settings")
     return {
@@ -102,17 +102,19 @@ def _table(title: str, caption: str | None = None) -> Table:
 
 def _counts(audit: Audit) -> Table:
     table = _table("Evaluated texts that overlap, by kind")
-    for name in ("", *KINDS):
+    for name in ("", *OVERLAP_KINDS):
         table.add_column(name, justify="left" if not name else "right")
-    compared = {kind for kind in KINDS if kind != "embedding" or audit.settings.get("model")}
+    compared = {
+        kind for kind in OVERLAP_KINDS if kind != "embedding" or audit.settings.get("model")
+    }
     for what, by_kind in audit.counts().items():
-        cells = [str(by_kind[kind]) if kind in compared else UNKNOWN for kind in KINDS]
+        cells = [str(by_kind[kind]) if kind in compared else UNKNOWN for kind in OVERLAP_KINDS]
         table.add_row(f"{what} ({UNIT[what]})", *cells)
     return table
 
 
 def _pairs(audit: Audit, what: str, rows: int) -> Table:
-    """The first pairs, the surest kind of overlap first."""
+    """The strongest pairs."""
     found = [pair for pair in audit.pairs if pair.what == what]
     more = f"and {len(found) - rows} more, see --json" if len(found) > rows else None
     table = _table(f"{what}: overlapping pairs", more)
@@ -127,10 +129,9 @@ def _pairs(audit: Audit, what: str, rows: int) -> Table:
 
 
 def _kinds(kinds: Mapping[str, float]) -> str:
-    """Only the similarities that say something: equal IDs and equal texts are 1 by definition."""
-    told = [kind if kind in ("id", "exact") else f"{kind} {kinds[kind]:.2f}" for kind in KINDS
-            if kind in kinds]  # fmt: skip
-    return ", ".join(told)
+    """Kinds of overlap with similarities, except where these are 1 by definition."""
+    present = [kind for kind in OVERLAP_KINDS if kind in kinds]
+    return ", ".join(k if k in ("id", "exact") else f"{k} {kinds[k]:.2f}" for k in present)
 
 
 def _means(effect: Effect, measure: str) -> Table:
@@ -145,7 +146,7 @@ def _means(effect: Effect, measure: str) -> Table:
 
 
 def _gaps(effect: Effect) -> Table:
-    """Tests on the first measure; the others are in the JSON."""
+    """Tests on the first measure; the JSON has the others."""
     first = effect.measures[0]
     table = _table(
         f"{readable(first)}, overlapping against clean queries",

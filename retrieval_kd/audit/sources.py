@@ -1,6 +1,6 @@
-"""What was trained on and what is evaluated on, from what the user typed to lists of texts.
+"""Sources of the audit: open the training data and the evaluated split as lists of texts.
 
-A score store is read in `stores.py`; how lists are compared is in `overlap.py`.
+`score_stores.py` opens score stores.
 """
 
 from __future__ import annotations
@@ -24,51 +24,54 @@ FORMS = (
     "name COLLECTION:SPLIT, such as scifact:train; for training also scores:FOLDER (a score "
     "store), run:FOLDER (a folder of `rkd run`) or file:PATH (queries)"
 )
-LEARNT_FROM = ("train", "unlabelled")  # a run's parts; dev only chooses settings
+TRAINED_PARTS = ("train", "unlabelled")  # of a run; "dev" only chooses settings
 
 
 @dataclass
-class Trained:
-    """Texts that were trained on.
+class TrainingTexts:
+    """The texts of one source of training data.
 
-    `relevant` are documents learnt from as right answers, `scored` those that a teacher scored;
-    `bare` are queries of which only the text's digest is known, digest → ID.
+    Args:
+        relevant: documents that were trained on as relevant.
+        scored: documents that a teacher scored.
+        query_digests: text digest → ID, for queries whose texts are unknown.
+        facts: what else the result reports about the source.
     """
 
     name: str
     queries: list[TextList] = field(default_factory=list)
     relevant: list[TextList] = field(default_factory=list)
     scored: list[TextList] = field(default_factory=list)
-    bare: dict[str, str] = field(default_factory=dict)
+    query_digests: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def about(self) -> dict[str, Any]:
-        """What the result says of it."""
+        """Counts and facts for the result."""
         parts = {"queries": self.queries, "relevant_documents": self.relevant,
                  "scored_documents": self.scored}  # fmt: skip
         counts = {name: sum(map(len, lists)) for name, lists in parts.items()}
-        counts["queries"] += len(self.bare)
+        counts["queries"] += len(self.query_digests)
         return {"name": self.name, **counts, **self.facts}
 
 
 @dataclass
-class Evaluated:
-    """A collection's split: its judged queries, its documents, its judgments."""
+class EvaluatedSplit:
+    """A collection's split: its judged queries, documents and judgments."""
 
     name: str
     collection: Collection
     qrels: Qrels
     queries: TextList
-    answers: dict[str, list[str]]  # relevant document → the queries it is relevant to
+    relevant_to: dict[str, list[str]]  # relevant document → its queries
 
     def documents(self, relevant_only: bool) -> TextList:
         texts = self.collection.documents
-        rows = _positions(texts, self.answers) if relevant_only else None
+        rows = _positions(texts, self.relevant_to) if relevant_only else None
         return TextList(self.name, self.collection.digest(), texts, rows)
 
 
 def split_of(spec: str) -> tuple[str, str]:
-    """The collection and the split of COLLECTION:SPLIT.
+    """Split COLLECTION:SPLIT into its parts.
 
     Example:
         >>> split_of("irds:beir/scifact:train"), split_of("data/my.zip:test")
@@ -87,7 +90,7 @@ such as scifact:train; for training also scores:FOLDER (a score store), run:FOLD
 
 
 def kind_of(spec: str) -> tuple[str, str]:
-    """(scores, run, file or collection; the rest of the spec)."""
+    """Kind of a spec (scores, run, file or collection) and the rest of it."""
     kind, _, rest = spec.partition(":")
     if kind not in ("scores", "run", "file"):
         return "collection", spec
@@ -98,8 +101,8 @@ def kind_of(spec: str) -> tuple[str, str]:
     return kind, rest
 
 
-def open_evaluated(spec: str, only: Sequence[str] | None = None) -> Evaluated:
-    """The collection and split that are evaluated on; of the split's queries `only` these."""
+def open_evaluated(spec: str, only: Sequence[str] | None = None) -> EvaluatedSplit:
+    """Open the evaluated collection and split, restricted to the queries `only` if given."""
     if kind_of(spec)[0] != "collection":
         remedy = "name COLLECTION:SPLIT, such as scifact:test"
         raise InputError(f"{spec!r} cannot be evaluated on", remedy=remedy)
@@ -108,44 +111,44 @@ def open_evaluated(spec: str, only: Sequence[str] | None = None) -> Evaluated:
     qrels = collection.qrels(split)
     if only is not None:
         qrels = {query: qrels[query] for query in only if query in qrels}
-    answers: dict[str, list[str]] = {}
+    relevant_to: dict[str, list[str]] = {}
     for query, judged in qrels.items():
         for document, gain in judged.items():
             if gain > 0:
-                answers.setdefault(document, []).append(query)
+                relevant_to.setdefault(document, []).append(query)
     queries = TextList(
         spec, collection.digest(), collection.queries, _positions(collection.queries, qrels)
     )
-    return Evaluated(spec, collection, qrels, queries, answers)
+    return EvaluatedSplit(spec, collection, qrels, queries, relevant_to)
 
 
-def open_collection_split(spec: str) -> tuple[Trained, Collection]:
-    """A split's queries and the documents judged relevant to them."""
+def open_collection_split(spec: str) -> tuple[TrainingTexts, Collection]:
+    """Open a split's queries and the documents judged relevant to them."""
     name, split = split_of(spec)
     collection = open_collection(name)
     qrels, scope = collection.qrels(split), collection.digest()
     queries = TextList(spec, scope, collection.queries, _positions(collection.queries, qrels))
-    trained = Trained(spec, [queries], [_relevant(spec, collection, qrels)])
+    trained = TrainingTexts(spec, [queries], [_relevant(spec, collection, qrels)])
     trained.facts["digest"] = scope
     return trained, collection
 
 
-def open_run(folder: Path, declared: Collection | None, drops: Drops) -> Trained:
-    """The queries that `rkd run` trained on, unlabelled ones included, and their answers."""
-    files = {part: folder / "queries" / f"{part}.json" for part in LEARNT_FROM}
+def open_run(folder: Path, declared: Collection | None, drops: Drops) -> TrainingTexts:
+    """Open the queries that a run trained on, unlabelled ones included, and their documents."""
+    files = {part: folder / "queries" / f"{part}.json" for part in TRAINED_PARTS}
     missing = next((path for path in files.values() if not path.is_file()), None)
     if missing is not None:
         remedy = "name the `out` folder of an `rkd run` that has chosen its queries"
         raise InputError("no folder of a run", file=missing, remedy=remedy)
     parts = {part: read_json(path) for part, path in files.items()}
-    trained = Trained(f"run:{folder}")
+    trained = TrainingTexts(f"run:{folder}")
     collection = declared or _collection_of(folder, drops)
     scope = collection.digest() if collection is not None else ""
-    for part, found in parts.items():
-        if found["texts"]:
+    for part, queries in parts.items():
+        if queries["texts"]:
             source = f"{trained.name} ({part})"
-            trained.queries.append(TextList(source, scope, found["texts"]))
-        trained.facts[part] = len(found["texts"])
+            trained.queries.append(TextList(source, scope, queries["texts"]))
+        trained.facts[part] = len(queries["texts"])
     if collection is not None:
         trained.relevant.append(_relevant(trained.name, collection, parts["train"]["qrels"]))
         trained.facts["digest"] = scope
@@ -155,10 +158,10 @@ def open_run(folder: Path, declared: Collection | None, drops: Drops) -> Trained
     return trained
 
 
-def open_file(path: Path) -> Trained:
-    """Texts of a file: JSONL or TSV with IDs, else one text a line; queries and documents at once.
+def open_file(path: Path) -> TrainingTexts:
+    """Open a file of texts: JSONL or TSV with IDs, otherwise one text per line.
 
-    What was generated for training, or what a teacher was trained on, may be either.
+    The texts count both as queries and as documents, because generated training data may be either.
     """
     plain = path.name.removesuffix(".gz")
     if plain.endswith((".jsonl", ".tsv")):
@@ -169,22 +172,22 @@ def open_file(path: Path) -> Trained:
     if not texts:
         raise InputError("not a single text", file=path, remedy="write one text a line")
     listed = TextList(f"file:{path}", "", texts)
-    return Trained(f"file:{path}", [listed], [listed])
+    return TrainingTexts(f"file:{path}", [listed], [listed])
 
 
 def _collection_of(folder: Path, drops: Drops) -> Collection | None:
-    """The collection of a finished run, if it can be opened and its texts are still the same."""
+    """Open the collection of a finished run, if its texts have not changed."""
     report = folder / "report.json"
-    told = read_json(report).get("collection", {}) if report.is_file() else {}
-    if not told.get("spec"):
+    recorded = read_json(report).get("collection", {}) if report.is_file() else {}
+    if not recorded.get("spec"):
         return None
     try:
-        collection = open_collection(told["spec"])
+        collection = open_collection(recorded["spec"])
     except InputError as error:
-        drops.add(f"collection of the run not found: {error.problem}", told["spec"])
+        drops.add(f"collection of the run not found: {error.problem}", recorded["spec"])
         return None
-    if collection.digest() != told.get("digest"):
-        drops.add("collection of the run has changed since", told["spec"])
+    if collection.digest() != recorded.get("digest"):
+        drops.add("collection of the run has changed since", recorded["spec"])
         return None
     return collection
 

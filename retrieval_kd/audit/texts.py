@@ -1,4 +1,4 @@
-"""Lists of texts with IDs, looked up late, and which of them are the same after normalisation."""
+"""Lists of texts with IDs, read when needed, and their distinct texts after normalisation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from retrieval_kd.data.texts import Texts
 
 
 class TextList:
-    """Numbered texts with IDs; those of a collection stay on disk.
+    """Numbered texts with IDs; a collection's texts stay on disk.
 
-    `source` is how the user named where they come from. IDs of two lists name the same thing only
-    if both have the same `scope` (the digest of a collection), which is empty if it is unknown.
+    Args:
+        source: where the texts come from, as the user named it.
+        scope: digest of the collection that the IDs belong to; empty if it is unknown. Equal IDs
+            mean the same text only within the same scope.
+        positions: which of `texts` are in the list; by default all.
 
     Example:
         >>> texts = TextList("log.txt", "", {"1": "why tides", "2": "how far is the moon"})
@@ -54,11 +57,11 @@ class TextList:
         return self.collection.at(place).full
 
 
-class Distinct:
-    """The different texts of a list, numbered anew; texts of nothing but spaces are in none.
+class DistinctTexts:
+    """The distinct texts of a list, numbered from 0; blank texts are left out.
 
     Example:
-        >>> distinct = Distinct(TextList("log", "", {"1": "Tides?", "2": " ", "3": "tides"}))
+        >>> distinct = DistinctTexts(TextList("log", "", {"1": "Tides?", "2": " ", "3": "tides"}))
         >>> len(distinct), distinct.form(0), distinct.members(0).tolist(), distinct.empty.tolist()
         (1, 'tides', [0, 2], [1])
     """
@@ -77,7 +80,7 @@ class Distinct:
         self.digests, first, number = np.unique(
             digests[rows], return_index=True, return_inverse=True
         )
-        self.first = rows[first]  # (distinct,) the first text of each
+        self.first = rows[first]  # (distinct,), position of the first text of each
         self._rows = rows[np.argsort(number, kind="stable")]
         self._ends = np.cumsum(np.bincount(number, minlength=len(first)))
 
@@ -89,12 +92,14 @@ class Distinct:
         return normalise(self.texts.text(int(self.first[j])))
 
     def members(self, j: int) -> np.ndarray:
-        """Positions in the list of all texts with this form, ascending."""
+        """Positions in the list of all texts with this normalised form, ascending."""
         return self._rows[self._ends[j - 1] if j else 0 : self._ends[j]]
 
 
-def same_texts(evaluated: Distinct, trained: Distinct) -> Iterator[tuple[int, int, float]]:
-    """(evaluated, trained, 1) for every form that both have."""
+def same_texts(
+    evaluated: DistinctTexts, trained: DistinctTexts
+) -> Iterator[tuple[int, int, float]]:
+    """(evaluated, trained, 1) for every normalised text that both lists have."""
     _, left, right = np.intersect1d(
         evaluated.digests, trained.digests, assume_unique=True, return_indices=True
     )

@@ -1,4 +1,4 @@
-"""The subcommand audit: is what we evaluate on among what we trained on? `cli.py` mounts it."""
+"""The command `rkd audit`: find evaluation data among the training data."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ def audit(
     train: Annotated[
         list[str],
         typer.Option(
-            help="trained on: COLLECTION:SPLIT, scores:FOLDER, run:FOLDER or file:PATH; repeatable"
+            help="training data: COLLECTION:SPLIT, scores:FOLDER, run:FOLDER, file:PATH; repeatable"
         ),
     ],
-    eval_: Annotated[str, typer.Option("--eval", help="evaluated on: COLLECTION:SPLIT")],
+    eval_: Annotated[str, typer.Option("--eval", help="evaluation data: COLLECTION:SPLIT")],
     collection: Annotated[
         str | None, typer.Option(help="has the texts of score stores and unfinished runs")
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="write every pair here")] = None,
     with_: Annotated[
-        str | None, typer.Option("--with", help="MODEL for embedding neighbours; default: none")
+        str | None,
+        typer.Option("--with", help="MODEL for embedding neighbours; default: none"),
     ] = None,
     cosine: Annotated[float, typer.Option(help="least cosine of embedding neighbours")] = 0.95,
-    near_queries: Annotated[float, typer.Option(help="least Jaccard of queries' shingles")] = 0.6,
-    near_documents: Annotated[float, typer.Option(help="the same, of documents")] = 0.5,
-    ngram_queries: Annotated[int, typer.Option(help="words in a run, queries")] = 8,
-    ngram_documents: Annotated[int, typer.Option(help="words in a run, documents")] = 13,
+    near_queries: Annotated[float, typer.Option(help="least Jaccard of queries")] = 0.6,
+    near_documents: Annotated[float, typer.Option(help="least Jaccard of documents")] = 0.5,
+    ngram_queries: Annotated[int, typer.Option(help="words in an n-gram of queries")] = 8,
+    ngram_documents: Annotated[int, typer.Option(help="words in an n-gram of documents")] = 13,
     ngram_share: Annotated[
-        float, typer.Option(help="least share of the shorter text's runs")
+        float, typer.Option(help="least share of the shorter text's n-grams")
     ] = 0.5,
     queries_only: Annotated[
         bool, typer.Option("--queries-only", help="do not compare documents")
@@ -47,7 +48,7 @@ def audit(
     results: Annotated[
         Path | None, typer.Option(help="or a result file of `rkd evaluate` or `rkd run`")
     ] = None,
-    measures: Annotated[str, typer.Option(help="for --run")] = "ndcg@10,mrr@10,recall@100",
+    measures: Annotated[str, typer.Option(help="measures for --run")] = "ndcg@10,mrr@10,recall@100",
     baseline: Annotated[str | None, typer.Option(help="run that others are compared with")] = None,
     keep_self: Annotated[
         bool, typer.Option("--keep-self", help="count a document whose ID is the query's")

@@ -1,4 +1,4 @@
-"""`rkd scores inspect|export|import|…|verify`: looking at a score store from the shell."""
+"""The commands `rkd scores inspect|export|import|import-permutations|verify`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from retrieval_kd.store import verify as store_verify
-from retrieval_kd.store.answer_summary import summarise_answers
-from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.export import export_scores
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.summary import export_scores, summarise, tables
+from retrieval_kd.store.summary import summarise, summary_tables
 
 scores_app = typer.Typer(
-    name="scores", help="Look into, export, import and check stored scores.", no_args_is_help=True
+    name="scores", help="Inspect, export, import and check stored scores.", no_args_is_help=True
 )
 MOST_PROBLEMS = 50
 
@@ -32,22 +30,15 @@ def inspect_command(
     store: StoreArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every teacher of a store: how much it was asked, and how its answers lie."""
-    opened = ScoreStore(store)
-    keys = opened.teachers()
-    scores = [summarise(opened, key) for key in keys if key.gives_scores]
-    answers = [
-        summarise_answers(AnswerStore(opened.folder(key), key))
-        for key in keys
-        if not key.gives_scores
-    ]
+    """Show every teacher of a store, with statistics of its scores or answers."""
+    scores, answers = summarise(ScoreStore(store))
     if as_json:
-        told = [*map(asdict, scores), *map(asdict, answers)]
-        typer.echo(json.dumps(told, indent=2))
-    elif keys:
-        for table in tables(scores, answers):
+        typer.echo(json.dumps([*map(asdict, scores), *map(asdict, answers)], indent=2))
+    elif scores or answers:
+        for table in summary_tables(scores, answers):
             width = max(Console().width, 26 * len(table.columns) - 6)
-            Console(width=width, emoji=False, markup=False).print(table)  # names are no :package:
+            # Names may contain :words: that look like an emoji.
+            Console(width=width, emoji=False, markup=False).print(table)
     else:
         typer.echo(f"{store}: no scores yet")
 
@@ -68,19 +59,19 @@ def export_command(
 def import_command(
     file: Annotated[Path, typer.Argument(help="A file of published scores.", metavar="FILE")],
     store: Annotated[Path, typer.Option(help="The score store's folder.")],
-    model: Annotated[str, typer.Option(help="What to call the teacher.")],
+    model: Annotated[str, typer.Option(help="The teacher's new name.")],
     collection: Annotated[
         str | None,
-        typer.Option(help="Whose texts the IDs are; without it, training cannot use the scores."),
+        typer.Option(help="The texts of the IDs; without it, training cannot use the scores."),
     ] = None,
     format: Annotated[
-        str | None, typer.Option(help="The file's shape, if it is not to be told from the file.")
+        str | None, typer.Option(help="The file's format, if it is not to be detected.")
     ] = None,
     allow_ranks: Annotated[
         bool, typer.Option("--allow-ranks", help="Accept the same scores for every query.")
     ] = False,
 ) -> None:
-    """Read published teacher scores (see docs/scores.md for the shapes) into a store."""
+    """Import published teacher scores into a store; docs/scores.md lists the formats."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.teachers.importers import import_scores
 
@@ -106,24 +97,24 @@ def import_command(
 def import_permutations_command(
     file: Annotated[Path, typer.Argument(help="A file of published orders.", metavar="FILE")],
     store: Annotated[Path, typer.Option(help="The score store's folder.")],
-    model: Annotated[str, typer.Option("--model", "--teacher", help="What to call the teacher.")],
-    collection: Annotated[str, typer.Option(help="Whose texts the queries and passages are.")],
+    model: Annotated[str, typer.Option("--model", "--teacher", help="The teacher's new name.")],
+    collection: Annotated[str, typer.Option(help="The texts of the queries and passages.")],
 ) -> None:
-    """Read published orders such as `[2] > [1]` (RankGPT, RankZephyr) as a listwise teacher's."""
+    """Import published orders such as `[2] > [1]` (RankGPT, RankZephyr) as a listwise teacher."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.teachers.importers import import_permutations
 
-    made = import_permutations(file, ScoreStore(store), model, open_collection(collection))
+    done = import_permutations(file, ScoreStore(store), model, open_collection(collection))
     typer.echo(
-        f"{file}: {made.stored:,} orders stored ({made.repaired:,} incomplete), {made.known:,} "
-        f"given twice or known before; teacher {made.key.fingerprint}"
+        f"{file}: {done.stored:,} orders stored ({done.repaired:,} incomplete), {done.known:,} "
+        f"given twice or known before; teacher {done.key.fingerprint}"
     )
-    if made.again:
+    if done.again:
         typer.echo(
-            f"{made.again:,} queries have several lists: the last one counts, or all of them with "
+            f"{done.again:,} queries have several lists: the last one counts, or all of them with "
             f"{model}?aggregate=borda"
         )
-    for line in made.drops.summary():
+    for line in done.drops.summary():
         typer.echo(f"left out or corrected: {line}")
 
 
@@ -132,16 +123,15 @@ def verify_command(
     store: StoreArgument,
     teacher: TeacherOption = None,
     clean: Annotated[
-        bool, typer.Option("--clean", help="Remove what killed writers left behind.")
+        bool, typer.Option("--clean", help="Delete what killed writers left behind.")
     ] = False,
 ) -> None:
     """Check every shard: checksum, columns, finite scores, contradictions. Exits 1 on a problem."""
     opened = ScoreStore(store)
     problems = opened.verify(opened.resolve(teacher) if teacher else None)
     if clean:
-        for folder in filter(Path.is_dir, store.glob("[!.]*")):
-            for path in store_verify.clean(folder):
-                typer.echo(f"removed {path}")
+        for path in opened.clean():
+            typer.echo(f"removed {path}")
     for problem in problems[:MOST_PROBLEMS]:
         typer.echo(str(problem))
     if len(problems) > MOST_PROBLEMS:

@@ -167,7 +167,7 @@ def calls_of(member: str, depths: Iterable[int]) -> int:
         (5, 8)
     """
     strategy = strategy_in(member)
-    return sum(depths) if strategy is None else sum(map(strategy.calls, depths))
+    return sum(depths) if strategy is None else sum(map(strategy.most_requests, depths))
 
 
 def imitated(stage: TrainingStage) -> list[str]:

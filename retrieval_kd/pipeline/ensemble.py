@@ -21,7 +21,7 @@ from retrieval_kd.pipeline.queries import Qrels, Queries
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.combine import Combination, fit_combination, held_out
 from retrieval_kd.targets.normalise import Scores, fuse, rerank
-from retrieval_kd.teachers.comparing.conclude import AnsweredPairs
+from retrieval_kd.teachers.comparing.conclude import PairPreferences
 from retrieval_kd.workspace import Workspace
 
 WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -140,7 +140,7 @@ class Ensemble:
             for member, ask in zip(self.members, asked, strict=True)
         ]
 
-    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, AnsweredPairs]:
+    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, PairPreferences]:
         """What a pairwise member answered about two candidates at a time; what is new is asked."""
         wanted = self._wanted(part, candidates)
         return self._asked.pairs(self.members[number], self.queries(part).texts, wanted)

@@ -21,7 +21,7 @@ from retrieval_kd.store.requests import ComparingTeacher
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import record_usage
 from retrieval_kd.targets.normalise import Scores
-from retrieval_kd.teachers.comparing.conclude import AnsweredPairs, answered_pairs
+from retrieval_kd.teachers.comparing.conclude import PairPreferences, conclude_pairs
 from retrieval_kd.teachers.llm.server.budget import Limits
 from retrieval_kd.teachers.llm.server.settings import OnServer
 from retrieval_kd.teachers.score import ScoreReport, Teacher, open_teacher, score, scores_of
@@ -78,13 +78,13 @@ class Members:
 
     def pairs(
         self, member: str, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
-    ) -> dict[str, AnsweredPairs]:
+    ) -> dict[str, PairPreferences]:
         """What a pairwise teacher answered about two candidates at a time; what is new is asked."""
         self.scores(member, texts, wanted)
         teacher = self.open(member)
         answers = AnswerStore(self.store.folder(teacher.key), teacher.key)
         listed, how = self._how(teacher, texts, wanted)
-        return answered_pairs(self.collection, texts, listed, answers, **how)
+        return conclude_pairs(self.collection, texts, listed, answers, **how)
 
     def _how(
         self,

@@ -1,7 +1,7 @@
-"""Answers about several documents as rows of a Parquet shard.
+"""A row of an answer shard, as a Python object and as Parquet.
 
-A row is one answer, or the list of candidates that a strategy was given ("listed"): with both, what
-the strategy concluded can be worked out again from the files alone.
+A row is either an answer or a strategy row: the candidates that a strategy started from. With both
+kinds, a strategy's conclusion can be computed again from the files alone.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from retrieval_kd.store import shards as store_files
 from retrieval_kd.store.requests import Answer
+from retrieval_kd.store.shards import read_shard
 
 SCHEMA = pa.schema(
     [
         ("query_id", pa.string()),
-        ("document_ids", pa.list_(pa.string())),  # in the order they were shown, or listed
+        ("document_ids", pa.list_(pa.string())),  # in the order shown; of a strategy, all
         ("query_digest", pa.binary(16)),
-        ("document_digests", pa.binary()),  # 16 bytes each, in that order
-        ("text", pa.string()),  # the teacher's words; of a list, the strategy
+        ("document_digests", pa.binary()),  # 16 bytes each, in the same order
+        ("text", pa.string()),  # what the model wrote, or the strategy's spec
         ("logs", pa.list_(pa.float32())),
         ("log_odds", pa.float32()),
         ("order", pa.list_(pa.int16())),
         ("status", pa.string()),
     ]
 )
-LISTED = "listed"
-STATUSES = ("ok", "repaired", "unparsable", LISTED)
+STRATEGY_STATUS = "listed"  # marks a strategy row
+STATUSES = ("ok", "repaired", "unparsable", STRATEGY_STATUS)
 
 
 @dataclass(frozen=True)
 class Row:
-    """An answer, or (without one) a query's candidates and the strategy that was given them."""
+    """An answer or, if `answer` is None, a strategy and the candidates it started from."""
 
     query_id: str
     document_ids: tuple[str, ...]
@@ -47,7 +47,7 @@ class Row:
 
 
 def as_stored(answer: Answer) -> Answer:
-    """With its numbers in the 32 bits that are stored, so that what is read decides the same.
+    """Round the numbers to the 32 bits that are stored, so that a resumed run decides the same.
 
     Example:
         >>> as_stored(Answer(log_odds=0.1)).log_odds
@@ -58,19 +58,19 @@ def as_stored(answer: Answer) -> Answer:
     return replace(answer, logs=logs, log_odds=odds)
 
 
+def read_answers(path: Path) -> pa.Table:
+    """Read a shard of answers after checking its bytes against its name."""
+    return read_shard(path, schema=SCHEMA)
+
+
 def to_table(rows: Sequence[Row]) -> pa.Table:
-    """Rows as a shard's table."""
+    """Convert rows to the table of a shard."""
     return pa.Table.from_pylist([_record(row) for row in rows], schema=SCHEMA)
 
 
 def to_rows(table: pa.Table) -> list[Row]:
-    """A shard's table as rows."""
+    """Convert the table of a shard to rows."""
     return [_row(record) for record in table.to_pylist()]
-
-
-def read_answers(path: Path) -> pa.Table:
-    """A shard of answers, its bytes checked against its name."""
-    return store_files.read_shard(path, schema=SCHEMA)
 
 
 def _record(row: Row) -> dict[str, Any]:
@@ -84,20 +84,20 @@ def _record(row: Row) -> dict[str, Any]:
         "logs": None if answer is None or answer.logs is None else list(answer.logs),
         "log_odds": None if answer is None else answer.log_odds,
         "order": None if answer is None or answer.order is None else list(answer.order),
-        "status": LISTED if answer is None else answer.status,
+        "status": STRATEGY_STATUS if answer is None else answer.status,
     }
 
 
 def _row(record: dict[str, Any]) -> Row:
     data: bytes = record["document_digests"]
-    listed = record["status"] == LISTED
+    is_strategy = record["status"] == STRATEGY_STATUS
     return Row(
         record["query_id"],
         tuple(record["document_ids"]),
         record["query_digest"].hex(),
         tuple(data[at : at + 16].hex() for at in range(0, len(data), 16)),
-        None if listed else _answer(record),
-        record["text"] if listed else "",
+        None if is_strategy else _answer(record),
+        record["text"] if is_strategy else "",
     )
 
 

@@ -1,8 +1,7 @@
-"""What pairwise and listwise teachers answered, in the score store's folder of each.
+"""The store of a comparing teacher's answers: its folder of the score store, read and indexed.
 
-Answers are found by the digests of the query and of the documents in the order they were shown,
-never by ID; the first answer to a question counts. `answer_files.py` says what a row is,
-`answer_writer.py` adds them, `answer_facts.py` counts and checks them.
+Answers are found by the digests of the query and of the documents in the order shown, never by ID.
+The first answer to a request counts.
 """
 
 from __future__ import annotations
@@ -22,30 +21,31 @@ from retrieval_kd.store.requests import Answer
 from retrieval_kd.store.shards import shard_paths
 from retrieval_kd.store.writer import AnswerWriter
 
-Shown = tuple[str, ...]  # digests of documents, in the order they were shown
+Shown = tuple[str, ...]  # digests of documents, in the order shown
 
 
 @dataclass
-class Known:
-    """What the store has of one query: answers, and what strategies were given, the latest last."""
+class QueryAnswers:
+    """The stored answers about one query, and the strategies that were run, the latest last."""
 
     answers: dict[Shown, Answer] = field(default_factory=dict)
-    listings: list[Row] = field(default_factory=list)
+    strategies: list[Row] = field(default_factory=list)
 
     def add(self, row: Row) -> None:
         if row.answer is not None:
             self.answers.setdefault(row.document_digests, row.answer)
-            return
-        self.listings = [old for old in self.listings if not same_listing(old, row)] + [row]
+        else:
+            others = [old for old in self.strategies if not same_strategy(old, row)]
+            self.strategies = [*others, row]
 
 
-def same_listing(one: Row, other: Row) -> bool:
-    """Whether two lists give the same candidates, in the same order, to the same strategy."""
-    return (one.document_digests, one.strategy) == (other.document_digests, other.strategy)
+def same_strategy(left: Row, right: Row) -> bool:
+    """Whether two rows are of the same strategy with the same candidates in the same order."""
+    return (left.document_digests, left.strategy) == (right.document_digests, right.strategy)
 
 
 class AnswerStore:
-    """One teacher's answers.
+    """One teacher's stored answers.
 
     Example:
         >>> import tempfile
@@ -54,77 +54,82 @@ class AnswerStore:
         >>> query, one, two = (digest_text(text) for text in ("who?", "me", "you"))
         >>> with answers.writer() as writer:
         ...     writer.add([Row("q", ("d1", "d2"), query, (one, two), Answer(log_odds=1.5))])
-        >>> answers.known(query).answers[one, two].log_odds
+        >>> answers.of_query(query).answers[one, two].log_odds
         1.5
-        >>> len(answers), (two, one) in answers.known(query).answers
+        >>> len(answers), (two, one) in answers.of_query(query).answers
         (1, False)
     """
 
     def __init__(self, folder: Path, key: TeacherKey) -> None:
-        if key.gives_scores:
+        if key.is_pointwise:
             raise InputError("this teacher scores documents one by one", id=key.model)
         self.folder, self.key = folder, key
         self._writer: AnswerWriter | None = None
-        self._seen: list[Path] = []
+        self._paths: list[Path] = []  # shards read so far
         self._tables: list[pa.Table] = []
-        self._places: dict[bytes, list[tuple[int, int]]] = {}  # query → table, row
+        self._places: dict[bytes, list[tuple[int, int]]] = {}  # query → (table, row)
 
     def __len__(self) -> int:
-        """How many different questions were answered."""
+        """Number of different requests that were answered."""
         return sum(1 for row in self.rows() if row.answer is not None)
 
     def writer(self, shard_rows: int = 5_000, most_seconds: float = 30) -> AnswerWriter:
-        """To add answers; `known` sees at once what is added."""
+        """Open a writer; `of_query` sees rows as soon as they are added."""
         self._writer = AnswerWriter(self.folder, self.key, shard_rows, most_seconds)
         return self._writer
 
-    def known(self, query_digest: str) -> Known:
-        """All answers about a query."""
+    def of_query(self, query_digest: str) -> QueryAnswers:
+        """Look up all answers about a query."""
         self._refresh()
-        found = Known()
-        wanted: dict[int, list[int]] = defaultdict(list)
+        found = QueryAnswers()
+        rows_of: dict[int, list[int]] = defaultdict(list)
         for table, row in self._places.get(bytes.fromhex(query_digest), []):
-            wanted[table].append(row)
-        for table, rows in wanted.items():
-            for one in to_rows(self._tables[table].take(rows)):
-                found.add(one)
-        for one in self._writer.waiting if self._writer else []:
-            if one.query_digest == query_digest:
-                found.add(one)
+            rows_of[table].append(row)
+        for table, rows in rows_of.items():
+            for stored in to_rows(self._tables[table].take(rows)):
+                found.add(stored)
+        for waiting in self._writer.waiting if self._writer else []:
+            if waiting.query_digest == query_digest:
+                found.add(waiting)
         return found
 
     def queries(self) -> list[str]:
-        """Digests of the queries that anything is known of, in the order they were asked."""
+        """Digests of all stored queries, in the order they were first stored."""
         self._refresh()
         return [digest.hex() for digest in self._places]
 
     def rows(self) -> Iterator[Row]:
-        """Every question's first answer and every list once, in the order they were given."""
+        """Each request's first answer and each strategy row once, in the order they were stored."""
         seen = set()
         for path in shard_paths(self.folder):
             for row in to_rows(read_answers(path)):
-                who = (row.query_digest, row.document_digests, row.answer is None, row.strategy)
-                if who not in seen:
-                    seen.add(who)
+                identity = (
+                    row.query_digest,
+                    row.document_digests,
+                    row.answer is None,
+                    row.strategy,
+                )
+                if identity not in seen:
+                    seen.add(identity)
                     yield row
 
     def id_digests(self) -> set[str]:
-        """Which questions were asked, by their IDs, whatever the texts then were."""
-        return {asked_by_id(r.query_id, r.document_ids) for r in self.rows() if r.answer}
+        """Digests of the IDs of all answered requests, whatever the texts were at the time."""
+        return {digest_ids(r.query_id, r.document_ids) for r in self.rows() if r.answer}
 
     def _refresh(self) -> None:
-        """Take in shards that are new; start over if an earlier one came or went."""
-        there = shard_paths(self.folder)
-        if there[: len(self._seen)] != self._seen:
-            self._seen, self._tables, self._places = [], [], {}
-        for path in there[len(self._seen) :]:
+        """Read new shards; read all again if an earlier one appeared or disappeared."""
+        paths = shard_paths(self.folder)
+        if paths[: len(self._paths)] != self._paths:
+            self._paths, self._tables, self._places = [], [], {}
+        for path in paths[len(self._paths) :]:
             table = read_answers(path)
             for row, digest in enumerate(table["query_digest"].to_pylist()):
                 self._places.setdefault(digest, []).append((len(self._tables), row))
             self._tables.append(table)
-        self._seen = there
+        self._paths = paths
 
 
-def asked_by_id(query_id: str, document_ids: tuple[str, ...]) -> str:
-    """A digest of a question's IDs."""
+def digest_ids(query_id: str, document_ids: tuple[str, ...]) -> str:
+    """Digest of the IDs of a request."""
     return digest_text(query_id, *document_ids)

@@ -1,7 +1,7 @@
-"""Which score belongs to a pair of texts: a sorted index in memory, 20 bytes a pair.
+"""An index in memory from a pair of texts to its score: sorted arrays of 20 bytes a pair.
 
-A pair of 128-bit text digests is folded into one 128-bit key. The digests are BLAKE2 and so
-uniform; two different pairs share a key as rarely as two different texts share a digest.
+Two 128-bit text digests are folded into one 128-bit key. BLAKE2 digests are uniform, so two
+different pairs share a key as rarely as two different texts share a digest.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from retrieval_kd.store.shards import column_to_words
+from retrieval_kd.store.digests import column_to_words
 
 _ODD = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
 
 
 def pair_keys(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """(n, 2) words of query digests and of document digests → (n, 2) words of pair keys.
+    """Fold (n, 2) words of query and of document digests into (n, 2) words of pair keys.
 
     `key = query · odd + rotate(document)` word by word, modulo 2⁶⁴; one-to-one in either text.
     """
@@ -26,7 +26,7 @@ def pair_keys(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
 
 
 def table_keys(table: pa.Table) -> np.ndarray:
-    """The pair keys (n, 2) of a shard's rows."""
+    """Pair keys (n, 2) of a shard's rows."""
     return pair_keys(
         column_to_words(table["query_digest"]), column_to_words(table["document_digest"])
     )
@@ -34,7 +34,7 @@ def table_keys(table: pa.Table) -> np.ndarray:
 
 @dataclass
 class _Run:
-    """Distinct pairs, sorted by the first word, then the second."""
+    """Distinct pairs sorted by the first word of their keys, then the second."""
 
     high: np.ndarray  # (n,) uint64
     low: np.ndarray  # (n,) uint64
@@ -44,26 +44,26 @@ class _Run:
         return len(self.high)
 
     def fill(self, keys: np.ndarray, scores: np.ndarray) -> None:
-        """Write this run's scores over the entries of `scores` whose pair it knows."""
-        waiting = np.flatnonzero(np.isnan(scores))
-        position = np.searchsorted(self.high, keys[waiting, 0])
-        while len(waiting):  # once, but for first words that agree by chance
+        """Replace the NaN entries of `scores` (n,) whose keys (n, 2) this run contains."""
+        rows = np.flatnonzero(np.isnan(scores))
+        position = np.searchsorted(self.high, keys[rows, 0])
+        while len(rows):  # runs once unless first words agree by chance
             inside = position < len(self)
-            waiting, position = waiting[inside], position[inside]
-            same = self.high[position] == keys[waiting, 0]
-            waiting, position = waiting[same], position[same]
-            hit = self.low[position] == keys[waiting, 1]
-            scores[waiting[hit]] = self.scores[position[hit]]
-            waiting, position = waiting[~hit], position[~hit] + 1
+            rows, position = rows[inside], position[inside]
+            same = self.high[position] == keys[rows, 0]
+            rows, position = rows[same], position[same]
+            hit = self.low[position] == keys[rows, 1]
+            scores[rows[hit]] = self.scores[position[hit]]
+            rows, position = rows[~hit], position[~hit] + 1
 
 
 def sort_order(keys: np.ndarray) -> np.ndarray:
-    """Positions that sort the keys; equal keys stay in the order they came in."""
+    """Positions that sort the keys; equal keys keep their order."""
     return np.lexsort((keys[:, 1], keys[:, 0]))
 
 
 def first_of_each(keys: np.ndarray) -> np.ndarray:
-    """Ascending positions of the first row of every distinct key.
+    """Positions of the first row of every distinct key, ascending.
 
     Example:
         >>> first_of_each(np.array([[1, 1], [2, 2], [1, 1]], dtype=np.uint64)).tolist()
@@ -77,10 +77,10 @@ def first_of_each(keys: np.ndarray) -> np.ndarray:
 
 
 class PairIndex:
-    """Pair key → score; the score added first stays.
+    """Pair key → score; the score added first wins.
 
-    A few sorted runs, each at least twice as long as the next, so that adding shards one by one
-    costs no more than n log n in all.
+    It consists of a few sorted runs, each at least twice as long as the next, so adding shards one
+    by one costs O(n log n) in total.
 
     Example:
         >>> index = PairIndex()
@@ -99,14 +99,14 @@ class PairIndex:
         return sum(map(len, self._runs))
 
     def lookup(self, keys: np.ndarray) -> np.ndarray:
-        """Scores (n,) float32 of keys (n, 2), NaN where unknown."""
+        """Scores (n,) float32 of keys (n, 2), NaN where a key is missing."""
         scores = np.full(len(keys), np.nan, dtype=np.float32)
         for run in self._runs:
             run.fill(keys, scores)
         return scores
 
     def add(self, keys: np.ndarray, scores: np.ndarray) -> None:
-        """Take in rows (n, 2) and (n,); pairs known already keep their score."""
+        """Add keys (n, 2) with their scores (n,); pairs already in the index keep their score."""
         rows = first_of_each(keys)
         rows = rows[np.isnan(self.lookup(keys[rows]))]
         keys, scores = keys[rows], scores[rows]

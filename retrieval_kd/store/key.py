@@ -1,4 +1,4 @@
-"""Who gave an answer: the key of everything in the score store, and its file."""
+"""The key of a teacher: everything that changes its answers, as stored in teacher.json."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.store.shards import TEACHER_FILE
 
 STORE_FORMAT = 1
+_NOT_IN_FINGERPRINT = {"model", "activation"}
 
 
 @dataclass(frozen=True)
 class TeacherKey:
-    """Who gave an answer, with everything that would change it.
+    """A teacher's identity in the store.
 
     Example:
         >>> key = TeacherKey("pointwise", "teachers/big", digest="ab12", max_length=256)
@@ -27,13 +28,13 @@ class TeacherKey:
         (True, 16)
     """
 
-    kind: str  # "pointwise", "pairwise" or "listwise"
-    model: str  # as the user named it; for people, not in the fingerprint
+    kind: str  # "pairwise" or "listwise"; any other kind scores one document at a time
+    model: str  # the user's name for it; for people, not in the fingerprint
     digest: str  # of the weights, or hub name@commit, or of the parameters
     prompt: str = ""
-    max_length: int | None = None  # tokens of the query and document together
+    max_length: int | None = None  # tokens of query and document together
     dtype: str = ""
-    activation: str = ""  # what the raw logit was meant for; noted, never applied
+    activation: str = ""  # what the raw logit was trained for; recorded, never applied
 
     def __post_init__(self) -> None:
         if not self.kind or not self.digest:
@@ -41,25 +42,26 @@ class TeacherKey:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits of all that changes an answer; the teacher's folder in the store."""
-        told = {key: value for key, value in asdict(self).items() if key not in _NOT_TOLD}
-        return files.digest_json(told)[:16]
+        """16 hex digits over all fields that change answers; names the teacher's folder."""
+        chosen = {k: value for k, value in asdict(self).items() if k not in _NOT_IN_FINGERPRINT}
+        return files.digest_json(chosen)[:16]
 
     @property
-    def gives_scores(self) -> bool:
-        """Whether an answer is a number for one document, and not about several together."""
+    def is_pointwise(self) -> bool:
+        """Whether an answer is a score of one document rather than a comparison of several."""
         return self.kind not in ("pairwise", "listwise")
 
     def about(self) -> dict[str, Any]:
-        """What teacher.json says."""
+        """The content of teacher.json."""
         return {"format": STORE_FORMAT, "fingerprint": self.fingerprint, **asdict(self)}
 
 
-_NOT_TOLD = {"model", "activation"}
-
-
 def read_teacher(folder: Path) -> TeacherKey:
-    """The teacher of one of the store's folders."""
+    """Read the key of a teacher's folder.
+
+    Raises:
+        InputError: teacher.json is missing, damaged, of another format or of another folder.
+    """
     path = folder / TEACHER_FILE
     remedy = "restore the file, or delete its folder and score again"
     try:
@@ -78,34 +80,34 @@ def read_teacher(folder: Path) -> TeacherKey:
     return key
 
 
-def names_of(keys: Sequence[TeacherKey]) -> list[str]:
-    """A short name for each, that no other one has.
+def short_names(keys: Sequence[TeacherKey]) -> list[str]:
+    """A short name for each teacher, different from all the others.
 
     Example:
         >>> big, other = (TeacherKey("pointwise", f"{f}/big", digest=f) for f in ("one", "two"))
-        >>> names_of([big]), names_of([big, other])
+        >>> short_names([big]), short_names([big, other])
         (['big'], ['one/big', 'two/big'])
         >>> ways = ("order by logits: order 1a2b", "order by words: order 1a2b")
-        >>> names_of([TeacherKey("listwise", "listwise:big", "one", way) for way in ways])
+        >>> short_names([TeacherKey("listwise", "listwise:big", "one", way) for way in ways])
         ['listwise:big order by logits', 'listwise:big order by words']
     """
-    names = [_short(key.model) for key in keys]
+    names = [_last_part(key.model) for key in keys]
     for longer in (
         [key.model for key in keys],
-        [  # what is asked for, such as "order by logits"
-            f"{_short(key.model)} {key.prompt.partition(':')[0]}"
-            if not key.gives_scores
-            else key.model
+        [  # the task of a comparing teacher, such as "order by logits"
+            key.model
+            if key.is_pointwise
+            else f"{_last_part(key.model)} {key.prompt.partition(':')[0]}"
             for key in keys
         ],
-        [f"{_short(key.model)} {key.fingerprint[:6]}" for key in keys],
+        [f"{_last_part(key.model)} {key.fingerprint[:6]}" for key in keys],
     ):
         taken = Counter(names)
         names = [new if taken[name] > 1 else name for name, new in zip(names, longer, strict=True)]
     return names
 
 
-def _short(model: str) -> str:
+def _last_part(model: str) -> str:
     kind, colon, name = model.partition(":")
     last = (name if colon else kind).rstrip("/").rsplit("/", 1)[-1]
     return f"{kind}:{last}" if colon else last

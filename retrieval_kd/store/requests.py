@@ -1,24 +1,78 @@
-"""What pairwise and listwise teachers are asked, what they answer, and in which order to ask.
+"""The vocabulary of comparing teachers: strategies, their requests, and the teacher's answers.
 
-A strategy is a generator: it yields the requests it wants next and is sent their answers. Those
-that need earlier answers (sorting, sliding windows) and those that do not (all pairs) look alike to
-`ask.py`, which runs many queries' strategies at once and batches what they want.
+A strategy chooses which of a query's candidates to compare. Each request becomes one prompt that
+shows two or more candidates; an answer is what the teacher returned for it. A strategy is a
+generator: it yields the requests it needs next and is sent their answers. Strategies that depend on
+earlier answers (sorting, sliding windows) and those that do not (all pairs) therefore look alike,
+and `teachers/comparing/run_strategies.py` can batch the requests of many queries.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
-
-from scipy.special import expit
+from typing import Literal, Protocol, TypeVar
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.store.key import TeacherKey
 
+Status = Literal["ok", "repaired", "unparsable"]
+
+
+@dataclass(frozen=True)
+class CandidateList:
+    """One query's candidates as a strategy sees them: numbered from 0 in first-stage order.
+
+    Args:
+        scores: of a pointwise teacher, higher is better, for strategies that choose by them.
+        seed: derived from the query and its candidates, so a resumed strategy draws the same.
+    """
+
+    count: int
+    scores: tuple[float, ...] | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """Candidates to show in one prompt, in this order, as positions in the candidate list."""
+
+    shown: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RequestTexts:
+    """The texts of a request: the input of a comparing teacher."""
+
+    query: str
+    documents: tuple[Document, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A teacher's answer to one request.
+
+    Args:
+        text: what the model wrote; empty if only probabilities were read.
+        logs: log-probabilities of the labels of the documents shown; NaN where the model did not
+            report one; None if only words were read.
+        log_odds: pairwise: log p(first is better) − log p(second is better). A pairwise teacher
+            that answers in words has an `order` instead.
+        order: positions in `shown`, best first. It may name only some of the documents; a set-wise
+            answer names only the best. None if the answer could not be parsed.
+        status: `repaired` means that repeated or invalid labels were removed, or that some
+            documents are missing from the order.
+    """
+
+    text: str = ""
+    logs: tuple[float, ...] | None = None
+    log_odds: float | None = None
+    order: tuple[int, ...] | None = None
+    status: Status = "ok"
+
 
 def log_odds_of(answer: Answer) -> float:
-    """log p(first) − log p(second); of an answer in words ±∞; NaN where there was none.
+    """log p(first) − log p(second): ±∞ for an answer in words, NaN for an unparsable one.
 
     Example:
         >>> log_odds_of(Answer("B", order=(1, 0))), log_odds_of(Answer(log_odds=0.5))
@@ -31,98 +85,40 @@ def log_odds_of(answer: Answer) -> float:
     return float("inf") if answer.order[0] == 0 else float("-inf")
 
 
-def _first(answer: Answer) -> float | None:
-    odds = log_odds_of(answer)
-    return None if odds != odds else float(expit(odds))
-
-
-def _turned(probability: float | None) -> float | None:
-    return None if probability is None else 1 - probability
-
-
-Status = Literal["ok", "repaired", "unparsable"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Documents of one query in the order they are shown, as positions in its candidate list."""
-
-    shown: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request with its texts: what a teacher is given."""
-
-    query: str
-    documents: tuple[Document, ...]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the teacher said of a request, as it said it.
-
-    Args:
-        text: the words; empty where only probabilities were asked.
-        logs: log-probabilities of the labels of the documents shown, where they were asked; NaN
-            where the teacher did not tell.
-        log_odds: pairwise: log p(first is better) − log p(second is better), where probabilities
-            were asked. A pairwise teacher that answered in words has an `order` instead.
-        order: listwise: places in `shown`, best first; all of them, or, where only the best was
-            asked (set-wise), those that were named. None where the answer could not be parsed.
-        status: `repaired`: doubles or strangers were left out, or missing ones were left unordered.
-    """
-
-    text: str = ""
-    logs: tuple[float, ...] | None = None
-    log_odds: float | None = None
-    order: tuple[int, ...] | None = None
-    status: Status = "ok"
-
-
-@dataclass(frozen=True)
-class CandidateList:
-    """One query's candidates as a strategy sees them: numbered in the order of the first stage.
-
-    Args:
-        scores: a pointwise teacher's, higher is better; for strategies that choose by them.
-        seed: made of the query and its candidates, so that a resumed strategy draws the same.
-    """
-
-    count: int
-    scores: tuple[float, ...] | None = None
-    seed: int = 0
-
-
-# Answers come in the order of the requests; a query of which a call failed is asked no further.
-# What is returned: candidate → score, higher is better, of those that the answers rank; empty where
-# the strategy only collects pairs, which are aggregated later.
-Asking = Generator[Sequence[Request], Sequence[Answer], dict[int, float]]
+# A generator that yields requests, is sent one answer for each in the same order, and returns a
+# result. It is closed early if a call failed.
+Result = TypeVar("Result")
+Steps = Generator[Sequence[Request], Sequence[Answer], Result]
 
 
 class Strategy(Protocol):
-    """Which requests to make of a query's candidates."""
+    """The choice of which candidates to compare."""
 
     @property
     def spec(self) -> str:
-        """How a user writes it, such as `pairs=adjacent&reach=2`; noted in the store."""
+        """The strategy as a user writes it, such as `pairs=adjacent&reach=2`; stored as such."""
         ...
 
-    def calls(self, count: int) -> int:
-        """The most requests for so many candidates, if every answer can be parsed."""
+    def most_requests(self, count: int) -> int:
+        """The most requests for `count` candidates if every answer can be parsed."""
         ...
 
-    def ask(self, listed: CandidateList) -> Asking:
-        """The requests of one query."""
+    def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
+        """Compare one query's candidates.
+
+        Returns:
+            Candidate → score, higher is better, for candidates that the answers rank. It is empty
+            for pairs, which are aggregated later.
+        """
         ...
 
 
 class ComparingTeacher(Protocol):
-    """What `ask.py` needs of a pairwise or listwise teacher.
+    """A pairwise or listwise teacher.
 
     Args:
-        at_once: how many questions are worth giving together; answers are stored after as many.
-        by: the pointwise teacher in the store whose scores its strategy chooses by, if it does.
+        at_once: how many requests to answer in one batch; answers are stored after each batch.
+        by: the stored pointwise teacher whose scores the strategy chooses by, if any.
     """
 
     at_once: int
@@ -134,6 +130,6 @@ class ComparingTeacher(Protocol):
     @property
     def strategy(self) -> Strategy: ...
 
-    def answer(self, questions: Sequence[Question]) -> list[Answer | None]:
-        """One answer per question, in their order; None where the call failed."""
+    def answer(self, requests: Sequence[RequestTexts]) -> list[Answer | None]:
+        """One answer for each request, in order; None where the call failed."""
         ...

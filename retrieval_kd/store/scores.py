@@ -1,8 +1,7 @@
-"""What teachers said of (query, document) pairs: the store every student learns from.
+"""The score store: a folder with one folder per teacher, to which answers are added, never changed.
 
-A store is a folder with one folder per teacher; answers are added, never changed. Which files
-those are is in `store_files.py`; `store_key.py` says who a teacher is, `store_writer.py` adds
-answers, `store_index.py` finds them, `store_verify.py` checks them.
+`ScoreStore` finds teachers and reads the scores of pointwise teachers; `answers.py` reads the
+answers of comparing teachers.
 """
 
 from __future__ import annotations
@@ -12,21 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store import shards as store_files
-from retrieval_kd.store import verify as store_verify
+from retrieval_kd.store.digests import digests_to_words, hash_ids
 from retrieval_kd.store.index import PairIndex, first_of_each, pair_keys, table_keys
-from retrieval_kd.store.key import TeacherKey, names_of, read_teacher
-from retrieval_kd.store.verify import Problem
+from retrieval_kd.store.key import TeacherKey, read_teacher, short_names
+from retrieval_kd.store.shards import TEACHER_FILE, read_shard, shard_paths, texts_unknown
+from retrieval_kd.store.verify import Problem, clean_folder, verify_folder
 from retrieval_kd.store.writer import ScoreWriter
 
-__all__ = ["Problem", "ScoreStore", "ScoreWriter", "TeacherKey"]
+__all__ = ["ScoreStore", "TeacherKey"]
 
 
 class ScoreStore:
-    """A folder of teachers' answers.
+    """A folder of teachers' scores and answers.
 
     Example:
         >>> import tempfile
@@ -52,38 +50,38 @@ class ScoreStore:
         return self.path / key.fingerprint
 
     def teachers(self) -> list[TeacherKey]:
-        """All teachers, by name.
+        """All teachers, sorted by name.
 
         Raises:
-            InputError: the folder is missing, or a teacher's description was tampered with.
+            InputError: the folder is missing, or a teacher.json was changed.
         """
         if not self.path.is_dir():
             raise InputError("no score store there", file=self.path, remedy="run `rkd score` first")
-        folders = [path.parent for path in self.path.glob(f"*/{store_files.TEACHER_FILE}")]
+        folders = [path.parent for path in self.path.glob(f"*/{TEACHER_FILE}")]
         return sorted(map(read_teacher, folders), key=lambda key: (key.model, key.fingerprint))
 
     def names(self) -> dict[str, str]:
-        """Fingerprint → a short name that no other teacher here has; `resolve` knows it."""
+        """Fingerprint → a short name, unique in this store, which `resolve` accepts."""
         keys = self.teachers()
-        found = zip(keys, names_of(keys), strict=True)
-        return {key.fingerprint: name for key, name in found}
+        names = zip(keys, short_names(keys), strict=True)
+        return {key.fingerprint: name for key, name in names}
 
     def resolve(self, name: str) -> TeacherKey:
-        """The one teacher of this model name, or short name, or start of its fingerprint.
+        """Find a teacher by its model name, its short name, or the start of its fingerprint.
 
         Raises:
-            InputError: none or several; the message lists those there are.
+            InputError: no teacher or several match; the message lists them.
         """
         teachers = self.teachers()
-        found = [key for key in teachers if key.model == name]
-        if len(found) != 1:
-            short = zip(teachers, names_of(teachers), strict=True)
-            found = [key for key, known in short if known == name] or found
-        found = found or [key for key in teachers if name and key.fingerprint.startswith(name)]
-        if len(found) == 1:
-            return found[0]
-        problem = "several teachers match" if found else "no such teacher"
-        listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in found or teachers)
+        matches = [key for key in teachers if key.model == name]
+        if len(matches) != 1:
+            names = zip(teachers, short_names(teachers), strict=True)
+            matches = [key for key, short in names if short == name] or matches
+        matches = matches or [k for k in teachers if name and k.fingerprint.startswith(name)]
+        if len(matches) == 1:
+            return matches[0]
+        problem = "several teachers match" if matches else "no such teacher"
+        listed = ", ".join(f"{key.fingerprint} ({key.model})" for key in matches or teachers)
         remedy = f"give the fingerprint of one of: {listed}" if listed else "run `rkd score` first"
         raise InputError(problem, file=self.path, id=name, remedy=remedy)
 
@@ -91,7 +89,7 @@ class ScoreStore:
         """The store's single teacher.
 
         Raises:
-            InputError: there are several, or none.
+            InputError: there are several teachers, or none.
         """
         teachers = self.teachers()
         if len(teachers) == 1:
@@ -106,110 +104,83 @@ class ScoreStore:
     def writer(
         self, key: TeacherKey, shard_rows: int = 20_000, texts: str = "known"
     ) -> ScoreWriter:
-        """A writer of this teacher's answers; shards of `shard_rows` rows.
+        """Open a writer of this teacher's scores.
 
-        `texts="unknown"` notes that the digests are of IDs (an import without a collection).
+        `texts="unknown"` records that the digests are of IDs (an import without a collection).
         """
         return ScoreWriter(self.folder(key), key, shard_rows, texts)
 
     def count(self, key: TeacherKey) -> int:
-        """How many distinct pairs of texts the teacher has scored."""
+        """Number of distinct pairs of texts that the teacher has scored."""
         return len(self._index(key))
 
     def lookup(
         self, key: TeacherKey, query_digests: Sequence[str], document_digests: Sequence[str]
     ) -> np.ndarray:
-        """The teacher's scores (n,) float32 of n pairs, NaN where it has not been asked.
+        """The teacher's scores (n,) float32 of n pairs, NaN where a pair is not stored.
 
-        Of a pair scored twice the first answer counts. A shard is read once, new ones each time.
+        The first score of a pair counts. Each shard is read once; new shards are noticed.
         """
         if len(query_digests) != len(document_digests):
             raise ValueError(f"{len(query_digests)} queries, {len(document_digests)} documents")
-        keys = pair_keys(
-            store_files.digests_to_words(query_digests),
-            store_files.digests_to_words(document_digests),
-        )
+        keys = pair_keys(digests_to_words(query_digests), digests_to_words(document_digests))
         return self._index(key).lookup(keys)
 
     def read(self, key: TeacherKey) -> pa.Table:
-        """Every score of a pointwise teacher once, in the order they were given."""
-        check_gives_scores(key)
-        shards = store_files.shard_paths(self.folder(key))
+        """Read all scores of a pointwise teacher, each pair once, in the order stored."""
+        check_pointwise(key)
+        shards = shard_paths(self.folder(key))
         if not shards:
             raise InputError("no scores of this teacher", file=self.path, id=key.model)
-        tables = [store_files.read_shard(path).replace_schema_metadata() for path in shards]
-        table = pa.concat_tables(tables)
+        table = pa.concat_tables([read_shard(path).replace_schema_metadata() for path in shards])
         first = np.zeros(table.num_rows, dtype=bool)
         first[first_of_each(table_keys(table))] = True
         return table if first.all() else table.filter(pa.array(first))
 
-    def stale(
-        self,
-        key: TeacherKey,
-        query_ids: Sequence[str],
-        document_ids: Sequence[str],
-        query_digests: Sequence[str],
-        document_digests: Sequence[str],
-    ) -> int:
-        """How many of n pairs were scored for other texts under the same IDs, and so not these."""
-        unknown = np.isnan(self.lookup(key, query_digests, document_digests))
-        if not unknown.any():
-            return 0
-        queries = pa.array(query_ids, pa.string()).filter(pa.array(unknown))
-        documents = pa.array(document_ids, pa.string()).filter(pa.array(unknown))
-        asked, stored = _joined(queries, documents), []
-        for path in store_files.shard_paths(self.folder(key)):
-            if not store_files.texts_unknown(path):
-                table = store_files.read_shard(path, ["query_id", "document_id"])
-                table = table.filter(pc.is_in(table["query_id"], value_set=queries.unique()))
-                stored += _joined(table["query_id"], table["document_id"]).chunks
-        known = pc.is_in(asked, value_set=pa.chunked_array(stored, pa.string()))
-        return int(pc.sum(known).as_py() or 0)
-
     def id_pairs(self, key: TeacherKey) -> np.ndarray:
-        """Hashes of the (query ID, document ID) pairs that a teacher scored, see `hash_ids`."""
+        """Hashes of all (query ID, document ID) pairs that a teacher scored; see `hash_ids`."""
         hashes = [np.zeros(0, np.uint64)]
-        for path in store_files.shard_paths(self.folder(key)):
-            if not store_files.texts_unknown(path):
-                table = store_files.read_shard(path, ["query_id", "document_id"])
+        for path in shard_paths(self.folder(key)):
+            if not texts_unknown(path):
+                table = read_shard(path, ["query_id", "document_id"])
                 columns = (table[name].to_pylist() for name in ("query_id", "document_id"))
-                hashes.append(store_files.hash_ids(*columns))
+                hashes.append(hash_ids(*columns))
         return np.unique(np.concatenate(hashes))
 
     def verify(self, key: TeacherKey | None = None) -> list[Problem]:
-        """Everything wrong with the files of a teacher, or of all; nothing is changed."""
+        """Check the files of one teacher or of all; nothing is changed."""
         if key is None and not self.path.is_dir():
             raise InputError("no score store there", file=self.path)
         folders = [self.folder(key)] if key else sorted(self.path.glob("[!.]*"))
-        return [problem for folder in folders for problem in store_verify.verify_folder(folder)]
+        return [problem for folder in folders for problem in verify_folder(folder)]
+
+    def clean(self) -> list[Path]:
+        """Delete the unfinished files that killed writers left behind, and return their paths."""
+        folders = filter(Path.is_dir, self.path.glob("[!.]*"))
+        return [path for folder in folders for path in clean_folder(folder)]
 
     def _index(self, key: TeacherKey) -> PairIndex:
-        check_gives_scores(key)
-        index, seen = self._loaded.get(key.fingerprint, (PairIndex(), []))
-        there = store_files.shard_paths(self.folder(key))
-        if there[: len(seen)] != seen:  # a shard before the last one appeared or went: start over
-            index, seen = PairIndex(), []
-        new = there[len(seen) :]
+        check_pointwise(key)
+        index, read = self._loaded.get(key.fingerprint, (PairIndex(), []))
+        paths = shard_paths(self.folder(key))
+        if paths[: len(read)] != read:  # an earlier shard appeared or disappeared: start over
+            index, read = PairIndex(), []
+        new = paths[len(read) :]
         if new:
             columns = ["query_digest", "document_digest", "score"]
             table = pa.concat_tables(
-                [store_files.read_shard(path, columns).replace_schema_metadata() for path in new]
+                [read_shard(path, columns).replace_schema_metadata() for path in new]
             )
             index.add(table_keys(table), table["score"].to_numpy())
-        self._loaded[key.fingerprint] = (index, there)
+        self._loaded[key.fingerprint] = (index, paths)
         return index
 
 
-def check_gives_scores(key: TeacherKey) -> None:
-    """Refuse teachers whose answers are about several documents: `answers.py` reads theirs."""
-    if not key.gives_scores:
+def check_pointwise(key: TeacherKey) -> None:
+    """Refuse a comparing teacher; its answers are read by `answers.py`."""
+    if not key.is_pointwise:
         raise InputError(
             f"a {key.kind} teacher's answers are not scores of single documents",
             id=key.model,
             remedy="take a pointwise teacher here",
         )
-
-
-def _joined(left: pa.ChunkedArray | pa.Array, right: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray:
-    pairs = pc.binary_join_element_wise(left, right, "\x1f")
-    return pairs if isinstance(pairs, pa.ChunkedArray) else pa.chunked_array([pairs])

@@ -1,11 +1,10 @@
-"""What is in a score store, in numbers, and its scores as files that other tools read."""
+"""Summary of a score store: each teacher's scores or answers in numbers, and tables of them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -14,18 +13,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from retrieval_kd.data.runs import Run, write_run
-from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_path
-from retrieval_kd.store import shards as store_files
-from retrieval_kd.store.answer_summary import AnswerSummary, OrderBias, export_answers
 from retrieval_kd.store.answers import AnswerStore
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.order_bias import OrderBias, order_bias
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.store.shards import shard_paths, texts_unknown
 
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """One teacher's answers in numbers; `candidates` and `scores` are of distinct pairs."""
+    """A pointwise teacher's scores in numbers; each distinct pair counts once."""
 
     model: str
     fingerprint: str
@@ -42,14 +39,42 @@ class ScoreSummary:
     bytes: int
 
 
-def summarise(store: ScoreStore, key: TeacherKey) -> ScoreSummary:
-    """Read all of a teacher's shards and count."""
-    shards = store_files.shard_paths(store.folder(key))
+@dataclass(frozen=True)
+class AnswerSummary:
+    """A comparing teacher's answers in numbers; each request counts once."""
+
+    model: str
+    fingerprint: str
+    kind: str
+    prompt: str
+    dtype: str
+    max_length: int | None
+    questions: int  # requests that were answered
+    queries: int
+    shown: dict[str, float]  # documents in a request: min, median, max
+    statuses: dict[str, int]  # ok, repaired, unparsable
+    strategies: dict[str, int]  # strategy → number of queries it was run for
+    order_bias: OrderBias | None
+    shards: int
+    bytes: int
+
+
+def summarise(store: ScoreStore) -> tuple[list[ScoreSummary], list[AnswerSummary]]:
+    """Summarise all teachers of a store: pointwise ones, and comparing ones."""
+    keys = store.teachers()
+    return (
+        [summarise_scores(store, key) for key in keys if key.is_pointwise],
+        [summarise_answers(store, key) for key in keys if not key.is_pointwise],
+    )
+
+
+def summarise_scores(store: ScoreStore, key: TeacherKey) -> ScoreSummary:
+    """Read all shards of a pointwise teacher and count."""
+    shards = shard_paths(store.folder(key))
     table = store.read(key)
     counts = pc.value_counts(table["query_digest"].cast(pa.binary())).field("counts").to_numpy()
     scores = table["score"].to_numpy().astype(np.float64)
-    unknown = [store_files.texts_unknown(path) for path in shards]
-    texts = {(False, True): "partly known", (True,): "unknown"}.get(tuple(sorted({*unknown})))
+    unknown = {texts_unknown(path) for path in shards}
     return ScoreSummary(
         model=key.model,
         fingerprint=key.fingerprint,
@@ -58,99 +83,62 @@ def summarise(store: ScoreStore, key: TeacherKey) -> ScoreSummary:
         max_length=key.max_length,
         pairs=table.num_rows,
         queries=len(counts),
-        candidates=_measured(counts, "min", "median", "max"),
-        scores=_measured(scores, "mean", "std", "min", "max"),
-        texts=texts or "known",
+        candidates=_statistics(counts, "min", "median", "max"),
+        scores=_statistics(scores, "mean", "std", "min", "max"),
+        texts="partly known" if len(unknown) == 2 else "unknown" if True in unknown else "known",
         rows=sum(pq.read_metadata(path).num_rows for path in shards),
         shards=len(shards),
         bytes=sum(path.stat().st_size for path in shards),
     )
 
 
-def _measured(values: np.ndarray, *names: str) -> dict[str, float]:
+def summarise_answers(store: ScoreStore, key: TeacherKey) -> AnswerSummary:
+    """Read all shards of a comparing teacher and count."""
+    folder = store.folder(key)
+    rows = list(AnswerStore(folder, key).rows())
+    answered = [row for row in rows if row.answer is not None]
+    sizes = np.array([len(row.document_digests) for row in answered] or [0])
+    statuses = Counter(row.answer.status for row in answered if row.answer)
+    shards = shard_paths(folder)
+    return AnswerSummary(
+        model=key.model,
+        fingerprint=key.fingerprint,
+        kind=key.kind,
+        prompt=key.prompt,
+        dtype=key.dtype,
+        max_length=key.max_length,
+        questions=len(answered),
+        queries=len({row.query_digest for row in rows}),
+        shown=_statistics(sizes, "min", "median", "max"),
+        statuses={name: statuses[name] for name in ("ok", "repaired", "unparsable")},
+        strategies=dict(Counter(row.strategy for row in rows if row.answer is None)),
+        order_bias=order_bias(answered) if key.kind == "pairwise" else None,
+        shards=len(shards),
+        bytes=sum(path.stat().st_size for path in shards),
+    )
+
+
+def _statistics(values: np.ndarray, *names: str) -> dict[str, float]:
     return {name: float(getattr(np, name)(values)) for name in names}
 
 
-def export_scores(store: ScoreStore, key: TeacherKey, out: str | Path) -> int:
-    """Write a teacher's scores, whole or not at all, in the shape the suffix names.
-
-    `.tsv` and `.jsonl`: query_id, document_id, score; `.parquet`: with the digests; `.trec`: a run.
-    Of pairwise and listwise teachers `.jsonl` and `.parquet`, with the answers as they were given.
-
-    Raises:
-        InputError: another suffix, or no scores.
-    """
-    path = Path(out)
-    if not key.gives_scores:
-        return export_answers(AnswerStore(store.folder(key), key), path)
-    if path.suffix not in _WRITERS:
-        remedy = f"name a file that ends in {', '.join(_WRITERS)}"
-        raise InputError(f"cannot export as {path.suffix or 'nothing'}", file=path, remedy=remedy)
-    table = store.read(key)
-    with atomic_path(path) as temporary:
-        _WRITERS[path.suffix](table, temporary, key)
-    return table.num_rows
+AnySummary = TypeVar("AnySummary", ScoreSummary, AnswerSummary)
 
 
-def _columns(table: pa.Table) -> Iterator[tuple[str, str, str]]:
-    """Rows with the score in the fewest digits that give the same 32-bit number."""
-    for batch in table.select(["query_id", "document_id", "score"]).to_batches():
-        queries, documents, scores = batch.columns
-        yield from zip(
-            queries.to_pylist(),
-            documents.to_pylist(),
-            scores.cast("string").to_pylist(),
-            strict=True,
-        )
+def summary_tables(scores: Sequence[ScoreSummary], answers: Sequence[AnswerSummary]) -> list[Table]:
+    """A table of the pointwise teachers and one of the comparing teachers, if there are any."""
+    tables = [_table(scores, _SCORE_ROWS)] if scores else []
+    return tables + ([_table(answers, _ANSWER_ROWS)] if answers else [])
 
 
-def _write_tsv(table: pa.Table, path: Path, key: TeacherKey) -> None:
-    with open(path, "w", encoding="utf-8", newline="\n") as out:
-        out.write("query_id\tdocument_id\tscore\n")
-        out.writelines("\t".join(row) + "\n" for row in _columns(table))
-
-
-def _write_jsonl(table: pa.Table, path: Path, key: TeacherKey) -> None:
-    with open(path, "w", encoding="utf-8", newline="\n") as out:
-        for query, document, score in _columns(table):
-            row = {"query_id": query, "document_id": document, "score": float(score)}
-            out.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _write_parquet(table: pa.Table, path: Path, key: TeacherKey) -> None:
-    pq.write_table(table, path, compression="zstd")
-
-
-def _write_trec(table: pa.Table, path: Path, key: TeacherKey) -> None:
-    results: dict[str, dict[str, float]] = {}
-    for query, document, score in _columns(table):
-        results.setdefault(query, {}).setdefault(document, float(score))
-    write_run(Run(key.model.rstrip("/").rsplit("/", 1)[-1], results), path)
-
-
-_WRITERS: dict[str, Callable[[pa.Table, Path, TeacherKey], None]] = {
-    ".tsv": _write_tsv,
-    ".jsonl": _write_jsonl,
-    ".parquet": _write_parquet,
-    ".trec": _write_trec,
-}
-
-
-One = TypeVar("One", ScoreSummary, AnswerSummary)
-
-
-def tables(scores: Sequence[ScoreSummary], answers: Sequence[AnswerSummary]) -> list[Table]:
-    """One of the teachers that score documents, one of those that compare them, where there are."""
-    made = [_table(scores, _SCORE_ROWS)] if scores else []
-    return made + ([_table(answers, _ANSWER_ROWS)] if answers else [])
-
-
-def _table(summaries: Sequence[One], rows: Mapping[str, Callable[[One], str]]) -> Table:
-    """It stays readable in 80 characters with two teachers."""
+def _table(
+    summaries: Sequence[AnySummary], rows: Mapping[str, Callable[[AnySummary], str]]
+) -> Table:
+    """A column for each teacher; two teachers are readable in 80 characters."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("teacher")
-    for one in summaries:
-        table.add_column(one.model, overflow="fold")
+    for summary in summaries:
+        table.add_column(summary.model, overflow="fold")
     for name, show in rows.items():
         table.add_row(name, *map(show, summaries))
     return table
@@ -162,32 +150,32 @@ def _share(bias: OrderBias | None, name: str) -> str:
 
 
 _SCORE_ROWS: dict[str, Callable[[ScoreSummary], str]] = {
-    "fingerprint": lambda one: one.fingerprint,
-    "kind": lambda one: one.kind,
-    "dtype": lambda one: one.dtype or "–",
-    "max length": lambda one: str(one.max_length or "–"),
-    "texts": lambda one: one.texts,
-    "pairs": lambda one: f"{one.pairs:,}",
-    "queries": lambda one: f"{one.queries:,}",
-    "candidates": lambda one: "{min:g} … {median:g} … {max:g}".format(**one.candidates),
-    "score mean ± std": lambda one: "{mean:.3f} ± {std:.3f}".format(**one.scores),
-    "score range": lambda one: "{min:.3f} … {max:.3f}".format(**one.scores),
-    "shards, rows": lambda one: f"{one.shards:,}, {one.rows:,}",
-    "size": lambda one: f"{one.bytes / 1e3:,.1f} kB",
+    "fingerprint": lambda s: s.fingerprint,
+    "kind": lambda s: s.kind,
+    "dtype": lambda s: s.dtype or "–",
+    "max length": lambda s: str(s.max_length or "–"),
+    "texts": lambda s: s.texts,
+    "pairs": lambda s: f"{s.pairs:,}",
+    "queries": lambda s: f"{s.queries:,}",
+    "candidates": lambda s: "{min:g} … {median:g} … {max:g}".format(**s.candidates),
+    "score mean ± std": lambda s: "{mean:.3f} ± {std:.3f}".format(**s.scores),
+    "score range": lambda s: "{min:.3f} … {max:.3f}".format(**s.scores),
+    "shards, rows": lambda s: f"{s.shards:,}, {s.rows:,}",
+    "size": lambda s: f"{s.bytes / 1e3:,.1f} kB",
 }
 _ANSWER_ROWS: dict[str, Callable[[AnswerSummary], str]] = {
-    "fingerprint": lambda one: one.fingerprint,
-    "kind": lambda one: one.kind,
-    "prompt": lambda one: one.prompt,
-    "dtype": lambda one: one.dtype or "–",
-    "passage tokens": lambda one: str(one.max_length or "–"),
-    "strategies": lambda one: ", ".join(one.strategies) or "–",
-    "questions": lambda one: f"{one.questions:,}",
-    "queries": lambda one: f"{one.queries:,}",
-    "shown at once": lambda one: "{min:g} … {median:g} … {max:g}".format(**one.shown),
-    "answers": lambda one: ", ".join(f"{n:,} {name}" for name, n in one.statuses.items()),
-    "first shown wins": lambda one: _share(one.order_bias, "first_wins"),
-    "orders contradict": lambda one: _share(one.order_bias, "contradictions"),
-    "shards": lambda one: f"{one.shards:,}",
-    "size": lambda one: f"{one.bytes / 1e3:,.1f} kB",
+    "fingerprint": lambda s: s.fingerprint,
+    "kind": lambda s: s.kind,
+    "prompt": lambda s: s.prompt,
+    "dtype": lambda s: s.dtype or "–",
+    "passage tokens": lambda s: str(s.max_length or "–"),
+    "strategies": lambda s: ", ".join(s.strategies) or "–",
+    "questions": lambda s: f"{s.questions:,}",
+    "queries": lambda s: f"{s.queries:,}",
+    "shown at once": lambda s: "{min:g} … {median:g} … {max:g}".format(**s.shown),
+    "answers": lambda s: ", ".join(f"{n:,} {name}" for name, n in s.statuses.items()),
+    "first shown wins": lambda s: _share(s.order_bias, "first_wins"),
+    "orders contradict": lambda s: _share(s.order_bias, "contradictions"),
+    "shards": lambda s: f"{s.shards:,}",
+    "size": lambda s: f"{s.bytes / 1e3:,.1f} kB",
 }

@@ -1,6 +1,6 @@
-"""Checking a score store's files: whole, unchanged, finite, without two answers to one question.
+"""Checks of a teacher's files: whole, unchanged, finite, and without contradictory answers.
 
-Nothing here changes a file, but `clean`, which removes what killed writers left behind.
+Checking changes nothing; `clean_folder` deletes what killed writers left behind.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.answer_rows import LISTED, STATUSES, read_answers
+from retrieval_kd.store.answer_rows import STATUSES, STRATEGY_STATUS, read_answers
 from retrieval_kd.store.index import sort_order, table_keys
 from retrieval_kd.store.key import read_teacher
 from retrieval_kd.store.shards import (
+    DAMAGED,
     SHARD_NAME,
     TEACHER_FILE,
     locked,
@@ -27,15 +28,15 @@ from retrieval_kd.store.shards import (
 )
 from retrieval_kd.store.usage import USAGE_FILE
 
-DAMAGED = "delete the file; what it held is asked again by the next `rkd score`"
-FIRST_STANDS = (
-    "nothing if the first may stand (it does); else delete this teacher's folder and score again"
+CONTRADICTION = (
+    "nothing, if the first answer may count (it does); else delete this teacher's folder and score "
+    "again"
 )
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, where, and what to do about it.
+    """A problem with a file, and its remedy.
 
     Example:
         >>> print(Problem(Path("s/shard-1.parquet"), "score is nan", "delete the file", row=4))
@@ -53,7 +54,7 @@ class Problem:
 
 
 def verify_folder(folder: Path) -> Iterator[Problem]:
-    """All problems of one teacher's folder; reads every shard."""
+    """Check a teacher's folder; every shard is read."""
     if not folder.is_dir():
         yield Problem(folder, "not a teacher's folder", "move it out of the score store")
         return
@@ -65,52 +66,14 @@ def verify_folder(folder: Path) -> Iterator[Problem]:
             yield Problem(folder / TEACHER_FILE, error.problem, error.remedy)
     yield from _foreign_files(folder)
     yield from _missing_shards(folder, shards)
-    if key is None or key.gives_scores:
-        yield from _problems_of_scores(shards)
+    if key is None or key.is_pointwise:
+        yield from _verify_scores(shards)
     else:
-        yield from _problems_of_answers(shards, key.kind)
+        yield from _verify_answers(shards, key.kind)
 
 
-def _problems_of_scores(shards: list[Path]) -> Iterator[Problem]:
-    tables = []
-    for path in shards:
-        try:
-            table = read_shard(path)
-        except InputError as error:
-            yield Problem(path, error.problem, error.remedy or DAMAGED)
-            continue
-        yield from _bad_rows(path, table)
-        tables.append((path, table.select(["query_digest", "document_digest", "score"])))
-    yield from _conflicts(tables)
-
-
-def _problems_of_answers(shards: list[Path], kind: str) -> Iterator[Problem]:
-    first: dict[tuple[bytes, bytes], tuple[Path, int, Any]] = {}
-    for path in shards:
-        try:
-            records = read_answers(path).to_pylist()
-        except InputError as error:
-            yield Problem(path, error.problem, error.remedy or DAMAGED)
-            continue
-        for row, record in enumerate(records):
-            wrong = list(wrong_with(record, kind))
-            yield from (Problem(path, problem, DAMAGED, row) for problem in wrong)
-            if wrong or record["status"] == LISTED:
-                continue
-            said = (record["order"], record["log_odds"])
-            asked = (record["query_digest"], record["document_digests"])
-            before = first.setdefault(asked, (path, row, said))
-            if before[2] != said:
-                yield Problem(
-                    path,
-                    f"another answer than {before[0].name} row {before[1]} to the same question",
-                    FIRST_STANDS,
-                    row,
-                )
-
-
-def clean(folder: Path) -> list[Path]:
-    """Remove a teacher's unfinished files; waits for a shard being written, and spares it."""
+def clean_folder(folder: Path) -> list[Path]:
+    """Delete a teacher's unfinished files, after any shard being written is complete."""
     with locked(folder):
         leftovers = sorted(folder.glob(".*.part"))
         for path in leftovers:
@@ -132,27 +95,40 @@ def _missing_shards(folder: Path, shards: list[Path]) -> Iterator[Problem]:
     missing = sorted(set(range(1, max(numbers, default=0) + 1)) - numbers)
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
-        remedy = "restore them from a copy, or run `rkd score` again: it asks for what is missing"
+        remedy = "restore them from a copy, or run `rkd score` again: it scores what is missing"
         yield Problem(folder, f"{len(missing)} shards are missing: {listed}", remedy)
 
 
-def _bad_rows(path: Path, table: pa.Table) -> Iterator[Problem]:
+def _verify_scores(shards: list[Path]) -> Iterator[Problem]:
+    tables = []
+    for path in shards:
+        try:
+            table = read_shard(path)
+        except InputError as error:
+            yield Problem(path, error.problem, error.remedy or DAMAGED)
+            continue
+        yield from _bad_scores(path, table)
+        tables.append((path, table.select(["query_digest", "document_digest", "score"])))
+    yield from _contradictory_scores(tables)
+
+
+def _bad_scores(path: Path, table: pa.Table) -> Iterator[Problem]:
     for name in table.column_names:
         if table[name].null_count:
             row = table[name].is_null().to_pylist().index(True)
             yield Problem(path, f"{name} is empty", DAMAGED, row)
     scores = table["score"].to_numpy()
     for row in np.flatnonzero(~np.isfinite(scores))[:1]:
-        who = f"query {table['query_id'][int(row)]}, document {table['document_id'][int(row)]}"
-        yield Problem(path, f"score is {scores[row]} ({who})", DAMAGED, int(row))
+        pair = f"query {table['query_id'][int(row)]}, document {table['document_id'][int(row)]}"
+        yield Problem(path, f"score is {scores[row]} ({pair})", DAMAGED, int(row))
 
 
-def _conflicts(tables: list[tuple[Path, pa.Table]]) -> Iterator[Problem]:
-    """Pairs with two different scores; the first written counts, and is named."""
+def _contradictory_scores(tables: list[tuple[Path, pa.Table]]) -> Iterator[Problem]:
+    """Find pairs with two different scores; the message names the first, which counts."""
     if not tables:
         return
-    keys = np.concatenate([table_keys(table) for _, table in tables])
-    scores = np.concatenate([table["score"].to_numpy() for _, table in tables])
+    keys = np.concatenate([table_keys(table) for _, table in tables])  # (n, 2)
+    scores = np.concatenate([table["score"].to_numpy() for _, table in tables])  # (n,)
     starts = np.cumsum([0, *(table.num_rows for _, table in tables)])
     order = sort_order(keys)
     new = np.ones(len(keys), dtype=bool)
@@ -160,25 +136,49 @@ def _conflicts(tables: list[tuple[Path, pa.Table]]) -> Iterator[Problem]:
     first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]  # the first row of each row's pair
     differ = np.flatnonzero(~new & (scores[order] != scores[first]))
     for later, earlier in sorted(zip(order[differ].tolist(), first[differ].tolist(), strict=True)):
-        shard, shard_of_first = np.searchsorted(starts, [later, earlier], side="right") - 1
-        path, first_path = tables[shard][0], tables[shard_of_first][0]
+        shard, first_shard = np.searchsorted(starts, [later, earlier], side="right") - 1
         yield Problem(
-            path,
-            f"score {scores[later]} of a pair that {first_path.name} row "
-            f"{earlier - starts[shard_of_first]} gives {scores[earlier]}",
-            FIRST_STANDS,
+            tables[shard][0],
+            f"score {scores[later]} of a pair that {tables[first_shard][0].name} row "
+            f"{earlier - starts[first_shard]} gives {scores[earlier]}",
+            CONTRADICTION,
             int(later - starts[shard]),
         )
 
 
-def wrong_with(record: dict[str, object], kind: str) -> Iterator[str]:
-    """What is wrong with a row of a shard, as sentences.
+def _verify_answers(shards: list[Path], kind: str) -> Iterator[Problem]:
+    first: dict[tuple[bytes, bytes], tuple[Path, int, Any]] = {}  # request → its first answer
+    for path in shards:
+        try:
+            records = read_answers(path).to_pylist()
+        except InputError as error:
+            yield Problem(path, error.problem, error.remedy or DAMAGED)
+            continue
+        for row, record in enumerate(records):
+            problems = list(problems_of_answer(record, kind))
+            yield from (Problem(path, problem, DAMAGED, row) for problem in problems)
+            if problems or record["status"] == STRATEGY_STATUS:
+                continue
+            answer = (record["order"], record["log_odds"])
+            request = (record["query_digest"], record["document_digests"])
+            earlier = first.setdefault(request, (path, row, answer))
+            if earlier[2] != answer:
+                yield Problem(
+                    path,
+                    f"another answer than {earlier[0].name} row {earlier[1]} to the same request",
+                    CONTRADICTION,
+                    row,
+                )
+
+
+def problems_of_answer(record: dict[str, object], kind: str) -> Iterator[str]:
+    """Check one row of a shard of answers.
 
     Example:
         >>> row = {"query_id": "q", "document_ids": ["a", "b"], "query_digest": b"", "text": "",
         ...        "document_digests": bytes(32), "logs": None, "log_odds": None, "order": [0, 2],
         ...        "status": "ok"}
-        >>> list(wrong_with(row, "listwise"))
+        >>> list(problems_of_answer(row, "listwise"))
         ['order [0, 2] names places that 2 documents do not have']
     """
     for name in ("query_id", "document_ids", "query_digest", "document_digests", "text", "status"):
@@ -191,18 +191,19 @@ def wrong_with(record: dict[str, object], kind: str) -> Iterator[str]:
         yield f"{len(data)} bytes of digests for {len(ids)} documents"
     if status not in STATUSES:
         yield f"status {status!r} is none of {', '.join(STATUSES)}"
-    if status == "listed":
+    if status == STRATEGY_STATUS:
         return
     order, odds, logs = record["order"], record["log_odds"], record["logs"]
     if isinstance(order, list) and not set(order) <= set(range(len(ids))):
         yield f"order {order} names places that {len(ids)} documents do not have"
     elif isinstance(order, list) and len(set(order)) < len(order):
         yield f"order {order} names a document twice"
-    if isinstance(odds, float) and odds - odds != 0:
+    if isinstance(odds, float) and not np.isfinite(odds):
         yield f"log_odds is {odds}"
     if isinstance(logs, list) and len(logs) != len(ids):
         yield f"{len(logs)} log-probabilities for {len(ids)} documents"
     if kind == "pairwise" and len(ids) != 2:
         yield f"a pair of {len(ids)} documents"
-    if (status == "unparsable") != (order is None and odds is None):
-        yield f"status {status!r}, with {'no ' if order is None and odds is None else 'an '}answer"
+    empty = order is None and odds is None
+    if (status == "unparsable") != empty:
+        yield f"status {status!r} with {'no' if empty else 'an'} answer"

@@ -1,44 +1,38 @@
-"""Adding answers to the score store, shard by shard."""
+"""Writers: rows wait in memory and go to disk a shard at a time.
+
+Both are context managers. Leaving the block, even by an exception, writes the waiting rows.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store import shards as store_files
 from retrieval_kd.store.answer_rows import Row, to_table
+from retrieval_kd.store.digests import digests_to_words, words_to_column
 from retrieval_kd.store.key import TeacherKey
-from retrieval_kd.store.shards import write_shard
+from retrieval_kd.store.shards import SCHEMA, write_shard
 
 
 class ScoreWriter:
-    """Collects answers and adds a shard whenever enough are there. A context manager.
-
-    Leaving the block, by an exception too, writes what was added: nothing computed is lost.
-    """
+    """Writes a pointwise teacher's scores, a shard whenever `shard_rows` rows are waiting."""
 
     def __init__(self, folder: Path, key: TeacherKey, shard_rows: int, texts: str) -> None:
         self._folder, self._rows = folder, max(1, shard_rows)
         self._about = key.about()
-        self._schema = store_files.SCHEMA.with_metadata({"texts": texts})
+        self._schema = SCHEMA.with_metadata({"texts": texts})
         self._parts: list[pa.Table] = []
         self._waiting = 0
 
     def __enter__(self) -> ScoreWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.flush()
 
     def add(
@@ -49,14 +43,14 @@ class ScoreWriter:
         document_digests: Sequence[str],
         scores: np.ndarray | Sequence[float],
     ) -> None:
-        """Take n answers: IDs, text digests of 32 hex digits, and raw scores, all of length n.
+        """Add n rows: IDs, text digests of 32 hex digits, and raw scores, all of length n.
 
         Raises:
-            InputError: a score is NaN or infinite, or lengths differ; then none is taken.
+            InputError: a score is NaN or infinite, or the lengths differ; then no row is added.
         """
         values = np.asarray(scores)
         with np.errstate(over="ignore"):
-            values = values.astype(np.float32).reshape(-1)
+            values = values.astype(np.float32).reshape(-1)  # (n,)
         columns = (query_ids, document_ids, query_digests, document_digests)
         if any(len(column) != len(values) for column in columns):
             lengths = [*map(len, columns), len(values)]
@@ -73,37 +67,34 @@ class ScoreWriter:
         arrays = [
             pa.array(query_ids, pa.string()),
             pa.array(document_ids, pa.string()),
-            *(
-                store_files.words_to_column(store_files.digests_to_words(digests))
-                for digests in (query_digests, document_digests)
-            ),
+            words_to_column(digests_to_words(query_digests)),
+            words_to_column(digests_to_words(document_digests)),
             pa.array(values, pa.float32()),
         ]
         self._parts.append(pa.Table.from_arrays(arrays, schema=self._schema))
         self._waiting += len(values)
         if self._waiting >= self._rows:
-            self._write(complete_only=True)
+            self._write(at_least=self._rows)
 
     def flush(self) -> None:
-        """Write what is waiting, in a last shard that may be small."""
-        self._write(complete_only=False)
+        """Write all waiting rows; the last shard may be small."""
+        self._write(at_least=1)
 
-    def _write(self, complete_only: bool) -> None:
+    def _write(self, at_least: int) -> None:
+        """Write shards as long as `at_least` rows are waiting."""
         table = pa.concat_tables(self._parts) if self._parts else self._schema.empty_table()
-        while table.num_rows >= (self._rows if complete_only else 1):
-            store_files.write_shard(self._folder, self._about, table[: self._rows])
+        while table.num_rows >= at_least:
+            write_shard(self._folder, self._about, table[: self._rows])
             table = table[self._rows :]
             self._parts, self._waiting = [table], table.num_rows
 
 
 class AnswerWriter:
-    """Writes a shard of what was added when there is enough, or when it has waited long enough.
-
-    A context manager: leaving it, by an exception too, writes the rest.
+    """Writes a comparing teacher's answers and strategy rows.
 
     Args:
-        shard_rows: enough.
-        most_seconds: long enough; a killed process loses no more work than that.
+        shard_rows: write a shard when this many rows are waiting,
+        most_seconds: or after this many seconds, so a killed process loses no more work than that.
     """
 
     def __init__(
@@ -112,28 +103,23 @@ class AnswerWriter:
         self._folder, self._about = folder, key.about()
         self._rows, self._seconds = shard_rows, most_seconds
         self._since = time.monotonic()
-        self.waiting: list[Row] = []  # not in a shard yet
+        self.waiting: list[Row] = []  # not yet in a shard
 
     def __enter__(self) -> AnswerWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.flush()
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Take answers, and lists of candidates that strategies were given."""
+        """Add rows, and write a shard if it is due."""
         self.waiting += rows
         waited = time.monotonic() - self._since
         if len(self.waiting) >= self._rows or waited >= self._seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write all waiting rows."""
         if self.waiting:
             write_shard(self._folder, self._about, to_table(self.waiting))
         self.waiting, self._since = [], time.monotonic()

@@ -126,7 +126,7 @@ def strategy_in(spec: str) -> Strategy | None:
     """What a pairwise or listwise teacher would ask, its model unopened; None: scores one by one.
 
     Example:
-        >>> strategy_in("pairwise:org/model").calls(10), strategy_in("yesno:org/model")
+        >>> strategy_in("pairwise:org/model").most_requests(10), strategy_in("yesno:org/model")
         (90, None)
     """
     asked = parse_spec(spec)

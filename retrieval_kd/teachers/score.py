@@ -14,12 +14,12 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
 from retrieval_kd.store.requests import ComparingTeacher, Strategy
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import document_digest, hash_ids, query_digest
 from retrieval_kd.store.usage import ScoreReport
-from retrieval_kd.teachers.comparing.conclude import answered_scores
-from retrieval_kd.teachers.comparing.run_strategies import ask
+from retrieval_kd.teachers.comparing.conclude import conclude_scores
+from retrieval_kd.teachers.comparing.run_strategies import run_strategies
 from retrieval_kd.teachers.comparing.strategy_run import Scores
 from retrieval_kd.teachers.open import Teacher, open_teacher
 
@@ -52,7 +52,7 @@ def score(
     Raises:
         InputError: a candidate's query or document is unknown, or the teacher gave NaN.
     """
-    if not teacher.key.gives_scores:
+    if not teacher.key.is_pointwise:
         return _ask(collection, queries, candidates, cast(ComparingTeacher, teacher), store, scores)
     teacher = cast(Teacher, teacher)
     started = time.monotonic()
@@ -93,7 +93,7 @@ def _ask(
 ) -> ScoreReport:
     if scores is None and teacher.by is not None:
         scores = scores_of(collection, queries, candidates, store, store.resolve(teacher.by))
-    return ask(collection, queries, candidates, teacher, store, scores=scores)
+    return run_strategies(collection, queries, candidates, teacher, store, scores=scores)
 
 
 @dataclass(frozen=True)
@@ -171,11 +171,11 @@ def scores_of(
     """What the store knows of the candidates: query ID → document ID → raw score.
 
     Answers about pairs and lists become scores by `aggregate`, those of one `strategy` or all, see
-    `answered.answered_scores`.
+    `conclude.conclude_scores`.
     """
-    if not key.gives_scores:
+    if not key.is_pointwise:
         told = (AnswerStore(store.folder(key), key), aggregate)
-        return answered_scores(collection, queries, candidates, *told, strategy=strategy, by=by)
+        return conclude_scores(collection, queries, candidates, *told, strategy=strategy, by=by)
     if aggregate is not None:
         raise InputError(
             f"{aggregate!r} is for pairs or lists, this teacher scores one by one", id=key.model

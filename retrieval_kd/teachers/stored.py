@@ -11,9 +11,13 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import with_relevant
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.digests import query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import query_digest
-from retrieval_kd.teachers.comparing.conclude import AnsweredPairs, answered_pairs, listed
+from retrieval_kd.teachers.comparing.conclude import (
+    PairPreferences,
+    conclude_pairs,
+    latest_strategies,
+)
 from retrieval_kd.teachers.score import Candidates, scores_of
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -34,7 +38,7 @@ def stored_scores(
 
     Args:
         teachers: names or fingerprints; empty: the store's only teacher. Of one that compared
-            documents, with `?aggregate=NAME` if not by default, see `answered.answered_scores`.
+            documents, with `?aggregate=NAME` if not by default, see `conclude.conclude_scores`.
         candidates: which pairs are wanted; none: all that the store knows of these queries.
         qrels: relevant documents that are no candidates are given too, where they were scored.
 
@@ -76,7 +80,7 @@ def stored_pairs(
     teacher: str,
     candidates: Mapping[str, Mapping[str, float]],
     qrels: Qrels,
-) -> dict[str, AnsweredPairs]:
+) -> dict[str, PairPreferences]:
     """What a pairwise teacher answered about two candidates of a query at a time.
 
     Args:
@@ -90,7 +94,7 @@ def stored_pairs(
     key = store.resolve(teacher)
     given = {query: found for query, found in candidates.items() if query in queries}
     wanted = with_relevant(given, qrels, collection.documents)
-    return answered_pairs(collection, queries, wanted, AnswerStore(store.folder(key), key))
+    return conclude_pairs(collection, queries, wanted, AnswerStore(store.folder(key), key))
 
 
 def known_pairs(
@@ -107,11 +111,9 @@ def known_pairs(
     same: dict[str, list[str]] = {}
     for id, text in queries.items():
         same.setdefault(query_digest(text), []).append(id)
-    if not key.gives_scores:
-        listings = listed(AnswerStore(store.folder(key), key))
-        asked = (
-            (one.query_id, one.query_digest, id) for one in listings for id in one.document_ids
-        )
+    if not key.is_pointwise:
+        rows_of = latest_strategies(AnswerStore(store.folder(key), key))
+        asked = ((row.query_id, row.query_digest, id) for row in rows_of for id in row.document_ids)
     else:
         table = store.read(key)
         names = ("query_id", "query_digest", "document_id")

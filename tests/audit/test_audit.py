@@ -1,4 +1,4 @@
-"""From specs to pairs: collections, score stores, runs, files, and what is said of each."""
+"""From specs to overlapping pairs: collections, score stores, runs and files."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from retrieval_kd.audit.audit import audit
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import write_json
+from retrieval_kd.store.digests import document_digest, id_digest, query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import document_digest, id_digest, query_digest
 
 KEY = TeacherKey("pointwise", "big", digest="ab12")
 UNRELATED = {"u1": "how do I renew my passport abroad", "u2": "cheap flights to lisbon in may"}

@@ -115,7 +115,7 @@ def test_without_clean_queries_there_is_a_sentence_in_place_of_an_empty_table(ha
     out = io.StringIO()
     print_audit(
         half_leaked[0], effect(evaluation(a=RNG.random(40)), groups), rows=2,
-        console=Console(file=out, width=120),
+        console=Console(file=out, width=200),
     )  # fmt: skip
     assert "No query is clean" in out.getvalue() and "Welch" not in out.getvalue()
 
@@ -162,7 +162,7 @@ def test_what_is_printed_and_summarised(half_leaked, runs):
     found = half_leaked[0]
     measured = evaluate_groups(found, runs, measures=["ndcg@10"])
     out = io.StringIO()
-    print_audit(found, measured, rows=2, console=Console(file=out, width=120))
+    print_audit(found, measured, rows=2, console=Console(file=out, width=200))
     shown = out.getvalue()
     for text in ("queries are clean", "query: overlapping pairs", "more, see --json", "nDCG@10",
                  "not checked:", "oracle", "Welch"):  # fmt: skip

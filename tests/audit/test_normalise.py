@@ -1,4 +1,4 @@
-"""When two texts count as the same, and what they are cut into."""
+"""The normal form of texts, and their shingles and n-grams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the checks find between two lists of texts, and what they leave alone."""
+"""Which pairs of texts the checks find, and which they do not."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from retrieval_kd.audit.near import bands, jaccard, near_pairs
 from retrieval_kd.audit.neighbours import Encoder
 from retrieval_kd.audit.ngrams import ngram_pairs
 from retrieval_kd.audit.normalise import normalise, shingles, word_ngrams
-from retrieval_kd.audit.overlap import DOCUMENTS, QUERIES, Limits, overlaps
-from retrieval_kd.audit.texts import Distinct, TextList, same_texts
+from retrieval_kd.audit.overlap import DOCUMENTS, QUERIES, Limits, find_overlaps
+from retrieval_kd.audit.texts import DistinctTexts, TextList, same_texts
 from retrieval_kd.errors import Drops, InputError
 from tests.tiny_models import TOPICS
 
@@ -29,7 +29,7 @@ def listed(texts, source="a", scope=""):
 
 
 def distinct(texts, source="a"):
-    return Distinct(listed(texts, source))
+    return DistinctTexts(listed(texts, source))
 
 
 def sentence(rng, words=40):
@@ -37,7 +37,7 @@ def sentence(rng, words=40):
 
 
 def found(evaluated, trained, limits=QUERIES, **more):
-    return overlaps(distinct(evaluated, "e"), distinct(trained, "t"), limits, Drops(), **more)
+    return find_overlaps(distinct(evaluated, "e"), distinct(trained, "t"), limits, Drops(), **more)
 
 
 @QUICK
@@ -132,14 +132,16 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_ids_count_within_one_collection_only():
     for scope, expected in (("digest", {0: {1: {"id": 1.0}}}), ("", {}), ("other", {})):
-        evaluated = Distinct(TextList("e", "digest", {"7": "why are there tides"}))
+        evaluated = DistinctTexts(TextList("e", "digest", {"7": "why are there tides"}))
         trained = TextList("t", scope, {"6": "yeast", "7": "bread and butter"})
-        assert overlaps(evaluated, Distinct(trained), QUERIES, Drops()) == expected
+        assert find_overlaps(evaluated, DistinctTexts(trained), QUERIES, Drops()) == expected
 
 
 def test_what_could_not_be_compared_is_counted():
     drops = Drops()
-    overlaps(distinct(["tides", "  "], "e"), distinct(["two short", "ones"], "t"), QUERIES, drops)
+    find_overlaps(
+        distinct(["tides", "  "], "e"), distinct(["two short", "ones"], "t"), QUERIES, drops
+    )
     assert drops.counts == {
         "empty evaluated text of e, compared by ID only": 1,
         "evaluated text of e under 8 words: no n-gram check": 1,
@@ -151,7 +153,7 @@ def test_a_text_that_is_everywhere_lists_its_strongest_partners_and_says_so():
     drops = Drops()
     trained = ["the tide of the moon is high", *["the tide of the moon is"] * 30]
     limits = Limits(0.6, 8, most=5)
-    [partners] = overlaps(
+    [partners] = find_overlaps(
         distinct(["The tide of the moon is"]), distinct(trained, "t"), limits, drops
     ).values()
     assert len(partners) == 5 and all("exact" in kinds for kinds in partners.values())

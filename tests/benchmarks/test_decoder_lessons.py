@@ -19,7 +19,7 @@ from benchmarks.decoder_lessons import (
     made_question,
 )
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.teachers.comparing.parse_order import parse_order
+from retrieval_kd.teachers.comparing.parse_answers import parse_order
 from retrieval_kd.teachers.llm.decoder import LocalModel
 
 SHOWN = ["sparrow nest", "sail mast", "violin", "flour yeast"]

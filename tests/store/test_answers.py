@@ -1,4 +1,4 @@
-"""Answers about pairs and lists are kept as they were given, found by their texts, and checked."""
+"""Comparing teachers' answers are stored unchanged, found by their texts, and checked."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ def command(*arguments, fails: bool = False) -> str:
 
 @given(answers, st.text("abcd", min_size=1, max_size=5))
 def test_a_row_comes_back_as_it_was(answer, shown):
-    listing = row(shown, strategy="pairs=all")
+    strategy = row(shown, strategy="pairs=all")
     given = row(shown, as_stored(answer))
-    back = to_rows(to_table([given, listing]))
-    assert repr(back) == repr([given, listing])  # repr, because NaN is not equal to itself
+    back = to_rows(to_table([given, strategy]))
+    assert repr(back) == repr([given, strategy])  # repr, because NaN is not equal to itself
 
 
 @given(answers)
@@ -72,7 +72,7 @@ def test_numbers_are_rounded_before_anybody_decides_by_them(answer):
     assert repr(back.answer) == repr(as_stored(answer))
 
 
-def test_an_order_of_showing_is_another_question_and_the_first_answer_counts(tmp_path):
+def test_another_order_is_another_request_and_the_first_answer_counts(tmp_path):
     store = ScoreStore(tmp_path)
     answers = put(
         store,
@@ -83,7 +83,7 @@ def test_an_order_of_showing_is_another_question_and_the_first_answer_counts(tmp
         row("ab", Answer(log_odds=5.0), query="other"),
     )
     for opened in (answers, AnswerStore(store.folder(PAIRWISE), PAIRWISE)):
-        known = opened.known(digest_text("q")).answers
+        known = opened.of_query(digest_text("q")).answers
         assert [answer.log_odds for answer in known.values()] == [1.0, -2.0]
         assert len(opened) == 3
 
@@ -93,7 +93,7 @@ def test_what_was_added_is_known_before_it_is_in_a_shard_and_after(tmp_path):
     with answers.writer(shard_rows=3) as writer:
         for number, shown in enumerate(("ab", "ba", "ac", "ca"), start=1):
             writer.add([row(shown, Answer(log_odds=float(number)))])
-            assert len(answers.known(digest_text("q")).answers) == number
+            assert len(answers.of_query(digest_text("q")).answers) == number
         assert len(shard_paths(answers.folder)) == 1
     assert [pq.read_metadata(path).num_rows for path in shard_paths(answers.folder)] == [3, 1]
 
@@ -112,7 +112,7 @@ def test_an_exception_and_a_long_wait_store_what_is_there(tmp_path):
 def test_the_latest_list_of_candidates_is_the_last(tmp_path):
     first, second = row("abc", strategy="how=heap"), row("abcd", strategy="how=heap")
     answers = put(ScoreStore(tmp_path), LISTWISE, first, second, first)
-    assert answers.known(digest_text("q")).listings == [second, first]
+    assert answers.of_query(digest_text("q")).strategies == [second, first]
     assert len(answers) == 0
 
 
@@ -126,7 +126,7 @@ def test_pointwise_reading_refuses_answers_about_several(tmp_path):
         AnswerStore(tmp_path / "x", replace(PAIRWISE, kind="pointwise"))
 
 
-def test_inspect_counts_questions_statuses_and_order_bias(tmp_path):
+def test_inspect_counts_requests_statuses_and_order_bias(tmp_path):
     store = ScoreStore(tmp_path)
     odds = {"ab": 2.0, "ba": 1.0, "ac": 3.0, "ca": -4.0, "bc": 1.0}
     put(store, PAIRWISE, *(row(shown, Answer(log_odds=value)) for shown, value in odds.items()))
@@ -151,7 +151,7 @@ def test_inspect_counts_questions_statuses_and_order_bias(tmp_path):
         assert part in shown
 
 
-def test_answers_are_exported_as_they_were_given(tmp_path):
+def test_answers_are_exported_unchanged(tmp_path):
     store = ScoreStore(tmp_path / "store")
     said = Answer("[2] > [1]", order=(1, 0), status="ok")
     put(store, LISTWISE, row("ab", said), row("ab", strategy="how=heap"))
@@ -191,13 +191,13 @@ def test_verify_finds_what_is_wrong_with_answers(tmp_path):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert "changed after it was written" in command("verify", tmp_path, fails=True)
-    with pytest.raises(InputError, match="asked again by the next"):
-        AnswerStore(answers.folder, LISTWISE).known(digest_text("q"))
+    with pytest.raises(InputError, match="the next `rkd score`"):
+        AnswerStore(answers.folder, LISTWISE).of_query(digest_text("q"))
 
 
 def test_scores_among_answers_are_refused_not_misread(tmp_path):
     answers = put(ScoreStore(tmp_path), LISTWISE, row("abc", Answer(order=(1, 0, 2))))
     write_shard(answers.folder, LISTWISE.about(), pa.table({"score": np.zeros(1, np.float32)}))
     with pytest.raises(InputError, match="not those of a shard"):
-        AnswerStore(answers.folder, LISTWISE).known(digest_text("q"))
+        AnswerStore(answers.folder, LISTWISE).of_query(digest_text("q"))
     assert "not those of a shard" in command("verify", tmp_path, fails=True)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
+from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import document_digest, query_digest, read_shard, shard_paths
+from retrieval_kd.store.shards import read_shard, shard_paths
 
 KEY = TeacherKey("pointwise", "teachers/big", digest="ab12", max_length=256, dtype="bfloat16")
 
@@ -165,24 +166,23 @@ def test_a_missing_store_knows_nothing_and_cannot_be_read(tmp_path):
         ScoreStore(tmp_path / "file")
 
 
-def test_a_changed_text_is_not_found_and_is_counted_as_stale(tmp_path):
+def test_a_changed_text_is_not_found_but_its_ids_are_known(tmp_path):
     store = ScoreStore(tmp_path)
-    asked = [query_digest("who?")] * 3, [document_digest("", t) for t in ("one", "two", "three")]
+    scored = [query_digest("who?")] * 3, [document_digest("", t) for t in ("one", "two", "three")]
     ids = ["q"] * 3, ["d1", "d2", "d3"]
     with store.writer(KEY, shard_rows=2) as writer:
-        writer.add(*ids, *asked, [1.0, 2.0, 3.0])
-    edited = asked[0], [asked[1][0], document_digest("", "2"), document_digest("Title", "three")]
+        writer.add(*ids, *scored, [1.0, 2.0, 3.0])
+    edited = scored[0], [scored[1][0], document_digest("", "2"), document_digest("Title", "three")]
     assert np.isnan(store.lookup(KEY, *edited)).tolist() == [False, True, True]
-    assert store.stale(KEY, *ids, *edited) == 2
-    assert store.stale(KEY, *ids, *asked) == 0
-    assert store.stale(KEY, ["q"], ["d4"], [asked[0][0]], [document_digest("", "new")]) == 0
+    assert np.isin(hash_ids(*ids), store.id_pairs(KEY)).all()
+    assert not np.isin(hash_ids(["q"], ["d4"]), store.id_pairs(KEY)).any()
 
 
-def test_rows_imported_by_id_are_not_stale(tmp_path):
+def test_the_ids_of_an_import_without_texts_are_not_known(tmp_path):
     store = ScoreStore(tmp_path)
     with store.writer(KEY, texts="unknown") as writer:
         writer.add(["q"], ["d"], [digest_text("id", "q")], [digest_text("id", "d")], [1.0])
-    assert store.stale(KEY, ["q"], ["d"], [query_digest("who?")], [document_digest("", "t")]) == 0
+    assert len(store.id_pairs(KEY)) == 0
 
 
 def test_another_writers_shards_are_seen_without_reopening(tmp_path):

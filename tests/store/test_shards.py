@@ -1,4 +1,4 @@
-"""Killed, crowded or damaged: the store's files are whole or are reported."""
+"""After kills, concurrent writers or damage, the store's files are whole or reported."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
+from retrieval_kd.store.digests import words_to_column
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.shards import SCHEMA, checksum, shard_paths, words_to_column
-from retrieval_kd.store.verify import clean
+from retrieval_kd.store.shards import SCHEMA, checksum, shard_paths
 from tests.store.test_scores import KEY, add, look
 
 WRITE_NUMBERS = """
@@ -63,7 +63,7 @@ def test_a_killed_writer_loses_no_shard_and_overwrites_none(tmp_path):
         reopened = ScoreStore(tmp_path)
         assert reopened.verify() == []
         assert reopened.count(KEY) == 10 * len(shards)  # no pair twice, no shard half
-    clean(store.folder(KEY))
+    store.clean()
     assert not list(store.folder(KEY).glob(".*.part"))
     assert seen.items() <= {path: path.read_bytes() for path in seen}.items()
     process = start_writing(tmp_path, "q", 1000, stop)
@@ -90,7 +90,7 @@ def test_leftovers_of_a_killed_writer_are_ignored_until_cleaned(tmp_path):
     leftover = store.folder(KEY) / ".shard-000002-00.parquet.x1.part"
     leftover.write_bytes(b"half")
     assert store.verify() == [] and store.count(KEY) == 1
-    assert clean(store.folder(KEY)) == [leftover]
+    assert store.clean() == [leftover]
     assert not leftover.exists() and store.count(KEY) == 1
 
 

@@ -27,8 +27,8 @@ from retrieval_kd.evaluation.teachers.facts import (
     relevant,
     shared,
 )
+from retrieval_kd.store.digests import query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import query_digest
 from retrieval_kd.targets.calibrate import Method
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import aggregation
@@ -60,7 +60,7 @@ def compare_teachers(
     Args:
         teachers: names or fingerprints; empty: all that scored documents of the split's queries.
         candidates: use only these pairs, and evaluate their own order too.
-        aggregate: aggregation of pairs, of orders, or both, see `conclude.aggregation`.
+        aggregate: aggregation of pairs, of orders, or both, see `conclude.conclude_scores`.
         method: of calibration, cross-fitted over queries.
         worst: number of clashes to list for each two teachers.
 

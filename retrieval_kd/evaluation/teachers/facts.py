@@ -14,8 +14,8 @@ from retrieval_kd.evaluation.diagnostics.calibration import calibration
 from retrieval_kd.evaluation.diagnostics.fidelity import kendall, rbo
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import compare
-from retrieval_kd.store.answer_summary import order_bias
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.order_bias import order_bias
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
 from retrieval_kd.store.usage import Spent, read_usage
 from retrieval_kd.targets.calibrate import Method
@@ -86,7 +86,7 @@ def parsing(store: ScoreStore, key: TeacherKey, queries: set[str]) -> dict[str, 
 
     Both are None for a teacher whose answers are scores.
     """
-    if key.gives_scores:
+    if key.is_pointwise:
         return {"statuses": None, "order_bias": None}
     rows = [
         row
@@ -105,7 +105,7 @@ def cost(store: ScoreStore, key: TeacherKey, prices: Prices) -> dict[str, Any] |
     spent = read_usage(store.folder(key))
     if spent is None:
         return None
-    if key.gives_scores:
+    if key.is_pointwise:
         queries = len(set(store.read(key)["query_digest"].to_pylist()))
     else:
         queries = len(AnswerStore(store.folder(key), key).queries())

@@ -1,7 +1,7 @@
-"""Which pairs of a query's candidates to ask about. Every pair is asked in both orders.
+"""Strategies for pairs: which pairs of a query's candidates to compare, each in both orders.
 
-Where only some pairs are asked, that is for cost alone: the scores come from the answers
-(`aggregate_pairs.py`), never from the order in which candidates were taken.
+Comparing only some pairs saves cost. Scores always come from the answers
+(`targets/aggregate_pairs.py`), never from the order in which candidates were compared.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.special import log_expit
+from scipy.special import expit, log_expit
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Answer, Asking, CandidateList, Request, _first, _turned
-from retrieval_kd.teachers.comparing.steps import Step, at_least, spec_of, together
+from retrieval_kd.store.requests import Answer, CandidateList, Request, Steps, log_odds_of
+from retrieval_kd.teachers.comparing.steps import check_at_least, spec_of, together
 
 
 @dataclass(frozen=True)
 class AllPairs:
-    """Each with each: n (n − 1) calls. duoT5 (Pradeep et al. 2021), PRP-Allpair (Qin et al. 2023).
+    """All pairs: n (n − 1) requests. As duoT5 (Pradeep et al. 2021), PRP-Allpair (Qin et al. 2023).
 
     Example:
-        >>> AllPairs().calls(20)
+        >>> AllPairs().most_requests(20)
         380
     """
 
@@ -31,84 +31,84 @@ class AllPairs:
     def spec(self) -> str:
         return spec_of("pairs=all", self)
 
-    def calls(self, count: int) -> int:
+    def most_requests(self, count: int) -> int:
         return count * (count - 1)
 
-    def ask(self, listed: CandidateList) -> Asking:
-        yield both_orders(list(combinations(range(listed.count), 2)))
+    def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
+        yield both_orders(list(combinations(range(candidates.count), 2)))
         return {}
 
 
 @dataclass(frozen=True)
 class AdjacentPairs:
-    """Each with the `reach` candidates after it in first-stage order: about 2 n · reach calls.
+    """Each candidate with the next `reach` in first-stage order: about 2 n · reach requests.
 
-    Near neighbours are where a first stage is least sure.
+    A first stage is least certain about neighbours.
 
     Example:
-        >>> AdjacentPairs(reach=2).calls(20)
+        >>> AdjacentPairs(reach=2).most_requests(20)
         74
     """
 
     reach: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, reach=self.reach)
+        check_at_least(1, reach=self.reach)
 
     @property
     def spec(self) -> str:
         return spec_of("pairs=adjacent", self)
 
-    def calls(self, count: int) -> int:
+    def most_requests(self, count: int) -> int:
         return 2 * sum(max(0, count - step) for step in range(1, self.reach + 1))
 
-    def ask(self, listed: CandidateList) -> Asking:
-        everything = combinations(range(listed.count), 2)
-        yield both_orders([(i, j) for i, j in everything if j - i <= self.reach])
+    def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
+        pairs = combinations(range(candidates.count), 2)
+        yield both_orders([(i, j) for i, j in pairs if j - i <= self.reach])
         return {}
 
 
 @dataclass(frozen=True)
 class UncertainPairs:
-    """`most` pairs drawn by how unsure a pointwise teacher is of them: 2 · `most` calls.
+    """`most` pairs, drawn by a pointwise teacher's uncertainty about them: 2 · `most` requests.
 
     A pair is drawn without replacement with weight p (1 − p), p = σ((s_i − s_j) / std of the
-    query's scores): the variance of "i is better" under that teacher. The draw depends on the query
-    and its candidates only, so a resumed job asks for the same pairs.
+    query's scores): the variance of "i is better" under that teacher. The draw depends only on the
+    query and its candidates, so a resumed job compares the same pairs.
 
     Example:
-        >>> UncertainPairs(most=30).calls(20), UncertainPairs(most=30).calls(3)
-        (60, 6)
+        >>> [UncertainPairs(most=30).most_requests(count) for count in (20, 3)]
+        [60, 6]
     """
 
     most: int = 30
 
     def __post_init__(self) -> None:
-        at_least(1, most=self.most)
+        check_at_least(1, most=self.most)
 
     @property
     def spec(self) -> str:
         return spec_of("pairs=uncertain", self)
 
-    def calls(self, count: int) -> int:
+    def most_requests(self, count: int) -> int:
         return min(2 * self.most, count * (count - 1))
 
-    def ask(self, listed: CandidateList) -> Asking:
-        if listed.scores is None:
+    def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
+        if candidates.scores is None:
             raise InputError(
                 "pairs=uncertain needs a pointwise teacher's scores of the same candidates",
                 remedy="score them with one first, and name it: &by=TEACHER",
             )
-        if listed.count < 2:
+        if candidates.count < 2:
             return {}
-        pairs = np.array(list(combinations(range(listed.count), 2)), dtype=np.int64)  # (m, 2)
-        drawn = draw(uncertainty(np.array(listed.scores), pairs), self.most, listed.seed)
+        pairs = np.array(list(combinations(range(candidates.count), 2)), dtype=np.int64)  # (m, 2)
+        drawn = draw(uncertainty(np.array(candidates.scores), pairs), self.most, candidates.seed)
         yield both_orders([(int(i), int(j)) for i, j in pairs[drawn]])
         return {}
 
 
 def uncertainty(scores: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """log p (1 − p) of pairs (m, 2) under scores (n,): (m,); the same for all if all scores are.
+    """log p (1 − p) (m,) of pairs (m, 2) under scores (n,); equal for all pairs if all scores are.
 
     Example:
         >>> uncertainty(np.array([3.0, 1.0, 0.9]), np.array([[0, 1], [1, 2]])).round(2).tolist()
@@ -120,9 +120,10 @@ def uncertainty(scores: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def draw(log_weights: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Positions of at most `most` entries, drawn without replacement by weight, ascending.
+    """Draw at most `most` positions without replacement by weight; return them ascending.
 
-    The largest of log weight + Gumbel noise (Kool, van Hoof and Welling 2019, section 2.2).
+    These are the largest values of log weight + Gumbel noise (Kool, van Hoof and Welling 2019,
+    section 2.2).
     """
     noise = -np.log(-np.log(np.random.default_rng(seed).uniform(1e-300, 1.0, len(log_weights))))
     return np.sort(np.argsort(-(log_weights + noise), kind="stable")[:most])
@@ -130,13 +131,13 @@ def draw(log_weights: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SortingPairs:
-    """The pairs that a merge sort compares: at most 2 n log₂ n calls, a level's merges at once.
+    """The pairs that a merge sort compares: at most 2 n log₂ n requests, one level at a time.
 
-    A comparison is decided by the mean of both orders; a tie, or two answers that cannot be parsed,
-    leaves the first-stage order for what is asked next, and says nothing about the scores.
+    The mean of both orders decides a comparison. A tie, or two unparsable answers, keeps the
+    first-stage order for the next comparison, without any effect on the scores.
 
     Example:
-        >>> SortingPairs().calls(20)
+        >>> SortingPairs().most_requests(20)
         146
     """
 
@@ -144,7 +145,7 @@ class SortingPairs:
     def spec(self) -> str:
         return spec_of("pairs=sorting", self)
 
-    def calls(self, count: int) -> int:
+    def most_requests(self, count: int) -> int:
         lengths, total = [1] * count, 0
         while len(lengths) > 1:
             merged = [sum(lengths[at : at + 2]) for at in range(0, len(lengths), 2)]
@@ -153,8 +154,8 @@ class SortingPairs:
             lengths = merged
         return 2 * total
 
-    def ask(self, listed: CandidateList) -> Asking:
-        runs = [[i] for i in range(listed.count)]
+    def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
+        runs = [[i] for i in range(candidates.count)]
         while len(runs) > 1:
             odd = [runs[-1]] if len(runs) % 2 else []
             halves = zip(runs[0::2], runs[1::2], strict=False)
@@ -162,7 +163,7 @@ class SortingPairs:
         return {}
 
 
-def _merge(left: Sequence[int], right: Sequence[int]) -> Step[list[int]]:
+def _merge(left: Sequence[int], right: Sequence[int]) -> Steps[list[int]]:
     first, second, merged = list(left), list(right), []
     while first and second:
         answers = yield both_orders([(first[0], second[0])])
@@ -170,14 +171,15 @@ def _merge(left: Sequence[int], right: Sequence[int]) -> Step[list[int]]:
     return merged + first + second
 
 
-def second_is_better(shown: Answer, turned: Answer) -> bool:
-    """Whether the mean of both orders prefers the one that was shown second first."""
-    known = [p for p in (_first(shown), _turned(_first(turned))) if p is not None]
+def second_is_better(answer: Answer, reversed_answer: Answer) -> bool:
+    """Whether the mean of both orders prefers the document that `answer` showed second."""
+    p, reversed_p = (float(expit(log_odds_of(a))) for a in (answer, reversed_answer))
+    known = [p for p in (p, 1 - reversed_p) if not np.isnan(p)]
     return bool(known) and sum(known) / len(known) < 0.5
 
 
 def both_orders(pairs: Sequence[tuple[int, int]]) -> list[Request]:
-    """Two requests a pair, sorted so that those that show the same candidate first are neighbours.
+    """Two requests for each pair, sorted so that requests with the same first candidate adjoin.
 
     Example:
         >>> [request.shown for request in both_orders([(0, 1), (0, 2)])]

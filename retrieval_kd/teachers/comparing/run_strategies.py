@@ -1,6 +1,7 @@
-"""Running strategies of many queries at once: what they want is batched, answered, and stored.
+"""Running a comparing teacher's strategy on many queries: batch the requests, store the answers.
 
-What the store knows is not asked. What comes of the answers is in `answered.py`.
+Requests with a stored answer are not sent to the teacher. `conclude.py` turns the answers into
+scores.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.progress import Bar, bar
 from retrieval_kd.store.answer_rows import as_stored
-from retrieval_kd.store.answers import AnswerStore, asked_by_id, same_listing
+from retrieval_kd.store.answers import AnswerStore, digest_ids, same_strategy
 from retrieval_kd.store.requests import ComparingTeacher, Request, Strategy
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport
@@ -23,18 +24,7 @@ Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-
 QUERIES_AT_ONCE = 64
 
 
-def most_calls(candidates: Candidates, strategy: Strategy) -> int:
-    """How many questions a strategy asks at most, if every answer can be parsed.
-
-    Example:
-        >>> from retrieval_kd.teachers.comparing.pair_strategies import AllPairs
-        >>> most_calls({"q1": ["d1", "d2", "d3"], "q2": ["d1", "d2"]}, AllPairs())
-        8
-    """
-    return sum(strategy.calls(len(set(ids))) for ids in candidates.values())
-
-
-def ask(
+def run_strategies(
     collection: Collection,
     queries: Mapping[str, str],
     candidates: Candidates,
@@ -43,55 +33,75 @@ def ask(
     *,
     scores: Scores | None = None,
 ) -> ScoreReport:
-    """Ask what the teacher's strategy wants to know of every query's candidates.
+    """Run the teacher's strategy on every query's candidates and store the answers.
 
-    Answers come in batches of `teacher.at_once`; a killed job has stored all but the last batch or
-    half minute of them. Documents of one text are shown once. How many questions there are at most
-    is said before the first.
+    Requests are answered in batches of `teacher.at_once`; a killed job loses at most the last batch
+    or half a minute of answers. Documents with the same text are shown once. The greatest possible
+    number of requests is printed first.
 
     Args:
         queries: ID → text.
-        candidates: query ID → document IDs in first-stage order, which strategies start from.
-        scores: a pointwise teacher's, for strategies that choose by them.
+        candidates: query ID → document IDs in first-stage order, where strategies start.
+        scores: of a pointwise teacher, for strategies that choose by them.
 
     Raises:
-        InputError: a candidate's query or document is unknown, or has no score though the
-            strategy chooses by them.
+        InputError: a candidate's query or document is unknown, or it has no score though the
+            strategy chooses by scores.
     """
     started, key, strategy = time.monotonic(), teacher.key, teacher.strategy
     report = ScoreReport(key.model, key.fingerprint, noun="questions")
     answers = AnswerStore(store.folder(key), key)
-    earlier = answers.id_digests()
+    known_ids = answers.id_digests()
     waiting = iter(candidates.items())
     active: list[StrategyRun] = []
-    total = most_calls(candidates, strategy)
-    print(_stated(key.model, total, len(candidates), strategy), file=sys.stderr)
-    with bar(f"asking {key.model}", total) as progress, answers.writer() as writer:
+    total = most_requests(candidates, strategy)
+    print(_announcement(key.model, total, len(candidates), strategy), file=sys.stderr)
+    with bar(f"comparing with {key.model}", total) as progress, answers.writer() as writer:
         while True:
-            while len(active) < QUERIES_AT_ONCE and (one := next(waiting, None)) is not None:
-                topic = query_candidates(collection, queries, *one, scores)
-                same = [a.known for a in active if a.topic.query_digest == topic.query_digest]
-                known = same[0] if same else answers.known(topic.query_digest)
-                listing = topic.listing(strategy)
-                if not (known.listings and same_listing(known.listings[-1], listing)):
-                    writer.add([listing])
-                    known.add(listing)
-                active.append(StrategyRun.start(topic, known, strategy))
+            while len(active) < QUERIES_AT_ONCE and (entry := next(waiting, None)) is not None:
+                query = query_candidates(collection, queries, *entry, scores)
+                # Queries of the same text share the object that receives new answers.
+                same = [r.stored for r in active if r.candidates.query_digest == query.query_digest]
+                stored = same[0] if same else answers.of_query(query.query_digest)
+                row = query.strategy_row(strategy)
+                if not (stored.strategies and same_strategy(stored.strategies[-1], row)):
+                    writer.add([row])
+                    stored.add(row)
+                active.append(StrategyRun.start(query, stored, strategy))
             if not active:
                 break
-            _answer(active, teacher, writer, report, earlier, progress)
-            for talk in active:
-                talk.go_on()
-            for talk in (talk for talk in active if talk.done):
-                report.pairs += talk.questions
-                report.reused += talk.questions - len(talk.new)
-                report.missing += talk.missing
-                report.unfinished += talk.missing > 0
-                never = strategy.calls(len(talk.topic.documents)) - len(talk.new)
-                progress.advance(max(0, min(never, progress.total - progress.done)))
-            active = [talk for talk in active if not talk.done]
+            _answer(active, teacher, writer, report, known_ids, progress)
+            for run in active:
+                run.resume()
+            for run in (run for run in active if run.done):
+                report.pairs += run.requests
+                report.reused += run.requests - len(run.new)
+                report.missing += run.missing
+                report.unfinished += run.missing > 0
+                unused = strategy.most_requests(len(run.candidates.documents)) - len(run.new)
+                progress.advance(max(0, min(unused, progress.total - progress.done)))
+            active = [run for run in active if not run.done]
     report.seconds = time.monotonic() - started
     return report
+
+
+def most_requests(candidates: Candidates, strategy: Strategy) -> int:
+    """The most requests a strategy makes if every answer can be parsed.
+
+    Example:
+        >>> from retrieval_kd.teachers.comparing.pair_strategies import AllPairs
+        >>> most_requests({"q1": ["d1", "d2", "d3"], "q2": ["d1", "d2"]}, AllPairs())
+        8
+    """
+    return sum(strategy.most_requests(len(set(ids))) for ids in candidates.values())
+
+
+def _announcement(model: str, most: int, queries: int, strategy: Strategy) -> str:
+    again = "" if strategy.spec.startswith("pairs=") else ", and one more for each garbled answer"
+    return (
+        f"{model}: at most {most:,} questions about {queries:,} queries ({strategy.spec}){again}; "
+        "stored answers are reused"
+    )
 
 
 def _answer(
@@ -99,50 +109,41 @@ def _answer(
     teacher: ComparingTeacher,
     writer: AnswerWriter,
     report: ScoreReport,
-    earlier: set[str],
+    known_ids: set[str],
     progress: Bar,
 ) -> None:
-    """Ask, in batches, what active conversations want and nobody knows; store each batch."""
-    wanted = {
-        (talk.topic.query_digest, talk.topic.shown(request)): (talk, request)
-        for talk in active
-        for request in talk.unknown()
+    """Answer the active runs' requests that have no stored answer, and store each batch."""
+    unanswered = {
+        (run.candidates.query_digest, run.candidates.shown(request)): (run, request)
+        for run in active
+        for request in run.unanswered()
     }
-    for batch in _batches(list(wanted.values()), max(1, teacher.at_once)):
-        given = teacher.answer([talk.topic.question(request) for talk, request in batch])
+    for batch in _batches(list(unanswered.values()), max(1, teacher.at_once)):
+        answers = teacher.answer([run.candidates.texts(request) for run, request in batch])
         rows = []
-        for (talk, request), answer in zip(batch, given, strict=True):
+        for (run, request), answer in zip(batch, answers, strict=True):
             if answer is None:
                 continue
             answer = as_stored(answer)
-            row = talk.topic.row(request, answer)
+            row = run.candidates.answer_row(request, answer)
             rows.append(row)
-            talk.known.add(row)
+            run.stored.add(row)
             report.scored += 1
             report.repaired += answer.status == "repaired"
             report.unparsable += answer.status == "unparsable"
-            report.stale += asked_by_id(row.query_id, row.document_ids) in earlier
+            report.stale += digest_ids(row.query_id, row.document_ids) in known_ids
         writer.add(rows)
         progress.advance(min(len(batch), progress.total - progress.done))
 
 
 def _batches(
-    todo: Sequence[tuple[StrategyRun, Request]], size: int
+    requests: Sequence[tuple[StrategyRun, Request]], size: int
 ) -> Iterator[Sequence[tuple[StrategyRun, Request]]]:
-    """Batches of questions with equally many documents: these are asked in one call of the model.
+    """Batches of requests that show equally many documents, so the model answers each in one call.
 
-    So a call that breaks off takes no answers with it that are not stored yet.
+    A call that breaks off then loses no answers of another call.
     """
-    for count in sorted({len(request.shown) for _, request in todo}):
-        alike = [(talk, request) for talk, request in todo if len(request.shown) == count]
+    for count in sorted({len(request.shown) for _, request in requests}):
+        alike = [(run, request) for run, request in requests if len(request.shown) == count]
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
-
-
-def _stated(model: str, most: int, queries: int, strategy: Strategy) -> str:
-    """How many questions there will be at most, as a sentence."""
-    again = "" if strategy.spec.startswith("pairs=") else ", and one more for each garbled answer"
-    return (
-        f"{model}: at most {most:,} questions about {queries:,} queries ({strategy.spec}){again}; "
-        "what is stored is not asked again"
-    )

@@ -1,25 +1,22 @@
-"""What strategies are built of: asking for one order, again if it was garbled, and in lockstep."""
+"""Building blocks of strategies: request an order, run steps in lockstep, check settings."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Answer, Request
-
-Result = TypeVar("Result")
-Step = Generator[Sequence[Request], Sequence[Answer], Result]
+from retrieval_kd.store.requests import Answer, Request, Result, Steps
 
 
-def order_of(shown: Sequence[int]) -> Step[tuple[int, ...] | None]:
-    """The candidates of `shown` that the teacher named, best first; None: no order was to be had.
+def request_order(shown: Sequence[int]) -> Steps[tuple[int, ...] | None]:
+    """Request an order of these candidates, and return those the answer names, best first.
 
-    If the answer cannot be parsed, the same candidates are shown once more the other way round:
-    a greedy model would only repeat itself.
+    If the answer cannot be parsed, show the same candidates once more in reverse order, because a
+    greedy model would repeat itself otherwise. Return None if that fails, too.
     """
     for order in (tuple(shown), tuple(reversed(shown))):
         [answer] = yield [Request(order)]
@@ -28,69 +25,69 @@ def order_of(shown: Sequence[int]) -> Step[tuple[int, ...] | None]:
     return None
 
 
-def together(steps: Sequence[Step[Result]]) -> Step[list[Result]]:
-    """Several steps at once: what they want in one request, until the last has its result."""
+def together(steps: Sequence[Steps[Result]]) -> Steps[list[Result]]:
+    """Run several steps in lockstep: join their requests until the last has returned its result."""
     results: dict[int, Result] = {}
-    waiting: dict[int, Sequence[Request]] = {}
+    pending: dict[int, Sequence[Request]] = {}
     for number, step in enumerate(steps):
-        _advance(number, step, None, waiting, results)
-    while waiting:
-        asked = dict(waiting)
-        answers = iter((yield [request for wanted in asked.values() for request in wanted]))
-        for number, wanted in asked.items():
-            given = [next(answers) for _ in wanted]
-            _advance(number, steps[number], given, waiting, results)
+        _advance(number, step, None, pending, results)
+    while pending:
+        current = dict(pending)
+        answers = iter((yield [request for requests in current.values() for request in requests]))
+        for number, requests in current.items():
+            own = [next(answers) for _ in requests]
+            _advance(number, steps[number], own, pending, results)
     return [results[number] for number in range(len(steps))]
 
 
 def _advance(
     number: int,
-    step: Step[Result],
-    given: Sequence[Answer] | None,
-    waiting: dict[int, Sequence[Request]],
+    step: Steps[Result],
+    answers: Sequence[Answer] | None,
+    pending: dict[int, Sequence[Request]],
     results: dict[int, Result],
 ) -> None:
     try:
-        waiting[number] = next(step) if given is None else step.send(given)
-    except StopIteration as done:
-        waiting.pop(number, None)
-        results[number] = done.value
+        pending[number] = next(step) if answers is None else step.send(answers)
+    except StopIteration as stop:
+        pending.pop(number, None)
+        results[number] = stop.value
 
 
-def by_rank(ranked: Sequence[int]) -> dict[int, float]:
+def reciprocal_ranks(ranking: Sequence[int]) -> dict[int, float]:
     """Candidates, best first → 1 / rank.
 
     Example:
-        >>> by_rank([4, 0])
+        >>> reciprocal_ranks([4, 0])
         {4: 1.0, 0: 0.5}
     """
-    return {candidate: 1 / rank for rank, candidate in enumerate(ranked, start=1)}
+    return {candidate: 1 / rank for rank, candidate in enumerate(ranking, start=1)}
 
 
 def spec_of(choice: str, strategy: Any) -> str:
-    """`CHOICE&name=value&…`: a strategy as a user writes it; its fields are the names."""
-    named = [f"{field.name}={getattr(strategy, field.name)}" for field in fields(strategy)]
-    return "&".join([choice, *named])
+    """`CHOICE&name=value&…`: a strategy dataclass as a user writes it."""
+    settings = [f"{field.name}={getattr(strategy, field.name)}" for field in fields(strategy)]
+    return "&".join([choice, *settings])
 
 
-def at_least(least: int, **numbers: int) -> None:
+def check_at_least(least: int, **settings: int) -> None:
     """Refuse a setting below `least`."""
-    for name, number in numbers.items():
+    for name, number in settings.items():
         if number < least:
             raise InputError(f"{name} is {number}", remedy=f"give at least {least}")
 
 
-def refuse_stray(options: BaseModel, choice: str, goes_with: Mapping[str, str]) -> None:
-    """Refuse an option that the chosen strategy does not have; it would be ignored.
+def refuse_unused(options: BaseModel, choice: str, belongs_to: Mapping[str, str]) -> None:
+    """Refuse an explicit option that the chosen strategy would ignore.
 
     Args:
         choice: the option that chooses the strategy.
-        goes_with: option → the choice it belongs to.
+        belongs_to: option → the strategy that uses it.
     """
     chosen = getattr(options, choice)
-    for name, wanted in goes_with.items():
-        if name in options.model_fields_set and chosen != wanted:
+    for name, owner in belongs_to.items():
+        if name in options.model_fields_set and chosen != owner:
             raise InputError(
-                f"the option {name!r} goes with {choice}={wanted}, not with {choice}={chosen}",
+                f"the option {name!r} goes with {choice}={owner}, not with {choice}={chosen}",
                 remedy="leave one of them out",
             )

@@ -1,4 +1,4 @@
-"""One query's candidates with their texts, and its strategy under way."""
+"""A strategy run: one query's candidates with their texts, and a strategy part-way through them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.store.answer_rows import Row
-from retrieval_kd.store.answers import Known, Shown
-from retrieval_kd.store.requests import Answer, Asking, CandidateList, Question, Request, Strategy
-from retrieval_kd.store.shards import document_digest, query_digest
+from retrieval_kd.store.answers import QueryAnswers, Shown
+from retrieval_kd.store.digests import document_digest, query_digest
+from retrieval_kd.store.requests import (
+    Answer,
+    CandidateList,
+    Request,
+    RequestTexts,
+    Steps,
+    Strategy,
+)
 
 Scores = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class QueryCandidates:
-    """A query and its candidates in first-stage order; of several with one text, the first."""
+    """A query and its candidates in first-stage order, without duplicates of a text."""
 
     query_id: str
     query: str
@@ -28,7 +35,8 @@ class QueryCandidates:
     digests: tuple[str, ...]
     scores: tuple[float, ...] | None = None
 
-    def listed(self) -> CandidateList:
+    def as_list(self) -> CandidateList:
+        """The candidates as a strategy sees them."""
         seed = int(digest_text(self.query_digest, *self.digests)[:8], 16)
         return CandidateList(len(self.digests), self.scores, seed)
 
@@ -36,15 +44,15 @@ class QueryCandidates:
         """Digests of the documents that a request shows."""
         return tuple(self.digests[place] for place in request.shown)
 
-    def question(self, request: Request) -> Question:
-        return Question(self.query, tuple(self.documents[place] for place in request.shown))
+    def texts(self, request: Request) -> RequestTexts:
+        return RequestTexts(self.query, tuple(self.documents[place] for place in request.shown))
 
-    def row(self, request: Request, answer: Answer) -> Row:
+    def answer_row(self, request: Request, answer: Answer) -> Row:
         ids = tuple(self.documents[place].id for place in request.shown)
         return Row(self.query_id, ids, self.query_digest, self.shown(request), answer)
 
-    def listing(self, strategy: Strategy) -> Row:
-        """The row that says which candidates the strategy was given."""
+    def strategy_row(self, strategy: Strategy) -> Row:
+        """The row that records which candidates the strategy starts from."""
         ids = tuple(document.id for document in self.documents)
         return Row(self.query_id, ids, self.query_digest, self.digests, strategy=strategy.spec)
 
@@ -56,10 +64,13 @@ def query_candidates(
     ids: Sequence[str],
     scores: Scores | None = None,
 ) -> QueryCandidates:
-    """Look up the texts.
+    """Look up the texts of a query and its candidates.
+
+    Args:
+        scores: of a pointwise teacher, for strategies that choose by them.
 
     Raises:
-        InputError: the query or a document is unknown, or there are scores but not of all.
+        InputError: the query or a document is unknown, or a candidate has no score.
     """
     if query_id not in queries:
         raise InputError(
@@ -67,93 +78,99 @@ def query_candidates(
             id=query_id,
             remedy="score the run with the collection and split it was retrieved from",
         )
-    found: dict[str, Document] = {}
+    by_digest: dict[str, Document] = {}
     for id in ids:
         document = collection.documents[id]
-        found.setdefault(document_digest(document.title, document.text), document)
-    documents, values = tuple(found.values()), None
+        by_digest.setdefault(document_digest(document.title, document.text), document)
+    documents, values = tuple(by_digest.values()), None
     if scores is not None:
         known = scores.get(query_id, {})
-        lost = [document.id for document in documents if document.id not in known]
-        if lost:
+        missing = [document.id for document in documents if document.id not in known]
+        if missing:
             raise InputError(
-                f"{len(lost)} candidates have no score of the teacher that chooses the pairs",
-                id=f"{query_id} {lost[0]}",
+                f"{len(missing)} candidates have no score of the teacher that chooses the pairs",
+                id=f"{query_id} {missing[0]}",
                 remedy="score the same candidates with that teacher first",
             )
         values = tuple(known[document.id] for document in documents)
     text = queries[query_id]
-    return QueryCandidates(query_id, text, query_digest(text), documents, tuple(found), values)
+    return QueryCandidates(query_id, text, query_digest(text), documents, tuple(by_digest), values)
 
 
 @dataclass
 class StrategyRun:
-    """A topic's strategy between two of its steps.
+    """A strategy between two of its steps.
 
     Args:
-        known: what is known of the query; answers are added to it from outside.
-        wanted: what the strategy waits for.
-        new: what it wanted and nobody knew.
-        missing: what it wanted and did not get; then it is `done`.
+        stored: answers about the query; the caller adds new ones.
+        pending: the requests whose answers the strategy waits for.
+        requests: how many requests it has made.
+        new: requests that had no stored answer.
+        missing: pending requests that got no answer; then the run is `done` without a result.
+        result: candidate → score, as the strategy concluded.
     """
 
-    topic: QueryCandidates
-    known: Known
-    asking: Asking
-    wanted: Sequence[Request] = ()
-    questions: int = 0
+    candidates: QueryCandidates
+    stored: QueryAnswers
+    steps: Steps[dict[int, float]]
+    pending: Sequence[Request] = ()
+    requests: int = 0
     new: set[Shown] = field(default_factory=set)
     missing: int = 0
     done: bool = False
     result: dict[int, float] = field(default_factory=dict)
 
     @staticmethod
-    def start(topic: QueryCandidates, known: Known, strategy: Strategy) -> StrategyRun:
-        begun = StrategyRun(topic, known, strategy.ask(topic.listed()))
-        begun._advance(None)
-        return begun
+    def start(candidates: QueryCandidates, stored: QueryAnswers, strategy: Strategy) -> StrategyRun:
+        run = StrategyRun(candidates, stored, strategy.steps(candidates.as_list()))
+        run._advance(None)
+        return run
 
-    def unknown(self) -> Iterator[Request]:
-        """What has to be asked before the strategy can go on."""
-        for request in self.wanted:
-            shown = self.topic.shown(request)
-            if shown not in self.known.answers:
+    def unanswered(self) -> Iterator[Request]:
+        """Pending requests without a stored answer."""
+        for request in self.pending:
+            shown = self.candidates.shown(request)
+            if shown not in self.stored.answers:
                 self.new.add(shown)
                 yield request
 
-    def go_on(self) -> None:
-        """Give the strategy what it waits for; if some of it is missing, it ends here."""
-        found = [self.known.answers.get(self.topic.shown(request)) for request in self.wanted]
+    def resume(self) -> None:
+        """Send the strategy its answers, or end the run if some are missing."""
+        found = [self.stored.answers.get(self.candidates.shown(r)) for r in self.pending]
         answers = [answer for answer in found if answer is not None]
-        self.questions += len(found)
+        self.requests += len(found)
         self.missing = len(found) - len(answers)
         if self.missing:
-            self.asking.close()
+            self.steps.close()
             self.done = True
         else:
             self._advance(answers)
 
     def _advance(self, answers: Sequence[Answer] | None) -> None:
         try:
-            self.wanted = next(self.asking) if answers is None else self.asking.send(answers)
-        except StopIteration as finished:
-            self.wanted, self.done, self.result = (), True, finished.value
+            self.pending = next(self.steps) if answers is None else self.steps.send(answers)
+        except StopIteration as stop:
+            self.pending, self.done, self.result = (), True, stop.value
 
 
-def replay(topic: QueryCandidates, known: Known, strategy: Strategy) -> dict[int, float] | None:
-    """What the strategy concludes from what is known, as candidate → score; None: not finished."""
-    talk = StrategyRun.start(topic, known, strategy)
-    while not talk.done:
-        talk.go_on()
-    return None if talk.missing else talk.result
+def replay(
+    candidates: QueryCandidates, stored: QueryAnswers, strategy: Strategy
+) -> dict[int, float] | None:
+    """Run a strategy on stored answers alone: candidate → score, or None if answers are missing."""
+    run = StrategyRun.start(candidates, stored, strategy)
+    while not run.done:
+        run.resume()
+    return None if run.missing else run.result
 
 
-def asked_by(strategy: Strategy, topic: QueryCandidates, known: Known) -> Known:
-    """Of what is known, the answers that this strategy asks for of these candidates."""
-    talk = StrategyRun.start(topic, known, strategy)
+def answers_of_strategy(
+    strategy: Strategy, candidates: QueryCandidates, stored: QueryAnswers
+) -> QueryAnswers:
+    """Only those stored answers that this strategy requests for these candidates."""
+    run = StrategyRun.start(candidates, stored, strategy)
     answers: dict[Shown, Answer] = {}
-    while not talk.done:
-        wanted = (topic.shown(request) for request in talk.wanted)
-        answers |= {shown: known.answers[shown] for shown in wanted if shown in known.answers}
-        talk.go_on()
-    return Known(answers, [topic.listing(strategy)])
+    while not run.done:
+        pending = (candidates.shown(request) for request in run.pending)
+        answers |= {shown: stored.answers[shown] for shown in pending if shown in stored.answers}
+        run.resume()
+    return QueryAnswers(answers, [candidates.strategy_row(strategy)])

@@ -1,4 +1,4 @@
-"""Sliding windows over a list that is longer than a prompt: which windows, and what they rank."""
+"""The sliding-window strategy, for lists that are longer than a prompt."""
 
 from __future__ import annotations
 
@@ -6,27 +6,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Asking, CandidateList
-from retrieval_kd.teachers.comparing.steps import at_least, by_rank, order_of, spec_of
+from retrieval_kd.store.requests import CandidateList, Steps
+from retrieval_kd.teachers.comparing.steps import (
+    check_at_least,
+    reciprocal_ranks,
+    request_order,
+    spec_of,
+)
 
 
 @dataclass(frozen=True)
 class Windows:
-    """From the end of the list to its top: each window is put in order, its best go on.
+    """Windows from the end of the list to its top: each is put in order and its best move on.
 
-    RankGPT (Sun et al. 2023, https://arxiv.org/abs/2304.09542, section 3.2), there 20 and 10.
+    RankGPT (Sun et al. 2023, https://arxiv.org/abs/2304.09542, section 3.2) uses 20 and 10.
     `passes` > 1 starts again from the end with the order reached (RankZephyr, Pradeep et al. 2023,
     https://arxiv.org/abs/2312.02724, uses up to three).
 
     Args:
         window: candidates in a prompt.
-        stride: how far the next window starts above; window − stride candidates go on.
-        passes: how often.
+        stride: how far above the next window starts; window − stride candidates move on.
+        passes: how often to go through the list.
 
     Example:
         >>> Windows(window=20, stride=10).starts(100)
         [80, 70, 60, 50, 40, 30, 20, 10, 0]
-        >>> Windows(window=20, stride=10).calls(100)
+        >>> Windows(window=20, stride=10).most_requests(100)
         9
     """
 
@@ -35,8 +40,8 @@ class Windows:
     passes: int = 1
 
     def __post_init__(self) -> None:
-        at_least(2, window=self.window)
-        at_least(1, stride=self.stride, passes=self.passes)
+        check_at_least(2, window=self.window)
+        check_at_least(1, stride=self.stride, passes=self.passes)
         if self.stride >= self.window:
             raise InputError(
                 f"stride {self.stride} with windows of {self.window}: nothing would be carried on",
@@ -48,40 +53,41 @@ class Windows:
         return spec_of("how=windows", self)
 
     def starts(self, count: int) -> list[int]:
-        """Where windows begin, the last part of the list first; the top window begins at 0."""
+        """Start positions of the windows, from the end of the list; the top window starts at 0."""
         if count < 2:
             return []
         return [*range(count - self.window, 0, -self.stride), 0]
 
-    def calls(self, count: int) -> int:
+    def most_requests(self, count: int) -> int:
         return self.passes * len(self.starts(count))
 
-    def ask(self, listed: CandidateList) -> Asking:
-        ranking = _Ranking(list(range(listed.count)))
+    def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
+        ranking = _Ranking(list(range(candidates.count)))
         for _ in range(self.passes):
-            for start in self.starts(listed.count):
+            for start in self.starts(candidates.count):
                 shown = ranking.order[start : start + self.window]
-                named = yield from order_of(shown)
+                named = yield from request_order(shown)
                 if named:
                     ranking.put(start, shown, named)
-        return by_rank(ranking.ranked())
+        return reciprocal_ranks(ranking.ranked())
 
 
 @dataclass
 class _Ranking:
-    """The list as it stands, and which of its candidates an answer has put in their place.
+    """The current order of the list, and the parts of it that answers have ranked.
 
-    A candidate that the last answer about it did not name is in no part and gets no rank: nobody
-    said where it stands among the others. A window that names a candidate of the part before joins
-    it; after windows that could not be parsed there may be none, and a new part begins. Parts
-    cannot be compared; the largest is the result, of equal ones the last, which is nearest the top.
+    A candidate that its last answer did not name belongs to no part and gets no rank, because its
+    position among the others is unknown. A window that names a candidate of the previous part joins
+    that part. After unparsable windows there may be no such candidate, and a new part begins. Parts
+    cannot be compared with each other: the largest is the result, or of equal ones the last, which
+    is nearest the top.
     """
 
     order: list[int]
     part: dict[int, int] = field(default_factory=dict)  # candidate → number of its part
 
     def put(self, start: int, shown: Sequence[int], named: Sequence[int]) -> None:
-        """The window's named candidates first, best first, then those that were not named."""
+        """Put the named candidates first, best first, then the others of the window."""
         unnamed = [candidate for candidate in shown if candidate not in named]
         self.order[start : start + len(shown)] = [*named, *unnamed]
         last = max(self.part.values(), default=0)

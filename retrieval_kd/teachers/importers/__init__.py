@@ -1,15 +1,14 @@
-"""Reading the teacher scores that others published, from local copies.
+"""Import of published teacher scores and orders from local files; docs/scores.md lists the formats.
 
-One file per shape of file; `detect.py` knows which is which, `importing.py` stores what they give.
-Orders without scores are read by `permutations.py` and stored by `import_orders.py`. The shapes are
-written down in `docs/scores.md`.
+`detect.py` finds out a file's format, one reader per format reads it, and `scores.py` stores the
+scores. `order_files.py` reads orders without scores, and `orders.py` stores them.
 """
 
 from __future__ import annotations
 
 from retrieval_kd.teachers.importers.detect import FORMATS, detect
-from retrieval_kd.teachers.importers.import_orders import ImportedOrders, import_permutations
-from retrieval_kd.teachers.importers.importing import Imported, import_scores
+from retrieval_kd.teachers.importers.orders import ImportedOrders, import_permutations
+from retrieval_kd.teachers.importers.scores import Imported, import_scores
 
 __all__ = [
     "FORMATS",

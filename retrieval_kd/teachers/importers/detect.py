@@ -1,4 +1,4 @@
-"""Which shape a score file has, told from its first bytes and its first line."""
+"""Detection of a score file's format from its first bytes and its first line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.importers import jsonl, lines, parquet
 from retrieval_kd.teachers.importers.pairs import ScoredPair
 
-Importer = Callable[[Path, Reading], Iterator[ScoredPair]]
+Reader = Callable[[Path, Reading], Iterator[ScoredPair]]
 
-FORMATS: dict[str, Importer] = {
+FORMATS: dict[str, Reader] = {
     "hofstaetter": lines.read_hofstaetter,
     "hard-negatives": jsonl.read_hard_negatives,
     "tdist": jsonl.read_tdist,
@@ -28,10 +28,10 @@ PICKLE_NAMES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
 
 
 def detect(path: Path) -> str:
-    """A key of FORMATS.
+    """Detect a file's format: a key of FORMATS.
 
     Raises:
-        InputError: a pickle, or no shape that is known here.
+        InputError: the file is a pickle, or its format is unknown.
 
     Example:
         >>> import tempfile; path = Path(tempfile.mkdtemp()) / "scores"
@@ -57,8 +57,8 @@ def detect(path: Path) -> str:
     return _of_json(line) if text[0] in "{[" else _of_cells(text, path)
 
 
-def reader(path: Path, format: str | None) -> tuple[str, Importer]:
-    """The importer of the named format, or of the one found out."""
+def reader(path: Path, format: str | None) -> tuple[str, Reader]:
+    """The format's name and reader; the format is detected unless it is given."""
     if format is not None and format not in FORMATS:
         raise InputError(f"unknown format {format!r}", remedy=f"one of {', '.join(FORMATS)}")
     name = format or detect(path)
@@ -68,7 +68,7 @@ def reader(path: Path, format: str | None) -> tuple[str, Importer]:
 
 
 def _head(path: Path, size: int = 1 << 20) -> bytes:
-    """The first bytes, unzipped; enough for the first line."""
+    """The first bytes, decompressed; enough for the first line."""
     if not path.is_file():
         raise InputError("no such file", file=path, remedy="check the path")
     with open(path, "rb") as raw:
@@ -95,7 +95,7 @@ def _of_json(line: bytes) -> str:
     try:
         names = set(json.loads(line))
     except ValueError:
-        names = set()  # the reader says what is wrong, and where
+        names = set()  # the reader reports what is wrong, and where
     return "hard-negatives" if {"qid", "neg"} <= names else "jsonl"
 
 

@@ -1,4 +1,4 @@
-"""Score files with one JSON value per line: records, hard negatives, ColBERT's n-way lists."""
+"""Readers of score files with one JSON value per line: records, hard negatives, n-way lists."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ PATIENCE = 1000  # lines of hard negatives without one score before the file is 
 
 
 def read_jsonl(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """Objects with a query ID, document ID(s) and score(s); see `records.py`."""
+    """Read objects with a query ID, document ID(s) and score(s); see `records.py`."""
     for number, value in _values(path, reading, dict):
         yield from record_pairs(value, path, number)
 
 
 def read_tdist(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """`[query, [document, score], [document, score], …]`: ColBERT's n-way triples, tdist's too."""
+    """Read `[query, [document, score], [document, score], …]`, as by ColBERT and TDist."""
     for number, value in _values(path, reading, list):
         if len(value) < 2:
             raise InputError("a query without documents", file=path, line=number)
@@ -39,9 +39,9 @@ def read_tdist(path: Path, reading: Reading) -> Iterator[ScoredPair]:
 
 
 def read_hard_negatives(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """`{"qid", "pos": [{"pid", "ce-score"}], "neg": {system: [{"pid", "ce-score"}]}}`.
+    """Read `{"qid", "pos": [{"pid", "ce-score"}], "neg": {system: [{"pid", "ce-score"}]}}`.
 
-    Entries without a score (plain IDs) are counted; a file with none but those is refused.
+    Entries without a score (plain IDs) are counted; a file without any score is refused.
     """
     scored, number = 0, 0
     for number, value in _values(path, reading, dict):

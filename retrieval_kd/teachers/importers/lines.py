@@ -1,4 +1,4 @@
-"""Score files with one line per pair or triple: TSV, Hofstätter's triples, TREC runs."""
+"""Readers of score files with a pair or triple per line: TSV, Hofstätter's triples, TREC runs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NAMES = frozenset((*QUERY, *DOCUMENT, *SCORE))
 
 
 def split_line(text: str) -> list[str]:
-    """The cells of a line: between tabs if it has any, else between spaces."""
+    """Split a line at its tabs, or at spaces if it has none."""
     return [cell.strip() for cell in text.split("\t")] if "\t" in text else text.split()
 
 
 def is_header(cells: list[str]) -> bool:
-    """Whether a first line names columns: two known names at least.
+    """Whether a first line is a header: at least two of its cells are known column names.
 
     Example:
         >>> is_header(["qid", "pid", "Score"]), is_header(["qid", "11", "2.5"])
@@ -30,7 +30,7 @@ def is_header(cells: list[str]) -> bool:
 
 
 def read_tsv(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """`query document score`, or the columns that a first line names."""
+    """Read `query document score`, or the columns that a header names."""
     order = (0, 1, 2)
     for number, text in file_lines(path, reading):
         cells = split_line(text)
@@ -44,7 +44,7 @@ def read_tsv(path: Path, reading: Reading) -> Iterator[ScoredPair]:
 
 
 def read_hofstaetter(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """`positive_score negative_score query positive negative`, between tabs: two pairs a line."""
+    """Read two pairs a line: `positive_score negative_score query positive negative`."""
     for number, text in file_lines(path, reading):
         cells = split_line(text)
         if len(cells) != 5:
@@ -56,7 +56,7 @@ def read_hofstaetter(path: Path, reading: Reading) -> Iterator[ScoredPair]:
 
 
 def read_trec(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """`query Q0 document rank score name`, a TREC run; the rank is not used."""
+    """Read `query Q0 document rank score name`, a TREC run; the rank is ignored."""
     for number, text in file_lines(path, reading):
         cells = text.split()
         if len(cells) != 6:

@@ -1,4 +1,4 @@
-"""A scored pair as an importer gives it, and the checks every importer makes of its parts."""
+"""A scored pair as readers return it, and their checks of its IDs and score."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from retrieval_kd.errors import InputError
 
 
 class ScoredPair(NamedTuple):
-    """What a file says of one pair; `line` (or row) counts from 1."""
+    """A score of a pair from a file; `line` (or row) counts from 1."""
 
     query_id: str
     document_id: str
@@ -19,7 +19,7 @@ class ScoredPair(NamedTuple):
 
 
 def to_id(value: Any, noun: str, file: Path, line: int) -> str:
-    """An ID as text; integers become their digits.
+    """Check an ID and convert it to text.
 
     Example:
         >>> to_id(867436, "query", Path("scores.jsonl"), 1)
@@ -50,7 +50,7 @@ number
 
 
 def to_score(value: Any, file: Path, line: int) -> float:
-    """A finite number, or a number written as text; never a default.
+    """Check a score, a number or its text, and convert it to a finite float.
 
     Example:
         >>> to_score("-3.25", Path("scores.tsv"), 1)
@@ -66,7 +66,7 @@ def to_score(value: Any, file: Path, line: int) -> float:
 
 
 def only_ranks(file: Path, line: int) -> InputError:
-    """The refusal of an order without scores."""
+    """The error for an order without scores."""
     return InputError(
         "an order of documents without scores",
         file=file,

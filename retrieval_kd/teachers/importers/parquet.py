@@ -1,4 +1,4 @@
-"""Score files in Parquet, a pair or a query's list per row; Rank-DistiLLM's among them."""
+"""Reader of Parquet score files with a pair or a query's list per row, such as Rank-DistiLLM's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retrieval_kd.teachers.importers.records import FIELDS, record_pairs
 
 
 def read_parquet(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """Rows with a query ID, document ID(s) and score(s), named as in `records.py`."""
+    """Read rows with a query ID, document ID(s) and score(s), named as in `records.py`."""
     try:
         file = pq.ParquetFile(path)
         columns = [name for name in file.schema_arrow.names if name in FIELDS]

@@ -1,4 +1,4 @@
-"""Records with named fields, the rows of JSONL and Parquet files: one pair, or a query's list."""
+"""Reader of a record with named fields, from JSONL or Parquet: one pair, or a query's list."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIELDS = frozenset((*QUERY, *DOCUMENT, *SCORE, *RANK, *MARGIN))
 
 
 def record_pairs(record: dict[str, Any], file: Path, line: int) -> Iterator[ScoredPair]:
-    """The pairs of one record.
+    """Read the pairs of one record.
 
     Example:
         >>> here = Path("scores.jsonl"), 1
@@ -73,7 +73,7 @@ def _first(record: dict[str, Any], names: tuple[str, ...]) -> Any:
 
 
 def _list(value: Any) -> Any:
-    """A list that was stored as text, JSON or Python literals, as the list; nothing is run."""
+    """Parse a list that was stored as text (JSON or Python literals) without running any code."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         for parse in (json.loads, ast.literal_eval):
             try:

@@ -14,7 +14,7 @@ import numpy as np
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.targets.normalise import Scores
-from retrieval_kd.teachers.comparing.conclude import AnsweredPairs
+from retrieval_kd.teachers.comparing.conclude import PairPreferences
 
 NOTHING = np.zeros(0, np.int64)
 
@@ -73,7 +73,7 @@ def build_pools(
     judged_only: bool = True,
     members: Sequence[Scores] = (),
     sources: Mapping[str, str] | None = None,
-    pairs: Mapping[str, AnsweredPairs] | None = None,
+    pairs: Mapping[str, PairPreferences] | None = None,
 ) -> list[Pool]:
     """One pool per query that has something to learn from; the others are counted in `drops`.
 

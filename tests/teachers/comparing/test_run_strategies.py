@@ -1,4 +1,4 @@
-"""Pairs and lists are asked once, stored, and become the scores that their answers support."""
+"""Pairs and lists are compared once, stored, and become the scores that the answers support."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_what_the_teacher_prefers_is_ranked_first(name, collection, queries, can
 
 
 @every_teacher
-def test_nothing_is_asked_twice(name, collection, queries, candidates, tmp_path):
+def test_stored_answers_are_not_requested_again(name, collection, queries, candidates, tmp_path):
     store, reader = ScoreStore(tmp_path), Reader()
     some = dict(list(candidates.items())[:3])
     first = score(collection, queries, some, make(name, reader), store)
@@ -140,7 +140,7 @@ def test_a_killed_job_goes_on_where_it_stopped(
 
 
 @every_teacher
-def test_a_failed_call_is_reported_and_asked_again_and_nothing_is_invented(
+def test_a_failed_call_is_reported_and_repeated_and_no_answer_is_invented(
     name, collection, queries, candidates, tmp_path
 ):
     """Every fifth prompt fails, the first time."""
@@ -187,9 +187,7 @@ def test_garbage_is_stored_as_garbage_and_ranks_nothing(
         stored_scores(collection, queries, tmp_path, [], None, Drops())
 
 
-def test_how_many_questions_there_are_is_said_first(
-    collection, queries, candidates, tmp_path, capsys
-):
+def test_the_most_requests_are_announced_first(collection, queries, candidates, tmp_path, capsys):
     teacher = make("all", Reader())
     made = score(collection, queries, candidates, teacher, ScoreStore(tmp_path))
     assert made.pairs == 6 * 8 * 7 and made.noun == "questions"
@@ -207,14 +205,13 @@ def test_strategies_share_answers(collection, queries, candidates, tmp_path):
 def test_a_leaning_teacher_ranks_the_same_and_its_bias_is_measured(
     collection, queries, candidates, tmp_path
 ):
-    from retrieval_kd.store.answer_summary import summarise_answers
+    from retrieval_kd.store.summary import summarise_answers
 
     scores, biases = [], []
     for number, lean in enumerate((0.0, 1.5)):
         store, teacher = ScoreStore(tmp_path / str(number)), make("all", Reader(lean=lean))
         score(collection, queries, candidates, teacher, store)
-        answers = AnswerStore(store.folder(teacher.key), teacher.key)
-        biases.append(summarise_answers(answers).order_bias)
+        biases.append(summarise_answers(store, teacher.key).order_bias)
         scores.append(scores_of(collection, queries, candidates, store, teacher.key, "copeland"))
     assert biases[0].log_odds == pytest.approx(0, abs=1e-6)
     assert biases[1].log_odds == pytest.approx(1.5, abs=1e-6)
@@ -309,7 +306,7 @@ def test_documents_of_one_text_are_shown_once_and_score_alike(tmp_path):
     assert found["q1"]["a"] == found["q1"]["b"] < found["q1"]["c"] == found["q2"]["c"]
 
 
-def test_a_changed_text_is_asked_again_and_counted(collection, tiny_collection, tmp_path):
+def test_a_changed_text_is_compared_again_and_counted(collection, tiny_collection, tmp_path):
     changed = tmp_path / "changed"
     changed.mkdir()
     (changed / "queries.jsonl").write_text((tiny_collection / "queries.jsonl").read_text())
@@ -323,7 +320,7 @@ def test_a_changed_text_is_asked_again_and_counted(collection, tiny_collection, 
         assert (made.scored, made.reused, made.stale) == expected
 
 
-def test_a_query_with_one_candidate_is_not_asked_and_not_scored(collection, queries, tmp_path):
+def test_a_single_candidate_is_not_compared_and_not_scored(collection, queries, tmp_path):
     query = next(iter(queries))
     for name in (*PAIRWISE, *LISTWISE):
         store, reader = ScoreStore(tmp_path / name), Reader()

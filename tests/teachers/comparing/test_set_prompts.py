@@ -1,4 +1,4 @@
-"""A passage is data: whatever it says, the prompt has the labels and lines that it should have."""
+"""A passage is data: whatever it says, the prompt keeps its labels and lines."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import Question
+from retrieval_kd.store.requests import RequestTexts
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions, PairwiseTeacher
-from retrieval_kd.teachers.comparing.parse_order import parse_choice, parse_order
+from retrieval_kd.teachers.comparing.parse_answers import parse_choice, parse_order
 from retrieval_kd.teachers.comparing.set_prompts import (
     BEST_TEMPLATES,
     FIRST,
@@ -48,7 +48,7 @@ def documents(*texts: str) -> tuple[Document, ...]:
 
 
 def prompts(template, labels, *texts: str, query: str = "sparrow wing"):
-    question = Question(query, documents(*texts))
+    question = RequestTexts(query, documents(*texts))
     [prompt] = set_prompts(
         Reader(), [question], template, labels, query_tokens=50, passage_tokens=60, cut="end"
     )
@@ -93,7 +93,9 @@ def test_instructions_in_a_passage_do_not_change_what_a_reader_answers():
     loud = documents("sparrow", "sparrow wing", f"ship {' '.join(HOSTILE[:4])}")
     for options in (ListwiseOptions(), ListwiseOptions(answer="logits")):
         teacher = ListwiseTeacher(Reader(), options)
-        [before, after] = teacher.answer([Question("sparrow", calm), Question("sparrow", loud)])
+        [before, after] = teacher.answer(
+            [RequestTexts("sparrow", calm), RequestTexts("sparrow", loud)]
+        )
         assert before.order[-1] == after.order[-1] == 2 and after.status == "ok"
 
 
@@ -110,7 +112,7 @@ def test_templates_are_named_for_the_models_they_were_made_for():
 def test_first_names_its_passages_as_its_prompt_says():
     """By letters, in its words and before the passages, and only where letters are read."""
     teacher = ListwiseTeacher(Reader(), ListwiseOptions(answer="logits", prompt="first"))
-    [answer] = teacher.answer([Question("sparrow wing", documents("ship", "sparrow wing"))])
+    [answer] = teacher.answer([RequestTexts("sparrow wing", documents("ship", "sparrow wing"))])
     assert answer.order == (1, 0)
     shown = prompts(FIRST, LETTERS, "one", "two").user
     assert "alphabetical" in shown and "[D] > [B]" in shown and "numerical" not in shown
@@ -126,19 +128,19 @@ def test_a_users_own_prompt_of_a_known_name_keeps_its_passages_apart(tmp_path):
     file.write_text('system: "Rank {count}."\nuser: "<query>{query}</query>\\n{passage}"\n')
     reader = Reader()
     teacher = ListwiseTeacher(reader, ListwiseOptions(answer="logits", prompt=str(file)))
-    teacher.answer([Question("sparrow", documents("ship", "sparrow"))])
+    teacher.answer([RequestTexts("sparrow", documents("ship", "sparrow"))])
     assert PASSAGE.findall(reader.asked[0].user) == [("A", "ship"), ("B", "sparrow")]
     assert reader.asked[0].system == "Rank 2."
 
 
-def test_a_word_that_a_server_did_not_tell_of_is_asked_again():
+def test_a_label_that_a_server_did_not_report_is_requested_again():
     """One probability of two compares nothing, and a stored answer is never asked for again."""
 
     class Half(Reader):
         def options(self, prompts, options):
             return np.stack([[-0.1, np.nan] for _ in prompts])
 
-    [answer] = PairwiseTeacher(Half()).answer([Question("q", documents("a", "b"))])
+    [answer] = PairwiseTeacher(Half()).answer([RequestTexts("q", documents("a", "b"))])
     assert answer is None
 
 
@@ -147,12 +149,12 @@ def test_the_passages_of_a_prompt_are_cut_from_the_stated_side():
     for cut, kept in (("end", "0 1 2"), ("beginning", "17 18 19")):
         reader = Reader()
         teacher = PairwiseTeacher(reader, PairwiseOptions(passage_tokens=3, cut=cut))
-        teacher.answer([Question("0", documents(text, "0"))])
+        teacher.answer([RequestTexts("0", documents(text, "0"))])
         assert PASSAGE.findall(reader.asked[0].user)[0] == ("A", kept)
 
 
 @given(st.permutations(range(12)))
-def test_the_forms_that_servers_are_asked_for_are_those_that_parse(order):
+def test_the_forms_that_servers_enforce_can_be_parsed(order):
     text = " > ".join(f"[{place + 1}]" for place in order)
     assert re.fullmatch(order_form(12), text)
     assert parse_order(text, 12)[1] == "ok"
@@ -169,7 +171,7 @@ def test_an_order_that_was_cut_off_ends_with_its_last_whole_number():
             return [Completion("3 > 2 > 1", "cut off") for _ in prompts]
 
     teacher = ListwiseTeacher(CutOff(), ListwiseOptions())
-    [answer] = teacher.answer([Question("q", documents(*map(str, range(12))))])
+    [answer] = teacher.answer([RequestTexts("q", documents(*map(str, range(12))))])
     assert answer.order == (2, 1) and answer.status == "repaired"  # 1 may be 10, 11 or 12
     assert answer.text == "3 > 2 > 1"
 

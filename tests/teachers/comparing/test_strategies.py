@@ -1,4 +1,4 @@
-"""Strategies ask what they said they would, and rank what was answered, not what was there."""
+"""Strategies make the stated requests and rank only what the answers support."""
 
 from __future__ import annotations
 
@@ -38,15 +38,16 @@ LISTS = [
 
 
 def run(strategy, relevance, garbled=lambda shown: False, scores=None):
-    """Let a judge who knows the relevance answer; what was asked, in batches, and the result."""
-    asking, asked, answers = strategy.ask(CandidateList(len(relevance), scores, seed=3)), [], None
+    """Run a strategy with a judge who knows the relevance; return its requests and its result."""
+    steps = strategy.steps(CandidateList(len(relevance), scores, seed=3))
+    requests, answers = [], None
     try:
         while True:
-            wanted = next(asking) if answers is None else asking.send(answers)
-            asked.append([request.shown for request in wanted])
-            answers = [judge(request.shown, relevance, garbled) for request in wanted]
+            pending = next(steps) if answers is None else steps.send(answers)
+            requests.append([request.shown for request in pending])
+            answers = [judge(request.shown, relevance, garbled) for request in pending]
     except StopIteration as finished:
-        return asked, finished.value
+        return requests, finished.value
 
 
 def judge(shown, relevance, garbled) -> Answer:
@@ -65,20 +66,20 @@ def shuffled(count: int, seed: int) -> list[int]:
 
 @pytest.mark.parametrize("strategy", [*PAIRS, *LISTS], ids=lambda s: s.spec)
 @given(count=counts, seed=st.integers(0, 9))
-def test_no_more_is_asked_than_was_stated(strategy, count, seed):
+def test_a_strategy_makes_at_most_the_stated_requests(strategy, count, seed):
     relevance = shuffled(count, seed)
-    asked, _ = run(strategy, relevance, scores=tuple(map(float, relevance)))
-    made = sum(map(len, asked))
-    assert made <= strategy.calls(count)
+    requests, _ = run(strategy, relevance, scores=tuple(map(float, relevance)))
+    made = sum(map(len, requests))
+    assert made <= strategy.most_requests(count)
     if not isinstance(strategy, SortingPairs | Heap):  # they stop early where they can
-        assert made == strategy.calls(count)
+        assert made == strategy.most_requests(count)
 
 
 @pytest.mark.parametrize("strategy", PAIRS, ids=lambda s: s.spec)
 @given(count=counts)
-def test_every_pair_is_asked_in_both_orders_and_once(strategy, count):
-    asked, _ = run(strategy, shuffled(count, 1), scores=tuple(range(count)))
-    pairs = [shown for batch in asked for shown in batch]
+def test_every_pair_is_requested_once_in_both_orders(strategy, count):
+    requests, _ = run(strategy, shuffled(count, 1), scores=tuple(range(count)))
+    pairs = [shown for batch in requests for shown in batch]
     assert len(pairs) == len(set(pairs))
     assert {(j, i) for i, j in pairs} == set(pairs)
 
@@ -87,9 +88,9 @@ def test_every_pair_is_asked_in_both_orders_and_once(strategy, count):
 def test_a_merge_sort_compares_all_neighbours_of_the_true_order(count, seed):
     """Without each of them no sort knows the order, so Bradley-Terry has what it needs."""
     relevance = shuffled(count, seed)
-    asked, _ = run(SortingPairs(), relevance)
+    requests, _ = run(SortingPairs(), relevance)
     best = sorted(range(count), key=lambda i: -relevance[i])
-    pairs = {shown for batch in asked for shown in batch}
+    pairs = {shown for batch in requests for shown in batch}
     assert {(best[i], best[i + 1]) for i in range(count - 1)} <= pairs
 
 
@@ -156,14 +157,14 @@ def test_only_candidates_that_an_answer_named_are_ranked(strategy, count, seed, 
     def broken(shown):
         return garbled.setdefault(shown, coin.random() < share)
 
-    asked, result = run(strategy, shuffled(count, seed), broken)
-    read = {i for batch in asked for shown in batch if not garbled[shown] for i in shown}
+    requests, result = run(strategy, shuffled(count, seed), broken)
+    read = {i for batch in requests for shown in batch if not garbled[shown] for i in shown}
     assert set(result) <= read
 
 
-def test_a_garbled_answer_is_asked_once_more_the_other_way_round():
-    asked, result = run(Windows(4, 2), [3, 1, 4, 2], garbled=lambda shown: shown == (0, 1, 2, 3))
-    assert asked == [[(0, 1, 2, 3)], [(3, 2, 1, 0)]]
+def test_after_a_garbled_answer_the_list_is_shown_once_more_reversed():
+    requests, result = run(Windows(4, 2), [3, 1, 4, 2], garbled=lambda shown: shown == (0, 1, 2, 3))
+    assert requests == [[(0, 1, 2, 3)], [(3, 2, 1, 0)]]
     assert sorted(result, key=lambda i: -result[i]) == [2, 0, 3, 1]
 
 
@@ -176,50 +177,50 @@ def test_what_was_never_compared_is_not_ranked_together():
 
 def test_an_answer_that_names_some_leaves_the_others_unranked():
     strategy = Windows(4, 2)
-    asking = strategy.ask(CandidateList(4))
-    next(asking)
+    steps = strategy.steps(CandidateList(4))
+    next(steps)
     with pytest.raises(StopIteration) as finished:
-        asking.send([Answer(order=(2, 1), status="repaired")])
+        steps.send([Answer(order=(2, 1), status="repaired")])
     assert finished.value.value == {2: 1.0, 1: 0.5}
 
 
 def test_a_candidate_that_a_later_window_leaves_out_loses_its_rank():
     """The first window carries 2 on; the second shows it and does not say where it belongs."""
-    asking = Windows(2, 1).ask(CandidateList(3))
-    assert next(asking)[0].shown == (1, 2)
-    [second] = asking.send([Answer(order=(1, 0))])
+    steps = Windows(2, 1).steps(CandidateList(3))
+    assert next(steps)[0].shown == (1, 2)
+    [second] = steps.send([Answer(order=(1, 0))])
     assert second.shown == (0, 2)
     with pytest.raises(StopIteration) as finished:
-        asking.send([Answer(order=(0,), status="repaired")])
+        steps.send([Answer(order=(0,), status="repaired")])
     assert finished.value.value == {0: 1.0}
 
 
 def test_a_tournament_scores_only_whom_its_last_answer_named():
     """Two groups, of each two are named: the better one goes on, and one is lost in the final."""
-    asking = Tournament(4, 1).ask(CandidateList(6))
-    groups = [request.shown for request in next(asking)]
+    steps = Tournament(4, 1).steps(CandidateList(6))
+    groups = [request.shown for request in next(steps)]
     assert sorted(map(len, groups)) == [3, 3]
-    [final] = asking.send([Answer(order=(2, 0), status="repaired")] * 2)
+    [final] = steps.send([Answer(order=(2, 0), status="repaired")] * 2)
     assert set(final.shown) == {group[2] for group in groups}
     with pytest.raises(StopIteration) as finished:
-        asking.send([Answer(order=(1,), status="repaired")])
+        steps.send([Answer(order=(1,), status="repaired")])
     losers = dict.fromkeys((group[0] for group in groups), 0.0)
     assert finished.value.value == {**losers, final.shown[1]: 1.0}
 
 
 @given(st.integers(2, 40), st.integers(0, 99), st.integers(3, 9), st.sampled_from([0.3, 0.9]))
-def test_a_tournament_ranks_nobody_that_was_never_named(count, seed, group, share):
+def test_a_tournament_ranks_only_candidates_that_were_named(count, seed, group, share):
     coin, named = random.Random(seed), set()
-    asking = Tournament(group, 2).ask(CandidateList(count, seed=seed))
-    wanted = next(asking)
+    steps = Tournament(group, 2).steps(CandidateList(count, seed=seed))
+    pending = next(steps)
     with pytest.raises(StopIteration) as finished:
         while True:
             answers = []
-            for request in wanted:
+            for request in pending:
                 places = [p for p in range(len(request.shown)) if coin.random() < share] or [0]
                 named |= {request.shown[place] for place in places}
                 answers.append(Answer(order=tuple(places), status="repaired"))
-            wanted = asking.send(answers)
+            pending = steps.send(answers)
     assert set(finished.value.value) <= named
 
 

@@ -17,7 +17,7 @@ from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.students.make import make_student
-from retrieval_kd.teachers.comparing.conclude import answered_pairs
+from retrieval_kd.teachers.comparing.conclude import conclude_pairs
 from retrieval_kd.teachers.score import open_teacher, score
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 from retrieval_kd.training.batches.collate import draw_slates, slate_tensors
@@ -81,7 +81,7 @@ def asked(collection, tiny_decoder, tmp_path_factory):
 @pytest.fixture(scope="module")
 def pools(collection, asked):
     queries, candidates, stored, _ = asked
-    found = answered_pairs(collection, queries, {q: list(c) for q, c in candidates.items()}, stored)
+    found = conclude_pairs(collection, queries, {q: list(c) for q, c in candidates.items()}, stored)
     drops = Drops()
     made = build_pools(
         queries, candidates, collection, collection.qrels("train"), None, drops, pairs=found

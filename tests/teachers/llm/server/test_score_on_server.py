@@ -74,7 +74,7 @@ def test_a_server_gives_the_answers_of_this_process(
     score(collection, queries, asked, mine, here)
     [key] = there.teachers()
     assert key.fingerprint != mine.key.fingerprint, "answers of two backends are not mixed"
-    if key.gives_scores:
+    if key.is_pointwise:
         found, expected = (scores_of(collection, queries, asked, s, k) for s, k in
                            ((there, key), (here, mine.key)))  # fmt: skip
         assert found.keys() == expected.keys() == asked.keys()

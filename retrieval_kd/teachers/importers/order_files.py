@@ -1,6 +1,6 @@
-"""Published orders of passages: RankGPT's records, RankZephyr's conversations, a line each.
+"""Readers of published orders of passages: RankGPT's records and RankZephyr's conversations.
 
-Nothing is looked up here; `matching.py` finds the texts and `import_orders.py` stores the answers.
+`matching.py` looks up the texts in a collection, and `orders.py` stores the answers.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ IDS = ("docid", "doc_id", "pid", "passage_id", "docno", "_id", "id")
 TEXTS = ("text", "content", "contents", "passage", "segment", "body")
 ANSWERS = ("response", "permutation", "answer", "output")
 TURNS = ("conversations", "messages", "conversation")
-ASKING, ANSWERING = ("human", "user"), ("gpt", "assistant")
+USER, MODEL = ("human", "user"), ("gpt", "assistant")
 QUERY_AT = (
     re.compile(r"Search Query:\s*(.+?)\s*(?=Rank the \d+ passages|\n|$)"),
     re.compile(r"search query:\s*(.+?)\s*(?=\n|$)"),
 )
-FIRST_PASSAGE = re.compile(r"^\[1\](?!\s*>)", re.MULTILINE)  # no example of an answer
+FIRST_PASSAGE = re.compile(r"^\[1\](?!\s*>)", re.MULTILINE)  # but not an example answer
 AFTER_LAST = re.compile(r"\n\s*(?:Search Query:|Query:|Rank the \d+ passages)")
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage as it was published: its ID, its text, or both."""
+    """A published passage: its ID, its text, or both."""
 
     id: str | None = None
     text: str | None = None
 
 
 @dataclass(frozen=True)
-class Published:
-    """A query, the passages that were shown, and the words that put them in order."""
+class PublishedOrder:
+    """A query, the passages that were shown, and the response that orders them."""
 
     query_id: str | None
     query: str | None
@@ -51,58 +51,62 @@ class Published:
     line: int
 
 
-def read_permutations(path: Path, reading: Reading) -> Iterator[Published]:
-    """Every order of a file of JSON lines, or of one JSON list.
+def read_orders(path: Path, reading: Reading) -> Iterator[PublishedOrder]:
+    """Read the orders of a file of JSON lines or of one JSON list.
 
-    A conversation that is not understood is dropped and counted.
+    Conversations in an unknown form are dropped and counted.
 
     Raises:
-        InputError: a line is no JSON object, or has no list of passages and no answer.
+        InputError: a line is not a JSON object, or lacks a list of passages or an answer.
     """
     for line, record in _values(path, reading):
         turns = _first(record, TURNS)
         if turns is None:
             yield _record(record, path, line)
             continue
-        found = conversation(turns if isinstance(turns, list) else [], line)
-        if isinstance(found, str):
-            reading.drops.add(found, f"line {line}")
+        order = parse_conversation(turns if isinstance(turns, list) else [], line)
+        if isinstance(order, str):
+            reading.drops.add(order, f"line {line}")
         else:
-            yield found
+            yield order
 
 
-def conversation(turns: Sequence[Any], line: int = 1) -> Published | str:
-    """What a conversation shows under `[1]`, `[2]`, …, and its last answer; or why it is dropped.
+def parse_conversation(turns: Sequence[Any], line: int = 1) -> PublishedOrder | str:
+    """Parse the passages `[1]`, `[2]`, … of a conversation and its last answer.
 
-    One that begins to count again shows several lists, of which the last answer is about one only.
+    A conversation that starts counting again shows several lists, but its last answer orders only
+    one of them, so it is dropped.
+
+    Returns:
+        The order, or the reason for dropping the conversation.
 
     Example:
-        >>> asked = "Passages:\\n[1] The moon.\\n[2] A violin.\\nSearch Query: tides\\nRank the 2"
-        >>> found = conversation([{"from": "human", "value": asked},
-        ...                       {"from": "gpt", "value": "[1] > [2]"}])
-        >>> found.query, [passage.text for passage in found.passages], found.response
+        >>> prompt = "Passages:\\n[1] The moon.\\n[2] A violin.\\nSearch Query: tides\\nRank the 2"
+        >>> order = parse_conversation([{"from": "human", "value": prompt},
+        ...                             {"from": "gpt", "value": "[1] > [2]"}])
+        >>> order.query, [passage.text for passage in order.passages], order.response
         ('tides', ['The moon.', 'A violin.'], '[1] > [2]')
     """
-    told = [turn for turn in turns if isinstance(turn, Mapping)]
-    said = [(_first(turn, ("from", "role")), _first(turn, ("value", "content"))) for turn in told]
-    asked = "\n".join(str(words) for who, words in said if who in ASKING)
-    answers = [str(words) for who, words in said if who in ANSWERING]
-    query, passages = _query(asked), numbered(asked)
+    objects = [turn for turn in turns if isinstance(turn, Mapping)]
+    texts = [(_first(t, ("from", "role")), _first(t, ("value", "content"))) for t in objects]
+    prompt = "\n".join(str(text) for speaker, text in texts if speaker in USER)
+    answers = [str(text) for speaker, text in texts if speaker in MODEL]
+    query, passages = _query(prompt), numbered(prompt)
     if not answers or query is None or not passages:
         return "conversation without a query, passages or answer"
-    if len(FIRST_PASSAGE.findall(asked)) > 1:
+    if len(FIRST_PASSAGE.findall(prompt)) > 1:
         return "conversation with several lists of passages"
-    return Published(None, query, tuple(Passage(None, p) for p in passages), answers[-1], line)
+    return PublishedOrder(None, query, tuple(Passage(None, p) for p in passages), answers[-1], line)
 
 
-def _query(asked: str) -> str | None:
-    """The query that is named after the passages, whatever they say; else the one before them."""
-    after, before = (pattern.findall(asked) for pattern in QUERY_AT)
+def _query(prompt: str) -> str | None:
+    """The query after the passages, or else the one before them."""
+    after, before = (pattern.findall(prompt) for pattern in QUERY_AT)
     return after[-1] if after else before[0] if before else None
 
 
 def numbered(text: str) -> list[str]:
-    """What stands after `[1]`, `[2]`, … at the beginnings of lines, in one unbroken count.
+    """The texts after `[1]`, `[2]`, … at the beginnings of lines, in one unbroken count.
 
     Example:
         >>> numbered("Rank these.\\n[1] one [9] more\\n[2] two\\n\\nSearch Query: x")
@@ -110,19 +114,19 @@ def numbered(text: str) -> list[str]:
     """
     starts: list[re.Match[str]] = []
     at = 0
-    while found := re.compile(rf"^\[{len(starts) + 1}\]\s*", re.MULTILINE).search(text, at):
-        starts.append(found)
-        at = found.end()
-    ends = [found.start() for found in starts[1:]]
+    while match := re.compile(rf"^\[{len(starts) + 1}\]\s*", re.MULTILINE).search(text, at):
+        starts.append(match)
+        at = match.end()
+    ends = [match.start() for match in starts[1:]]
     if starts:
         after = AFTER_LAST.search(text, starts[-1].end())
         ends.append(after.start() if after else len(text))
-    return [text[found.end() : end].strip() for found, end in zip(starts, ends, strict=True)]
+    return [text[start.end() : end].strip() for start, end in zip(starts, ends, strict=True)]
 
 
-def _record(record: Mapping[str, Any], path: Path, line: int) -> Published:
-    listed, answer = _first(record, LISTS), _first(record, ANSWERS)
-    if not isinstance(listed, list) or answer is None:
+def _record(record: Mapping[str, Any], path: Path, line: int) -> PublishedOrder:
+    entries, answer = _first(record, LISTS), _first(record, ANSWERS)
+    if not isinstance(entries, list) or answer is None:
         raise InputError(
             "no list of passages, or no answer that puts them in order",
             file=path,
@@ -130,15 +134,16 @@ def _record(record: Mapping[str, Any], path: Path, line: int) -> Published:
             remedy=f"passages stand in one of {', '.join(LISTS)}, answers in one of "
             f"{', '.join(ANSWERS)}; conversations in {TURNS[0]}",
         )
-    query, own = record.get("query"), _first(record, QUERY)
+    query, query_id = record.get("query"), _first(record, QUERY)
     if isinstance(query, Mapping):
-        query, own = _first(query, TEXTS), _first(query, QUERY) if own is None else own
-    passages = tuple(_passage(entry, path, line) for entry in listed)
-    return Published(
-        None if own is None else to_id(own, "query", path, line),
+        query_id = _first(query, QUERY) if query_id is None else query_id
+        query = _first(query, TEXTS)
+    passages = tuple(_passage(entry, path, line) for entry in entries)
+    return PublishedOrder(
+        None if query_id is None else to_id(query_id, "query", path, line),
         None if query is None else str(query),
         passages,
-        _words(answer, len(passages), path, line),
+        _response(answer, len(passages), path, line),
         line,
     )
 
@@ -149,16 +154,18 @@ def _passage(entry: Any, path: Path, line: int) -> Passage:
     if not isinstance(entry, Mapping):
         raise InputError(f"{entry!r:.60} is no passage", file=path, line=line)
     inner = entry.get("doc")
-    told = {**entry, **inner} if isinstance(inner, Mapping) else entry
-    id, text, title = _first(entry, IDS), _first(told, TEXTS), told.get("title")
+    merged = {**entry, **inner} if isinstance(inner, Mapping) else entry
+    id, text, title = _first(entry, IDS), _first(merged, TEXTS), merged.get("title")
     if text is not None and title:
         text = f"{title} {text}"
-    known = None if id is None else to_id(id, "document", path, line)
-    return Passage(known, None if text is None else str(text))
+    return Passage(
+        None if id is None else to_id(id, "document", path, line),
+        None if text is None else str(text),
+    )
 
 
-def _words(answer: Any, count: int, path: Path, line: int) -> str:
-    """An answer as words; a list of numbers that can only be counted one way, as `[2] > [1]`."""
+def _response(answer: Any, count: int, path: Path, line: int) -> str:
+    """An answer as text. A list of numbers must clearly count from 0 or from 1."""
     if isinstance(answer, str):
         return answer
     if isinstance(answer, list) and answer and all(type(place) is int for place in answer):

@@ -1,4 +1,4 @@
-"""Orders are read strictly; what is repaired is said, and nothing is made up."""
+"""Orders are parsed strictly; repairs are reported, and nothing is invented."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_kd.teachers.comparing.parse_order import parse_choice, parse_order
+from retrieval_kd.teachers.comparing.parse_answers import parse_choice, parse_order
 
 orders = st.integers(2, 25).flatmap(lambda n: st.permutations(range(n)))
 
 
 @given(orders)
-def test_an_order_as_asked_for_is_read_as_it_is(order):
+def test_an_order_in_the_requested_form_is_parsed_unchanged(order):
     text = " > ".join(f"[{place + 1}]" for place in order)
     assert parse_order(text, len(order)) == (tuple(order), "ok")
     assert parse_order(f"\n {text} \n", len(order)) == (tuple(order), "ok")
@@ -31,7 +31,7 @@ def test_words_around_an_order_are_repaired(order, around):
 
 
 @given(st.text(max_size=80), st.integers(2, 12))
-def test_any_text_gives_distinct_places_that_are_there_or_none(text, count):
+def test_any_text_parses_to_distinct_valid_places_or_none(text, count):
     for shown in (text, f"[{text}]", text.replace("a", "[1] > ").replace("b", "[2]")):
         order, status = parse_order(shown, count)
         assert (order is None) == (status == "unparsable")

@@ -1,4 +1,4 @@
-"""Published score files become stored scores; what is no score is refused with the reason."""
+"""Published score files become stored scores; anything else is refused with the reason."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
+from retrieval_kd.store.digests import document_digest, id_digest, query_digest
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.shards import document_digest, id_digest, query_digest
 from retrieval_kd.teachers.importers import FORMATS, detect, import_scores
-from retrieval_kd.teachers.importers import importing as importing_module
+from retrieval_kd.teachers.importers import scores as scores_module
 
 EXPECTED = {("7", "11"): 2.5, ("7", "12"): -1.25, ("8", "11"): 0.5, ("8", "13"): -3.0}
 
@@ -154,7 +154,7 @@ def test_nothing_left_is_an_error_and_leaves_no_store(tmp_path, collection):
 
 
 def test_importing_twice_adds_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(importing_module, "BATCH", 3)
+    monkeypatch.setattr(scores_module, "BATCH", 3)
     path, store = write(tmp_path / "b.tsv", SHAPES["hofstaetter"][1]), ScoreStore(tmp_path / "s")
     assert import_scores(path, store, "teacher").stored == 4
     again = import_scores(path, ScoreStore(tmp_path / "s"), "teacher")
@@ -164,7 +164,7 @@ def test_importing_twice_adds_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("batch", [2, 50_000])
 def test_a_pair_with_two_scores_keeps_the_first_and_is_counted(tmp_path, monkeypatch, batch):
-    monkeypatch.setattr(importing_module, "BATCH", batch)
+    monkeypatch.setattr(scores_module, "BATCH", batch)
     text = "2.5\t-1\t7\t11\t12\n2.5\t-2\t7\t11\t13\n2.75\t-1\t7\t11\t12\n"
     store = ScoreStore(tmp_path / "store")
     imported = import_scores(write(tmp_path / "b.tsv", text), store, "teacher")

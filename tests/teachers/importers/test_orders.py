@@ -16,7 +16,7 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.importers import import_permutations
-from retrieval_kd.teachers.importers.permutations import Published, conversation
+from retrieval_kd.teachers.importers.order_files import PublishedOrder, parse_conversation
 from retrieval_kd.teachers.stored import stored_scores
 
 QUERY = "q-birds0"
@@ -142,13 +142,13 @@ def test_a_conversation_about_several_lists_is_no_order_of_the_first(collection,
 
 def test_a_passage_that_names_a_query_asks_for_nothing():
     passages = ["Do not see Search Query: violins", "The moon."]
-    found = conversation(
+    found = parse_conversation(
         [
             {"role": "user", "content": user_turn("tides", passages)},
             {"role": "assistant", "content": "[2] > [1]"},
         ]
     )
-    assert isinstance(found, Published) and found.query == "tides."
+    assert isinstance(found, PublishedOrder) and found.query == "tides."
 
 
 @pytest.mark.parametrize("words", ["[2] > [0] > [1]", "2 > 0 > 1", "The order: 2, 0, 1", "0\n2\n1"])
@@ -213,7 +213,7 @@ def test_gaps_are_counted_and_several_lists_of_a_query_are_aggregated(collection
     assert scores(collection, store)[QUERY] == {"birds9": 1.0, "birds3": 0.5}  # ships1: not named
 
 
-def test_another_list_of_a_query_is_told_of_by_later_imports_too(collection, tmp_path):
+def test_later_imports_report_another_list_of_a_query_too(collection, tmp_path):
     whole, store = record("by ID", collection), ScoreStore(tmp_path / "store")
     first = written(tmp_path / "first.jsonl", whole)
     other = {**whole, "hits": [{"docid": id} for id in reversed(SHOWN)]}
@@ -258,7 +258,7 @@ def test_passages_of_a_conversation_come_back_as_they_were_shown(passages, data)
         {"role": "user", "content": user_turn("tides", passages)},
         {"role": "assistant", "content": answer},
     ]
-    found = conversation(turns)
-    assert isinstance(found, Published) and found.response == answer
+    found = parse_conversation(turns)
+    assert isinstance(found, PublishedOrder) and found.response == answer
     assert [passage.text for passage in found.passages] == passages
     assert found.query == "tides."  # the matcher knows both ways to end it

@@ -1,10 +1,10 @@
-"""Stores published orders as a listwise teacher's answers, each about the passages it was shown."""
+"""Import of published orders: each is stored as a listwise teacher's answer about its passages."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from retrieval_kd import progress
@@ -13,24 +13,26 @@ from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answer_rows import Row
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.digests import document_digest, query_digest
+from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.shards import document_digest, query_digest
-from retrieval_kd.teachers.comparing.parse_order import parse_order
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.teachers.comparing.parse_answers import parse_order
 from retrieval_kd.teachers.comparing.windows import Windows
 from retrieval_kd.teachers.importers.matching import Matcher
-from retrieval_kd.teachers.importers.permutations import Published, read_permutations
+from retrieval_kd.teachers.importers.order_files import PublishedOrder, read_orders
 
 
 @dataclass
 class ImportedOrders:
-    """What came of an import.
+    """The result of an import.
 
     Args:
-        stored: orders that are new.
-        known: orders of the same passages, given twice or known before; the first counts.
-        repaired: of `stored`, with doubles, strangers or gaps; what is wrong is left out.
+        stored: new orders.
+        known: orders of passages that were given twice or stored before; the first order counts.
+        repaired: of `stored`, orders with repeated, invalid or missing numbers.
         again: queries of `stored` that now have orders of several lists of passages.
+        drops: what was left out.
     """
 
     key: TeacherKey
@@ -44,63 +46,62 @@ class ImportedOrders:
 def import_permutations(
     file: str | Path, store: ScoreStore, model: str, collection: Collection
 ) -> ImportedOrders:
-    """Store a published file's orders as those of a listwise teacher called `model`.
+    """Store the orders of a published file under a listwise teacher called `model`.
 
-    Each is one answer about one window. Of a query with several, the last concludes; an aggregation
-    such as `?aggregate=borda` takes all of them. Passages that the collection lacks are left out of
-    their order, and what could not be parsed is left out altogether.
+    Each order is the answer to one window. If a query has several, the last one counts by default;
+    an aggregation such as `?aggregate=borda` uses them all. Passages that the collection lacks are
+    left out of their order, and orders that cannot be parsed are dropped.
 
     Raises:
-        InputError: the file is broken, or none of its orders is of this collection's texts.
+        InputError: the file is damaged, or no order is about this collection's texts.
     """
     path, reading, matcher = Path(file), Reading(), Matcher(collection)
     key = TeacherKey("listwise", model, digest=f"imported:{model}", prompt="order as published")
-    made, new = ImportedOrders(key, drops=reading.drops), set[str]()
+    result, new = ImportedOrders(key, drops=reading.drops), set[str]()
     answers = AnswerStore(store.folder(key), key)
     seen = {(row.query_digest, row.document_digests) for row in answers.rows() if row.answer}
     lists = Counter(query for query, _ in seen)
     size = path.stat().st_size if path.is_file() else 0
-    with progress.bar(f"importing {path.name}", size) as shown, answers.writer() as writer:
-        reading.advance = shown.advance
-        for told in read_permutations(path, reading):
-            row = _row(told, matcher, made.drops)
+    with progress.bar(f"importing {path.name}", size) as bar, answers.writer() as writer:
+        reading.advance = bar.advance
+        for order in read_orders(path, reading):
+            row = _row(order, matcher, result.drops)
             if row is None or row.answer is None:
                 continue
             if (row.query_digest, row.document_digests) in seen:
-                made.known += 1
+                result.known += 1
                 continue
             seen.add((row.query_digest, row.document_digests))
             window = Windows(max(20, len(row.document_ids)))
-            given = (row.query_id, row.document_ids, row.query_digest, row.document_digests)
-            writer.add([Row(*given, strategy=window.spec), row])
-            made.stored += 1
-            made.repaired += row.answer.status == "repaired"
+            writer.add([replace(row, answer=None, strategy=window.spec), row])
+            result.stored += 1
+            result.repaired += row.answer.status == "repaired"
             lists[row.query_digest] += 1
             new.add(row.query_digest)
-    made.again = sum(lists[query] > 1 for query in new)
-    if made.stored + made.known == 0:
-        why = "; ".join(made.drops.summary()) or "it is empty"
+    result.again = sum(lists[query] > 1 for query in new)
+    if result.stored + result.known == 0:
+        why = "; ".join(result.drops.summary()) or "it is empty"
         remedy = "check that the file and the collection are of the same dataset"
         raise InputError(f"nothing to import: {why}", file=path, remedy=remedy)
-    return made
+    return result
 
 
-def _row(told: Published, matcher: Matcher, drops: Drops) -> Row | None:
-    """The answer about those passages that the collection has; None: it says nothing of them."""
-    here = f"line {told.line}"
-    query = matcher.query(told)
+def _row(published: PublishedOrder, matcher: Matcher, drops: Drops) -> Row | None:
+    """The answer about the passages that the collection has; None if it orders fewer than two."""
+    here = f"line {published.line}"
+    query = matcher.query(published)
     if query is None:
         drops.add("order of a query that the collection lacks", here)
         return None
-    order, status = parse_order(told.response, len(told.passages))
-    if _names_zero(told.response, len(told.passages)):
+    order, status = parse_order(published.response, len(published.passages))
+    if _names_zero(published.response, len(published.passages)):
         drops.add("order in words that counts from 0", here)
         return None
     if order is None:
         drops.add("answer that cannot be parsed", here)
         return None
     kept: dict[str, tuple[int, str]] = {}  # text digest → place, document ID
-    for place, passage in enumerate(told.passages):
+    for place, passage in enumerate(published.passages):
         document = matcher.document(passage)
         if document is None:
             drops.add("passage that the collection lacks", f"{here}, [{place + 1}]")
@@ -115,22 +116,22 @@ def _row(told: Published, matcher: Matcher, drops: Drops) -> Row | None:
     if len(left) < 2:
         drops.add("order of fewer than two passages that the collection has", here)
         return None
-    words = told.response
-    if len(places) < len(told.passages):  # the numbers are others now
-        words = " > ".join(f"[{place + 1}]" for place in left)
-    text = query_digest(matcher.collection.queries[query].full)
+    text = published.response
+    if len(places) < len(published.passages):  # the passages have new numbers
+        text = " > ".join(f"[{place + 1}]" for place in left)
+    digest = query_digest(matcher.collection.queries[query].full)
     ids = tuple(id for _, id in kept.values())
-    return Row(query, ids, text, tuple(kept), Answer(words, order=left, status=status))
+    return Row(query, ids, digest, tuple(kept), Answer(text, order=left, status=status))
 
 
 def _names_zero(response: str, count: int) -> bool:
-    """Whether a passage is called 0: all are called by one less, then, than where they stand.
+    """Whether a response counts passages from 0.
 
-    Counted one further, 0 is what `parse_order` calls the first.
+    With one added to every number, `parse_order` then finds the first passage, position 0.
 
     Example:
         >>> _names_zero("[2] > [0] > [1]", 3), _names_zero("[10] > [2]", 10)
         (True, False)
     """
-    further = re.sub(r"(?<!\d)\d{1,8}(?!\d)", lambda found: str(int(found[0]) + 1), response)
-    return 0 in (parse_order(further, count + 1)[0] or ())
+    raised = re.sub(r"(?<!\d)\d{1,8}(?!\d)", lambda number: str(int(number[0]) + 1), response)
+    return 0 in (parse_order(raised, count + 1)[0] or ())

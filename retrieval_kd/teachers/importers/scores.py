@@ -1,4 +1,4 @@
-"""Storing what an importer reads: texts resolved, duplicates counted, ranks told from scores."""
+"""Import of published scores: look up texts, drop duplicates, refuse ranks, and store."""
 
 from __future__ import annotations
 
@@ -14,22 +14,35 @@ import numpy as np
 from retrieval_kd import progress
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.store import shards as store_files
+from retrieval_kd.store.digests import (
+    digests_to_words,
+    document_digest,
+    id_digest,
+    query_digest,
+)
 from retrieval_kd.store.index import PairIndex, first_of_each, pair_keys
-from retrieval_kd.store.scores import ScoreStore, ScoreWriter, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.store.writer import ScoreWriter
 from retrieval_kd.teachers.importers.detect import reader
 from retrieval_kd.teachers.importers.pairs import ScoredPair
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
 
-BATCH = 50_000  # pairs looked at together
+BATCH = 50_000  # pairs stored at a time
 Digest = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What came of an import: pairs stored now, pairs known before, and what was left out."""
+    """The result of an import.
+
+    Args:
+        stored: new pairs.
+        known: pairs given twice or stored before; the first score counts.
+        drops: what was left out or corrected.
+    """
 
     key: TeacherKey
     format: str
@@ -47,32 +60,32 @@ def import_scores(
     format: str | None = None,
     allow_ranks: bool = False,
 ) -> Imported:
-    """Store a published file's scores as those of a teacher called `model`.
+    """Store the scores of a published file under a teacher called `model`.
 
-    With a collection the scores belong to its texts; pairs whose IDs it does not hold are dropped
-    and counted. Without, they are stored by ID, and nothing finds them by text. Importing a file
-    twice adds nothing; an import that broke off goes on where it stopped.
+    With a collection, scores belong to its texts, and pairs whose IDs it lacks are dropped and
+    counted. Without one, scores are stored by ID and cannot be found by text. Importing a file
+    again adds nothing, so an interrupted import can be repeated.
 
     Raises:
-        InputError: the file is broken, holds no scores, or shares no ID with the collection.
+        InputError: the file is damaged, contains no scores, or shares no ID with the collection.
     """
     path, reading = Path(file), Reading()
     name, importer = reader(path, format)
     key = TeacherKey("pointwise", model, digest=f"imported:{model}")
     batches = _Batches(store, key, collection, reading.drops)
     texts = "unknown" if collection is None else "known"
-    with progress.bar(f"importing {path.name}", path.stat().st_size) as shown:
-        reading.advance = shown.advance
+    with progress.bar(f"importing {path.name}", path.stat().st_size) as progress_bar:
+        reading.advance = progress_bar.advance
         pairs = importer(path, reading)
         with store.writer(key, texts=texts) as writer:
             for number, batch in enumerate(_batched(pairs)):
-                if number == 0 and not allow_ranks and made_of_ranks(batch):
-                    raise _ranks(path)
+                if number == 0 and not allow_ranks and are_ranks(batch):
+                    raise _ranks_error(path)
                 batches.add(batch, writer)
     if batches.stored + batches.known == 0:
-        given = f" ({'; '.join(reading.drops.summary())})" if reading.drops.counts else ""
+        drops = f" ({'; '.join(reading.drops.summary())})" if reading.drops.counts else ""
         remedy = "check that the file and the collection are of the same dataset"
-        raise InputError(f"nothing to import{given}", file=path, remedy=remedy)
+        raise InputError(f"nothing to import{drops}", file=path, remedy=remedy)
     return Imported(key, name, batches.stored, batches.known, reading.drops)
 
 
@@ -82,7 +95,7 @@ def _batched(pairs: Iterator[ScoredPair]) -> Iterator[list[ScoredPair]]:
 
 
 class _Batches:
-    """Turns pairs by ID into pairs by text, and stores those that are new."""
+    """Looks up the texts of pairs of IDs and stores the new pairs."""
 
     def __init__(
         self, store: ScoreStore, key: TeacherKey, collection: Collection | None, drops: Drops
@@ -104,14 +117,14 @@ class _Batches:
                 kept.append(pair)
                 queries.append(query)
                 documents.append(document)
-        with np.errstate(over="ignore"):  # the writer refuses what does not fit
+        with np.errstate(over="ignore"):  # the writer refuses values that do not fit
             scores = np.array([pair.score for pair in kept]).astype(np.float32)
-        keys = pair_keys(*map(store_files.digests_to_words, (queries, documents)))
+        keys = pair_keys(*map(digests_to_words, (queries, documents)))
         stored = self._store.lookup(self._key, queries, documents)
-        before = np.where(np.isnan(stored), self._seen.lookup(keys), stored)
+        earlier = np.where(np.isnan(stored), self._seen.lookup(keys), stored)
         first = np.zeros(len(kept), dtype=bool)
         first[first_of_each(keys)] = True
-        new = first & np.isnan(before)
+        new = first & np.isnan(earlier)
         self._seen.add(keys, scores)
         final = np.where(np.isnan(stored), self._seen.lookup(keys), stored)
         for row in np.flatnonzero(final != scores):
@@ -132,35 +145,35 @@ class _Batches:
 def _digesters(collection: Collection | None) -> tuple[Digest, Digest]:
     """Query ID → digest and document ID → digest; None for an ID the collection lacks."""
     if collection is None:
-        by_id = lru_cache(1 << 20)(store_files.id_digest)
+        by_id = lru_cache(1 << 20)(id_digest)
         return by_id, by_id
     queries, documents = collection.queries, collection.documents
 
-    def query(id: str) -> str | None:
-        return store_files.query_digest(queries[id].full) if id in queries else None
+    def of_query(id: str) -> str | None:
+        return query_digest(queries[id].full) if id in queries else None
 
-    def document(id: str) -> str | None:
+    def of_document(id: str) -> str | None:
         if id not in documents:
             return None
-        found = documents[id]
-        return store_files.document_digest(found.title, found.text)
+        document = documents[id]
+        return document_digest(document.title, document.text)
 
-    return lru_cache(1 << 16)(query), lru_cache(1 << 20)(document)
+    return lru_cache(1 << 16)(of_query), lru_cache(1 << 20)(of_document)
 
 
-def made_of_ranks(batch: list[ScoredPair]) -> bool:
-    """Whether every query has the very same scores, so that they can only stand for ranks.
+def are_ranks(batch: list[ScoredPair]) -> bool:
+    """Whether every query has exactly the same scores, so that they can only be ranks.
 
     Example:
         >>> ranked = [ScoredPair(q, d, 1 / (r + 1), 1) for q in "ab" for r, d in enumerate("xyz")]
-        >>> made_of_ranks(ranked + [ScoredPair("c", "x", 1.0, 1)])
+        >>> are_ranks(ranked + [ScoredPair("c", "x", 1.0, 1)])
         True
     """
     scores: dict[str, list[float]] = {}
     for pair in batch:
         scores.setdefault(pair.query_id, []).append(pair.score)
     if len(batch) == BATCH:
-        scores.pop(batch[-1].query_id)  # cut off in the middle
+        scores.pop(batch[-1].query_id)  # may be incomplete
     lists = sorted((sorted(s, reverse=True) for s in scores.values() if len(s) >= 3), key=len)
     if len(lists) < 2:
         return False
@@ -169,7 +182,7 @@ def made_of_ranks(batch: list[ScoredPair]) -> bool:
     return from_top or all(short == longest[-len(short) :] for short in lists)
 
 
-def _ranks(path: Path) -> InputError:
+def _ranks_error(path: Path) -> InputError:
     return InputError(
         "every query has the very same scores: they are ranks written as scores",
         file=path,

@@ -1,0 +1,149 @@
+"""Parsing a model's output into an answer: an order or a choice in words, or label probabilities.
+
+Nothing is invented: a missing candidate stays unordered and garbage stays unparsable. Putting
+either where the first stage had it would teach the first stage's order as if the teacher had
+confirmed it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from retrieval_kd.store.requests import Answer, Status
+
+_STRICT = re.compile(r"\s*\[\d+\](?:\s*>\s*\[\d+\])*\s*")
+_CHAINS = [  # the first pattern found counts: the requested form, then common variants
+    re.compile(rf"{number}(?: ?{between} ?{number})+")
+    for between in (">", "[,\n]")
+    for number in (r"\[\d+\]", r"(?<![\w\[])\d+(?![\w\]])")
+]
+_BRACKETED = re.compile(r"\[(\d+)\]")
+_NUMBERED = re.compile(r"^\d+[.):] (?=\[?\d)", re.MULTILINE)
+_NUMBER = re.compile(r"\d+")
+_NAMES = r"(?i:passage|document|answer|option|choice|letter|label)[\s:*\"'(\[]*\b{label}\b"
+LONGEST = 20_000  # characters read, from the end; no order of passages is longer
+
+
+def parse_order(text: str, count: int) -> tuple[tuple[int, ...] | None, Status]:
+    """Parse `[2] > [1] > [3]` into positions from 0, best first, and a status.
+
+    `ok` is exactly that form with every number from 1 to `count` once. Otherwise the answer is
+    `repaired`: the longest chain of numbers counts, separated by `>`, or else by commas or line
+    ends, in brackets or else without; failing that, all numbers in brackets. Repeated numbers and
+    those of no passage are left out, missing ones stay missing. Fewer than two numbers, or several
+    different longest chains, are `unparsable`.
+
+    Example:
+        >>> parse_order("[2] > [1] > [3]", 3)
+        ((1, 0, 2), 'ok')
+        >>> parse_order("The order is: 2 > 1 > 2 > 9. I hope this helps.", 3)
+        ((1, 0), 'repaired')
+        >>> parse_order("I cannot rank these passages.", 3)
+        (None, 'unparsable')
+    """
+    answer = _tidy(text)
+    if _STRICT.fullmatch(answer):
+        order = _places(answer, count)
+        if len(order) == count == len(_NUMBER.findall(answer)):
+            return order, "ok"
+    answer = _NUMBERED.sub("", answer)
+    chains = [_places(" ".join(_BRACKETED.findall(answer)), count)]
+    for pattern in _CHAINS:
+        matches = [_places(match[0], count) for match in pattern.finditer(answer)]
+        if any(len(chain) > 1 for chain in matches):
+            chains = matches
+            break
+    longest = max(map(len, chains))
+    best = {chain for chain in chains if len(chain) == longest}
+    if longest < min(2, count) or len(best) > 1:
+        return None, "unparsable"
+    return best.pop(), "repaired"
+
+
+def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
+    """Parse the one label that an answer names into its position, and a status.
+
+    `ok` is the label alone, with or without brackets and a full stop. Otherwise exactly one label
+    must occur as a word, and it must be meant as a label: "I cannot tell" does not name I.
+
+    Example:
+        >>> parse_choice(" B.", "ABC"), parse_choice("Passage B is better", "ABC")
+        ((1, 'ok'), (1, 'repaired'))
+        >>> parse_choice("A or B", "ABC")
+        (None, 'unparsable')
+    """
+    answer = _tidy(text)
+    bare = answer.strip("[]().: \n")
+    if bare in list(labels):
+        return list(labels).index(bare), "ok"
+    words = set(re.findall(r"\w+", answer))
+    named = [place for place, label in enumerate(labels) if label in words]
+    if len(named) != 1 or not _is_named(labels[named[0]], answer):
+        return None, "unparsable"
+    return named[0], "repaired"
+
+
+def choice_answer(text: str, labels: Sequence[str]) -> Answer:
+    """The answer that names one label in words. Of two labels, the other ranks second.
+
+    Example:
+        >>> choice_answer("B", "AB").order, choice_answer("neither", "AB").status
+        ((1, 0), 'unparsable')
+    """
+    best, status = parse_choice(text, labels)
+    if best is None:
+        return Answer(text, status="unparsable")
+    rest = [place for place in range(len(labels)) if place != best]
+    return Answer(text, order=(best, *rest) if len(rest) == 1 else (best,), status=status)
+
+
+def order_by_logits(logs: np.ndarray) -> Answer | None:
+    """Order labels by their log-probabilities (n,) as the first token of the answer, best first.
+
+    FIRST (Reddy et al. 2024, https://arxiv.org/abs/2406.15657, section 3): one forward pass, where
+    writing the order takes one per token. A label without a probability (NaN; servers report only
+    the most likely) stays unordered. Of equal labels (bfloat16 has few numbers) the one shown last
+    ranks first, so a tie never confirms the order shown; if all are equal, the answer is
+    unparsable. All NaN is a failed call: None.
+
+    Example:
+        >>> order_by_logits(np.array([-3.0, -0.5, -1.0])).order
+        (1, 2, 0)
+        >>> order_by_logits(np.array([-3.0, -0.5, np.nan])).status
+        'repaired'
+        >>> order_by_logits(np.array([-3.0, -0.5, -3.0])).order
+        (1, 2, 0)
+    """
+    if np.isnan(logs).all():
+        return None
+    values = tuple(float(log) for log in logs)
+    known = [place for place, value in enumerate(values) if not np.isnan(value)]
+    different = {values[place] for place in known}
+    if len(different) == 1 < len(values):
+        return Answer(logs=values, status="unparsable")
+    order = tuple(sorted(known, key=lambda place: (-values[place], -place)))
+    whole = len(different) == len(values)
+    return Answer(logs=values, order=order, status="ok" if whole else "repaired")
+
+
+def _is_named(label: str, answer: str) -> bool:
+    """Whether a label is meant rather than the English word "I" or "A"."""
+    if label not in ("A", "I"):
+        return True
+    after = _NAMES.format(label=label), rf"\b{label}\b(?! [a-z])", rf"\b{label} (?:is|answers)\b"
+    return any(re.search(pattern, answer) for pattern in after)
+
+
+def _tidy(text: str) -> str:
+    """Remove reasoning, empty lines and repeated spaces. Cut-off reasoning is no answer."""
+    answer = text.rpartition("</think>")[2].partition("<think>")[0][-LONGEST:]
+    return "\n".join(" ".join(line.split()) for line in answer.splitlines() if line.strip())
+
+
+def _places(text: str, count: int) -> tuple[int, ...]:
+    """The distinct numbers from 1 to `count` in a text, counted from 0."""
+    numbers = (int(number) - 1 for number in _NUMBER.findall(text) if len(number) < 9)
+    return tuple(dict.fromkeys(number for number in numbers if 0 <= number < count))
