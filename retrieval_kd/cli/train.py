@@ -83,6 +83,7 @@ def train(
     from retrieval_kd.students.options import RE_RANKS
     from retrieval_kd.teachers.stored import stored_pairs
     from retrieval_kd.training.batches.slates import build_pools
+    from retrieval_kd.training.job import TrainingJob
     from retrieval_kd.training.objective.parse import parse_terms
     from retrieval_kd.training.train_student import train_student
     from retrieval_kd.training.trainer.checkpoints import check_replaceable
@@ -123,7 +124,8 @@ def train(
         first = retrieve_run(opened, texts, "bm25", 20)
         dev = build_dev_task(opened, texts, opened.qrels(dev_split), first)
     model = make_student(student, kind, kept, seed=seed)
-    record = train_student(model, pools, opened.documents, terms, settings, out, dev=dev)
+    job = TrainingJob(model, pools, opened.documents, terms, settings, out, dev=dev)
+    record = train_student(job)
     size = record["student"]
     print(
         f"{out}: {size['layers']} layers, {size['parameters']:,} parameters, "

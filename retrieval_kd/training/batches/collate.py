@@ -15,9 +15,10 @@ import torch
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.training.batches.sampling import Sampling, draw
+from retrieval_kd.training.batches.sampling import draw
 from retrieval_kd.training.batches.slates import Pool, Slate
 from retrieval_kd.training.batches.vectors import TeacherVectors
+from retrieval_kd.training.trainer.settings import TrainSettings
 
 
 @dataclass
@@ -46,11 +47,7 @@ class SlateCollator(SentenceTransformerDataCollator):
 
     pools: Sequence[Pool] = field(default_factory=list)
     texts: Texts | None = None
-    slate_size: int = 8
-    slate_depth: int = 50
-    group_size: int = 32
-    seed: int = 0
-    sampling: Sampling = "random"
+    settings: TrainSettings = field(default_factory=TrainSettings)
     vectors: Mapping[str, TeacherVectors] = field(default_factory=dict)
     keep_texts: bool = False
     gathers: bool = False
@@ -58,9 +55,7 @@ class SlateCollator(SentenceTransformerDataCollator):
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         rows = [(int(row["pool"]), int(row["draw"])) for row in features]
         pools = [self.pools[index] for index, _ in rows]
-        slates = draw_slates(
-            self.pools, rows, self.slate_size, self.slate_depth, self.seed, self.sampling
-        )
+        slates = draw_slates(self.pools, rows, self.settings)
         distinct = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
         assert self.texts is not None
         documents = [self.texts.at(int(at)).full for at in distinct]
@@ -68,7 +63,7 @@ class SlateCollator(SentenceTransformerDataCollator):
         distinct = distinct[order]
         documents = [documents[i] for i in order]
         column = {int(at): i for i, at in enumerate(distinct)}
-        columns = np.zeros((len(slates), self.slate_size), dtype=np.int64)
+        columns = np.zeros((len(slates), self.settings.slate_size), dtype=np.int64)
         for row, slate in enumerate(slates):
             columns[row, : len(slate.positions)] = [column[int(at)] for at in slate.positions]
 
@@ -77,13 +72,12 @@ class SlateCollator(SentenceTransformerDataCollator):
             [pool.query for pool in pools], task="query", prompt=self._prompt("query")
         )
         batch.update({f"query_{name}": value for name, value in queries.items()})
-        for start in range(0, len(documents), self.group_size):
+        step = self.settings.group_size
+        for start in range(0, len(documents), step):
             tokens = self.preprocess_fn(
-                documents[start : start + self.group_size],
-                task="document",
-                prompt=self._prompt("document"),
+                documents[start : start + step], task="document", prompt=self._prompt("document")
             )
-            group = f"group{start // self.group_size}"
+            group = f"group{start // step}"
             batch.update({f"{group}_{name}": value for name, value in tokens.items()})
         batch["label"] = {
             **slate_tensors(slates, columns),
@@ -108,17 +102,13 @@ class SlateCollator(SentenceTransformerDataCollator):
 
 
 def draw_slates(
-    pools: Sequence[Pool],
-    rows: Sequence[tuple[int, int]],
-    size: int,
-    depth: int,
-    seed: int,
-    sampling: Sampling = "random",
+    pools: Sequence[Pool], rows: Sequence[tuple[int, int]], settings: TrainSettings
 ) -> list[Slate]:
-    """One slate per (pool, draw); the same arguments always give the same slates."""
+    """Draw one slate per row (pool, draw). The same arguments always return the same slates."""
+    size, depth, sampling = settings.slate_size, settings.slate_depth, settings.sampling
     return [
-        draw(pools[index], size, depth, np.random.default_rng([seed, index, number]), sampling)
-        for index, number in rows
+        draw(pools[pool], size, depth, np.random.default_rng([settings.seed, pool, row]), sampling)
+        for pool, row in rows
     ]
 
 
