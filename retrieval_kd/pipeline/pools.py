@@ -16,8 +16,12 @@ from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.queries import Queries, sample
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.targets.normalise import Scores
-from retrieval_kd.training.batches.sampling import denoised, without_false_negatives
-from retrieval_kd.training.batches.selection import pool_scores, select_pools
+from retrieval_kd.training.batches.selection import (
+    denoised,
+    pool_scores,
+    select_pools,
+    without_false_negatives,
+)
 from retrieval_kd.training.batches.slates import Pool, build_pools
 from retrieval_kd.training.job import Groups
 

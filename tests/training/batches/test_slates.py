@@ -21,7 +21,7 @@ from retrieval_kd.teachers.comparing.conclude import answered_pairs
 from retrieval_kd.teachers.score import open_teacher, score
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 from retrieval_kd.training.batches.collate import draw_slates, slate_tensors
-from retrieval_kd.training.batches.sampling import without_false_negatives
+from retrieval_kd.training.batches.selection import without_false_negatives
 from retrieval_kd.training.batches.slates import Pool, PoolPairs, build_pools, digest_pools
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.batch import Batch, evaluate_term
