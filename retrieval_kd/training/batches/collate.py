@@ -1,7 +1,7 @@
 """Turns rows of the training schedule into a batch: token IDs, targets and masks.
 
-A document that occurs twice in a batch is encoded once. Documents are sorted by length and split
-into groups of similar length, each padded to its own longest only.
+A document that occurs twice in a batch is encoded once. Documents are split into groups of similar
+length, and each group is padded to its longest document.
 """
 
 from __future__ import annotations
@@ -28,21 +28,20 @@ class SlateCollator(SentenceTransformerDataCollator):
     The result has the columns `query_*` and `group0_*`, `group1_*`, … that Sentence Transformers'
     trainer gathers, and under `label` a dict of tensors:
 
-    - `columns (B, N)`: where each slate's documents are among the batch's M distinct documents;
+    - `columns (B, N)`: places of each slate's documents among the batch's M distinct documents;
     - `mask (B, N)`: false where a slate is shorter than N;
-    - `teacher`, `gains (B, N)`: of the slate (teacher NaN where it said nothing);
-    - `preferences (B, N, N)`: what a pairwise teacher said of two of the slate, where pools have it
-      (NaN where it was not asked);
-    - `batch_teacher`, `batch_gains (B, M)`: of every document of the batch that is among the
-      query's candidates; elsewhere −inf and 0;
+    - `teacher`, `gains (B, N)`: targets and judgments of the slate (teacher NaN: no score);
+    - `preferences (B, N, N)`: P(i is better than j) by a pairwise teacher, if the pools have it
+      (NaN: not compared);
+    - `batch_teacher`, `batch_gains (B, M)`: the same for every document of the batch that is a
+      candidate of the query; −inf and 0 for other documents;
     - `batch_mask (B, M)`: false for the documents that the query's pool ignores;
-    - `batch_members (T, B, M)`: the same of each single teacher, where pools have them;
+    - `batch_members (T, B, M)`: scores of each single teacher, if the pools have them;
     - `positions (M,)` and `known`, if `gathers`: to look up other processes' documents;
-    - `texts`: of the batch, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
-    - `vectors`: of each MODEL that an objective on vectors learns from, `queries (B, D)` and
-      `documents (M, D)`.
+    - `texts`, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
+    - `vectors`: `queries (B, D)` and `documents (M, D)` for each MODEL whose vectors are targets.
 
-    A row always gives the same slate, so that a resumed training sees what it would have seen.
+    A row always returns the same slate, so that a resumed training sees the same slates.
     """
 
     pools: Sequence[Pool] = field(default_factory=list)
@@ -113,9 +112,9 @@ def draw_slates(
 
 
 def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:
-    """Mask, teacher scores and gains of slates, all (B, N), beside their `columns (B, N)`.
+    """Return `columns`, `mask`, `teacher` and `gains`, all (B, N), of slates.
 
-    Where the slates have them, `preferences (B, N, N)` too.
+    If the slates have them, `preferences (B, N, N)` too.
     """
     mask = np.zeros(columns.shape, dtype=bool)
     teacher = np.full(columns.shape, np.nan, dtype=np.float32)
@@ -126,10 +125,10 @@ def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, tor
         teacher[row, :n] = slate.teacher
         gains[row, :n] = slate.gains
     arrays = {"columns": columns, "mask": mask, "teacher": teacher, "gains": gains}
-    told = {row: s.preferences for row, s in enumerate(slates) if s.preferences is not None}
-    if told:
+    compared = {row: s.preferences for row, s in enumerate(slates) if s.preferences is not None}
+    if compared:
         arrays["preferences"] = np.full((*columns.shape, columns.shape[1]), np.nan, np.float32)
-        for row, preferences in told.items():
+        for row, preferences in compared.items():
             n = len(preferences)
             arrays["preferences"][row, :n, :n] = preferences
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -137,12 +136,12 @@ def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, tor
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a batch's queries, from their whole pools."""
+    """Targets of a batch's queries, from their whole pools."""
 
     pools: Sequence[Pool]
 
     def targets(self, distinct: np.ndarray) -> dict[str, torch.Tensor]:
-        """Of every query and each of the documents (M,): the `batch_…` tensors (B, M)."""
+        """Return the `batch_…` tensors (B, M) of the queries and the documents `distinct (M,)`."""
         teacher = np.full((len(self.pools), len(distinct)), -np.inf, dtype=np.float32)  # (B, M)
         gains = np.zeros((len(self.pools), len(distinct)), dtype=np.int64)  # (B, M)
         teachers = 0 if self.pools[0].members is None else len(self.pools[0].members)

@@ -14,9 +14,9 @@ Sampling = Literal["random", "stratified", "bands", "hardest"]
 def draw(
     pool: Pool, size: int, depth: int, rng: np.random.Generator, sampling: Sampling = "random"
 ) -> Slate:
-    """Draw a slate: a positive in column 0, then others from the pool's first `depth`.
+    """Draw a slate: first a positive, then others from the pool's first `depth`.
 
-    The positive is a random judged relevant document, or the teacher's best where nothing is
+    The positive is a random judged relevant document, or the teacher's best if nothing is
     judged. The others are drawn without replacement and may include further relevant documents:
 
     - `random`: evenly;
@@ -50,7 +50,7 @@ def draw(
 def _from_bands(
     rest: np.ndarray, scores: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`wanted` of `rest`, from bands of their scores; what has no score is a band of its own."""
+    """Draw `wanted` of `rest` from bands of scores; those without a score are a band too."""
     known = np.isfinite(scores)
     band = np.full(len(rest), -1)
     if known.any():

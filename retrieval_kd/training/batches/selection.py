@@ -29,14 +29,14 @@ def select_pools(
     student_temperature: float = 0.05,
     teacher_temperature: float = 1.0,
 ) -> list[Pool]:
-    r"""The `share` of queries with the highest value of a criterion, in their own order.
+    r"""Keep the `share` of queries with the highest value of a criterion, in their order.
 
     With p = softmax(s / τ_s) of the student and q = softmax(t / τ_t) of the teacher over a query's
     candidates:
 
     - `uncertainty`: the entropy of p. Robust active distillation (https://arxiv.org/abs/2210.01213)
       asks for the teacher's labels where the student is unsure; it needs no teacher.
-    - `divergence`: KL(q ‖ p): where the student is farthest from its teacher.
+    - `divergence`: KL(q ‖ p), high where the student is far from its teacher.
     - `learnability`: (−log p − (−log q)) of the best judged relevant candidate: hard for the
       student, easy for the teacher, the score of ACID (https://arxiv.org/abs/2411.18674), which
       takes it from JEST (https://arxiv.org/abs/2406.17711). Queries without a judgment take the
@@ -70,7 +70,7 @@ def _value(pool: Pool, scores: np.ndarray, by: Criterion, temperature: float) ->
     if by == "uncertainty":
         return float(-(np.exp(log_p) * log_p).sum())
     if known.sum() < 2:
-        return -np.inf  # of what the teacher is silent on nothing can be learnt from it
+        return -np.inf  # nothing to train on without teacher scores
     log_p = _log_softmax(scores[known].astype(np.float64))
     log_q = _log_softmax(pool.teacher[known].astype(np.float64) / temperature)
     if by == "divergence":
@@ -89,9 +89,9 @@ def _log_softmax(values: np.ndarray) -> np.ndarray:
 def pool_scores(
     model_spec: str, pools: Sequence[Pool], documents: Texts, *, max_length: int | None = None
 ) -> tuple[list[np.ndarray], float]:
-    """A student's scores (C,) of every pool's candidates, and its usual temperature.
+    """Score every pool's candidates (C,) with a student; also return its usual temperature.
 
-    Of a student with several scores they are those of its one vector per text.
+    A student with several scores uses that of its one vector per text.
     """
     model, texts = load_retriever(model_spec, max_length=max_length), [p.query for p in pools]
     if kind_of(model_spec) == "dense":
@@ -116,12 +116,12 @@ def pool_scores(
 
 
 def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) -> list[Pool]:
-    """Pools of sure candidates only: unjudged ones that the teacher puts between both are left out.
+    """Leave out unjudged candidates that the teacher scores between `below` and `above`.
 
     An unjudged candidate with t > `above` counts as relevant (gain 1), one with t < `below` as not:
     the denoised half of RocketQAv2's hybrid data (Ren et al. 2021, section 3.3,
-    https://arxiv.org/abs/2110.07367, with confidences 0.9 and 0.1), beside which the pools as they
-    are make the undenoised half. Candidates without a score and queries left without a relevant or
+    https://arxiv.org/abs/2110.07367, with confidences 0.9 and 0.1); the unchanged pools are the
+    other half. Candidates without a score and queries left without a relevant or
     without another candidate are left out; both are counted in `drops`.
 
     Args:
@@ -164,13 +164,13 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
 
 
 def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) -> list[Pool]:
-    r"""Pools without unjudged candidates that the teacher finds about as good as a relevant one.
+    r"""Leave out unjudged candidates that the teacher scores about as high as a relevant one.
 
-    Left out is what nobody judged relevant and t > max over relevant r of t_r, less `margin`:
+    Left out are those not judged relevant with t > max over relevant r of t_r, less `margin`:
     likely relevant documents that the judges have not seen (RocketQA's denoising, Qu et al. 2021,
     https://arxiv.org/abs/2010.08191, by the teacher's confidence there; NV-Retriever's margin,
     https://arxiv.org/abs/2407.15831, here). Queries without a judgment or with an unscored positive
-    are kept as they are. What was left out is counted in `drops`, and is no negative either where
+    are kept as they are. What is left out is counted in `drops`, and is not a negative either if
     another query's slate brings it into the batch.
 
     Args:
