@@ -161,12 +161,8 @@ def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
     from retrieval_kd.pipeline.students import student_folders
 
     context, training = RunContext(config, work), config.students[name]
-    folders = [
-        student_folders(name, training, seed, number)[0]
-        for seed in config.seeds
-        for number in range(len(training.all_stages))
-    ]
-    seconds = work.seconds(f"train:{Path(folder).name}" for folder in folders)
+    folders = [f for seed in config.seeds for f in student_folders(name, training, seed)]
+    seconds = work.seconds(f"train:{folder.name}" for folder in folders)
     return {
         "training_seconds": round(seconds / len(config.seeds), 1),
         "teacher_calls": teacher_calls(context, training),

@@ -36,6 +36,7 @@ from retrieval_kd.students.dense import make_dense
 from retrieval_kd.teachers.score import score
 from retrieval_kd.teachers.stored import stored_scores
 from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.parse import parse_terms
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -95,7 +96,9 @@ def train_on(
     [scores] = stored_scores(collection, queries, store, [], None, drops)
     pools = build_pools(queries, scores, collection, {}, scores, drops)
     student = make_dense(model, layers)
-    train_student(student, pools, collection.documents, parse_terms(OBJECTIVE), settings, out)
+    train_student(
+        TrainingJob(student, pools, collection.documents, parse_terms(OBJECTIVE), settings, out)
+    )
     test = collection.query_texts("test")
     return dense_run(
         collection,

@@ -29,6 +29,7 @@ _PUBLIC = {
     "parse_terms": "training.objective.parse",
     "TrainSettings": "training.trainer.settings",
     "make_student": "students.make",
+    "TrainingJob": "training.job",
     "train_student": "training.train_student",
     "Index": "indexing.index",
     "build_index": "indexing.build",

@@ -15,7 +15,7 @@ from retrieval_kd.cli.train import (
     Teachers,
     Weights,
     integers,
-    load_training_scores,
+    stored_teachers,
 )
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.models.lora import ALL_LINEAR, Lora
@@ -82,10 +82,12 @@ def fit_teacher(
     A cross-encoder, or a decoder that is asked yes or no. Started again after it was killed, the
     command goes on from its last checkpoint.
     """
+    from retrieval_kd.config.training import TrainingStage
     from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.pipeline.pools import stage_pools
+    from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble
     from retrieval_kd.schema import apply_overrides, as_input_error
     from retrieval_kd.teachers.spec import parse_spec
-    from retrieval_kd.training.batches.slates import build_pools
     from retrieval_kd.training.fit_teacher import fit_teacher as fit
     from retrieval_kd.training.objective.parse import parse_terms
     from retrieval_kd.training.trainer.checkpoints import check_replaceable
@@ -111,11 +113,11 @@ def fit_teacher(
     as_input_error(check_uncached, settings.mini_batch_size)
     check_replaceable(out)
     opened, drops = open_collection(collection), Drops()
-    queries = opened.query_texts(split)
-    wanted, scores = load_training_scores(opened, split, candidates, store, teacher or [], weight)
-    if not any(term.learns_from == "teacher" for term in terms):
-        scores = None  # negatives of what learns from judgments owe nothing to a teacher
-    pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops)
+    teachers = stored_teachers(store, teacher, weight)
+    ensemble = StoredEnsemble(opened, split, candidates, teachers, None, drops)
+    stage = TrainingStage(objective=terms)
+    ensemble.check_scores([stage])
+    pools, _ = stage_pools(stage, ensemble, base, drops)
     drops.warn(str(candidates or store))
     record = fit(
         base,

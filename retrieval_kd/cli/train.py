@@ -1,4 +1,4 @@
-"""The subcommands about students: train and parts. `cli.py` mounts them."""
+"""The subcommands about students: train and parts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retrieval_kd.cli.search import CollectionOption, Split
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.errors import InputError
 
 if TYPE_CHECKING:
-    from retrieval_kd.data.collection import Collection
-    from retrieval_kd.training.objective.terms import Term
+    from retrieval_kd.pipeline.stored_ensemble import StoredTeachers
 
 train_app = typer.Typer()
 Settings = Annotated[
@@ -24,15 +23,26 @@ Settings = Annotated[
         "save_steps=20; may be given several times",
     ),
 ]
-Store = Annotated[Path | None, typer.Option(help="score store of the teachers to learn from")]
+Store = Annotated[Path | None, typer.Option(help="score store with the teachers' scores")]
 Teachers = Annotated[
     list[str] | None,
     typer.Option(
-        help="name or fingerprint in the store; several are z-normalised and summed; "
-        "default: the only one there"
+        help="name or fingerprint in the store; several are fused, see --fusion; "
+        "default: the only one in the store"
     ),
 ]
 Weights = Annotated[list[float] | None, typer.Option(help="of each --teacher; default 1")]
+Fusion = Annotated[
+    str,
+    typer.Option(
+        help="how several teachers become one: z_scores (weighted sum), calibrated, ranks, "
+        "agreement or learned; calibrated and learned are fitted on --dev-split"
+    ),
+]
+Calibration = Annotated[
+    str | None,
+    typer.Option(help="of --fusion calibrated: platt, isotonic or temperature; default: platt"),
+]
 Layers = Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")]
 
 
@@ -44,28 +54,41 @@ def train(
     store: Store = None,
     teacher: Teachers = None,
     weight: Weights = None,
+    fusion: Fusion = "z_scores",
+    calibration: Calibration = None,
     pairs: Annotated[
         str | None,
         typer.Option(
-            help="pairwise teacher in the store, by name or fingerprint: pair_kl learns what it "
-            "answered about two candidates at a time, in place of differences of scores"
+            help="pairwise teacher in the store, by name or fingerprint: pair_kl trains on its "
+            "answers about two candidates at a time, in place of differences of scores"
         ),
     ] = None,
     candidates: Annotated[
         Path | None, typer.Option(help="TREC run file; needed without a store")
     ] = None,
     objective: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="kl, margin_mse, infonce; sums: kl(teacher_temperature=0.5):1.0+infonce:0.5@batch"
+            "; default: kl"
         ),
-    ] = "kl",
+    ] = None,
+    training: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file with what stands under students.NAME in a configuration, such as "
+            "stages, in place of --objective; its own settings come before the options here",
+        ),
+    ] = None,
     split: Split = "train",
     layers: Layers = None,
     kind: Annotated[
         str, typer.Option(help="dense, sparse (SPLADE), multi_vector (ColBERT) or cross_encoder")
     ] = "dense",
-    dev_split: Annotated[str | None, typer.Option(help="for the learning curve")] = None,
+    dev_split: Annotated[
+        str | None, typer.Option(help="for the learning curve, and to fit --fusion on")
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="optimizer steps")] = 200,
     batch_queries: Annotated[int, typer.Option(min=1, help="queries per step")] = 32,
     slate_size: Annotated[int, typer.Option(min=2, help="candidates per query")] = 4,
@@ -75,55 +98,34 @@ def train(
     set_: Settings = None,
 ) -> None:
     """Train a student on stored teacher scores, on judgments, or on both."""
-    from retrieval_kd.config.training_checks import check_vectors
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
-    from retrieval_kd.schema import apply_overrides, as_input_error, validate
-    from retrieval_kd.students.make import make_student
-    from retrieval_kd.students.options import RE_RANKS
-    from retrieval_kd.teachers.stored import stored_pairs
-    from retrieval_kd.training.batches.slates import build_pools
-    from retrieval_kd.training.objective.parse import parse_terms
-    from retrieval_kd.training.train_student import train_student
-    from retrieval_kd.training.trainer.checkpoints import check_replaceable
-    from retrieval_kd.training.trainer.curve import build_dev_task
+    from retrieval_kd.config.run import Student
+    from retrieval_kd.pipeline.train_stored import read_training, train_stored, training_on
+    from retrieval_kd.schema import apply_overrides, validate
     from retrieval_kd.training.trainer.settings import TrainSettings
 
-    terms = parse_terms(objective)
-    as_input_error(check_vectors, terms, kind)
-    if pairs is not None:
-        terms = _of_pairs(terms, store)
-    given: dict[str, Any] = {
+    if training is not None and objective is not None:
+        raise InputError("the training file has objectives of its own", remedy="leave one out")
+    teachers = stored_teachers(store, teacher, weight, fusion, calibration, pairs)
+    options: dict[str, Any] = {
         "steps": steps,
         "batch_queries": batch_queries,
         "slate_size": slate_size,
+        "max_tokens": max_tokens,
+        "learning_rate": learning_rate,
+        "seed": seed,
     }
-    given |= {"max_tokens": max_tokens, "learning_rate": learning_rate, "seed": seed}
-    settings = validate(TrainSettings, apply_overrides(given, set_ or []))
-    if kind in RE_RANKS and dev_split is not None:
-        raise InputError(
-            f"a {kind} student has no learning curve: a point would be too many pairs",
-            remedy="leave --dev-split out",
-        )
-    check_replaceable(out)
-    kept = integers(layers) if layers else None
-    opened, drops = open_collection(collection), Drops()
-    queries = opened.query_texts(split)
-    wanted, scores = load_training_scores(opened, split, candidates, store, teacher or [], weight)
-    if not any(term.learns_from == "teacher" for term in terms):
-        scores = None  # a label-only student's negatives owe nothing to the teacher
-    answered = None
-    if pairs is not None and store is not None:
-        answered = stored_pairs(opened, queries, store, pairs, wanted, opened.qrels(split))
-    pools = build_pools(queries, wanted, opened, opened.qrels(split), scores, drops, pairs=answered)
-    drops.warn(f"training on {opened.name}/{split}")
-    dev = None
-    if dev_split is not None:
-        texts = opened.query_texts(dev_split)
-        first = retrieve_run(opened, texts, "bm25", 20)
-        dev = build_dev_task(opened, texts, opened.qrels(dev_split), first)
-    model = make_student(student, kind, kept, seed=seed)
-    record = train_student(model, pools, opened.documents, terms, settings, out, dev=dev)
+    start: dict[str, Any] = {"kind": kind, "base": student}
+    record = train_stored(
+        collection,
+        split,
+        read_training(training) if training else training_on(objective or "kl", teachers),
+        validate(Student, start | ({"layers": integers(layers)} if layers else {})),
+        validate(TrainSettings, apply_overrides(options, set_ or [])),
+        out,
+        teachers=teachers,
+        candidates=candidates,
+        dev_split=dev_split,
+    )
     size = record["student"]
     print(
         f"{out}: {size['layers']} layers, {size['parameters']:,} parameters, "
@@ -161,56 +163,25 @@ def integers(text: str) -> list[int]:
         ) from error
 
 
-def _of_pairs(terms: list[Term], store: Path | None) -> list[Term]:
-    """The terms, of which pair_kl learns stored answers about pairs."""
-    from retrieval_kd.schema import validate
-    from retrieval_kd.training.objective.terms import Term
-
-    if store is None:
-        raise InputError("--pairs names a teacher of a store", remedy="give its folder: --store")
-    if not any(term.name == "pair_kl" for term in terms):
-        raise InputError(
-            "no objective here learns answers about pairs",
-            remedy="add pair_kl, as in --objective kl+pair_kl, or leave --pairs out",
-        )
-    learns = {"teacher": "pairs:0"}
-    told = ({**t.model_dump(), **(learns if t.name == "pair_kl" else {})} for t in terms)
-    return [validate(Term, one) for one in told]
-
-
-def load_training_scores(
-    collection: Collection,
-    split: str,
-    candidates: Path | None,
+def stored_teachers(
     store: Path | None,
-    names: list[str],
+    names: list[str] | None,
     weights: list[float] | None,
-) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, float]] | None]:
-    """The candidates to train on, and the (fused) scores of the named teachers, if any.
+    fusion: str = "z_scores",
+    calibration: str | None = None,
+    pairs: str | None = None,
+) -> StoredTeachers | None:
+    """The teachers that the options name, or None without a store."""
+    from retrieval_kd.pipeline.stored_ensemble import StoredTeachers
+    from retrieval_kd.schema import validate
 
-    Relevant documents of the split have scores, too, where the teachers gave them.
-    """
-    from retrieval_kd.data.runs import check_run, read_run
-    from retrieval_kd.targets.normalise import fuse
-    from retrieval_kd.teachers.stored import stored_scores
-
-    run, queries = None, collection.query_texts(split)
-    if candidates is not None:
-        read = read_run(candidates)
-        check_run(read, collection)
-        run = {query: found for query, found in read.results.items() if query in queries}
-        if not run:
-            raise InputError(
-                "none of its queries is in this split", file=candidates, remedy="check --split"
-            )
     if store is None:
-        if run is None:
-            raise InputError("nothing to train on", remedy="give --store, or --candidates RUN")
-        return run, None
-    drops = Drops()
-    wanted = {query: list(found) for query, found in run.items()} if run is not None else None
-    qrels = collection.qrels(split)
-    lists = stored_scores(collection, queries, store, names, wanted, drops, qrels)
-    fused = fuse(lists, weights or [1.0] * len(lists), drops, names=names)
-    drops.warn(str(store))
-    return (run if run is not None else fused), fused
+        if pairs is not None:
+            raise InputError(
+                "--pairs names a teacher of a store", remedy="give its folder: --store"
+            )
+        return None
+    options = {"fusion": fusion, "calibration": calibration, "pairs": pairs}
+    return validate(
+        StoredTeachers, {"store": store, "names": names or [], "weights": weights, **options}
+    )

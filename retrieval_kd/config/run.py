@@ -197,9 +197,7 @@ class Config(Part):
         self, training: Training, stage: TrainingStage, *, seed: int
     ) -> TrainSettings:
         """The common settings with the student's own, the stage's own and the seed."""
-        own = {**training.train, **stage.train}
-        values = {**self.train.model_dump(), **own, "seed": seed}
-        return validate(TrainSettings, values)
+        return training.train_settings(stage, self.train.model_copy(update={"seed": seed}))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -218,3 +218,8 @@ class Training(TrainingStage):
     def all_stages(self) -> list[TrainingStage]:
         """The stages in order."""
         return self.stages or [self]
+
+    def train_settings(self, stage: TrainingStage, common: TrainSettings) -> TrainSettings:
+        """The common settings with the training's own and the stage's own; the seed is common."""
+        own = {**self.train, **stage.train, "seed": common.seed}
+        return validate(TrainSettings, {**common.model_dump(), **own})

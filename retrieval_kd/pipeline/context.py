@@ -10,8 +10,8 @@ from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.files import read_json, write_json
-from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.queries import Queries
+from retrieval_kd.pipeline.run_ensemble import RunEnsemble
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.workspace import Workspace
 
@@ -33,9 +33,9 @@ class RunContext:
         return open_collection(self.config.collection)
 
     @cached_property
-    def ensemble(self) -> Ensemble:
+    def ensemble(self) -> RunEnsemble:
         """The teachers, fused."""
-        return Ensemble(self.config, self.work, self.collection, self.queries, self.candidates)
+        return RunEnsemble(self.config, self.work, self.collection, self.queries, self.candidates)
 
     def queries(self, part: str) -> Queries:
         """Return the queries of one part."""

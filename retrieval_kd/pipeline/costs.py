@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from retrieval_kd.config.run import Config
@@ -102,11 +101,8 @@ def _distillation(context: RunContext, system: str) -> dict[str, Any]:
         return {}
     student = config.systems[system]
     training = config.students[student]
-    folders = [
-        student_folders(student, training, config.seeds[0], number)[0]
-        for number in range(len(training.all_stages))
-    ]
-    trained = [context.work.record(f"train:{Path(f).name}").get("facts", {}) for f in folders]
+    folders = student_folders(student, training, config.seeds[0])
+    trained = [context.work.record(f"train:{folder.name}").get("facts", {}) for folder in folders]
     seconds = [facts.get("seconds") for facts in trained]
     calls = teacher_calls(context, training)
     return {
@@ -142,7 +138,8 @@ def teacher_calls(context: RunContext, training: Training) -> dict[str, int]:
             texts = 0 if re_ranks or way == "feature_imitation" else queries
             live += queries * settings.slate_size + texts
         members = asked_members(stage, context)
-        parts = ["train", "unlabelled"] if draws_unlabelled(config, stage) else ["train"]
+        unlabelled = draws_unlabelled(config.unlabelled, stage)
+        parts = ["train", "unlabelled"] if unlabelled else ["train"]
         for part in parts if members else []:
             depths = _depths(context, part)
             for member in members:

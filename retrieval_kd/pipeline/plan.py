@@ -119,7 +119,7 @@ def plan(config: Config) -> Workspace:
             system = f"{name}-seed{seed}"
             before = "teacher"
             for number, lesson in enumerate(training.all_stages):
-                folder, _ = student_folders(name, training, seed, number)
+                folder = student_folders(name, training, seed)[number]
                 settings = config.train_settings(training, lesson, seed=seed)
                 # what is new is only told where it is used: older runs keep their keys
                 new = [n for n in ("judged", "denoised") if getattr(lesson, n) is None]
@@ -127,8 +127,8 @@ def plan(config: Config) -> Workspace:
                 for live in taught["live"].values():
                     if live["fit"] is None:
                         del live["fit"]
-                share = unlabelled if draws_unlabelled(config, lesson) else None
-                stage = f"train:{Path(folder).name}"
+                share = unlabelled if draws_unlabelled(config.unlabelled, lesson) else None
+                stage = f"train:{folder.name}"
                 add(
                     stage,
                     partial(train_one, context, name, training, seed, number),

@@ -1,14 +1,14 @@
-"""What one stage of a training draws its slates from: queries, candidates, targets.
+"""The pools that a stage of a training draws its slates from: queries, candidates and targets.
 
-The student so far may find candidates of its own, and say which queries are worth learning from.
+The student so far may find candidates of its own, and decide which queries are worth training on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from retrieval_kd.config.run import Config
+from retrieval_kd.config.run import Unlabelled
 from retrieval_kd.config.training import Select, TrainingStage
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
@@ -16,23 +16,104 @@ from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.queries import Queries, sample
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.targets.normalise import Scores
-from retrieval_kd.training.batches.sampling import denoised, without_false_negatives
-from retrieval_kd.training.batches.selection import pool_scores, select_pools
+from retrieval_kd.training.batches.selection import (
+    denoised,
+    pool_scores,
+    select_pools,
+    without_false_negatives,
+)
 from retrieval_kd.training.batches.slates import Pool, build_pools
+from retrieval_kd.training.job import Groups
 
 
-def draws_unlabelled(config: Config, lesson: TrainingStage) -> bool:
-    """Whether there are unlabelled queries and they teach a stage something."""
-    return bool(config.unlabelled) and lesson.uses_unlabelled and learns_unjudged(lesson)
+def stage_pools(
+    stage: TrainingStage,
+    ensemble: Ensemble,
+    start: str,
+    drops: Drops,
+    *,
+    max_length: int | None = None,
+) -> tuple[list[Pool], Groups]:
+    """Build the pools of one stage of a training, and the shares of its parts.
+
+    Args:
+        ensemble: the teachers, queries and candidates.
+        start: MODEL of the student as the stage starts.
+        max_length: maximum number of tokens of a text when that student encodes.
+
+    Raises:
+        InputError: no query is left to train on.
+    """
+    pools: list[Pool] = []
+    groups: dict[str, tuple[int, int, float]] = {}
+    student = StudentSoFar(ensemble.collection, start, max_length)
+    drawn = draws_unlabelled(ensemble.unlabelled, stage)
+    for part in ["train", "unlabelled"] if drawn else ["train"]:
+        made = _part_pools(stage, ensemble, student, part, drops)
+        share = 1.0
+        if ensemble.unlabelled is not None and drawn:
+            share = ensemble.unlabelled.share
+            share = share if part == "unlabelled" else 1 - share
+        if stage.denoised and part == "train":
+            sure = denoised(made, stage.denoised.below, stage.denoised.above, drops)
+            sure_share = share * stage.denoised.share
+            groups["denoised"] = (len(pools), len(pools) + len(sure), sure_share)
+            pools, share = pools + sure, share - sure_share
+        groups[part] = (len(pools), len(pools) + len(made), share)
+        pools += made
+    return pools, groups
 
 
-def learns_unjudged(lesson: TrainingStage) -> bool:
-    """Whether queries without judgments teach something here."""
-    return any(term.learns_from in ("teacher", "itself") for term in lesson.objective)
+def _part_pools(
+    stage: TrainingStage, ensemble: Ensemble, student: StudentSoFar, part: str, drops: Drops
+) -> list[Pool]:
+    queries = fewer_judged(ensemble.queries(part), stage.judged)
+    texts, candidates = queries.texts, ensemble.candidates(part)
+    if stage.confused and part == "train":
+        texts = student.confused_by(queries, stage.confused, drops)
+    if stage.refresh:
+        candidates = student.refreshed(queries, texts, candidates, stage.refresh)
+    candidates = {query: candidates.get(query, {}) for query in texts}
+    # Without a teacher in the objective, its order must not choose the negatives either.
+    fused = None
+    if stage.needs_teacher_scores:
+        fused = ensemble.fused(part, drops, candidates, stage.teachers)
+    members: list[Scores] = []
+    if any(term.asks_members for term in stage.objective):
+        named = {number for term in stage.objective for number in term.members}
+        members = ensemble.one_by_one(part, candidates, stage.teachers, named)
+    pairs = None
+    if stage.pairs_of is not None:
+        pairs = ensemble.pairs(part, stage.pairs_of, candidates)
+    pools = build_pools(
+        texts,
+        candidates,
+        ensemble.collection,
+        queries.qrels,
+        fused,
+        drops,
+        judged_only=not any(term.learns_from == "itself" for term in stage.objective),
+        members=members,
+        sources=queries.sources,
+        pairs=pairs,
+    )
+    if stage.false_negatives is not None:
+        pools = without_false_negatives(pools, stage.false_negatives, drops)
+    return student.selected(stage.select, pools, drops) if stage.select else pools
+
+
+def draws_unlabelled(unlabelled: Unlabelled | None, stage: TrainingStage) -> bool:
+    """Whether there are unlabelled queries and the stage can train on them."""
+    return unlabelled is not None and stage.uses_unlabelled and learns_unjudged(stage)
+
+
+def learns_unjudged(stage: TrainingStage) -> bool:
+    """Whether the stage can train on queries without judgments."""
+    return any(term.learns_from in ("teacher", "itself") for term in stage.objective)
 
 
 def fewer_judged(queries: Queries, most: int | None) -> Queries:
-    """Queries of which at most so many keep their judgments; the same ones for every seed.
+    """Keep the judgments of at most `most` queries, the same ones for every seed.
 
     Example:
         >>> some = Queries({"a": "x", "b": "y"}, {"a": {"d": 1}, "b": {"d": 1}}, {})
@@ -43,87 +124,24 @@ def fewer_judged(queries: Queries, most: int | None) -> Queries:
     return replace(queries, qrels={q: queries.qrels[q] for q in kept})
 
 
-class TrainingPools:
-    """Pools for the stages of one configuration's trainings.
+@dataclass(frozen=True)
+class StudentSoFar:
+    """The student as a stage starts, which may choose queries and find candidates."""
 
-    Args:
-        queries, candidates: of a part (`train`, `unlabelled`) of the run.
-    """
+    collection: Collection
+    model: str
+    max_length: int | None
 
-    def __init__(
-        self,
-        config: Config,
-        collection: Collection,
-        ensemble: Ensemble,
-        queries: Callable[[str], Queries],
-        candidates: Callable[[str], Scores],
-    ) -> None:
-        self.config, self.collection, self.ensemble = config, collection, ensemble
-        self.queries, self.candidates = queries, candidates
-
-    def of(
-        self, lesson: TrainingStage, start: str, drops: Drops
-    ) -> tuple[list[Pool], dict[str, tuple[int, int, float]]]:
-        """What a stage draws its slates from, and the shares of its parts."""
-        pools: list[Pool] = []
-        groups = {}
-        parts = ["train", "unlabelled"] if draws_unlabelled(self.config, lesson) else ["train"]
-        # Without a teacher its order must not choose the negatives either.
-        taught = lesson.needs_teacher_scores
-        singly = any(term.asks_members for term in lesson.objective)
-        named = {m for term in lesson.objective for m in term.members}
-        paired = lesson.pairs_of
-        for part in parts:
-            queries = fewer_judged(self.queries(part), lesson.judged)
-            candidates = self.candidates(part)
-            texts = queries.texts
-            if lesson.confused and part == "train":
-                texts = self._confusing(queries, start, lesson.confused, drops)
-            if lesson.refresh:
-                candidates = self._refreshed(queries, texts, candidates, start, lesson.refresh)
-            candidates = {query: candidates.get(query, {}) for query in texts}
-            weights = lesson.teachers
-            made = build_pools(
-                texts,
-                candidates,
-                self.collection,
-                queries.qrels,
-                self.ensemble.fused(part, drops, candidates, weights) if taught else None,
-                drops,
-                judged_only=not any(term.learns_from == "itself" for term in lesson.objective),
-                members=(
-                    self.ensemble.one_by_one(part, candidates, weights, named) if singly else ()
-                ),
-                sources=queries.sources,
-                pairs=None if paired is None else self.ensemble.pairs(part, paired, candidates),
-            )
-            if lesson.false_negatives is not None:
-                made = without_false_negatives(made, lesson.false_negatives, drops)
-            if lesson.select:
-                made = self._selected(lesson.select, made, start, drops)
-            unlabelled = self.config.unlabelled
-            share = unlabelled.share if unlabelled and len(parts) > 1 else 1.0
-            share = share if part == "unlabelled" or len(parts) == 1 else 1 - share
-            if lesson.denoised and part == "train":
-                sure = denoised(made, lesson.denoised.below, lesson.denoised.above, drops)
-                of_sure = share * lesson.denoised.share
-                groups["denoised"] = (len(pools), len(pools) + len(sure), of_sure)
-                pools, share = pools + sure, share - of_sure
-            groups[part] = (len(pools), len(pools) + len(made), share)
-            pools += made
-        return pools, groups
-
-    def _confusing(
-        self, queries: Queries, student: str, depth: int, drops: Drops
-    ) -> dict[str, str]:
-        """Queries whose relevant document the student finds, but not first (PROD)."""
-        length = self.config.student.max_length
-        run = retrieve(self.collection, queries.texts, student, depth, max_length=length)
+    def confused_by(self, queries: Queries, depth: int, drops: Drops) -> dict[str, str]:
+        """Keep queries whose relevant document it finds among `depth`, but not first (PROD)."""
+        run = retrieve(
+            self.collection, queries.texts, self.model, depth, max_length=self.max_length
+        )
         kept = {}
         for query, text in queries.texts.items():
             gains = queries.qrels.get(query, {})
-            found = [gains.get(document, 0) > 0 for document in run.results.get(query, {})]
-            if any(found[1:]) and not found[0]:
+            relevant = [gains.get(document, 0) > 0 for document in run.results.get(query, {})]
+            if any(relevant[1:]) and not relevant[0]:
                 kept[query] = text
             else:
                 drops.add("query that does not confuse the student", query)
@@ -135,13 +153,10 @@ class TrainingPools:
             )
         return kept
 
-    def _selected(
-        self, select: Select, pools: list[Pool], student: str, drops: Drops
-    ) -> list[Pool]:
-        """The queries that a stage learns from."""
-        length = self.config.student.max_length
+    def selected(self, select: Select, pools: list[Pool], drops: Drops) -> list[Pool]:
+        """Keep a share of the queries, by a criterion on the student's scores."""
         documents = self.collection.documents
-        scores, temperature = pool_scores(student, pools, documents, max_length=length)
+        scores, temperature = pool_scores(self.model, pools, documents, max_length=self.max_length)
         kept = select_pools(pools, scores, select.share, select.by, student_temperature=temperature)
         names = {pool.query for pool in kept}
         for pool in pools:
@@ -149,21 +164,14 @@ class TrainingPools:
                 drops.add(f"query not among the most by {select.by}", pool.query[:40])
         return kept
 
-    def _refreshed(
-        self,
-        queries: Queries,
-        texts: Mapping[str, str],
-        candidates: Scores,
-        student: str,
-        depth: int,
+    def refreshed(
+        self, queries: Queries, texts: Mapping[str, str], candidates: Scores, depth: int
     ) -> Scores:
-        """Candidates of some queries, those first that the student so far finds itself."""
-        length = self.config.student.max_length
-        run = retrieve(self.collection, texts, student, depth + 1, max_length=length)
+        """Put the student's own best `depth` documents before each query's candidates."""
+        run = retrieve(self.collection, texts, self.model, depth + 1, max_length=self.max_length)
         merged = {}
         for query in texts:
-            known = candidates.get(query, {})
-            found = run.results.get(query, {})
-            own = {d: s for d, s in found.items() if d != queries.sources.get(query)}
-            merged[query] = {**dict(list(own.items())[:depth]), **known}
+            results = run.results.get(query, {})
+            own = {d: s for d, s in results.items() if d != queries.sources.get(query)}
+            merged[query] = {**dict(list(own.items())[:depth]), **candidates.get(query, {})}
         return merged

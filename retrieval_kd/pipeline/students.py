@@ -1,104 +1,140 @@
-"""Train the students of a run, one training stage at a time, with their live teachers."""
+"""Trains one student with one seed, stage after stage, on the targets of an ensemble."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval_kd.config.run import Student
 from retrieval_kd.config.training import LiveTeacher, Training
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.context import RunContext
-from retrieval_kd.pipeline.pools import TrainingPools
+from retrieval_kd.pipeline.ensemble import Ensemble
+from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.students.make import check_widths, make_student
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.fit_teacher import fit_teacher
-from retrieval_kd.training.live_models import LiveCrossEncoder, LiveEncoder, open_live
+from retrieval_kd.training.job import LiveModel, TrainingJob
+from retrieval_kd.training.live_models import open_live
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer.card import describe_stages
 from retrieval_kd.training.trainer.checkpoints import RECORD
-from retrieval_kd.training.trainer.curve import build_dev_task
+from retrieval_kd.training.trainer.curve import DevTask, build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 
-def student_folders(
-    name: str, training: Training, seed: int, number: int
-) -> tuple[str, str | None]:
-    """Where a stage leaves its student, and where the one it starts from is (none: the base).
+@dataclass(frozen=True)
+class StudentTraining:
+    """The training of one student with one seed.
 
-    The last stage's is the student itself; earlier ones are kept beside it.
+    Args:
+        training: its stages.
+        start: kind and base of the student.
+        settings: the common settings, with the seed; those of the training and of a stage come
+            first.
+        ensemble: the teachers, queries and candidates.
+        out: folder for the student. Those that the earlier stages end in are kept beside it.
+        dev: the task of the learning curve.
+        max_length: maximum number of tokens of a text; by default the base's own.
+        widths: dimensions that the student must be able to be cut to.
     """
-    last = len(training.all_stages) - 1
-    names = [
-        f"students/{name}-seed{seed}" + ("" if i == last else f"-stage{i + 1}")
-        for i in range(last + 1)
-    ]
-    return names[number], names[number - 1] if number else None
+
+    training: Training
+    start: Student
+    settings: TrainSettings
+    ensemble: Ensemble
+    out: Path
+    dev: DevTask | None = None
+    max_length: int | None = None
+    widths: Sequence[int] = ()
+
+    def train_stage(self, number: int) -> dict[str, Any]:
+        """Train one stage, from the student that the stage before it ended in.
+
+        Returns:
+            The content of the stage's `training.json`, with the seconds of fine-tuning its live
+            teachers added, and what was left out.
+        """
+        stage, drops = self.training.all_stages[number], Drops()
+        folders = stage_folders(self.out, len(self.training.all_stages))
+        folder, documents = folders[number], self.ensemble.collection.documents
+        base = str(folders[number - 1]) if number else self.start.base
+        settings = self.training.train_settings(stage, self.settings)
+        pools, groups = stage_pools(stage, self.ensemble, base, drops, max_length=self.max_length)
+        first, end, _ = groups["train"]
+        live_folder = folder.with_name(f"{folder.name}.live")
+        live = {
+            name: live_teacher(
+                teacher, base, pools[first:end], documents, settings, live_folder / name
+            )
+            for name, teacher in stage.live.items()
+        }
+        student = make_student(
+            base,
+            self.start.kind,
+            None if number else self.start.layers,
+            max_length=self.max_length,
+            dimensions=self.start.dimensions,
+            seed=settings.seed,
+            options=self.start.options,
+        )
+        if self.start.searched_as == "dense":
+            check_widths(student, self.widths)
+        job = TrainingJob(
+            student,
+            pools,
+            documents,
+            stage.objective,
+            settings,
+            folder,
+            dev=self.dev,
+            groups=groups,
+            teacher_length=self.max_length,
+            live=live,
+        )
+        record = train_student(job)
+        describe_stages(folder, [read_json(f / RECORD) for f in folders[: number + 1]])
+        fits = [live_folder / name / RECORD for name, t in stage.live.items() if t.fit is not None]
+        seconds = record["seconds"] + sum(read_json(path)["seconds"] for path in fits)
+        return {**record, "seconds": seconds, "drops": drops.summary()}
 
 
 def train_one(
     context: RunContext, name: str, training: Training, seed: int, number: int
 ) -> dict[str, Any]:
-    """Train one student with one seed, one stage of it."""
-    config, drops = context.config, Drops()
-    stage = training.all_stages[number]
-    folder, before = student_folders(name, training, seed, number)
-    begin = config.student_for(training)
-    start = str(context.work.path(before)) if before else begin.base
-    source = TrainingPools(
-        config, context.collection, context.ensemble, context.queries, context.candidates
-    )
-    pools, groups = source.of(stage, start, drops)
-    settings = config.train_settings(training, stage, seed=seed)
-    start_of_train, end_of_train, _ = groups["train"]
-    live = {
-        label: live_teacher(
-            teacher,
-            start,
-            pools[start_of_train:end_of_train],
-            context.collection.documents,
-            settings,
-            context.work.path(f"{folder}.live", label),
-        )
-        for label, teacher in stage.live.items()
-    }
-    student = make_student(
-        start,
-        begin.kind,
-        None if before else begin.layers,
-        max_length=begin.max_length,
-        dimensions=begin.dimensions,
-        seed=seed,
-        options=begin.options,
-    )
-    if begin.searched_as == "dense":
-        check_widths(student, config.widths)
-    dev = context.queries("dev")
-    task = build_dev_task(
-        context.collection, dev.texts, dev.qrels, Run("first", context.candidates("dev"))
-    )
-    record = train_student(
-        student,
-        pools,
-        context.collection.documents,
-        stage.objective,
-        settings,
-        context.work.path(folder),
-        dev=task,
-        groups=groups,
-        teacher_length=config.student.max_length,
-        live=live,
-    )
-    folders = [student_folders(name, training, seed, n)[0] for n in range(number + 1)]
-    stages = [read_json(context.work.path(each, RECORD)) for each in folders]
-    describe_stages(context.work.path(folder), stages)
-    fitted = [context.work.path(f"{folder}.live", label) for label in stage.live]
-    before_it = [read_json(f / RECORD)["seconds"] for f in fitted if (f / RECORD).exists()]
-    seconds = record["seconds"] + sum(before_it)
-    return {**record, "seconds": seconds, "drops": drops.summary()}
+    """Train one stage of one of the run's students with one seed."""
+    config, dev = context.config, context.queries("dev")
+    first = Run("first", context.candidates("dev"))
+    return StudentTraining(
+        training,
+        config.student_for(training),
+        config.train.model_copy(update={"seed": seed}),
+        context.ensemble,
+        context.work.folder / student_folders(name, training, seed)[-1],
+        dev=build_dev_task(context.collection, dev.texts, dev.qrels, first),
+        max_length=config.student.max_length,
+        widths=config.widths,
+    ).train_stage(number)
+
+
+def stage_folders(out: Path, stages: int) -> list[Path]:
+    """Return the folder that each stage's student is saved in; the last one is `out`.
+
+    Example:
+        >>> [folder.name for folder in stage_folders(Path("students/prod-seed0"), 2)]
+        ['prod-seed0-stage1', 'prod-seed0']
+    """
+    return [*(out.with_name(f"{out.name}-stage{n}") for n in range(1, stages)), out]
+
+
+def student_folders(name: str, training: Training, seed: int) -> list[Path]:
+    """Return where a run keeps a student and those of its earlier stages, from the run's folder."""
+    return stage_folders(Path("students", f"{name}-seed{seed}"), len(training.all_stages))
 
 
 def live_teacher(
@@ -108,15 +144,15 @@ def live_teacher(
     documents: Texts,
     settings: TrainSettings,
     folder: Path,
-) -> LiveEncoder | LiveCrossEncoder:
-    """Open a stage's live teacher.
+) -> LiveModel:
+    """Open a live teacher of a stage, and fine-tune it first if it has `fit`.
 
     Args:
-        start: MODEL of the student as the stage begins, which a teacher may be, too.
-        judged: the stage's pools of train queries; a teacher with `fit` learns those first that
+        start: MODEL of the student as the stage starts, which is also the teacher `start`.
+        judged: the stage's pools of train queries. A teacher with `fit` is fine-tuned on those that
             have a judged relevant document.
-        settings: of the stage.
-        folder: where a teacher is kept that was fine-tuned first; not made again if it is there.
+        settings: the settings of the stage.
+        folder: where a fine-tuned teacher is saved. A finished one is not trained again.
     """
     model, layers = start if teacher.model == "start" else teacher.model, teacher.layers
     if teacher.fit is not None:

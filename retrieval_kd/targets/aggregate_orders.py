@@ -1,8 +1,8 @@
-"""From orders that a teacher put candidates into, to one score per candidate of a query.
+"""Aggregates orders of candidates into one score per candidate of a query.
 
-An order may cover some of the candidates (a window), and may leave some of those it was shown
-unordered below the others (only the best was asked). A candidate that no order covers gets NaN,
-never the lowest score: nothing was said of it.
+An order may cover only some of the candidates (a window), and may leave some of them unordered
+below the others (a query for the best only). A candidate that no order covers gets NaN and not the
+lowest score, because nothing is known of it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Order:
-    """Candidates (numbers below N) as one answer put them.
+    """One answer's order of candidates, which are numbers below N.
 
     Args:
         ranked: best first.
-        below: shown too and put behind all of `ranked`, in no order among themselves.
+        below: candidates behind all of `ranked`, in no order among themselves.
     """
 
     ranked: tuple[int, ...]
@@ -46,7 +46,7 @@ class Order:
         return len(self.ranked) + len(self.below)
 
     def ranks(self) -> tuple[np.ndarray, np.ndarray]:
-        """The candidates (m,) and their ranks (m,) from 1; those of `below` share their mean.
+        """Return the candidates (m,) and their ranks (m,) from 1; those of `below` share a mean.
 
         Example:
             >>> Order((4, 2), below=(0, 1)).ranks()[1].tolist()
@@ -72,8 +72,8 @@ def reciprocal_rank(count: int, orders: Sequence[Order], *, constant: float = 0.
 def borda(count: int, orders: Sequence[Order]) -> np.ndarray:
     """Mean share of the others that an order puts below a candidate: (m − rank) / (m − 1), (N,).
 
-    Borda's count, divided so that orders of different lengths m compare; an order of one candidate
-    says nothing.
+    Borda's count, divided so that orders of different lengths m are comparable. Orders of one
+    candidate are ignored.
 
     Example:
         >>> borda(3, [Order((2, 0, 1))]).tolist()
@@ -100,13 +100,14 @@ def discounted_rank(count: int, orders: Sequence[Order]) -> np.ndarray:
 def plackett_luce(count: int, orders: Sequence[Order], *, prior: float = PRIOR) -> np.ndarray:
     """Log strengths (N,), mean zero: each place goes to i with probability e^{s_i} / Σ e^{s_j}.
 
-    The sum is over those still there; minimised is −log likelihood of all orders. The last of an
-    order is no choice, and those of `below` are never chosen. Plackett 1975; Hunter 2004, Annals of
-    Statistics 32(1), section 5. Orders of two make this `bradley_terry`.
+    The sum is over the candidates that are left; the −log likelihood of all orders is minimised.
+    The last candidate of an order is not a choice, and those of `below` are never chosen. Plackett
+    1975; Hunter 2004, Annals of Statistics 32(1), section 5. Orders of two make this
+    `bradley_terry`.
 
     Args:
-        prior: comparisons with an average candidate, half of them won, see `fit_strengths`;
-            without any, a single order would have no finite fit.
+        prior: comparisons with an average candidate, half of them won, see `fit_strengths`. Without
+            them a single order would have no finite fit.
 
     Example:
         >>> plackett_luce(3, [Order((2, 0, 1)), Order((2, 1, 0))]).round(2).tolist()
@@ -115,7 +116,7 @@ def plackett_luce(count: int, orders: Sequence[Order], *, prior: float = PRIOR) 
     orders = [order for order in orders if len(order) > 1]
     there = np.array(sorted({i for o in orders for i in (*o.ranked, *o.below)}), dtype=np.int64)
     place = {int(candidate): column for column, candidate in enumerate(there)}
-    choices = [  # those still there, the chosen one first
+    choices = [  # the candidates that are left, the chosen one first
         [place[i] for i in (*order.ranked[at:], *order.below)]
         for order in orders
         for at in range(len(order.ranked) - (not order.below))

@@ -1,8 +1,8 @@
-"""From "which of these two is better?" to one score per candidate of a query.
+"""Aggregates answers to "which of these two is better?" into one score per candidate of a query.
 
-All functions take `preferences (N, N)`: P(i is better than j), NaN where it was not asked, with
-P(j better than i) = 1 − P(i better than j). A candidate of which no pair was answered gets NaN,
-never a middling score; one that all others tie with gets what they get.
+All functions take `preferences (N, N)`: P(i is better than j), NaN where the two were not compared,
+with P(j better than i) = 1 − P(i better than j). A candidate without an answered pair gets NaN and
+not a middle score. Candidates that all tie get equal scores.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ def preferences_of(
     """P(i better than j) (N, N) from answers about pairs: the mean of both orders.
 
     P_ij = ½ σ(log-odds of i, shown first) + ½ (1 − σ(log-odds of j, shown first)), as duoT5 sums
-    its two (Pradeep, Nogueira and Lin 2021, https://arxiv.org/abs/2101.05667, section 3.2). What
-    a model prefers for standing first cancels. Several answers to one request: their mean.
+    its two (Pradeep, Nogueira and Lin 2021, https://arxiv.org/abs/2101.05667, section 3.2). The
+    model's preference for the first position cancels out. Several answers to one request are
+    averaged.
 
     Args:
         count: N.
         shown: (M, 2) candidates in the order they were shown.
         log_odds: (M,) log p(first is better) − log p(second is better); NaN: no answer.
-        one_order: keep pairs that were answered in one order only, and with them the order bias.
+        one_order: also use pairs that were answered in one order only, with their order bias.
 
     Example:
         >>> both = preferences_of(2, np.array([[0, 1], [1, 0]]), np.array([2.0, 2.0]))
@@ -55,8 +56,8 @@ def preferences_of(
 def win_rate(preferences: np.ndarray) -> np.ndarray:
     """Mean of P(i better than j) over the j that i was compared with, (N,); 0.5 if all tie.
 
-    Where all pairs were asked this ranks as duoT5's sum does. Where few were (adjacent ones,
-    those of a sort) it depends on whom a candidate met: take `bradley_terry` there.
+    If all pairs were compared, this ranks as duoT5's sum does. If only some were (adjacent ones,
+    those of a sort), it depends on a candidate's opponents: use `bradley_terry` then.
 
     Example:
         >>> win_rate(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
@@ -73,7 +74,7 @@ def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
     Choice" (2016), section 2.3, there not divided.
 
     Args:
-        margin: how sure a preference must be to count; what is less sure is a tie.
+        margin: how sure a preference must be; a less sure one is a tie.
 
     Example:
         >>> copeland(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
@@ -89,7 +90,7 @@ def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarra
 
     Minimises −Σ_{i,j} P_ij log σ(s_i − s_j). Bradley and Terry 1952; Hunter 2004, Annals of
     Statistics 32(1), section 2, whose minorisation-maximisation has the same fixed point but needs
-    thousands of steps where answers are all yes or no.
+    thousands of steps if all answers are certain.
 
     Args:
         prior: comparisons with an average candidate, half of them won, see `fit_strengths`.
@@ -121,7 +122,7 @@ def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarra
 
 
 def _known(preferences: np.ndarray) -> np.ndarray:
-    """Which pairs were asked (N, N); nobody meets himself."""
+    """Which pairs were compared, (N, N); the diagonal is false."""
     return ~np.isnan(preferences) & ~np.eye(len(preferences), dtype=bool)
 
 

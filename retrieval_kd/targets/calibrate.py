@@ -1,8 +1,9 @@
-"""A teacher's scores as log-odds of relevance, by a map learnt from judged queries.
+"""Calibrates a teacher: maps its scores to log-odds of relevance, fitted on judged queries.
 
-The map is one for all queries and keeps the order of scores, but for ties (`isotonic`) and for a
-teacher that is worse than chance (`platt` turns it round). How well it fits judgments it has not
-seen is measured in `evaluation/calibration.py`. Documents without a judgment count as not relevant.
+The map is the same for all queries. It keeps the order of scores, except that `isotonic` makes ties
+and `platt` reverses a teacher that is worse than chance. How well it fits other judgments is
+measured in `evaluation/diagnostics/calibration.py`. Documents without a judgment count as not
+relevant.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ COLDEST, HOTTEST = 1e-3, 1e3  # temperatures tried, as multiples of the scores' 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A fitted map from score to P(relevant); plain numbers, so that it can be kept as JSON.
+    """A fitted map from score to P(relevant), in plain numbers that can be saved as JSON.
 
-    A line of log-odds `slope · score + intercept`, or, if there are `knots`, `shares` at them with
-    straight lines between. `labels` is how many judgments it was fitted to.
+    It is `slope · score + intercept` in log-odds or, with `knots`, the `shares` at them with
+    straight lines between. `labels` is the number of judgments it was fitted on.
 
     Example:
         >>> halved = Calibration("temperature", labels=100, slope=0.5)
@@ -44,16 +45,16 @@ class Calibration:
     shares: tuple[float, ...] = ()
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
-        """P(relevant) of scores (N,), (N,)."""
+        """Return P(relevant) (N,) of scores (N,)."""
         if self.knots:
             return np.interp(scores, self.knots, self.shares)
         return expit(self.slope * np.asarray(scores, np.float64) + self.intercept)
 
     def log_odds(self, scores: np.ndarray) -> np.ndarray:
-        """log p / (1 − p) of scores (N,), (N,); always finite.
+        """Return log p / (1 − p) (N,) of scores (N,); always finite.
 
-        Shares of 0 and 1 become 1 / (n + 2) and 1 − 1 / (n + 2), n the labels seen: so sure one may
-        be after n of a kind (Laplace's rule of succession).
+        Shares of 0 and 1 become 1 / (n + 2) and 1 − 1 / (n + 2) for n labels, by Laplace's rule of
+        succession.
         """
         if self.knots:
             least = 1 / (self.labels + 2)
@@ -64,21 +65,21 @@ class Calibration:
         return asdict(self)
 
     @staticmethod
-    def from_dict(told: Mapping[str, Any]) -> Calibration:
-        lists = {name: tuple(told[name]) for name in ("knots", "shares")}
-        return Calibration(**{**told, **lists})
+    def from_dict(fields: Mapping[str, Any]) -> Calibration:
+        lists = {name: tuple(fields[name]) for name in ("knots", "shares")}
+        return Calibration(**{**fields, **lists})
 
 
 def fit(scores: np.ndarray, labels: np.ndarray, method: Method = "platt") -> Calibration:
-    """Learn P(relevant | score) from scores (N,) and labels (N,) of 0 and 1.
+    """Fit P(relevant | score) on scores (N,) and labels (N,) of 0 and 1.
 
     `platt`: σ(a s + b), a and b by maximum likelihood with a weak L2 penalty on the standardised
     score, so that separable data have a solution (Platt 1999). `temperature`: σ(s / T), T by
-    maximum likelihood (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2); for logits
-    that mean log-odds already, because it cannot shift them. `isotonic`: the best non-decreasing
-    step function (Zadrozny and Elkan 2002). By scikit-learn and scipy.
+    maximum likelihood (Guo et al. 2017, https://arxiv.org/abs/1706.04599, section 4.2). It
+    suits logits that are log-odds already, because it cannot shift them. `isotonic`: the best
+    non-decreasing step function (Zadrozny and Elkan 2002).
 
-    Where all scores or all labels are equal, each gives the labels' share for any score.
+    If all scores or all labels are equal, every score gets the share of relevant labels.
 
     Example:
         >>> calibrate = fit(np.array([0.0, 1.0, 2.0, 3.0]), np.array([0, 1, 0, 1]), "isotonic")
@@ -110,7 +111,7 @@ def fit(scores: np.ndarray, labels: np.ndarray, method: Method = "platt") -> Cal
 
 
 def fit_on(scores: Scores, qrels: Mapping[str, Mapping[str, int]], method: Method) -> Calibration:
-    """`fit` on all scores of judged queries.
+    """Fit on all scores of judged queries, see `fit`.
 
     Raises:
         InputError: no scored query is judged.
@@ -130,7 +131,7 @@ def fit_on(scores: Scores, qrels: Mapping[str, Mapping[str, int]], method: Metho
 
 
 def calibrated(scores: Scores, calibration: Calibration) -> Scores:
-    """All scores as log-odds of relevance.
+    """Turn all scores into log-odds of relevance.
 
     Example:
         >>> calibrated({"q": {"a": 3.0}}, Calibration("temperature", labels=9, slope=2.0))
@@ -145,7 +146,7 @@ def calibrated(scores: Scores, calibration: Calibration) -> Scores:
 
 
 def log_loss(log_odds: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of −log P(label), from log-odds (N,) and labels (N,) of 0 and 1.
+    """Return the mean of −log P(label) for log-odds (N,) and labels (N,) of 0 and 1.
 
     Example:
         >>> round(log_loss(np.array([0.0, 0.0]), np.array([0, 1])), 4)  # −log ½

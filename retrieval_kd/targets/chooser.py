@@ -1,4 +1,4 @@
-"""Which teachers to believe on which query, learnt from judged queries by policy gradient."""
+"""Chooses teachers for each query, fitted on judged queries by policy gradient."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PENALTY = 0.01  # on squared coefficients, in units of the reward
 
 @dataclass(frozen=True)
 class Chooser:
-    """Per query the probability that each of T teachers is worth listening to.
+    """The probability that each of T teachers is chosen, by query.
 
-    P(choose t) = σ(b_t + w_t · x_t), x_t what teacher t's scores of the query look like
-    (`FEATURES`, standardised); each is chosen or not, independently, and not none of them. The
-    chosen ones' z-scores are averaged, and the reward is what that ranking is worth by the
-    judgments. Maximised is the mean expected reward less `PENALTY` · (|w|² + |b|²), by its exact
-    policy gradient: with so few teachers all sets of them can be tried, and nothing is sampled.
+    P(choose t) = σ(b_t + w_t · x_t), where x_t are the standardised `FEATURES` of teacher t's
+    scores. Teachers are chosen independently, but at least one. The z-scores of those chosen
+    are averaged, and the reward is the quality of that ranking by the judgments. The mean expected
+    reward less `PENALTY` · (|w|² + |b|²) is maximised by its exact policy gradient: with so few
+    teachers all sets of them can be tried, and nothing is sampled.
 
     After the reinforced selection of Yuan et al. 2021 (https://arxiv.org/abs/2012.06048), where
     the reward is the student's loss while it trains (here the objective `reinforced_teachers`).
-    This one's is the fused ranking's nDCG@10 on judged queries: chosen once, before any student.
+    Here it is the fused ranking's nDCG@10 on judged queries, before any student is trained.
     """
 
     coefficients: tuple[tuple[float, ...], ...]  # (T, 1 + features), the b_t first
@@ -40,7 +40,7 @@ class Chooser:
     spreads: tuple[tuple[float, ...], ...]  # (T, features)
 
     def weights(self, scores: np.ndarray) -> np.ndarray:
-        """How much to believe each teacher about a query, from its scores (T, N): (T,), sum 1.
+        """Return the teachers' weights (T,) for a query, from its scores (T, N); their sum is 1.
 
         Example:
             >>> Chooser(((0.0,) * 4,) * 2, ((0.0,) * 3,) * 2, ((1.0,) * 3,) * 2).weights(np.eye(2))
@@ -51,12 +51,12 @@ class Chooser:
         return believed / believed.sum()
 
     def fuse(self, scores: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
-        """Σ_t p_t z_t (N,), p this query's weights (times given ones), scaled to a sum of 1."""
+        """Return Σ_t p_t z_t (N,), p the query's weights times the given ones, scaled to sum 1."""
         share = self.weights(scores) * (1.0 if weights is None else np.asarray(weights))
         return share / share.sum() @ np.array([z_scores(row) for row in scores])
 
     def of(self, teachers: Sequence[int]) -> Chooser:
-        """The same for some of the teachers, by number."""
+        """Return the chooser for some of the teachers, by number."""
         return Chooser(
             *(
                 tuple(rows[t] for t in teachers)
@@ -72,15 +72,15 @@ class Chooser:
         return {name: getattr(self, name) for name in ("coefficients", "means", "spreads")}
 
     @staticmethod
-    def from_dict(told: Mapping[str, Any]) -> Chooser:
-        return Chooser(**{name: tuple(map(tuple, rows)) for name, rows in told.items()})
+    def from_dict(fields: Mapping[str, Any]) -> Chooser:
+        return Chooser(**{name: tuple(map(tuple, rows)) for name, rows in fields.items()})
 
 
 def features(scores: np.ndarray) -> np.ndarray:
-    """What each teacher's scores (T, N) of a query look like: (T, features), zeros if all equal.
+    """Return features (T, F) of each teacher's scores (T, N) of a query; zeros if all are equal.
 
     `agreement` with the other teachers; `lead`, the best z-score less the second best: how sure the
-    teacher is of its first; `skew` of the z-scores: whether few stand out from many.
+    teacher is of its first; `skew` of the z-scores: whether few candidates stand out.
 
     Example:
         >>> features(np.array([[9.0, 1.0, 1.0], [2.0, 2.0, 2.0]])).round(2).tolist()
@@ -93,7 +93,7 @@ def features(scores: np.ndarray) -> np.ndarray:
 
 
 def subsets(teachers: int) -> np.ndarray:
-    """All sets of teachers but the empty one, as 0 and 1: (2^T − 1, T).
+    """Return all sets of teachers except the empty one, as 0 and 1: (2^T − 1, T).
 
     Example:
         >>> subsets(2).tolist()
@@ -108,12 +108,11 @@ def subsets(teachers: int) -> np.ndarray:
 
 
 def fit_chooser(found: np.ndarray, rewards: np.ndarray, *, penalty: float = PENALTY) -> Chooser:
-    """The chooser that earns most on judged queries.
+    """Fit the chooser with the highest reward on judged queries.
 
     Args:
-        found: `features` of each query, (Q, T, features).
-        rewards: what each set of teachers (rows of `subsets`) is worth on each query,
-            (Q, 2^T − 1).
+        found: `features` of each query, (Q, T, F).
+        rewards: reward of each set of teachers (rows of `subsets`) on each query, (Q, 2^T − 1).
     """
     sets = subsets(found.shape[1])  # (S, T)
     means, spreads = found.mean(0), found.std(0)
@@ -135,7 +134,7 @@ def fit_chooser(found: np.ndarray, rewards: np.ndarray, *, penalty: float = PENA
 def expected_reward(
     logits: np.ndarray, sets: np.ndarray, rewards: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """E_π[R] of each query (Q,), and its derivatives by the logits (Q, T).
+    """Return E_π[R] of each query (Q,), and its derivatives by the logits (Q, T).
 
     π(a) ∝ Π_t σ(l_t)^{a_t} (1 − σ(l_t))^{1 − a_t} over the rows a of `sets` (S, T). The policy
     gradient, summed over all a: ∂E/∂l_t = Σ_a π(a) (R(a) − E[R]) a_t.

@@ -1,6 +1,6 @@
-"""How several teachers become the one that students learn from: chosen by name, fitted on dev.
+"""Combines several teachers into one, in a way that is chosen by name and fitted on judged queries.
 
-The sums themselves are in `targets.py`, `fusion.py` and `chooser.py`.
+The formulas are in `normalise.py`, `fusion.py` and `chooser.py`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Combination:
-    """What was chosen and what was fitted for it, by teacher's name; kept in teacher.json.
+    """A way to combine teachers, with what was fitted for it by teacher's name.
 
     `z_scores`: Σ w · z. `calibrated`: Σ w · log-odds of relevance, on one scale for all queries.
-    `ranks`: reciprocal rank fusion. `agreement`: who agrees with the others of a query counts more
-    there. `learned`: `Chooser`'s weights per query.
+    `ranks`: reciprocal rank fusion. `agreement`: teachers that agree with the others on a query
+    count more there. `learned`: weights per query by a `Chooser`.
     """
 
     how: How = "z_scores"
@@ -49,12 +49,12 @@ class Combination:
         *,
         normalise: bool | None = None,
     ) -> Scores:
-        """One teacher of those that have a weight.
+        """Fuse the teachers that have a weight.
 
         Args:
             teachers: raw scores by name.
-            weights: by name.
-            normalise: of `z_scores`, see `targets.fuse`.
+            weights: weights by name.
+            normalise: for `z_scores`, see `normalise.fuse`.
 
         Example:
             >>> scores = {"a": {"q": {"x": 4.0, "y": 2.0}}, "b": {"q": {"x": 0.1, "y": 0.3}}}
@@ -88,36 +88,36 @@ class Combination:
         }
 
     @staticmethod
-    def from_dict(told: Mapping[str, Any]) -> Combination:
+    def from_dict(fields: Mapping[str, Any]) -> Combination:
         return Combination(
-            told["how"],
-            {name: Calibration.from_dict(c) for name, c in told["calibrations"].items()},
-            None if told["chooser"] is None else Chooser.from_dict(told["chooser"]),
-            tuple(told["teachers"]),
+            fields["how"],
+            {name: Calibration.from_dict(c) for name, c in fields["calibrations"].items()},
+            None if fields["chooser"] is None else Chooser.from_dict(fields["chooser"]),
+            tuple(fields["teachers"]),
         )
 
 
 def fit_combination(
     how: How, teachers: Mapping[str, Scores], qrels: Judged, method: Method = "platt"
 ) -> Combination:
-    """What `how` needs to know, learnt from judged queries.
+    """Fit a combination on judged queries.
 
     Args:
         teachers: raw scores of those queries, by name.
-        method: of `calibrated`.
+        method: the method of `calibrated`.
     """
     if how == "calibrated":
         return Combination(
             how, {name: fit_on(scores, qrels, method) for name, scores in teachers.items()}
         )
     if how == "learned":
-        found, rewards = lessons(list(teachers.values()), qrels)
-        return Combination(how, chooser=fit_chooser(found, rewards), teachers=tuple(teachers))
+        inputs, rewards = chooser_examples(list(teachers.values()), qrels)
+        return Combination(how, chooser=fit_chooser(inputs, rewards), teachers=tuple(teachers))
     return Combination(how)
 
 
-def lessons(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndarray, np.ndarray]:
-    """What a chooser learns from: features (Q, T, F) and rewards (Q, S), of judged queries.
+def chooser_examples(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a chooser is fitted on: features (Q, T, F) and rewards (Q, S) of judged queries.
 
     The reward of a set of teachers is the nDCG@10 of the sum of their z-scores.
 
@@ -161,10 +161,13 @@ def held_out(
     method: Method = "platt",
     folds: int = FOLDS,
 ) -> Scores | None:
-    """Fused scores of judged queries, each by a combination fitted on the other folds' queries.
+    """Fuse the scores of judged queries, each by a combination fitted on the other folds' queries.
 
-    A fold whose others leave nothing to fit on is left out. In the other folds a query without a
-    document that all teachers scored has an empty list. None: no relevant document is left.
+    A fold is left out if the others leave nothing to fit on. A query without a document that all
+    teachers scored has an empty list.
+
+    Returns:
+        The fused scores, or None if no query with a relevant document is left.
     """
     queries = [query for query in qrels if any(query in scores for scores in teachers.values())]
     fused: Scores = {query: {} for query in qrels}
@@ -177,11 +180,11 @@ def held_out(
         except InputError:  # none of the others is judged and scored
             fused = {query: found for query, found in fused.items() if query not in held}
             continue
-        asked = {
+        held_scores = {
             name: {query: found for query, found in scores.items() if query in held}
             for name, scores in teachers.items()
         }
         with suppress(InputError):  # no document that all teachers scored
-            fused |= combination.fuse(asked, weights)
+            fused |= combination.fuse(held_scores, weights)
     ranked = (query for query, found in fused.items() if found)
     return fused if any(max(qrels[query].values(), default=0) > 0 for query in ranked) else None

@@ -1,8 +1,8 @@
-"""Ways to make one teacher of several, beyond a weighted sum of z-scores (`targets.fuse`).
+"""Ways to fuse several teachers, besides a weighted sum of z-scores (`normalise.fuse`).
 
 All work on one query's scores (T, N): T teachers, N candidates that all of them scored. A teacher
-whose scores of a query are all equal says nothing there and changes no order. Weights that are
-learnt per query are in `chooser.py`.
+whose scores of a query are all equal does not change the order. Weights that are learnt per query
+are in `chooser.py`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ RANK_CONSTANT = 60  # Cormack, Clarke and Büttcher, SIGIR 2009
 def rank_fusion(
     scores: np.ndarray, weights: Sequence[float] | None = None, *, k: float = RANK_CONSTANT
 ) -> np.ndarray:
-    """Σ_t w_t / (k + rank of the candidate by teacher t), (N,); blind to scales.
+    """Return Σ_t w_t / (k + rank of the candidate by teacher t), (N,), independent of scales.
 
-    Reciprocal rank fusion (Cormack et al. 2009), as ranx and `retrieval/hybrid.py` compute it where
-    nothing ties; equal scores share their mean rank here, because targets must not depend on how
-    documents are named.
+    Reciprocal rank fusion (Cormack et al. 2009), as ranx and `retrieval/hybrid.py` compute it
+    without ties. Equal scores share their mean rank here, because targets must not depend on the
+    names of documents.
 
     Args:
         scores: (T, N).
-        weights: (T,); none: all 1.
+        weights: (T,); by default all 1.
 
     Example:
         >>> rank_fusion(np.array([[3.0, 2.0], [5.0, 5.0]])).round(4).tolist()
@@ -39,9 +39,9 @@ def rank_fusion(
 
 
 def agreement(scores: np.ndarray) -> np.ndarray:
-    """Mean Kendall τ-b of each teacher with each other one, (T,), from −1 to 1.
+    """Return the mean Kendall τ-b of each teacher with the others, (T,), from −1 to 1.
 
-    With a teacher whose scores are all equal it is 0: there is nothing to agree with.
+    With a teacher whose scores are all equal it is 0.
 
     Example:
         >>> agreement(np.array([[3.0, 2.0, 1.0], [9.0, 8.0, 7.0], [1.0, 2.0, 3.0]])).tolist()
@@ -57,14 +57,14 @@ def agreement(scores: np.ndarray) -> np.ndarray:
 
 
 def agreement_weighted(scores: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
-    """Σ_t w_t a_t z_t / Σ_t w_t a_t, (N,): who agrees with the others of a query counts more there.
+    """Return Σ_t w_t a_t z_t / Σ_t w_t a_t, (N,): teachers that agree with the others count more.
 
-    z_t are teacher t's z-scores, a_t its `agreement` where that is above 0, else 0; where nobody
-    agrees with the others, all a_t are 1. With two teachers both agree alike: it is their mean.
+    z_t are teacher t's z-scores and a_t = max(0, `agreement`) of its scores of this query. If no
+    teacher agrees with the others, all a_t are 1. Two teachers always have equal a_t.
 
     Args:
         scores: (T, N).
-        weights: (T,); none: all 1.
+        weights: (T,); by default all 1.
 
     Example:
         >>> odd_one_out = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [2.0, 3.0, 1.0]])
@@ -73,7 +73,7 @@ def agreement_weighted(scores: np.ndarray, weights: Sequence[float] | None = Non
     """
     agreed = np.maximum(agreement(scores), 0.0)
     share = _weights(weights, scores) * (agreed if agreed.any() else np.ones(len(scores)))
-    if not share.any():  # those that agree have no weight
+    if not share.any():  # the teachers that agree have no weight
         share = _weights(weights, scores)
     return share / share.sum() @ np.array([z_scores(row) for row in scores])
 

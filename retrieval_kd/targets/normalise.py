@@ -1,4 +1,4 @@
-"""From stored answers to training targets: normalise per query, fuse several teachers.
+"""Turns stored scores into training targets: normalises them per query, and fuses teachers.
 
 This happens at training time, so that one expensive scoring serves many experiments.
 """
@@ -16,7 +16,7 @@ Scores = dict[str, dict[str, float]]  # query ID → document ID → score
 
 
 def z_scores(values: np.ndarray) -> np.ndarray:
-    """(x − mean) / standard deviation of one query's scores (N,); all zero if all are equal.
+    """Return (x − mean) / standard deviation of one query's scores (N,); zeros if all are equal.
 
     Example:
         >>> z_scores(np.array([1.0, 3.0])).tolist(), z_scores(np.array([2.0, 2.0])).tolist()
@@ -28,9 +28,9 @@ def z_scores(values: np.ndarray) -> np.ndarray:
 
 
 def all_alike(values: np.ndarray) -> bool:
-    """Whether scores (N,) differ by no more than rounding leaves.
+    """Whether scores (N,) differ by no more than rounding errors.
 
-    That is about 1e-16 of their size, and of 1 where a fit found all of them to be 0.
+    These are about 1e-16 of the scores' size, or of 1 if a fit found all of them to be 0.
     """
     return bool(values.std() <= 1e-7 * max(1.0, float(np.abs(values).max(initial=0.0))))
 
@@ -43,13 +43,13 @@ def fuse(
     normalise: bool | None = None,
     names: Sequence[str] = (),
 ) -> Scores:
-    """Σ_k w_k · z_k per query: each teacher's scores z-normalised over the candidates, summed.
+    """Sum Σ_k w_k · z_k per query, with each teacher's scores z-normalised over the candidates.
 
     Only candidates that all teachers scored are kept; the others are counted in `drops`.
 
     Args:
-        names: of the teachers, to say which of them did not score a candidate.
-        normalise: whether to z-normalise. Default: where there are several teachers. One teacher's
+        names: names of the teachers, to report which of them did not score a candidate.
+        normalise: whether to z-normalise; by default if there are several teachers. One teacher's
             scores stay raw, because MarginMSE needs logits.
 
     Raises:
@@ -76,7 +76,7 @@ def fuse_by(
     drops: Drops | None = None,
     names: Sequence[str] = (),
 ) -> Scores:
-    """One teacher of several: per query, `function` of their scores (T, N) gives its scores (N,).
+    """Fuse teachers by a function that turns a query's scores (T, N) into (N,).
 
     Only candidates that all teachers scored are kept; the others are counted in `drops`.
 
@@ -101,9 +101,9 @@ def fuse_by(
 def aligned(
     teachers: Sequence[Scores], drops: Drops | None = None, names: Sequence[str] = ()
 ) -> Iterator[tuple[str, list[str], np.ndarray]]:
-    """Per query: its ID, the documents that all teachers scored (N), their scores (T, N).
+    """Yield each query's ID, the documents that all teachers scored (N), and their scores (T, N).
 
-    With `names`, a candidate that is left out counts for each teacher that lacks it.
+    With `names`, a candidate that is left out is counted for each teacher that lacks it.
     """
     for query_id in dict.fromkeys(q for teacher in teachers for q in teacher):
         lists = [teacher.get(query_id, {}) for teacher in teachers]
@@ -128,5 +128,5 @@ def _count_lost(
 
 
 def rerank(name: str, scores: Scores) -> Run:
-    """The run that ranks each query's candidates by the (fused) teacher's score."""
+    """Return the run that ranks each query's candidates by the scores."""
     return Run(name, {query_id: dict(documents) for query_id, documents in scores.items()})

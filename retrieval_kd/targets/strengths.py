@@ -1,4 +1,4 @@
-"""Fitting Luce's choice model: what Bradley–Terry and Plackett–Luce have in common."""
+"""Fits Luce's choice model, which Bradley–Terry and Plackett–Luce have in common."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Loss = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
 
 def fit_strengths(loss: Loss, count: int, prior: float) -> np.ndarray:
-    """Log strengths (n,) with the least `loss` + prior, mean zero, by Newton's method.
+    """Return the log strengths (n,) that minimise `loss` + prior, mean zero, by Newton's method.
 
-    Prior: each candidate also meets an average one, of strength 0, in `prior` comparisons of which
-    it wins half: − prior / 2 · Σ_i (log σ(s_i) + log σ(−s_i)). The sum is strictly convex, so the
-    best strengths exist, also of a candidate that always won or of groups that never met, and
-    halved steps always reach them.
+    Prior: each candidate also meets an average one, of strength 0, in `prior` comparisons, of which
+    it wins half: − prior / 2 · Σ_i (log σ(s_i) + log σ(−s_i)). The sum is strictly convex, so that
+    the minimum exists even if a candidate always won or groups never met, and halved steps always
+    reach it.
     """
     if not prior > 0:
         raise InputError(f"prior is {prior:g}", remedy="give a number above 0, such as 0.1")

@@ -1,12 +1,13 @@
 """Fine-tunes a teacher on judged queries with mined negatives, or on stored scores.
 
-So that a teacher can be had without a model hub, so that it knows the user's domain, and so that a
-big one or several can be had cheaper.
+This makes a teacher without a model hub, adapts one to the user's domain, or distils big teachers
+into a cheaper one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from retrieval_kd.students.cross_encoder import make_cross_encoder
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.teachers.spec_check import check_base
 from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_cross_encoder import train_cross_encoder
-from retrieval_kd.training.train_yes_no import fit_yes_no
+from retrieval_kd.training.train_yes_no import train_yes_no
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings
 
 
@@ -34,27 +36,30 @@ def fit_teacher(
     terms: Sequence[Term] = (Term(name="infonce"),),
     max_length: int | None = None,
 ) -> dict[str, Any]:
-    """Train a re-ranker on slates and save it in `out`; gives what `out/training.json` holds.
+    """Train a re-ranker on slates and save it in `out`.
 
     The default objective is a softmax over one relevant and N − 1 mined candidates (localised
     contrastive estimation, Gao et al. 2021, https://arxiv.org/abs/2101.08751, eq. 4). An encoder
-    without a classification head gets a new one, seeded.
+    without a classification head gets a new one, initialised from the seed.
 
     Args:
-        model_spec: a cross-encoder, or any encoder to make one of; or `yesno:MODEL`, a decoder, see
-            `yes_no.fit_yes_no`.
-        layers: layers to keep of a cross-encoder, for a cheaper teacher; all, if none are given.
-        lora: adapters to train of a decoder, instead of all its weights.
-        pools: queries with first-stage candidates, from `slates.build_pools`.
-        max_length: tokens of a pair when the teacher is used, 256 by default (in training it is
-            `settings.max_tokens`); of a decoder, tokens of a passage, always.
+        model_spec: a cross-encoder, or any encoder to make one from; or `yesno:MODEL`, a decoder,
+            see `train_yes_no`.
+        layers: layers of a cross-encoder to keep, for a cheaper teacher. By default all.
+        lora: adapters of a decoder to train instead of all its weights.
+        pools: queries with first-stage candidates, from `build_pools`.
+        max_length: maximum number of tokens of a pair when the teacher scores, 256 by default (in
+            training it is `settings.max_tokens`); for a decoder, of a passage, in training too.
+
+    Returns:
+        The content of `out/training.json`.
 
     Raises:
-        InputError: no pool has what the objective learns from, or the base is not made for this.
+        InputError: the pools lack what the objective needs, or the base does not fit the options.
     """
     check_base(model_spec, layers=layers, lora=lora)
+    job = TrainingJob(None, pools, documents, terms, settings, out)
     if parse_spec(model_spec).kind == "yesno":
-        how: dict[str, Any] = {"settings": settings, "terms": terms, "max_length": max_length}
-        return fit_yes_no(model_spec, pools, documents, out, lora=lora, **how)
+        return train_yes_no(model_spec, job, lora=lora, max_length=max_length)
     model = make_cross_encoder(model_spec, layers, max_length=max_length, seed=settings.seed)
-    return train_cross_encoder(model, pools, documents, terms, settings, out)
+    return train_cross_encoder(replace(job, student=model))

@@ -24,11 +24,11 @@ GROUP = 32  # texts or pairs scored together, sorted by length
 
 
 class LiveEncoder(nn.Module):
-    """Scores (B, M) of a bi-encoder of any kind.
+    """A bi-encoder of any kind that scores every query with every document, (B, M).
 
     Args:
         model: SentenceTransformer, SparseEncoder or MultiVectorEncoder.
-        trains: whether its weights are trained along; if not, it is frozen, in evaluation mode.
+        trains: whether its weights are trained too. If not, it is frozen, in evaluation mode.
     """
 
     def __init__(self, model: Any, *, trains: bool = False) -> None:
@@ -42,7 +42,7 @@ class LiveEncoder(nn.Module):
         return self
 
     def forward(self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]) -> Scores:
-        """Score matrices (B, M) by name, of B queries and M documents."""
+        """Return score matrices (B, M) by name, for B queries and M documents."""
         with nullcontext() if self.trains else torch.no_grad():
             queries, places = self._represent(texts["queries"], "query")
             documents, at = self._represent(texts["documents"], "document")
@@ -54,7 +54,7 @@ class LiveEncoder(nn.Module):
         return found
 
     def _represent(self, texts: Sequence[str], side: str) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """Representations in groups of similar length, and where each text is in them."""
+        """Encode texts in groups of similar length; also return each text's place among them."""
         order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
         device = next(self.model.parameters()).device
         groups = []
@@ -69,11 +69,11 @@ class LiveEncoder(nn.Module):
 
 
 class LiveCrossEncoder(nn.Module):
-    """Logits of a cross-encoder for each query's own slate, as (B, M) with NaN elsewhere.
+    """A cross-encoder that scores each query's own slate, (B, M) with NaN elsewhere.
 
     Args:
         model: a CrossEncoder with one label.
-        trains: whether its weights are trained along.
+        trains: whether its weights are trained too.
     """
 
     def __init__(self, model: CrossEncoder, *, trains: bool = False) -> None:
@@ -86,7 +86,7 @@ class LiveCrossEncoder(nn.Module):
         return self
 
     def forward(self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]) -> Scores:
-        """`score (B, M)`; differentiable if the model trains."""
+        """Return `score (B, M)`, differentiable if the model trains."""
         rows, places, groups = slate_pairs(self.model, texts, labels)
         with nullcontext() if self.trains else torch.no_grad():
             logits = [self.model(group)["scores"].float().reshape(-1) for group in groups]
@@ -108,13 +108,13 @@ def open_live(
     max_length: int | None = None,
     seed: int = 0,
 ) -> LiveEncoder | LiveCrossEncoder:
-    """A live teacher from MODEL; in float32 if it is trained, otherwise in the machine's fast type.
+    """Open a live teacher: in float32 if it is trained, otherwise in the machine's fast type.
 
     Args:
-        layers: layers to keep of it; all, if none are given.
-        max_length: tokens of a text (of a pair for a cross-encoder).
-        seed: of weights that the model does not have, such as a new cross-encoder's head or a dense
-            encoder's projection of tokens.
+        layers: layers to keep; by default all.
+        max_length: maximum number of tokens of a text (of a pair for a cross-encoder).
+        seed: seed of weights that the model does not have, such as a new cross-encoder's head or a
+            dense encoder's projection of tokens.
     """
     torch.manual_seed(seed)
     dtype = torch.float32 if trains else None
@@ -131,7 +131,7 @@ def open_live(
 
 
 def prepare(teacher: Any) -> None:
-    """Freeze a teacher that is not trained along."""
+    """Freeze a teacher that is not trained."""
     teacher.model.requires_grad_(teacher.trains)
     teacher.train()
 
@@ -139,9 +139,10 @@ def prepare(teacher: Any) -> None:
 def slate_pairs(
     model: CrossEncoder, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor, Iterator[dict[str, Any]]]:
-    """Every query with its own candidates: rows and places (P,) in the slates, tokenised groups.
+    """Tokenise every query with each of its own candidates, in groups of similar length.
 
-    The P pairs are in groups of similar length, rows and places in their order.
+    Returns:
+        Rows and places (P,) of the pairs in the slates, and the tokenised groups in that order.
     """
     columns, mask = labels["columns"], labels["mask"]  # (B, N)
     rows, places = mask.nonzero(as_tuple=True)  # (P,)
@@ -161,7 +162,7 @@ def slate_pairs(
 
 
 def read_texts(model: Any, texts: Sequence[str], side: str, max_length: int) -> Any:
-    """What a bi-encoder's modules make of texts, in its own tokens, at most so many of a text."""
+    """Encode texts with a bi-encoder's own tokenizer, at most `max_length` tokens of each."""
     with at_most(model, max_length):
         features = model.preprocess(list(texts), task=side, prompt=_prompt(model, side))
     return model(_to(features, next(model.parameters()).device), task=side)
@@ -169,7 +170,7 @@ def read_texts(model: Any, texts: Sequence[str], side: str, max_length: int) -> 
 
 @contextmanager
 def at_most(model: Any, max_length: int) -> Iterator[None]:
-    """Within it, a model reads so many tokens of a text or pair, or fewer where it has fewer."""
+    """Lower a model's maximum number of tokens to `max_length` inside the context."""
     own = model.max_seq_length
     model.max_seq_length = min(own or max_length, max_length)
     try:

@@ -1,28 +1,27 @@
-"""Training of cross-encoders, teachers and students alike: slates as pairs of texts.
+"""Trains cross-encoders, teachers and students alike, on the pairs of texts of each slate.
 
-The same objectives as everywhere, on a score matrix that is known for each query's own slate only.
+The objectives are the same as for other students, on a score matrix that is filled for each query's
+own slate only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import CrossEncoder
 from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments
 from sentence_transformers.cross_encoder.data_collator import CrossEncoderDataCollator
 from torch import Tensor, nn
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.models.load import model_digest
 from retrieval_kd.schema import as_input_error
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.training.batches.collate import draw_slates, slate_tensors
 from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
 from retrieval_kd.training.objective.term_checks import check_for_pairs, check_targets
 from retrieval_kd.training.objective.terms import Term
@@ -31,62 +30,56 @@ from retrieval_kd.training.trainer import engine
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 
 
-def train_cross_encoder(
-    model: CrossEncoder,
-    pools: Sequence[Pool],
-    documents: Texts,
-    terms: Sequence[Term],
-    settings: TrainSettings,
-    out: Path,
-    *,
-    groups: Mapping[str, tuple[int, int, float]] | None = None,
-) -> dict[str, Any]:
-    """Train a cross-encoder on slates and save it in `out`; gives what `out/training.json` holds.
+def train_cross_encoder(job: TrainingJob) -> dict[str, Any]:
+    """Train a cross-encoder on slates and save it in `job.out`.
 
-    Resumed, or not run again, as every training. There is no learning curve on dev queries: a point
-    would be as many pairs as there are queries times documents.
+    A stopped training is resumed and a finished one is not run again, as in `train_student`. There
+    is no learning curve on dev queries: one point would take queries × documents pairs.
 
-    Args:
-        pools: queries with candidates and targets, from `slates.build_pools`.
-        terms: the weighted sum of objectives, on slates and stored scores, or on hidden states.
-        groups: shares of the training by name, see `engine.schedule`.
+    Returns:
+        The content of `out/training.json`.
 
     Raises:
-        InputError: an objective needs what a cross-encoder or the pools do not have, or gradients
-            are to be cached.
+        InputError: an objective needs what a cross-encoder or the pools do not have, or the
+            settings ask for cached gradients.
     """
-    as_input_error(check_uncached, settings.mini_batch_size)
-    as_input_error(check_for_pairs, terms)
-    check_targets(pools, terms)
-    told: list[Any] = [[term.model_dump() for term in terms]]
-    spoken = dict.fromkeys(term.teacher for term in terms if term.kind == "states")
-    if spoken:
-        told.append([model_digest(spec) for spec in spoken])
-    if groups:
-        told.append(dict(groups))
+    check_for_cross_encoder(job)
+    job = replace(job, dev=None, live={})
+    return train_on_pairs(
+        job, CrossEncoderTrainer, lambda: {"student": describe_student(job.student)}
+    )
+
+
+def check_for_cross_encoder(job: TrainingJob) -> None:
+    """Refuse a job that a model which scores pairs cannot be trained with.
+
+    Raises:
+        InputError: an objective, the pools or the settings do not fit.
+    """
+    as_input_error(check_uncached, job.settings.mini_batch_size)
+    as_input_error(check_for_pairs, job.terms)
+    check_targets(job.pools, job.terms)
+
+
+def train_on_pairs(
+    job: TrainingJob, trainer_class: Any, facts: Callable[[], dict[str, Any]]
+) -> dict[str, Any]:
+    """Train a model that scores pairs of texts on slates, see `engine.train`."""
+    collator = PairCollator(
+        preprocess_fn=job.student.preprocess,
+        pools=job.pools,
+        texts=job.documents,
+        settings=job.settings,
+    )
+    loss = PairLoss(job.student, job.terms)
     return engine.train(
-        model,
-        CrossEncoderTrainer,
-        CrossEncoderTrainingArguments,
-        settings,
-        out,
-        identity=engine.identity_of(model, pools, documents, settings, *told),
-        schedule=engine.schedule(len(pools), settings, groups),
-        collator=PairCollator(
-            preprocess_fn=model.preprocess, pools=pools, texts=documents, settings=settings
-        ),
-        loss=PairLoss(model, terms),
-        facts=lambda: {
-            "queries": len(pools),
-            "terms": told[0],
-            "student": describe_student(model),
-        },
+        job, trainer_class, CrossEncoderTrainingArguments, collator, loss, facts=facts
     )
 
 
 @dataclass
 class PairCollator(CrossEncoderDataCollator):
-    """Collates schedule rows into tokenised pairs in groups of similar length, and targets."""
+    """Collates rows of the schedule into tokenised pairs, grouped by length, and their targets."""
 
     pools: Sequence[Pool] = field(default_factory=list)
     texts: Texts | None = None
@@ -95,16 +88,14 @@ class PairCollator(CrossEncoderDataCollator):
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         assert self.texts is not None
         rows = [(int(row["pool"]), int(row["draw"])) for row in features]
-        size, depth = self.settings.slate_size, self.settings.slate_depth
-        own = self.settings
-        slates = draw_slates(self.pools, rows, size, depth, own.seed, own.sampling)
+        slates = draw_slates(self.pools, rows, self.settings)
         pairs, owner = [], []
         for row, (index, _) in enumerate(rows):
             for column, at in enumerate(slates[row].positions):
                 pairs.append([self.pools[index].query, self.texts.at(int(at)).full])
                 owner.append((row, column))
         order = np.argsort([-len(query) - len(text) for query, text in pairs], kind="stable")
-        columns = np.zeros((len(rows), size), dtype=np.int64)
+        columns = np.zeros((len(rows), self.settings.slate_size), dtype=np.int64)
         for place, i in enumerate(order):
             columns[owner[i]] = place
         batch: dict[str, Any] = {}
@@ -119,11 +110,11 @@ class PairCollator(CrossEncoderDataCollator):
 class PairLoss(nn.Module):
     """Objectives on a cross-encoder's logits: every query sees its own slate only.
 
-    Objectives on states compare the student's layers with those of a frozen encoder, which reads
-    the same pairs (`imitation.py`).
+    Objectives on states compare the student's layers with those of a frozen encoder that reads the
+    same pairs (`states/imitation.py`).
 
     Args:
-        model: a `CrossEncoder`, or whatever else gives `scores` of the pairs it preprocessed.
+        model: a `CrossEncoder`, or another model that returns `scores` of preprocessed pairs.
     """
 
     def __init__(self, model: Any, terms: Sequence[Term]) -> None:
@@ -140,9 +131,7 @@ class PairLoss(nn.Module):
             with self.imitation.watch(self.model) as seen:
                 logits.append(self.model(dict(group))["scores"].float().reshape(-1))
             compared.append(self.imitation.compare(self.model, seen, group))
-        scores = torch.cat(logits).expand(
-            len(labels["mask"]), -1
-        )  # (B, pairs), seen through columns
+        scores = torch.cat(logits).expand(len(labels["mask"]), -1)  # (B, pairs), indexed by columns
         batch = Batch.of_scores(scores, labels, self.progress)
         batch.states = self.imitation.means(compared)
         return evaluate_terms(self.terms, batch)

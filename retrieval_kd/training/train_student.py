@@ -1,10 +1,7 @@
-"""The training stage for students: slates and objectives into Sentence Transformers' trainer."""
+"""Trains students of every kind with Sentence Transformers' trainers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from sentence_transformers import (
@@ -20,119 +17,73 @@ from sentence_transformers import (
     SparseEncoderTrainingArguments,
 )
 
-from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import read_json
-from retrieval_kd.models.load import model_digest
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.training.batches.collate import SlateCollator
-from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.batches.vectors import teacher_vectors
-from retrieval_kd.training.live_models import LiveCrossEncoder, LiveEncoder
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.term_checks import check_targets
-from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_cross_encoder import train_cross_encoder
 from retrieval_kd.training.trainer import checkpoints, engine
-from retrieval_kd.training.trainer.curve import DevEvaluator, DevTask
 from retrieval_kd.training.trainer.devices import processes
-from retrieval_kd.training.trainer.settings import TrainSettings
-
-LiveModel = LiveEncoder | LiveCrossEncoder
 
 
-def train_student(
-    student: Any,
-    pools: Sequence[Pool],
-    documents: Texts,
-    terms: Sequence[Term],
-    settings: TrainSettings,
-    out: Path,
-    *,
-    dev: DevTask | None = None,
-    groups: Mapping[str, tuple[int, int, float]] | None = None,
-    teacher_length: int | None = None,
-    live: Mapping[str, LiveModel] | None = None,
-) -> dict[str, Any]:
-    """Train `student` and save it in `out`; gives what `out/training.json` holds.
+def train_student(job: TrainingJob) -> dict[str, Any]:
+    """Train a student of any kind and save it in `job.out`.
 
-    A training that was killed goes on from its last checkpoint and ends in the same student; a
-    finished one with the same inputs is not run again.
+    A training that was stopped goes on from its last checkpoint and ends in the same student. A
+    finished training of the same job is not run again.
 
-    Args:
-        student: of any kind; a cross-encoder learns as `pairs.train_cross_encoder` says.
-        pools: queries with candidates and targets, from `slates.build_pools`.
-        documents: the collection's texts, which the pools point into.
-        terms: the weighted sum of objectives.
-        teacher_length: tokens of a text for the models whose vectors are learnt.
-        live: live teachers by name; what terms call `teacher: NAME`. One that trains is saved in
-            `out/live/NAME`.
-        dev: where the learning curve is measured, every `settings.eval_steps`; a cross-encoder has
-            none.
-        groups: shares of the training by name, see `engine.schedule`.
+    Returns:
+        The content of `out/training.json`.
 
     Raises:
-        InputError: an objective learns from a teacher (labels) and no pool has scores (judgments),
-            or `out` holds something that is no earlier training.
+        InputError: an objective needs teacher scores or judgments and no pool has them, or `out`
+            holds something that is not an earlier training.
+
+    Example:
+        >>> job = TrainingJob(student, pools, documents, terms, TrainSettings(), Path("out"))
+        ... # doctest: +SKIP
+        >>> train_student(job)["seconds"]  # doctest: +SKIP
     """
-    if isinstance(student, CrossEncoder):
-        return train_cross_encoder(student, pools, documents, terms, settings, out, groups=groups)
-    check_targets(pools, terms)
-    told = [term.model_dump() for term in terms]
-    models = dict.fromkeys(term.teacher for term in terms if term.kind == "vectors")
-    learnt: list[Any] = [[model_digest(model), teacher_length] for model in models]
-    states = dict.fromkeys(term.teacher for term in terms if term.kind == "states")
-    learnt += [[model_digest(model)] for model in states]
-    shares, task = dict(groups or {}), asdict(dev) if dev else None
-    teachers = {name: [engine.state_of(t.model), t.trains] for name, t in (live or {}).items()}
-    identity = engine.identity_of(
-        student, pools, documents, settings, told, learnt, shares, task, teachers
-    )
-    if checkpoints.finished(out, identity):
-        return read_json(out / checkpoints.RECORD)
+    if isinstance(job.student, CrossEncoder):
+        return train_cross_encoder(job)
+    check_targets(job.pools, job.terms)
+    if checkpoints.finished(job.out, job.identity):
+        return read_json(job.out / checkpoints.RECORD)
+    student, pools, settings = job.student, job.pools, job.settings
     queries = [pool.query for pool in pools]
     vectors = {
-        model: teacher_vectors(model, queries, documents, max_length=teacher_length)
-        for model in models
+        model: teacher_vectors(model, queries, job.documents, max_length=job.teacher_length)
+        for model in job.vector_models
     }
     collator = SlateCollator(
         preprocess_fn=student.preprocess,
         prompts=prompts_of(student),
         pools=pools,
-        texts=documents,
-        slate_size=settings.slate_size,
-        slate_depth=settings.slate_depth,
-        group_size=settings.group_size,
-        seed=settings.seed,
-        sampling=settings.sampling,
+        texts=job.documents,
+        settings=settings,
         vectors=vectors,
-        keep_texts=bool(live) or any(term.reads_texts for term in terms),
+        keep_texts=bool(job.live) or any(term.reads_texts for term in job.terms),
         gathers=processes() > 1,
+    )
+    loss = ScoreMatrixLoss(
+        student,
+        job.terms,
+        mini_batch_size=settings.mini_batch_size,
+        widths={model: encoded.documents.shape[1] for model, encoded in vectors.items()},
+        live=job.live,
+        seed=settings.seed,
+        members=0 if pools[0].members is None else len(pools[0].members),
     )
     student._model_card_text = ""  # its card is a new one, not that of the model it was made from
     return engine.train(
-        student,
+        job,
         *trainer_of(student),
-        settings,
-        out,
-        identity=identity,
-        schedule=engine.schedule(len(pools), settings, groups),
-        collator=collator,
-        loss=ScoreMatrixLoss(
-            student,
-            terms,
-            mini_batch_size=settings.mini_batch_size,
-            widths={model: found.documents.shape[1] for model, found in vectors.items()},
-            live=live,
-            seed=settings.seed,
-            members=0 if pools[0].members is None else len(pools[0].members),
-        ),
-        evaluator=DevEvaluator(dev) if dev is not None else None,
-        beside={f"live/{name}": t.model for name, t in (live or {}).items() if t.trains},
-        facts=lambda: {
-            "queries": len(pools),
-            "terms": told,
-            "student": describe_student(student),
-        },
+        collator,
+        loss,
+        facts=lambda: {"student": describe_student(student)},
     )
 
 

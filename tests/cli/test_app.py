@@ -204,12 +204,12 @@ def test_pairs_that_a_teacher_compared_are_learnt_as_pairs(
     assert "add pair_kl" in wrong
     rkd("train", *told, *pairs, "--objective", "kl+pair_kl", "--out", tmp_path / "s")
     record = json.loads((tmp_path / "s" / "training.json").read_text())
-    assert [term["teacher"] for term in record["terms"]] == ["stored", "pairs:0"]
+    assert [term["teacher"] for term in record["terms"]] == ["stored", "pairs:1"]
     none = rkd(
         "train", *told, "--pairs", "bm25", "--objective", "pair_kl", "--out", tmp_path / "t",
         fails=True,
     )  # fmt: skip
-    assert "this teacher scores" in none
+    assert "pairs:1 is bm25, no pairwise: teacher" in none
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_a_single_teacher_can_be_calibrated(candidates):
     calibration = json.loads((Path(config.out) / "teacher.json").read_text())["combination"]
     fitted = calibration["calibrations"]["bm25"]
     drops = Drops()
-    raw = ensemble._scores("test", "bm25")
+    raw = ensemble.scores("test", "bm25")
     query, document = next((q, d) for q, found in raw.items() for d in found)
     expected = fitted["slope"] * raw[query][document] + fitted["intercept"]
     assert ensemble.fused("test", drops)[query][document] == pytest.approx(expected)
@@ -134,9 +134,9 @@ def test_a_pairwise_teacher_is_asked_and_aggregated_as_configured(candidates, ti
     told = {"fuse_with": [spec], "weights": [1.0]}
     plain = RunContext(with_teacher(candidates, **told), Workspace(candidates.out)).ensemble
     query, few = next((q, dict(list(f.items())[:3])) for q, f in plain.candidates("test").items())
-    rates = plain._scores("test", spec, {query: few})[query]
+    rates = plain.scores("test", spec, {query: few})[query]
     duels = with_teacher(candidates, **told, aggregate={spec: "copeland"})
-    balances = RunContext(duels, Workspace(candidates.out)).ensemble._scores(
+    balances = RunContext(duels, Workspace(candidates.out)).ensemble.scores(
         "test", spec, {query: few}
     )[query]
     assert rates.keys() == balances.keys() == few.keys()
@@ -150,8 +150,8 @@ def test_what_a_teacher_took_is_noted_once(candidates, tiny_cross_encoder):
     [member] = ensemble.members
     asked = ensemble.score(member, ["dev"])
     assert ensemble.score(member, ["dev"])["scored"] == 0
-    [key] = [k for k in ensemble._store.teachers() if k.model == str(tiny_cross_encoder)]
-    usage = read_usage(ensemble._store.folder(key))
+    [key] = [k for k in ensemble.teachers.store.teachers() if k.model == str(tiny_cross_encoder)]
+    usage = read_usage(ensemble.teachers.store.folder(key))
     assert usage.calls == asked["scored"] > 0 and usage.seconds > 0
 
 
@@ -173,7 +173,7 @@ def test_answers_about_pairs_are_asked_for_the_students_that_learn_them(candidat
     few = {query: context.candidates("train")[query]}
     listed, better = context.ensemble.pairs("train", 1, few)[query]
     assert set(few[query]) <= set(listed) and np.isfinite(better).sum() == 2 * (len(listed) - 1)
-    assert context.ensemble._named == {spec}
+    assert context.ensemble.named_alone == {spec}
     told["students"]["distilled"]["objective"] = [{**pair, "teacher": "pairs:0"}]
     with pytest.raises(InputError, match="pairs:0 is bm25, no pairwise: teacher"):
         validate(Config, told)

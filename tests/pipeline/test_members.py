@@ -93,8 +93,8 @@ def test_a_query_is_timed_with_the_teacher_that_chooses(few, tiny_decoder):
     query, found = next(iter(context.candidates("test").items()))
     for asked in (4, 8):  # again for each: nothing is kept
         context.ensemble.answer(context.queries("test").texts[query], found)
-        assert context.ensemble._asked.opened[chosen].model.usage.calls == asked
-    assert not context.ensemble._store.path.exists()
+        assert context.ensemble.teachers.opened[chosen].model.usage.calls == asked
+    assert not context.ensemble.teachers.store.path.exists()
 
 
 def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(
@@ -137,7 +137,7 @@ def test_two_strategies_of_one_model_are_two_teachers(few, tiny_decoder):
     ensemble = taught(few, fuse_with=[every, near]).ensemble
     for member in (every, near):
         ensemble.score(member, ["dev"])
-    rates, strengths = (ensemble._scores("dev", member) for member in (every, near))
+    rates, strengths = (ensemble.scores("dev", member) for member in (every, near))
     assert all(0 < rate < 1 for found in rates.values() for rate in found.values())  # win rates
     for found in strengths.values():  # Bradley–Terry's
         assert sum(found.values()) == pytest.approx(0, abs=1e-6)

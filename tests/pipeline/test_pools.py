@@ -9,7 +9,7 @@ import pytest
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops
-from retrieval_kd.pipeline.pools import TrainingPools
+from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.schema import validate
@@ -27,14 +27,14 @@ def test_a_share_of_the_judged_queries_slates_is_of_sure_candidates(tiny_collect
         "compare": ["one", "one"],
     }  # fmt: skip
     config = validate(Config, given)
-    source = TrainingPools(
-        config,
-        collection,
-        SimpleNamespace(fused=lambda *_: scores),  # one teacher: its scores as they are
-        lambda part: Queries(texts, collection.qrels("train"), {}),
-        lambda part: candidates,
+    ensemble = SimpleNamespace(
+        collection=collection,
+        unlabelled=None,
+        queries=lambda part: Queries(texts, collection.qrels("train"), {}),
+        candidates=lambda part: candidates,
+        fused=lambda *_: scores,  # one teacher: its scores as they are
     )
-    pools, groups = source.of(config.students["one"].all_stages[0], "", Drops())
+    pools, groups = stage_pools(config.students["one"].all_stages[0], ensemble, "", Drops())
     assert {name: share for name, (_, _, share) in groups.items()} == {
         "denoised": pytest.approx(0.25),
         "train": pytest.approx(0.75),

@@ -15,6 +15,7 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.training.batches.slates import Pool, build_pools
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.parse import parse_terms
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer import engine
@@ -45,13 +46,15 @@ def _train(student: Any, folder: Path, out: Path, objective: str) -> dict[str, A
     queries = collection.query_texts("dev")
     first = bm25_run(collection, queries, 10)
     return train_student(
-        copy.deepcopy(student),
-        pools_of(collection),
-        collection.documents,
-        parse_terms(objective),
-        SETTINGS,
-        out,
-        dev=build_dev_task(collection, queries, collection.qrels("dev"), first),
+        TrainingJob(
+            copy.deepcopy(student),
+            pools_of(collection),
+            collection.documents,
+            parse_terms(objective),
+            SETTINGS,
+            out,
+            dev=build_dev_task(collection, queries, collection.qrels("dev"), first),
+        )
     )
 
 

@@ -22,6 +22,7 @@ from retrieval_kd.models.modules.interaction import (
 from retrieval_kd.students.interaction import InteractionStudent, score_vectors
 from retrieval_kd.students.make import make_student
 from retrieval_kd.students.student import student_of
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_student import train_student
@@ -196,7 +197,9 @@ def test_the_loss_falls_and_a_stopped_training_ends_the_same(model, tiny_collect
     def run(out):
         pools = pools_of(collection)
         learner = copy.deepcopy(model)
-        return train_student(learner, pools, collection.documents, terms, settings, out)
+        return train_student(
+            TrainingJob(learner, pools, collection.documents, terms, settings, out)
+        )
 
     record = assert_same_after_a_stop(run, tmp_path)
     first, last = record["curve"]  # means of ten steps each

@@ -22,6 +22,7 @@ from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.make import make_student
 from retrieval_kd.students.multi_function import WEIGHTS, MultiFunctionStudent, save_parts
 from retrieval_kd.students.student import student_of
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.batch import Batch, evaluate_term
 from retrieval_kd.training.objective.terms import Term
@@ -277,7 +278,7 @@ def test_the_objective_of_m3_falls_and_a_stopped_training_ends_the_same(
     def run(out):
         pools = pools_of(collection)
         learner = copy.deepcopy(model)
-        return train_student(learner, pools, collection.documents, M3, settings, out)
+        return train_student(TrainingJob(learner, pools, collection.documents, M3, settings, out))
 
     record = assert_same_after_a_stop(run, tmp_path)
     first, last = record["curve"]  # means of ten steps each

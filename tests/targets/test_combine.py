@@ -9,7 +9,7 @@ import pytest
 
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.targets.combine import Combination, fit_combination, held_out, lessons
+from retrieval_kd.targets.combine import Combination, chooser_examples, fit_combination, held_out
 from retrieval_kd.targets.normalise import fuse, rerank
 
 HOWS = ("z_scores", "calibrated", "ranks", "agreement", "learned")
@@ -107,7 +107,7 @@ def test_the_learned_weights_favour_the_better_teacher(judged):
 
 def test_a_lesson_is_what_each_set_of_teachers_is_worth(judged):
     teachers, qrels = judged
-    found, rewards = lessons(list(teachers.values()), qrels)
+    found, rewards = chooser_examples(list(teachers.values()), qrels)
     assert found.shape[:2] == (60, 2) and rewards.shape == (60, 3)
     assert rewards[:, 1].mean() == pytest.approx(ndcg(teachers["sharp"], qrels))  # rows: 01, 10, 11
     both = fuse(list(teachers.values()), [1, 1])

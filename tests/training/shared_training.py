@@ -18,6 +18,7 @@ from retrieval_kd.files import write_json
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import open_live
 from retrieval_kd.training.objective.policy import TeacherPolicy
 from retrieval_kd.training.objective.terms import Term
@@ -66,13 +67,15 @@ def main(collection: str, encoder: str, out: str) -> None:
             learning_rate=1e-3, mini_batch_size=mini,
         )  # fmt: skip
         train_student(
-            make_student(encoder, kind),
-            whole,
-            opened.documents,
-            terms,
-            settings,
-            Path(out, case),
-            live={"big": open_live(encoder, "encoder", trains=True)} if case == "live" else None,
+            TrainingJob(
+                make_student(encoder, kind),
+                whole,
+                opened.documents,
+                terms,
+                settings,
+                Path(out, case),
+                live={"big": open_live(encoder, "encoder", trains=True)} if case == "live" else {},
+            )
         )
     steps_alone(Path(out))
 

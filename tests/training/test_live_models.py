@@ -12,6 +12,7 @@ from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.models.load import load_multi_vector
 from retrieval_kd.students.dense import make_dense
 from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import LiveCrossEncoder, LiveEncoder, open_live
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_student import train_student
@@ -72,7 +73,9 @@ def trained(tiny_collection, tiny_encoder, tiny_cross_encoder, tmp_path):
         given = {"steps": 3, "batch_queries": 4, "slate_size": 3, "learning_rate": 1e-3, **settings}
         out = tmp_path / "student"
         record = train_student(
-            student, pools, collection.documents, terms, TrainSettings(**given), out, live=live
+            TrainingJob(
+                student, pools, collection.documents, terms, TrainSettings(**given), out, live=live
+            )
         )
         return record, student
 

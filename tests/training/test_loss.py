@@ -17,6 +17,7 @@ from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.parse import parse_terms
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.engine import set_dropout
+from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of
 
 KINDS = ("dense", "sparse", "multi_vector")
@@ -41,9 +42,7 @@ def batch(student, collection) -> tuple[list[dict[str, Tensor]], dict[str, Any]]
         preprocess_fn=student.preprocess,
         pools=pools_of(collection),
         texts=collection.documents,
-        slate_size=4,
-        slate_depth=10,
-        group_size=100,
+        settings=TrainSettings(slate_size=4, slate_depth=10, group_size=100),
     )
     made = collator([{"pool": i, "draw": i} for i in range(QUERIES)])
     features = [

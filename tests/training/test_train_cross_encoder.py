@@ -12,6 +12,7 @@ from retrieval_kd.models.load import load_encoder
 from retrieval_kd.objectives.features import hidden_states
 from retrieval_kd.pipeline.rerank import Reranker
 from retrieval_kd.students.make import make_student
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.parse import parse_terms
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.states.imitation import Imitation
@@ -55,7 +56,7 @@ def test_it_learns_the_teachers_scores_and_loads_in_plain_sentence_transformers(
     student = make_student(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
     terms = [Term(name="kl", teacher_temperature=0.5)]
     out = tmp_path / "student"
-    record = train_student(student, pools, collection.documents, terms, SETTINGS, out)
+    record = train_student(TrainingJob(student, pools, collection.documents, terms, SETTINGS, out))
     first, last = first_and_last_loss(record)
     assert last < first
     assert record["student"]["layers"] == 2 and record["student"]["dimensions"] is None
@@ -74,7 +75,9 @@ def test_it_learns_the_layers_of_the_encoder_it_was_made_of(
     student = make_student(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
     terms = [Term(name="hidden_states", teacher=str(tiny_encoder))]
     out = tmp_path / "student"
-    record = train_cross_encoder(student, pools, collection.documents, terms, SETTINGS, out)
+    record = train_cross_encoder(
+        TrainingJob(student, pools, collection.documents, terms, SETTINGS, out)
+    )
     first, last = first_and_last_loss(record)
     assert last < 0.9 * first
 
@@ -85,7 +88,9 @@ def test_a_stopped_training_ends_in_the_same_student(collection, pools, tiny_enc
 
     def run(out):
         student = make_student(str(tiny_encoder), "cross_encoder", [0, 3], max_length=48)
-        return train_student(student, pools, collection.documents, terms, settings, out)
+        return train_student(
+            TrainingJob(student, pools, collection.documents, terms, settings, out)
+        )
 
     record = assert_same_after_a_stop(run, tmp_path)
     assert {"kl", "hidden_states_from_encoder"} <= set(record["curve"][-1])
@@ -136,7 +141,7 @@ def test_cached_gradients_are_refused(collection, pools, tiny_encoder, tmp_path)
     settings = SETTINGS.model_copy(update={"mini_batch_size": 4})
     terms, out = parse_terms("kl"), tmp_path / "student"
     with pytest.raises(InputError, match="gradients are not cached"):
-        train_cross_encoder(student, pools, collection.documents, terms, settings, out)
+        train_cross_encoder(TrainingJob(student, pools, collection.documents, terms, settings, out))
 
 
 def test_layers_of_a_model_with_another_vocabulary_cannot_be_learnt(tiny_encoder):
@@ -161,12 +166,14 @@ def test_what_it_cannot_learn_is_said_before_training(
     student = make_student(str(tiny_encoder), "cross_encoder")
     with pytest.raises(InputError, match=message):
         train_cross_encoder(
-            student,
-            pools,
-            collection.documents,
-            parse_terms(objective) if isinstance(objective, str) else objective,
-            SETTINGS,
-            tmp_path / "student",
+            TrainingJob(
+                student,
+                pools,
+                collection.documents,
+                parse_terms(objective) if isinstance(objective, str) else objective,
+                SETTINGS,
+                tmp_path / "student",
+            )
         )
 
 

@@ -22,6 +22,7 @@ from retrieval_kd.students.dense import make_dense, score_matrix
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.sampling import draw
 from retrieval_kd.training.batches.slates import Pool, build_pools
+from retrieval_kd.training.job import TrainingJob, schedule
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.batch import Batch, evaluate_term, evaluate_terms
 from retrieval_kd.training.objective.parse import parse_terms
@@ -30,7 +31,6 @@ from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_student import prompts_of, train_student
 from retrieval_kd.training.trainer import checkpoints
 from retrieval_kd.training.trainer.curve import build_dev_task
-from retrieval_kd.training.trainer.engine import schedule
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 
@@ -100,9 +100,7 @@ def _batch(pools, collection, student, size=4, rows=6):
         preprocess_fn=student.preprocess,
         pools=pools,
         texts=collection.documents,
-        slate_size=size,
-        slate_depth=10,
-        group_size=5,
+        settings=TrainSettings(slate_size=size, slate_depth=10, group_size=5),
     )
     return collator([{"pool": i, "draw": i} for i in range(rows)])
 
@@ -334,7 +332,9 @@ def test_another_length_is_another_training(pools, collection, tiny_encoder, tmp
     for length in (32, 24):
         student = make_dense(str(tiny_encoder), max_length=length)
         terms = [Term(name="kl")]
-        train_student(student, pools, collection.documents, terms, settings, tmp_path / "s")
+        train_student(
+            TrainingJob(student, pools, collection.documents, terms, settings, tmp_path / "s")
+        )
         saved = json.loads((tmp_path / "s" / "sentence_bert_config.json").read_text())
         assert length in saved.values() or student.max_seq_length == length
 
@@ -354,12 +354,14 @@ def test_an_objective_without_targets_is_refused_before_training(pools, collecti
     unscored = [Pool(p.query, p.positions, p.teacher * np.nan, p.gains) for p in pools]
     with pytest.raises(InputError, match="needs teacher scores"):
         train_student(
-            make_dense(str(tiny_encoder)),
-            unscored,
-            collection.documents,
-            [Term(name="kl")],
-            TrainSettings(steps=1),
-            Path("unused"),
+            TrainingJob(
+                make_dense(str(tiny_encoder)),
+                unscored,
+                collection.documents,
+                [Term(name="kl")],
+                TrainSettings(steps=1),
+                Path("unused"),
+            )
         )
 
 
@@ -394,7 +396,9 @@ def _train(collection, pools, encoder, out, **changes):
     )
     student = make_dense(str(encoder), [0, 3])
     terms = parse_terms("kl+infonce:0.5@batch")
-    return train_student(student, pools, collection.documents, terms, settings, out, dev=dev)
+    return train_student(
+        TrainingJob(student, pools, collection.documents, terms, settings, out, dev=dev)
+    )
 
 
 def test_same_seed_same_student_other_seed_other_student(pools, collection, tiny_encoder, tmp_path):

@@ -1,7 +1,7 @@
 """Turns rows of the training schedule into a batch: token IDs, targets and masks.
 
-A document that occurs twice in a batch is encoded once. Documents are sorted by length and split
-into groups of similar length, each padded to its own longest only.
+A document that occurs twice in a batch is encoded once. Documents are split into groups of similar
+length, and each group is padded to its longest document.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.training.batches.sampling import Sampling, draw
+from retrieval_kd.training.batches.sampling import draw
 from retrieval_kd.training.batches.slates import Pool, Slate
 from retrieval_kd.training.batches.vectors import TeacherVectors
+from retrieval_kd.training.trainer.settings import TrainSettings
 
 
 @dataclass
@@ -27,30 +28,25 @@ class SlateCollator(SentenceTransformerDataCollator):
     The result has the columns `query_*` and `group0_*`, `group1_*`, … that Sentence Transformers'
     trainer gathers, and under `label` a dict of tensors:
 
-    - `columns (B, N)`: where each slate's documents are among the batch's M distinct documents;
+    - `columns (B, N)`: places of each slate's documents among the batch's M distinct documents;
     - `mask (B, N)`: false where a slate is shorter than N;
-    - `teacher`, `gains (B, N)`: of the slate (teacher NaN where it said nothing);
-    - `preferences (B, N, N)`: what a pairwise teacher said of two of the slate, where pools have it
-      (NaN where it was not asked);
-    - `batch_teacher`, `batch_gains (B, M)`: of every document of the batch that is among the
-      query's candidates; elsewhere −inf and 0;
+    - `teacher`, `gains (B, N)`: targets and judgments of the slate (teacher NaN: no score);
+    - `preferences (B, N, N)`: P(i is better than j) by a pairwise teacher, if the pools have it
+      (NaN: not compared);
+    - `batch_teacher`, `batch_gains (B, M)`: the same for every document of the batch that is a
+      candidate of the query; −inf and 0 for other documents;
     - `batch_mask (B, M)`: false for the documents that the query's pool ignores;
-    - `batch_members (T, B, M)`: the same of each single teacher, where pools have them;
+    - `batch_members (T, B, M)`: scores of each single teacher, if the pools have them;
     - `positions (M,)` and `known`, if `gathers`: to look up other processes' documents;
-    - `texts`: of the batch, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
-    - `vectors`: of each MODEL that an objective on vectors learns from, `queries (B, D)` and
-      `documents (M, D)`.
+    - `texts`, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
+    - `vectors`: `queries (B, D)` and `documents (M, D)` for each MODEL whose vectors are targets.
 
-    A row always gives the same slate, so that a resumed training sees what it would have seen.
+    A row always returns the same slate, so that a resumed training sees the same slates.
     """
 
     pools: Sequence[Pool] = field(default_factory=list)
     texts: Texts | None = None
-    slate_size: int = 8
-    slate_depth: int = 50
-    group_size: int = 32
-    seed: int = 0
-    sampling: Sampling = "random"
+    settings: TrainSettings = field(default_factory=TrainSettings)
     vectors: Mapping[str, TeacherVectors] = field(default_factory=dict)
     keep_texts: bool = False
     gathers: bool = False
@@ -58,9 +54,7 @@ class SlateCollator(SentenceTransformerDataCollator):
     def __call__(self, features: list[dict[str, Any]]) -> dict[str, Any]:
         rows = [(int(row["pool"]), int(row["draw"])) for row in features]
         pools = [self.pools[index] for index, _ in rows]
-        slates = draw_slates(
-            self.pools, rows, self.slate_size, self.slate_depth, self.seed, self.sampling
-        )
+        slates = draw_slates(self.pools, rows, self.settings)
         distinct = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
         assert self.texts is not None
         documents = [self.texts.at(int(at)).full for at in distinct]
@@ -68,7 +62,7 @@ class SlateCollator(SentenceTransformerDataCollator):
         distinct = distinct[order]
         documents = [documents[i] for i in order]
         column = {int(at): i for i, at in enumerate(distinct)}
-        columns = np.zeros((len(slates), self.slate_size), dtype=np.int64)
+        columns = np.zeros((len(slates), self.settings.slate_size), dtype=np.int64)
         for row, slate in enumerate(slates):
             columns[row, : len(slate.positions)] = [column[int(at)] for at in slate.positions]
 
@@ -77,13 +71,12 @@ class SlateCollator(SentenceTransformerDataCollator):
             [pool.query for pool in pools], task="query", prompt=self._prompt("query")
         )
         batch.update({f"query_{name}": value for name, value in queries.items()})
-        for start in range(0, len(documents), self.group_size):
+        step = self.settings.group_size
+        for start in range(0, len(documents), step):
             tokens = self.preprocess_fn(
-                documents[start : start + self.group_size],
-                task="document",
-                prompt=self._prompt("document"),
+                documents[start : start + step], task="document", prompt=self._prompt("document")
             )
-            group = f"group{start // self.group_size}"
+            group = f"group{start // step}"
             batch.update({f"{group}_{name}": value for name, value in tokens.items()})
         batch["label"] = {
             **slate_tensors(slates, columns),
@@ -108,24 +101,20 @@ class SlateCollator(SentenceTransformerDataCollator):
 
 
 def draw_slates(
-    pools: Sequence[Pool],
-    rows: Sequence[tuple[int, int]],
-    size: int,
-    depth: int,
-    seed: int,
-    sampling: Sampling = "random",
+    pools: Sequence[Pool], rows: Sequence[tuple[int, int]], settings: TrainSettings
 ) -> list[Slate]:
-    """One slate per (pool, draw); the same arguments always give the same slates."""
+    """Draw one slate per row (pool, draw). The same arguments always return the same slates."""
+    size, depth, sampling = settings.slate_size, settings.slate_depth, settings.sampling
     return [
-        draw(pools[index], size, depth, np.random.default_rng([seed, index, number]), sampling)
-        for index, number in rows
+        draw(pools[pool], size, depth, np.random.default_rng([settings.seed, pool, row]), sampling)
+        for pool, row in rows
     ]
 
 
 def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:
-    """Mask, teacher scores and gains of slates, all (B, N), beside their `columns (B, N)`.
+    """Return `columns`, `mask`, `teacher` and `gains`, all (B, N), of slates.
 
-    Where the slates have them, `preferences (B, N, N)` too.
+    If the slates have them, `preferences (B, N, N)` too.
     """
     mask = np.zeros(columns.shape, dtype=bool)
     teacher = np.full(columns.shape, np.nan, dtype=np.float32)
@@ -136,10 +125,10 @@ def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, tor
         teacher[row, :n] = slate.teacher
         gains[row, :n] = slate.gains
     arrays = {"columns": columns, "mask": mask, "teacher": teacher, "gains": gains}
-    told = {row: s.preferences for row, s in enumerate(slates) if s.preferences is not None}
-    if told:
+    compared = {row: s.preferences for row, s in enumerate(slates) if s.preferences is not None}
+    if compared:
         arrays["preferences"] = np.full((*columns.shape, columns.shape[1]), np.nan, np.float32)
-        for row, preferences in told.items():
+        for row, preferences in compared.items():
             n = len(preferences)
             arrays["preferences"][row, :n, :n] = preferences
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -147,12 +136,12 @@ def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, tor
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a batch's queries, from their whole pools."""
+    """Targets of a batch's queries, from their whole pools."""
 
     pools: Sequence[Pool]
 
     def targets(self, distinct: np.ndarray) -> dict[str, torch.Tensor]:
-        """Of every query and each of the documents (M,): the `batch_…` tensors (B, M)."""
+        """Return the `batch_…` tensors (B, M) of the queries and the documents `distinct (M,)`."""
         teacher = np.full((len(self.pools), len(distinct)), -np.inf, dtype=np.float32)  # (B, M)
         gains = np.zeros((len(self.pools), len(distinct)), dtype=np.int64)  # (B, M)
         teachers = 0 if self.pools[0].members is None else len(self.pools[0].members)

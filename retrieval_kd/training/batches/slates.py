@@ -1,6 +1,7 @@
-"""Slates: one query with N candidates, what the teacher said of them and what judges said.
+"""Pools and slates: a query with its candidates, their teacher scores and their judgments.
 
-Candidates, teacher scores and judgments meet here; texts are looked up later, by the collator.
+A pool holds all candidates of a query, a slate the N that a training step sees. Texts are looked up
+later, by the collator.
 """
 
 from __future__ import annotations
@@ -21,15 +22,17 @@ NOTHING = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Pool:
-    """All candidates of one query, best first by the teacher (by the first stage without one).
+    """All candidates of one query, ordered by the teacher, or by the first stage without one.
 
-    `positions (C,)` are rows of the collection's documents, `teacher (C,)` its scores (NaN where it
-    said nothing), `gains (C,)` the judgments (0: none). `members (T, C)` are the scores of each of
-    the T teachers that `teacher` is made of, where objectives ask for them one by one. `ignored`
-    are documents of which nobody knows enough to call them negatives, though another query's slate
-    may bring them into the batch: the one an unlabelled query was taken from, likely false
-    negatives. `pairs` are a pairwise teacher's answers about two of the candidates, where an
-    objective learns them pair by pair.
+    Args:
+        positions: (C,) rows of the collection's documents.
+        teacher: (C,) fused teacher scores; NaN where there is none.
+        gains: (C,) judgments; 0 where there is none.
+        members: (T, C) scores of each single teacher, if an objective needs them.
+        ignored: positions of documents that must not count as negatives when another query's slate
+            brings them into the batch: the document an unlabelled query was made of, and likely
+            false negatives.
+        pairs: a pairwise teacher's answers about two candidates, if an objective trains on them.
     """
 
     query: str
@@ -41,7 +44,7 @@ class Pool:
     pairs: PoolPairs | None = None
 
     def select(self, kept: np.ndarray) -> Pool:
-        """The pool with only some of its candidates, a mask (C,)."""
+        """Return the pool with only the candidates in the mask `kept (C,)`."""
         return replace(
             self,
             positions=self.positions[kept],
@@ -54,12 +57,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Slate:
-    """N of a query's candidates, as positions in the collection; column 0 is the positive."""
+    """N candidates of a query as positions in the collection; the first is the positive."""
 
     positions: np.ndarray  # (N,)
     teacher: np.ndarray  # (N,)
     gains: np.ndarray  # (N,)
-    preferences: np.ndarray | None = None  # (N, N), P(i is better than j); NaN: not asked
+    preferences: np.ndarray | None = None  # (N, N), P(i is better than j); NaN: not compared
 
 
 def build_pools(
@@ -75,18 +78,18 @@ def build_pools(
     sources: Mapping[str, str] | None = None,
     pairs: Mapping[str, PairPreferences] | None = None,
 ) -> list[Pool]:
-    """One pool per query that has something to learn from; the others are counted in `drops`.
+    """Build a pool for each query that can be trained on, and count the others in `drops`.
 
-    A query is kept if a judged relevant document or a teacher score is among its candidates, and
-    it has at least two candidates. Judged relevant documents are candidates even where no first
-    stage found them.
+    A query needs at least two candidates, among them a judged relevant document or one with a
+    teacher score. Judged relevant documents are candidates even if no first stage found them.
 
     Args:
-        judged_only: leave out queries with neither judgment nor teacher score. An objective that
-            learns from vectors or from the student itself needs neither.
-        members: the scores of single teachers, for `Pool.members`.
-        sources: the document that a query was taken from, by query; see `Pool.ignored`.
-        pairs: a pairwise teacher's answers by query, for `Pool.pairs`.
+        teacher: the fused teacher scores.
+        judged_only: leave out queries with neither judgment nor teacher score. Objectives on
+            vectors or on the student itself need neither.
+        members: the scores of each single teacher, for `Pool.members`.
+        sources: query → the document it was made of, see `Pool.ignored`.
+        pairs: query → a pairwise teacher's answers, for `Pool.pairs`.
 
     Raises:
         InputError: no query is left.
@@ -140,7 +143,7 @@ def build_pools(
 
 
 def digest_pools(pools: Sequence[Pool]) -> str:
-    """32 hex digits of everything in the pools."""
+    """Return a digest of everything in the pools, 32 hex digits."""
     state = hashlib.blake2b(digest_size=16)
     for pool in pools:
         state.update(pool.query.encode("utf-8", errors="surrogatepass") + b"\0")
@@ -153,10 +156,10 @@ def digest_pools(pools: Sequence[Pool]) -> str:
 
 @dataclass(frozen=True)
 class PoolPairs:
-    """P(i is better than j) of the pairs that were asked, by the places of i and j in the pool.
+    """P(i is better than j) of the compared pairs, by the places of i and j in the pool.
 
-    Few of a pool's C² pairs are asked as a rule, so only these P are kept: `first (P,)`,
-    `second (P,)` and `better (P,)`. A pair is there once in each direction, as P and 1 − P.
+    Usually few of a pool's C² pairs are compared, so that only these are kept: `first (P,)`,
+    `second (P,)` and `better (P,)`. Each pair is kept in both directions, as P and 1 − P.
     """
 
     first: np.ndarray  # (P,)
@@ -167,11 +170,11 @@ class PoolPairs:
     def of(
         cls, listed: Sequence[str], named: Sequence[str] = (), better: np.ndarray | None = None
     ) -> PoolPairs:
-        """The pairs among a pool's documents `listed (C,)`.
+        """Take the pairs among a pool's documents `listed (C,)`.
 
         Args:
-            named: documents (n,) that the teacher was asked about.
-            better: P(i is better than j) (n, n) of them, NaN where it was not asked.
+            named: documents (n,) that the teacher compared.
+            better: P(i is better than j) (n, n) of them, NaN where they were not compared.
 
         Example:
             >>> answers = np.array([[np.nan, 0.75], [0.25, np.nan]])
@@ -187,19 +190,19 @@ class PoolPairs:
         return cls(at[i], at[j], better[i, j].astype(np.float32))
 
     def among(self, chosen: np.ndarray) -> np.ndarray:
-        """P(i is better than j) (N, N) of the candidates at these places; NaN: not asked."""
+        """Return P(i is better than j) (N, N) of the candidates at these places; NaN: unknown."""
         found = np.full((len(chosen), len(chosen)), np.nan, dtype=np.float32)
         i, j, kept = self._renumbered(chosen)
         found[i, j] = self.better[kept]
         return found
 
     def select(self, kept: np.ndarray) -> PoolPairs:
-        """The pairs of the candidates that are kept, a mask (C,), in their new places."""
+        """Return the pairs of the candidates in the mask `kept (C,)`, at their new places."""
         i, j, both = self._renumbered(np.flatnonzero(kept))
         return PoolPairs(i, j, self.better[both])
 
     def _renumbered(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """New places of the pairs whose two candidates are `chosen`, and which pairs these are."""
+        """Return the new places of pairs whose candidates are both `chosen`, and a mask of them."""
         size = max(int(part.max(initial=-1)) for part in (self.first, self.second, chosen)) + 1
         place = np.full(size, -1)
         place[chosen] = np.arange(len(chosen))
@@ -208,5 +211,5 @@ class PoolPairs:
         return i[kept], j[kept], kept
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All there is, for a digest."""
+        """Return all arrays, for a digest."""
         return self.first, self.second, self.better

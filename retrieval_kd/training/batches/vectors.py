@@ -1,4 +1,4 @@
-"""Vectors of a frozen encoder for a training's texts: what objectives on vectors learn from."""
+"""Vectors of a frozen encoder for a training's texts: the targets of objectives on vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from retrieval_kd.models.encode import document_vectors, encode_queries
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.progress import bar
 
-CHUNK = 1024  # queries between two moves of the progress bar
+CHUNK = 1024  # queries per update of the progress bar
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class TeacherVectors:
     documents: np.ndarray
 
     def of_batch(self, pools: Sequence[int], documents: np.ndarray) -> dict[str, torch.Tensor]:
-        """Vectors of B queries and M documents of a batch."""
+        """Return the vectors of B queries and M documents of a batch."""
         return {
             "queries": torch.from_numpy(np.array(self.queries[list(pools)])),  # (B, D)
             "documents": torch.from_numpy(np.array(self.documents[documents])),  # (M, D)
@@ -36,9 +36,9 @@ class TeacherVectors:
 def teacher_vectors(
     model_spec: str, queries: Sequence[str], documents: Texts, *, max_length: int | None = None
 ) -> TeacherVectors:
-    """Encode queries and documents once; both are cached for the next training.
+    """Encode queries and documents once, and cache both for the next training.
 
-    Vectors are in the form of the model's own similarity: unit length where it is cosine.
+    Vectors fit the model's own similarity: they have unit length if it is cosine.
     """
     model = load_encoder(model_spec, max_length=max_length)
     key = digest_json(

@@ -1,7 +1,7 @@
-"""States of all layers of a model, and which of a bigger model's layers each of them imitates.
+"""Hooks that capture the states of a model's layers, and the map from its layers to a teacher's.
 
-Language-model distillation in the form of TinyBERT's general stage, Jiao et al. 2019,
-https://arxiv.org/abs/1909.10351: no task, no labels, only what the layers make of a text.
+They serve language-model distillation as in TinyBERT's general stage (Jiao et al. 2019,
+https://arxiv.org/abs/1909.10351), which needs no task and no labels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from retrieval_kd.models.layers import layer_stack
 
 @contextmanager
 def all_states(model: Any) -> Iterator[list[Tensor]]:
-    """While open, a forward pass leaves its embeddings and each layer's states, (n, L, D) each."""
+    """Capture the embeddings and each layer's states, (n, L, D) each, of a forward pass."""
     parent, name = layer_stack(model)
     stack: Any = getattr(parent, name)
     states: list[Tensor] = []
@@ -39,7 +39,7 @@ def all_states(model: Any) -> Iterator[list[Tensor]]:
 
 
 def uniform_map(student: int, teacher: int) -> list[tuple[int, int]]:
-    """Which teacher's layer each layer of the student learns; 0 are the embeddings.
+    """Pair each layer of the student with one of the teacher; 0 are the embeddings.
 
     TinyBERT's uniform strategy, g(m) = m · M / N for N of M layers, here rounded.
 
@@ -51,10 +51,10 @@ def uniform_map(student: int, teacher: int) -> list[tuple[int, int]]:
 
 
 def check_width(student: Any, teacher: Any, model_spec: str) -> tuple[int, int]:
-    """How many layers the two have, whose states are of one width.
+    """Return the numbers of layers of two models whose states have the same width.
 
     Raises:
-        InputError: they are not.
+        InputError: the widths differ.
     """
     own, other = (model[0].auto_model.config for model in (student, teacher))
     if own.hidden_size != other.hidden_size:
@@ -67,7 +67,7 @@ def check_width(student: Any, teacher: Any, model_spec: str) -> tuple[int, int]:
 
 
 KINDS = ("queries", "keys", "values")
-NAMES = (  # of the three linear maps: BERT and its like, DistilBERT, Llama and its like, MPNet
+NAMES = (  # of the three linear maps in BERT, DistilBERT, Llama, MPNet
     ("query", "key", "value"),
     ("q_lin", "k_lin", "v_lin"),
     ("q_proj", "k_proj", "v_proj"),
@@ -77,16 +77,16 @@ NAMES = (  # of the three linear maps: BERT and its like, DistilBERT, Llama and 
 
 @contextmanager
 def attention_states(model: Any, layer: int = -1) -> Iterator[dict[str, Tensor]]:
-    """While open, a forward pass leaves `queries`, `keys` and `values` (n, L, D) of a layer.
+    """Capture `queries`, `keys` and `values` (n, L, D) of a layer in a forward pass.
 
-    All attention heads are side by side; positions that an attention turns into them afterwards
-    (rotary embeddings) are not in them.
+    The attention heads are concatenated. Rotary position embeddings, which are applied afterwards,
+    are not included.
 
     Args:
         layer: its number, from 0; -1 is the last.
 
     Raises:
-        InputError: no such layer, or its attention has no three maps of their own.
+        InputError: no such layer, or its attention does not have three separate linear maps.
     """
     states: dict[str, Tensor] = {}
 
@@ -106,7 +106,7 @@ def attention_states(model: Any, layer: int = -1) -> Iterator[dict[str, Tensor]]
 
 
 def attention_maps(model: Any, layer: int = -1) -> dict[str, nn.Linear]:
-    """The linear maps from a layer's input to its queries, keys and values.
+    """Find the linear maps from a layer's input to its queries, keys and values.
 
     Raises:
         InputError: no such layer, or not one map for each.
@@ -133,10 +133,10 @@ def attention_maps(model: Any, layer: int = -1) -> dict[str, nn.Linear]:
 
 
 def check_heads(model: Any, heads: int, layer: int, whose: str) -> None:
-    """Refuse a number of relation heads that a layer's width cannot be cut into.
+    """Refuse a number of relation heads that does not divide a layer's width.
 
     Raises:
-        InputError: naming the width.
+        InputError: the number does not divide the width.
     """
     for kind, linear in attention_maps(model, layer).items():
         if heads < 1 or linear.out_features % heads:

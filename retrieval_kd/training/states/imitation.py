@@ -1,8 +1,8 @@
-"""Terms on states: a student's layers or tokens beside those of a frozen model, text by text.
+"""Objectives on states: a student's layers or tokens are compared with those of a frozen model.
 
-What a term compares is known for each group of texts as it is encoded. It becomes one more of the
-texts' representations, so that cached gradients work for it as for all others: a text has its share
-of the sum, and how much it counts.
+A term is computed for each group of texts as the group is encoded. Its value becomes one more of
+the texts' representations, so that cached gradients work for it as for the others: each text holds
+its share of the sum, and its weight in the mean.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from retrieval_kd.training.states.hooks import (
 )
 from retrieval_kd.training.states.pair_features import PairTeacher
 
-Seen = dict[str, Any]  # what a forward pass left, by the name of the objective that wants it
-OWN_TOKENS = ("token_alignment",)  # the teacher reads texts; of all others, the student's tokens
+Seen = dict[str, Any]  # captured states by the name of the objective
+OWN_TOKENS = ("token_alignment",)  # here the teacher tokenises the texts itself
 
 
 class StateTeacher(nn.Module):
-    """A frozen encoder whose states a student learns, in the ways of the terms that name it.
+    """A frozen encoder whose states are the targets of a student.
 
     Args:
         model_spec: the MODEL.
-        student: the model that learns; anything with a transformer as its first module.
+        student: the model to train; its first module must be a transformer.
         terms: the terms on states whose `teacher` it is.
 
     Raises:
-        InputError: the two cannot be compared in such a way; before anything is trained.
+        InputError: the two models cannot be compared by these terms.
     """
 
     def __init__(self, model_spec: str, student: Any, terms: Sequence[Term]) -> None:
@@ -80,14 +80,14 @@ class StateTeacher(nn.Module):
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether it is given the student's tokens, so that they must be its own too."""
+        """Whether it reads the student's tokens, so that both need the same vocabulary."""
         return bool(self.names - set(OWN_TOKENS))
 
     @torch.no_grad()
     def forward(
         self, features: Mapping[str, Any], texts: Sequence[str], side: str, length: int
     ) -> Seen:
-        """What it makes of tokenised texts, and of the same `texts` in its own tokens."""
+        """Capture its states for tokenised texts, or for the same `texts` in its own tokens."""
         seen: Seen = {}
         if self.reads_tokens:
             with watched(self.model, self.names - set(OWN_TOKENS), self.layer) as seen:
@@ -99,7 +99,7 @@ class StateTeacher(nn.Module):
         return seen
 
     def compare(self, term: Term, own: Any, other: Any, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """The term's mean over the tokens of n texts, and how many of each text (n,) count."""
+        """Return the term's mean over the tokens of n texts, and their numbers by text (n,)."""
         tokens = mask.sum(1)  # (n,)
         if term.name == "hidden_states":
             value = objectives.hidden_states(
@@ -122,10 +122,10 @@ class StateTeacher(nn.Module):
 
 
 class Imitation(nn.Module):
-    """All terms on states of a training, and the models that they learn from.
+    """All terms on states of a training, with their teachers.
 
-    `watch` what the student makes of a group of texts, `compare` it, and add what that gives to the
-    group's representations; `means` takes it out of them again.
+    `watch` captures the student's states for a group of texts. `compare` returns the terms' values,
+    which are added to the group's representations; `means` takes them out again.
     """
 
     def __init__(self, student: Any, terms: Sequence[Term]) -> None:
@@ -141,10 +141,10 @@ class Imitation(nn.Module):
             term.teacher: PairTeacher(term.teacher, student) for term in self.of_pairs
         }
         every = [*self.teachers.values(), *self.pair_teachers.values()]
-        self._teachers = nn.ModuleList(every)  # they go where the loss goes
+        self._teachers = nn.ModuleList(every)  # moves them to the device of the loss
 
     def watch(self, student: Any) -> Any:
-        """While open, a forward pass of the student leaves what the terms compare."""
+        """Capture the states that the terms compare in a forward pass of the student."""
         return watched(student, {term.name for term in self.terms})
 
     def compare(
@@ -155,7 +155,7 @@ class Imitation(nn.Module):
         texts: Sequence[str] = (),
         side: str = "document",
     ) -> dict[str, Tensor]:
-        """By a term's label (n, 2): each text's share of the sum, and how much it counts."""
+        """Return (n, 2) by a term's label: each text's share of the sum, and its weight."""
         found = {}
         for teacher in self.teachers.values():
             other = teacher(features, texts, side, student.max_seq_length)
@@ -167,7 +167,7 @@ class Imitation(nn.Module):
         return found
 
     def means(self, represented: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """Each term's mean over all tokens of all these texts, of which it is taken out."""
+        """Take the terms out of the representations; return each term's mean over all tokens."""
         groups, found = list(represented), {}
         for term in self.terms:
             share, counts = torch.cat([group.pop(term.label) for group in groups]).sum(0)
@@ -181,7 +181,7 @@ class Imitation(nn.Module):
         groups: Sequence[dict[str, Tensor]],
         labels: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """Values of terms on what an interaction `student` makes of each query's own slate."""
+        """Return the values of terms on the features of an interaction `student` for each slate."""
         found = {}
         for term in self.of_pairs:
             documents = {"vector": torch.cat([group["vector"] for group in groups])}  # (M, D)
@@ -194,7 +194,7 @@ class Imitation(nn.Module):
 
 @contextmanager
 def watched(model: Any, names: Iterable[str], layer: int = -1) -> Iterator[Seen]:
-    """While open, a forward pass leaves what objectives of these names compare."""
+    """Capture the states that the objectives of these names compare in a forward pass."""
     ways: dict[str, Any] = {
         "hidden_states": lambda: all_states(model),
         "relations": lambda: attention_states(model, layer),
@@ -206,9 +206,9 @@ def watched(model: Any, names: Iterable[str], layer: int = -1) -> Iterator[Seen]
 
 @contextmanager
 def token_states(model: Any) -> Iterator[dict[str, Tensor]]:
-    """While open, a forward pass leaves `tokens` (n, L, D) and `present` (n, L), as it ends.
+    """Capture the output `tokens` (n, L, D) and the mask `present` (n, L) of a forward pass.
 
-    Of a multi-vector model these are the vectors that it scores by, of a dense one its last layer's
+    For a multi-vector model these are the vectors it scores with, for a dense one the last layer's
     states.
     """
     states: dict[str, Tensor] = {}
@@ -225,10 +225,10 @@ def token_states(model: Any) -> Iterator[dict[str, Tensor]]:
 
 
 def token_width(model: Any) -> int:
-    """Dimensions of a token's vector.
+    """Return the number of dimensions of a token's vector.
 
     Raises:
-        InputError: a sparse model's tokens have weights of words instead.
+        InputError: the model is sparse and has no token vectors.
     """
     if isinstance(model, SparseEncoder):
         raise InputError(

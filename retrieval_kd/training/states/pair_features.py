@@ -1,8 +1,8 @@
-"""States of pairs before a cross-encoder's answer: what `feature_imitation` compares.
+"""The state of a pair that a cross-encoder computes its logit from, for `feature_imitation`.
 
-The student with an interaction head sees two vectors, its teacher both texts: features of a query's
-candidates shall be as like each other for the one as for the other (D2LLM, Liao et al. 2024,
-https://arxiv.org/abs/2406.17262, "Feature Imitation").
+A student with an interaction head reads two vectors, its teacher both texts. The features of a
+query's candidates are trained to be as similar to each other for the student as for the teacher
+(D2LLM, Liao et al. 2024, https://arxiv.org/abs/2406.17262, "Feature Imitation").
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from retrieval_kd.training.live_models import at_most, slate_pairs
 
 
 class PairTeacher(nn.Module):
-    """A frozen cross-encoder, of which the state is wanted that its logit is made of.
+    """A frozen cross-encoder that returns the states its logits are computed from.
 
     Args:
         model_spec: the MODEL, a cross-encoder with one logit.
-        student: the model that learns; one with an interaction head.
+        student: the model to train, with an interaction head.
 
     Raises:
         InputError: the student has no such head, or the model no such state.
@@ -58,10 +58,10 @@ class PairTeacher(nn.Module):
     def forward(
         self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor], length: int
     ) -> Tensor:
-        """States (B, N, E) of each query's slate; zeros where a slate is shorter.
+        """Return states (B, N, E) of each query's slate; zeros where a slate is shorter.
 
         Args:
-            length: tokens of a pair, at most.
+            length: maximum number of tokens of a pair.
         """
         with at_most(self.model, length), before_answer(self.model) as states:
             rows, places, groups = slate_pairs(self.model, texts, labels)
@@ -74,10 +74,10 @@ class PairTeacher(nn.Module):
 
 @contextmanager
 def before_answer(model: Any) -> Iterator[list[Tensor]]:
-    """While open, a forward pass leaves what a cross-encoder's last linear layer is given (n, E).
+    """Capture the input (n, E) of a cross-encoder's last linear layer in a forward pass.
 
     Raises:
-        InputError: no layer gives one number.
+        InputError: no linear layer has one output.
     """
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
     if not layers:

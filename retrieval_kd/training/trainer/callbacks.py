@@ -1,4 +1,4 @@
-"""What happens at each step of a training beside the step: progress, time, weights of the loss."""
+"""Callbacks of the trainer: progress bar, seconds, and the weights of the loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from retrieval_kd.training.trainer.checkpoints import BESIDE
 
 
 class Clock(TrainerCallback):
-    """Seconds of a training over all its attempts: what a checkpoint holds is paid for."""
+    """Counts the seconds of a training, with those of earlier attempts up to their checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._start = path, time.monotonic()
@@ -32,13 +32,13 @@ class Clock(TrainerCallback):
 
 @runtime_checkable
 class OwnsWeights(Protocol):
-    """A loss with weights of its own, such as projections and live teachers."""
+    """A loss with its own weights, such as projections and live teachers."""
 
     def own_state(self) -> torch.nn.Module: ...
 
 
 class Follow(TrainerCallback):
-    """Tells the loss how far the training is, and keeps its own weights beside each checkpoint."""
+    """Sets the progress of the loss, and saves the loss's own weights with each checkpoint."""
 
     def __init__(self, loss: torch.nn.Module) -> None:
         self._loss, self._own = loss, trained_beside(loss)
@@ -81,6 +81,6 @@ class Bar(TrainerCallback):
 
 
 def trained_beside(loss: torch.nn.Module) -> torch.nn.Module | None:
-    """What a loss trains beside the model; none if that has no weights."""
+    """Return the weights that a loss trains besides the model, or None."""
     own = loss.own_state() if isinstance(loss, OwnsWeights) else None
     return own if own is not None and len(own.state_dict()) else None

@@ -1,4 +1,4 @@
-"""What a model's `README.md` says of its training, above Sentence Transformers' own text."""
+"""Writes about the training into a model's `README.md`, above Sentence Transformers' own text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from retrieval_kd.files import write_text
 
-SILENT = ("name", "weight")  # of a term: said first
+SILENT = ("name", "weight")  # settings of a term that are written first
 USUAL = {"candidates": "slate", "student": "score", "teacher": "stored", "joint": False}
 SETTINGS = {
     "steps": "steps",
@@ -22,11 +22,11 @@ SETTINGS = {
 
 
 def describe_training(folder: Path, name: str, record: Mapping[str, Any]) -> None:
-    """Put the training into the card that the model was saved with, if it was saved with one.
+    """Add the training to the model card, if the model was saved with one.
 
     Args:
-        name: of the model, for the title.
-        record: what `training.json` holds.
+        name: name of the model, for the title.
+        record: content of `training.json`.
     """
     path = folder / "README.md"
     if not path.is_file():
@@ -39,18 +39,18 @@ def describe_training(folder: Path, name: str, record: Mapping[str, Any]) -> Non
 
 
 def describe_stages(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Put all stages of a student's training where its card tells of the last one."""
+    """Replace the last stage in a student's card with all stages of its training."""
     path = folder / "README.md"
     if not path.is_file() or len(records) < 2:
         return
-    told = [training_section(record, f"### Stage {n}") for n, record in enumerate(records, 1)]
+    stages = [training_section(record, f"### Stage {n}") for n, record in enumerate(records, 1)]
     head = f"## Training\n\nIn {len(records)} stages, each going on from the student before.\n"
     last = training_section(records[-1])
-    write_text(path, path.read_text("utf-8").replace(last, "\n".join([head, *told])))
+    write_text(path, path.read_text("utf-8").replace(last, "\n".join([head, *stages])))
 
 
 def training_section(record: Mapping[str, Any], heading: str = "## Training") -> str:
-    """What was minimised, with which settings, and what came of it on dev.
+    """Describe what was minimised, with which settings, and the result on dev.
 
     Example:
         >>> print(training_section({"terms": [{"name": "kl", "weight": 1.0, "teacher": "stored"}],
@@ -63,7 +63,7 @@ def training_section(record: Mapping[str, Any], heading: str = "## Training") ->
     """
     objective = " + ".join(map(_term, record.get("terms", [])))
     aim = f" to minimise `{objective}`" if objective else ""
-    told = [_setting(key, record["settings"]) for key in SETTINGS if key in record["settings"]]
+    settings = [_setting(key, record["settings"]) for key in SETTINGS if key in record["settings"]]
     dev = [{k: v for k, v in point.items() if k.startswith("dev_")} for point in record["curve"]]
     measured = [point for point in dev if point]
     learnt = ""
@@ -75,20 +75,20 @@ def training_section(record: Mapping[str, Any], heading: str = "## Training") ->
         ]
         learnt = f" On dev queries: {'; '.join(changes)}."
     return (
-        f"{heading}\n\nTrained with `rkd`{aim}: {', '.join(told)}, on {record['queries']:,} "
+        f"{heading}\n\nTrained with `rkd`{aim}: {', '.join(settings)}, on {record['queries']:,} "
         f"queries.{learnt}\nAll settings and the learning curve are in `training.json`.\n"
     )
 
 
 def _term(term: Mapping[str, Any]) -> str:
-    """A term as the command line takes it, with what is not as usual."""
+    """Write a term as on the command line, with the settings that differ from the defaults."""
     own = {
         key: value
         for key, value in term.items()
         if key not in SILENT and value not in (USUAL.get(key), [], ())
     }
-    told = ", ".join(f"{key}={value}" for key, value in own.items())
-    return f"{term['weight']:g} × {term['name']}" + (f"({told})" if told else "")
+    options = ", ".join(f"{key}={value}" for key, value in own.items())
+    return f"{term['weight']:g} × {term['name']}" + (f"({options})" if options else "")
 
 
 def _setting(key: str, settings: Mapping[str, Any]) -> str:

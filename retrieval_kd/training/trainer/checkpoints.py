@@ -1,4 +1,4 @@
-"""What a training leaves on disk: checkpoints to resume from, and the model, saved whole."""
+"""The files of a training: checkpoints to resume from, and the trained model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from retrieval_kd.files import read_json, write_json
 from retrieval_kd.training.trainer.card import describe_training
 
 RECORD = "training.json"
-BESIDE = "loss.safetensors"  # in a checkpoint: what is trained beside the model
+BESIDE = "loss.safetensors"  # file of a checkpoint: weights that are trained besides the model
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to replace a folder that is not an earlier training's.
+    """Refuse to replace a folder that does not hold an earlier training.
 
     Raises:
         InputError: `out` holds something else.
@@ -33,13 +33,16 @@ def check_replaceable(out: Path) -> None:
 
 
 def finished(out: Path, identity: str) -> bool:
-    """Whether `out` holds the outcome of exactly this training."""
+    """Whether `out` holds the result of exactly this training."""
     done = out / RECORD
     return done.exists() and bool(read_json(done)["identity"] == identity)
 
 
 def last_whole_checkpoint(work: Path, own: torch.nn.Module | None = None) -> str | None:
-    """The last checkpoint that was written to its end: trainer state, then weights of the loss."""
+    """Return the last complete checkpoint, and delete incomplete ones.
+
+    The trainer's state is written first, the weights of the loss last.
+    """
     for folder in work.glob("checkpoint-*"):
         try:
             read_json(folder / "trainer_state.json")
@@ -52,6 +55,7 @@ def last_whole_checkpoint(work: Path, own: torch.nn.Module | None = None) -> str
 
 
 def clear_if_other(work: Path, identity: str) -> None:
+    """Delete checkpoints of another training, and note whose the new ones are."""
     mark = work / "identity.json"
     if work.exists() and (not mark.exists() or read_json(mark) != identity):
         shutil.rmtree(work)
@@ -59,7 +63,7 @@ def clear_if_other(work: Path, identity: str) -> None:
 
 
 def save_whole(model: Any, out: Path, record: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
-    """Save beside `out`, then rename: a killed save leaves no half model under the final name."""
+    """Save next to `out`, then rename: a killed save leaves no incomplete model in `out`."""
     staged, old = (out.parent / f".{out.name}.{end}" for end in ("saving", "old"))
     for leftover in (staged, old):
         shutil.rmtree(leftover, ignore_errors=True)

@@ -21,9 +21,9 @@ from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, sparse_score
 class DevTask:
     """Dev queries, their judgments, and the documents they are ranked among.
 
-    The pool is the queries' relevant documents plus the first stage's best: hard enough to move
-    with quality, small enough to encode every few dozen steps. nDCG@10 on it is higher than on the
-    whole collection and is never reported as a result.
+    The documents are the queries' relevant ones and the first stage's best: hard enough to tell
+    students apart, few enough to encode every few dozen steps. nDCG@10 on them is higher than on
+    the whole collection and is never reported as a result.
     """
 
     queries: dict[str, str]
@@ -42,9 +42,9 @@ def build_dev_task(
     pool: int = 500,
     seed: int = 0,
 ) -> DevTask:
-    """Take up to `queries` of `texts` (ID → text) and a pool of about `pool` documents.
+    """Take up to `queries` of `texts` (ID → text) and about `pool` documents.
 
-    Relevant documents are always in the pool, so it may be larger.
+    All relevant documents are taken, so that there may be more.
     """
     chosen = sorted(texts)
     if len(chosen) > queries:
@@ -58,13 +58,13 @@ def build_dev_task(
             found = list(first_stage.results.get(query, {}))
             if rank < len(found) and len(ids) < pool:
                 ids[found[rank]] = None
-    listed = sorted(ids)  # ties go by ID, so that a constant scorer gets no credit
+    listed = sorted(ids)  # ties are broken by ID, so that a constant scorer gets no credit
     documents = [collection.documents[id].full for id in listed]
     return DevTask({q: texts[q] for q in chosen}, judged, listed, documents)
 
 
 class DevEvaluator(BaseEvaluator):
-    """nDCG@10 of the student on a `DevTask`; called by the trainer every `eval_steps`."""
+    """Measures nDCG@10 of the student on a `DevTask`; the trainer calls it every `eval_steps`."""
 
     def __init__(self, task: DevTask) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class DevEvaluator(BaseEvaluator):
 
 
 def all_scores(model: Any, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:
-    """Scores (Q, P) of every query with every document, by a student of any kind."""
+    """Score every query with every document, (Q, P), with a student of any kind."""
     if isinstance(model, SparseEncoder):
         words = sparse_rows(model, documents, "document")  # (P, V)
         return sparse_scores(sparse_rows(model, queries, "query"), words.T.tocsr())
@@ -110,7 +110,7 @@ def _dev(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def curve_from_log(history: list[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """The trainer's log as points `{"step", "loss", "dev_ndcg@10", components…}`, one per step."""
+    """Turn the trainer's log into points `{"step", "loss", "dev_ndcg@10", components…}` by step."""
     points: dict[int, dict[str, float]] = {}
     for entry in history:
         point = points.setdefault(int(entry["step"]), {"step": int(entry["step"])})

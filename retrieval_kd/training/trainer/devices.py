@@ -1,4 +1,4 @@
-"""Training on several devices (`torchrun`): whose documents a query sees, whose gradients count.
+"""Training on several devices (`torchrun`): sharing documents, and averaging gradients.
 
 Each process encodes its own share of a batch. Representations of documents are then gathered with
 their gradient, so that an objective over the batch sees every device's documents, as on one device.
@@ -25,25 +25,25 @@ from retrieval_kd.students.student import Representations
 
 
 def processes() -> int:
-    """How many processes train together; one without `torchrun`, whose group is joined here."""
+    """Number of processes that train together: 1 without `torchrun`, whose group is joined here."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         PartialState(cpu=not torch.cuda.is_available())
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this process writes what is written once."""
+    """Whether this process writes the files that are written once."""
     return processes() == 1 or dist.get_rank() == 0
 
 
 def wait_for_all() -> None:
-    """Go on when every process is here."""
+    """Wait until every process is here."""
     if processes() > 1:
         dist.barrier()
 
 
 def share_of(batch: int) -> int:
-    """Each process's part of a batch, so that one configuration is one training anywhere.
+    """Number of a batch's queries per process; one configuration is the same training anywhere.
 
     Raises:
         InputError: the batch cannot be divided evenly.
@@ -57,16 +57,16 @@ def share_of(batch: int) -> int:
 
 
 class SharedTrainer:
-    """Sentence Transformers' trainer with our own synchronisation; its loss keeps its models.
+    """A mixin for Sentence Transformers' trainers that synchronises gradients itself.
 
-    The model card is left empty: a training's rows are pool numbers, not texts.
+    The trainer's own model card is left out, because the rows are pool numbers and not texts.
     """
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         return None
 
     def override_model_in_loss(self, loss: nn.Module, model: nn.Module) -> nn.Module:
-        return loss  # else a live teacher, too, would be replaced by the wrapped student
+        return loss  # otherwise live teachers too would be replaced by the wrapped student
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         value: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
@@ -77,7 +77,8 @@ class SharedTrainer:
 def average_gradients(loss: nn.Module) -> None:
     """Replace every gradient by its mean over the processes, in one exchange.
 
-    What no process has a gradient of keeps none: the optimizer leaves it alone, weight decay too.
+    A parameter without a gradient in all processes keeps none, so that the optimizer does not
+    change it, by weight decay either.
     """
     if processes() == 1:
         return
@@ -95,7 +96,7 @@ def average_gradients(loss: nn.Module) -> None:
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean of what each process gives, without gradient; all must ask at the same time."""
+    """Return the mean over the processes, without gradient. All must call it at the same time."""
     if processes() == 1:
         return values
     total = values.detach().to(_device(), torch.float32, copy=True)
@@ -105,28 +106,28 @@ def mean_over_processes(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The batch of all processes as this one sees it: its own queries, everybody's documents."""
+    """The batch as one process sees it: its own queries, and the documents of all processes."""
 
-    groups: list[Representations]  # its own first
+    groups: list[Representations]  # those of this process first
     labels: dict[str, Any]
 
 
 def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gathered:
-    """Add the other processes' documents to this one's.
+    """Add the other processes' documents to those of this process.
 
-    Their targets are looked up in the queries' pools. A document that several processes brought
-    counts once.
+    Their targets are looked up in the queries' pools. A document that several processes have counts
+    once.
     """
     shapes: list[Any] = [None] * processes()
-    told = [
+    own_shapes = [
         {name: (tuple(value.shape), value.dtype) for name, value in group.items()}
         for group in groups
     ]
-    dist.all_gather_object(shapes, told)
+    dist.all_gather_object(shapes, own_shapes)
     others: list[list[Representations]] = [[{} for _ in rank] for rank in shapes]
-    for dtype in sorted({dtype for _, dtype in told[0].values()}, key=str):
-        # All groups in one exchange: were each in its own, a process that has more of them than the
-        # others would use none of the last one's results, and not be there on the way back.
+    for dtype in sorted({dtype for _, dtype in own_shapes[0].values()}, key=str):
+        # All groups are exchanged at once. With one exchange per group, a process with more groups
+        # than the others would not use the result of the last one and miss its backward pass.
         own = [v.reshape(-1) for group in groups for v in group.values() if v.dtype == dtype]
         places = [
             [
@@ -162,7 +163,7 @@ def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gath
 
 
 def first_of_each(positions: Tensor) -> Tensor:
-    """Which entries (M,) are the first of their value.
+    """Mark the entries (M,) that are the first of their value.
 
     Example:
         >>> first_of_each(torch.tensor([5, 7, 5])).tolist()
@@ -174,8 +175,8 @@ def first_of_each(positions: Tensor) -> Tensor:
 
 
 def _exchange(mine: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Every process's numbers (n,), of which each has its own n; floats with their gradient."""
-    if mine.dtype == torch.bool:  # which not every backend exchanges
+    """Gather each process's numbers (n,), with its own n; floats keep their gradient."""
+    if mine.dtype == torch.bool:  # not every backend exchanges booleans
         return [part.bool() for part in _exchange(mine.to(torch.uint8), sizes)]
     flat = nn.functional.pad(mine.to(_device()), (0, max(sizes) - mine.numel()))  # (largest,)
     if flat.dtype.is_floating_point:
@@ -187,7 +188,7 @@ def _exchange(mine: Tensor, sizes: Sequence[int]) -> list[Tensor]:
 
 
 def _device() -> torch.device:
-    """Where this process's tensors are exchanged."""
+    """The device that this process's tensors are exchanged on."""
     if dist.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

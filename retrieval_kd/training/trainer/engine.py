@@ -1,27 +1,22 @@
-"""Runs one of Sentence Transformers' trainers so that it can be killed, resumed and skipped.
+"""Runs a training job with one of Sentence Transformers' trainers.
 
-What is trained, on what, with which loss, is the caller's business (`train.py`, `fit_teacher.py`).
+A job that was stopped is resumed, and a job that has ended is not run again.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
-from sentence_transformers.base.modules import Module
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
-from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import digest_json, read_json, write_json
-from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models.layers import weights_digest
-from retrieval_kd.training.batches.slates import Pool, digest_pools
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.hardware import fast_dtype
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.trainer.callbacks import Bar, Clock, Follow, trained_beside
 from retrieval_kd.training.trainer.checkpoints import (
     RECORD,
@@ -31,7 +26,7 @@ from retrieval_kd.training.trainer.checkpoints import (
     last_whole_checkpoint,
     save_whole,
 )
-from retrieval_kd.training.trainer.curve import curve_from_log
+from retrieval_kd.training.trainer.curve import DevEvaluator, curve_from_log
 from retrieval_kd.training.trainer.devices import (
     SharedTrainer,
     is_first,
@@ -42,51 +37,36 @@ from retrieval_kd.training.trainer.devices import (
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 
-def identity_of(
-    model: Any, pools: Sequence[Pool], documents: Texts, settings: TrainSettings, *more: Any
-) -> str:
-    """Digest of everything that decides a training's outcome on one machine."""
-    of_data = [digest_pools(pools), documents.digest]
-    dtype = dtype_name(fast_dtype())
-    return digest_json([state_of(model), of_data, settings.model_dump(), dtype, *more])
-
-
-def state_of(model: Any) -> list[Any]:
-    """All that a model's scores depend on: weights, length, modules, and their configurations."""
-    config = {k: v for k, v in model._get_model_config().items() if k != "__version__"}
-    # a head's configuration is neither among the weights nor in the model's name of itself
-    modules = [m.get_config_dict() for m in model.modules() if isinstance(m, Module)]
-    return [weights_digest(model), model.max_seq_length, str(model), config, modules]
-
-
 def train(
-    model: Any,
+    job: TrainingJob,
     trainer_class: Any,
     arguments_class: type[Any],
-    settings: TrainSettings,
-    out: Path,
-    *,
-    identity: str,
-    schedule: Dataset,
     collator: Callable[..., Any],
     loss: torch.nn.Module,
-    evaluator: Any = None,
-    beside: Mapping[str, Any] | None = None,
-    facts: Callable[[], dict[str, Any]] = dict,
+    facts: Callable[[], dict[str, Any]],
 ) -> dict[str, Any]:
-    """Train, save the model in `out` with `training.json`, and give that record.
+    """Train the job's model and save it in `job.out` with `training.json`.
 
-    A record of the same identity in `out` is given back without training; checkpoints of the same
-    identity are resumed from, others removed.
+    If `job.out` already holds the result of the same job, nothing is trained. A training of the
+    same job that was stopped is resumed from its last checkpoint; other checkpoints are deleted.
 
     Args:
-        beside: further models that are trained, by the folder in `out` that each is saved in.
-        facts: what the record shall have besides, asked after the training.
+        trainer_class, arguments_class: Sentence Transformers' trainer for this kind of model.
+        collator: turns rows of the schedule into a batch.
+        facts: returns what else to record, called when the training has ended.
+
+    Returns:
+        The content of `training.json`.
+
+    Raises:
+        InputError: `job.out` holds something else than a training.
     """
+    model, settings, out, identity = job.student, job.settings, job.out, job.identity
     done = out / RECORD
     if finished(out, identity):
         return read_json(done)
     check_replaceable(out)
+    evaluator: Any = DevEvaluator(job.dev) if job.dev is not None else None
     work = out.parent / f".{out.name}.training"
     own = trained_beside(loss)
     if is_first():
@@ -102,7 +82,7 @@ def train(
     trainer: Any = type("Trainer", (SharedTrainer, trainer_class), {})(
         model=model,
         args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
-        train_dataset=schedule,
+        train_dataset=job.schedule(),
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
@@ -127,44 +107,24 @@ def train(
             "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
             "settings": settings.model_dump(),
             "curve": curve_from_log([*start, *trainer.state.log_history]),
+            "queries": len(job.pools),
+            "terms": job.terms_as_json,
             **facts(),
         }
-        save_whole(model, out, record, beside or {})
+        save_whole(model, out, record, job.trained_live)
         shutil.rmtree(work, ignore_errors=True)
     wait_for_all()
     return read_json(done)
 
 
-def schedule(
-    pools: int,
-    settings: TrainSettings,
-    groups: Mapping[str, tuple[int, int, float]] | None = None,
-) -> Dataset:
-    """Which pool each row of the training draws from: rows `{"pool", "draw"}`.
-
-    Args:
-        groups: shares of the rows by name → (first pool, end, share), for instance judged and
-            unlabelled queries half and half. Without it pools are drawn evenly.
-    """
-    rng = np.random.default_rng([settings.seed, 17])
-    rows = settings.steps * settings.batch_queries
-    parts = [p for p in (groups or {"all": (0, pools, 1.0)}).values() if p[1] > p[0] and p[2] > 0]
-    ends = np.round(np.cumsum([share for *_, share in parts]) / sum(p[2] for p in parts) * rows)
-    counts = np.diff(ends.astype(int), prepend=0)
-    chosen = []
-    for (start, stop, _), count in zip(parts, counts, strict=True):
-        passes = -(-int(count) // (stop - start))
-        ordered = [rng.permutation(np.arange(start, stop)) for _ in range(passes)]
-        chosen.append(np.concatenate([*ordered, np.zeros(0, np.int64)])[:count])
-    pool = np.concatenate(chosen).astype(np.int64)
-    return Dataset.from_dict({"pool": rng.permutation(pool), "draw": np.arange(rows)})
-
-
 def set_dropout(model: torch.nn.Module, probability: float) -> list[tuple[torch.nn.Dropout, float]]:
-    """Set every dropout layer; gives what they were, to be put back before saving.
+    """Set the probability of every dropout layer.
 
-    Zero is the default: the teacher's distribution already regularises, and on a CPU dropout in the
-    attention keeps torch from its fused kernel.
+    The default setting is 0: the teacher's scores already regularise, and on a CPU dropout in the
+    attention keeps torch from using its fused kernel.
+
+    Returns:
+        Each layer with its previous probability, to be restored before saving.
     """
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     before = [(layer, layer.p) for layer in layers]
@@ -206,12 +166,12 @@ def _arguments(
 
 
 def head_parameters(loss: torch.nn.Module) -> list[str]:
-    """Names of what is trained above transformer encoders: heads, projections."""
+    """Names of the trained parameters outside transformer encoders: heads, projections."""
     encoders = [m.base_model for m in loss.modules() if isinstance(m, PreTrainedModel)]
     inside = {id(p) for encoder in encoders for p in encoder.parameters()}
     return [n for n, p in loss.named_parameters() if p.requires_grad and id(p) not in inside]
 
 
 def heads_pattern(names: Sequence[str]) -> str:
-    """The regular expression by which Sentence Transformers' `learning_rate_mapping` finds them."""
+    """Build the regular expression for `learning_rate_mapping` that matches these parameters."""
     return "^(" + "|".join(re.escape(name) for name in names) + ")$"

@@ -1,4 +1,4 @@
-"""How a model is trained, as settings; `engine.py` obeys them. Needs no torch to be checked."""
+"""The settings of a training. They can be checked without importing torch."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ LORA_DEFAULTS = FIT_DEFAULTS.model_copy(update={"learning_rate": 2e-4})
 
 
 def check_uncached(mini_batch_size: int | None) -> None:
-    """Refuse cached gradients of a re-ranker, a teacher that is fitted or a student.
+    """Refuse cached gradients for a re-ranker, whether teacher or student.
 
     Raises:
-        ValueError: saying what to do.
+        ValueError: `mini_batch_size` is set.
     """
     if mini_batch_size is not None:
         raise ValueError("mini_batch_size: a re-ranker's gradients are not cached; leave it out")

@@ -7,8 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval_kd.errors import InputError
-from retrieval_kd.training.batches.selection import pool_scores, select_pools
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.training.batches.selection import (
+    denoised,
+    pool_scores,
+    select_pools,
+    without_false_negatives,
+)
 from retrieval_kd.training.batches.slates import Pool
 
 
@@ -79,3 +84,64 @@ def test_the_students_scores_are_those_of_its_vectors(tiny_collection, tiny_enco
         0
     ]
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def scored_pool(size: int, relevant: int | None = 0) -> Pool:
+    """Candidates 0, 1, … with falling teacher scores."""
+    gains = np.zeros(size, np.int64)
+    if relevant is not None:
+        gains[relevant] = 1
+    return Pool("q", np.arange(size), -np.arange(size, dtype=np.float32), gains)
+
+
+def test_what_is_better_than_the_judged_document_is_left_out_and_counted():
+    drops = Drops()
+    kept = without_false_negatives([scored_pool(6, 2)], 0.0, drops)
+    assert kept[0].positions.tolist() == [2, 3, 4, 5]
+    assert "likely false negative left out" in drops.summary()[0]
+
+
+def test_the_margin_reaches_below_the_judged_document():
+    kept = without_false_negatives([scored_pool(6, 2)], 1.5, Drops())
+    assert kept[0].positions.tolist() == [2, 4, 5]
+    assert sorted(kept[0].ignored) == [0, 1, 3]  # nor negatives where others bring them
+
+
+@pytest.mark.parametrize("relevant", [None, 0])
+def test_without_a_scored_judgment_nothing_is_left_out(relevant):
+    given_pool = scored_pool(5, relevant)
+    if relevant is not None:
+        given_pool.teacher[relevant] = np.nan
+    assert without_false_negatives([given_pool], 9.0, Drops())[0] is given_pool
+
+
+def test_members_follow():
+    given_pool = scored_pool(4, 1)
+    with_members = Pool(
+        "q",
+        given_pool.positions,
+        given_pool.teacher,
+        given_pool.gains,
+        np.arange(8.0).reshape(2, 4),
+    )
+    kept = without_false_negatives([with_members], 0.0, Drops())[0]
+    assert kept.members.tolist() == [[1, 2, 3], [5, 6, 7]]
+
+
+def test_denoised_pools_hold_what_the_teacher_is_sure_of():
+    drops = Drops()
+    scores = np.array([3.0, 1.0, 0.5, np.nan, -2.0])
+    unsure = Pool("q", np.arange(5), scores, np.array([0, 0, 1, 0, 0]), scores[None])
+    nothing = Pool("r", np.arange(2), np.array([1.0, 0.0]), np.array([0, 0]))
+    (kept,) = denoised([unsure, nothing], -1.0, 2.0, drops)
+    assert kept.positions.tolist() == [0, 2, 4] and kept.gains.tolist() == [1, 1, 0]
+    assert kept.members.shape == (1, 3) and kept.ignored.tolist() == [1, 3]
+    assert any("without a sure" in line for line in drops.summary())
+
+
+def test_limits_that_leave_no_query_are_an_error():
+    """Not a training without denoised slates, or one on nothing."""
+    with pytest.raises(InputError, match="sure of no query"):
+        denoised([scored_pool(6, 2)], -9.0, 9.0, Drops())
+    with pytest.raises(InputError, match="no query is left"):
+        without_false_negatives([scored_pool(6, 5)], 9.0, Drops())

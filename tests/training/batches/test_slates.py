@@ -21,8 +21,9 @@ from retrieval_kd.teachers.comparing.conclude import conclude_pairs
 from retrieval_kd.teachers.score import open_teacher, score
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 from retrieval_kd.training.batches.collate import draw_slates, slate_tensors
-from retrieval_kd.training.batches.sampling import without_false_negatives
+from retrieval_kd.training.batches.selection import without_false_negatives
 from retrieval_kd.training.batches.slates import Pool, PoolPairs, build_pools, digest_pools
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.batch import Batch, evaluate_term
 from retrieval_kd.training.objective.term_checks import check_targets
 from retrieval_kd.training.objective.terms import Term
@@ -93,7 +94,9 @@ def pools(collection, asked):
 
 def test_the_objective_sees_the_stored_answers_of_its_slates(collection, pools):
     """Also where a pool of some has no pair: it teaches nothing."""
-    slates = draw_slates(pools, [(0, 0), (1, 3), (3, 1)], 4, 5, seed=0)
+    slates = draw_slates(
+        pools, [(0, 0), (1, 3), (3, 1)], TrainSettings(slate_size=4, slate_depth=5)
+    )
     columns = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [4, 5, 6, 7]])
     labels = slate_tensors(slates, columns)
     scores = torch.randn(3, 8, generator=torch.manual_seed(0))
@@ -131,12 +134,14 @@ def test_a_student_learns_what_the_pairwise_teacher_prefers(
     )
     term = Term(name="pair_kl", teacher="pairs:0", student_temperature=0.1)
     record = train_student(
-        make_student(str(tiny_encoder), kind),
-        sure,
-        collection.documents,
-        [term],
-        settings,
-        tmp_path / "s",
+        TrainingJob(
+            make_student(str(tiny_encoder), kind),
+            sure,
+            collection.documents,
+            [term],
+            settings,
+            tmp_path / "s",
+        )
     )
     losses = [point["loss"] for point in record["curve"] if "loss" in point]
     assert losses[-1] < 0.8 * losses[0]

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.models.load import load_encoder
 from retrieval_kd.students.make import make_student
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.policy import START, TeacherPolicy
 from retrieval_kd.training.objective.terms import Term
@@ -111,7 +112,9 @@ def test_a_training_with_it_goes_on_where_it_was_stopped(tiny_collection, tiny_e
 
     def run(out):
         student = make_student(str(tiny_encoder), "dense", [0, 3])
-        return train_student(student, pools, collection.documents, terms, settings, out)
+        return train_student(
+            TrainingJob(student, pools, collection.documents, terms, settings, out)
+        )
 
     record = assert_same_after_a_stop(run, tmp_path, at=5)
     assert {"reinforced_teachers", "infonce"} <= set(record["curve"][-1])

@@ -17,6 +17,7 @@ from retrieval_kd.objectives import features as objectives
 from retrieval_kd.students.dense import embed
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.collate import SlateCollator
+from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.states.hooks import attention_maps, attention_states
@@ -70,9 +71,7 @@ def batch_of(student: Any, collection: Any, group_size: int = 3) -> tuple[list[A
         preprocess_fn=student.preprocess,
         pools=pools_of(collection),
         texts=collection.documents,
-        slate_size=4,
-        slate_depth=10,
-        group_size=group_size,
+        settings=TrainSettings(slate_size=4, slate_depth=10, group_size=group_size),
         keep_texts=True,
     )
     made = collator([{"pool": i, "draw": i} for i in range(3)])
@@ -228,7 +227,14 @@ def test_a_short_training_brings_the_states_nearer(
     student = make_student(str(tiny_encoder), "dense", [0, 3], max_length=32)
     terms = [Term(name=name, teacher=str(spread_encoder), **TERMS[name])]
     record = train_student(
-        student, pools_of(collection), collection.documents, terms, SETTINGS, tmp_path / "student"
+        TrainingJob(
+            student,
+            pools_of(collection),
+            collection.documents,
+            terms,
+            SETTINGS,
+            tmp_path / "student",
+        )
     )
     losses = [point["loss"] for point in record["curve"] if "loss" in point]
     assert losses[-1] < 0.98 * losses[0]
@@ -327,7 +333,14 @@ def test_features_come_nearer_in_a_short_training(
         [before] = loss(features, labels).values()
     settings = SETTINGS.model_copy(update={"steps": 40, "learning_rate": 5e-3})
     train_student(
-        student, pools_of(collection), collection.documents, terms, settings, tmp_path / "student"
+        TrainingJob(
+            student,
+            pools_of(collection),
+            collection.documents,
+            terms,
+            settings,
+            tmp_path / "student",
+        )
     )
     with torch.no_grad():
         [after] = loss(features, labels).values()

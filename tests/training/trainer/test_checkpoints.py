@@ -18,11 +18,12 @@ from retrieval_kd.students.dense import make_dense
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.selection import pool_scores
 from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.job import TrainingJob, state_of
 from retrieval_kd.training.live_models import open_live
 from retrieval_kd.training.loss import projections
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_student import train_student
-from retrieval_kd.training.trainer import callbacks, checkpoints, engine
+from retrieval_kd.training.trainer import callbacks, checkpoints
 from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of
 
@@ -41,10 +42,8 @@ def collection(tiny_collection: Path) -> Collection:
     ],
 )
 def test_another_option_is_another_training(kind, options, tiny_encoder):
-    one, other = (
-        engine.state_of(make_student(str(tiny_encoder), kind, options=own)) for own in options
-    )
-    again = engine.state_of(make_student(str(tiny_encoder), kind, options=options[0]))
+    one, other = (state_of(make_student(str(tiny_encoder), kind, options=own)) for own in options)
+    again = state_of(make_student(str(tiny_encoder), kind, options=options[0]))
     assert one == again and one != other
 
 
@@ -84,13 +83,15 @@ def test_a_killed_training_with_a_live_teacher_ends_as_an_undisturbed_one(
     def run(out: Path) -> dict:
         live = {"reranker": open_live(str(tiny_cross_encoder), "cross_encoder", trains=True)}
         return train_student(
-            make_dense(str(tiny_encoder), [0, 3]),
-            pools_of(collection),
-            collection.documents,
-            terms,
-            settings,
-            out,
-            live=live,
+            TrainingJob(
+                make_dense(str(tiny_encoder), [0, 3]),
+                pools_of(collection),
+                collection.documents,
+                terms,
+                settings,
+                out,
+                live=live,
+            )
         )
 
     run(tmp_path / "whole")
@@ -141,10 +142,12 @@ def test_a_sparse_live_teacher_scores_by_words(collection, tiny_encoder, tmp_pat
 def test_more_dimensions_than_there_are_is_an_error(collection, tiny_encoder, tmp_path):
     with pytest.raises(InputError, match="33 dimensions of a student with 32"):
         train_student(
-            make_dense(str(tiny_encoder), [0]),
-            pools_of(collection),
-            collection.documents,
-            [Term(name="infonce", dimensions=(33,))],
-            TrainSettings(steps=1, batch_queries=2, max_tokens=16),
-            tmp_path / "s",
+            TrainingJob(
+                make_dense(str(tiny_encoder), [0]),
+                pools_of(collection),
+                collection.documents,
+                [Term(name="infonce", dimensions=(33,))],
+                TrainSettings(steps=1, batch_queries=2, max_tokens=16),
+                tmp_path / "s",
+            )
         )

@@ -85,17 +85,17 @@ def test_a_member_on_a_server_says_what_it_says_here_and_is_asked_once(told, tmp
         ensemble = context_of(on(told, url)).ensemble
         asked = ensemble.score(SPEC, ["dev"])
         assert asked["scored"] == len(reader.asked) > 0 and "missing" not in asked
-        found = ensemble._scores("dev", SPEC)
+        found = ensemble.scores("dev", SPEC)
         again = context_of(on(told, url)).ensemble  # the same command, started anew
         assert again.score(SPEC, ["dev"])["scored"] == 0
-        assert again._scores("dev", SPEC) == found
+        assert again.scores("dev", SPEC) == found
     assert len(reader.asked) == len(set(reader.asked)) == asked["scored"]
-    queries, wanted = ensemble.queries("dev").texts, ensemble._wanted("dev")
+    queries, wanted = ensemble.queries("dev").texts, ensemble.wanted("dev")
     local, store = ListwiseTeacher(here, ListwiseOptions(window=3, stride=2)), ScoreStore(tmp_path)
     score(ensemble.collection, queries, wanted, local, store)
     assert found == scores_of(ensemble.collection, queries, wanted, store, local.key)
-    [key] = [key for key in ensemble._store.teachers() if key.kind == "listwise"]
-    spent = read_usage(ensemble._store.folder(key))
+    [key] = [key for key in ensemble.teachers.store.teachers() if key.kind == "listwise"]
+    spent = read_usage(ensemble.teachers.store.folder(key))
     assert (spent.calls, spent.prompt_tokens) == (len(reader.asked), READ * len(reader.asked))
 
 
@@ -106,7 +106,7 @@ def test_a_model_that_runs_here_has_no_price_of_the_servers(told, tiny_decoder, 
     values = with_teacher(told, fuse_with=[here, SPEC], server=priced)
     ensemble = context_of({**values, "out": str(tmp_path / "run")}).ensemble
     asked = ensemble.score(here, ["dev"])
-    spent = read_usage(ensemble._store.path / asked["fingerprint"])
+    spent = read_usage(ensemble.teachers.store.path / asked["fingerprint"])
     assert spent.prompt_tokens > 0 and spent.cost == 0
 
 
@@ -133,10 +133,10 @@ def test_what_the_teacher_that_chooses_did_not_answer_is_in_no_pair(told, tiny_d
         values = with_teacher(told, fuse_with=[by, chosen], server=server)
         ensemble = context_of({**values, "out": str(tmp_path / "run")}).ensemble
         wanted = {query: ensemble.candidates("dev")[query]}
-        known = ensemble._scores("dev", by, wanted)[query]
+        known = ensemble.scores("dev", by, wanted)[query]
         assert len(known) == len(wanted[query]) - 1
         assert ensemble.pairs("dev", 1, wanted)[query][0] == list(known)
-        assert ensemble._scores("dev", chosen, wanted)[query].keys() == known.keys()
+        assert ensemble.scores("dev", chosen, wanted)[query].keys() == known.keys()
 
 
 def test_a_limit_is_of_one_run_and_the_next_goes_on(told, tmp_path):

@@ -1,0 +1,172 @@
+"""The teachers of `rkd run`: each is tried on dev before the other queries are paid for.
+
+Teachers are named by what they are, not by where their files lie, so that a run can be moved.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from retrieval_kd.config.run import Config
+from retrieval_kd.config.teacher import and_choosers, chosen_by
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.runs import with_relevant
+from retrieval_kd.errors import Drops
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.pipeline.ensemble import Ensemble, Fitted
+from retrieval_kd.pipeline.members import Members
+from retrieval_kd.pipeline.queries import Qrels, Queries
+from retrieval_kd.targets.combine import Combination, fit_combination, held_out
+from retrieval_kd.targets.normalise import Scores, rerank
+from retrieval_kd.teachers.comparing.conclude import AnsweredPairs
+from retrieval_kd.workspace import Workspace
+
+WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class RunEnsemble(Ensemble):
+    """The teachers of one run as one; they score what the run's store lacks.
+
+    The weights and the combination are fitted on dev and kept in `teacher.json`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        work: Workspace,
+        collection: Collection,
+        queries: Callable[[str], Queries],
+        candidates: Callable[[str], Scores],
+    ) -> None:
+        members = config.teacher.members
+        super().__init__(collection, members, queries, candidates, config.unlabelled)
+        self.config, self.work = config, work
+        self.teachers = Members(config, work, collection)
+
+    def score(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
+        """Score some parts of the run with this teacher and store the scores.
+
+        Pairs that are already stored are skipped. A teacher that got weight 0 on dev is skipped
+        too, unless a student trains on it alone or it chooses what another teacher compares; that
+        teacher is then scored first. Test queries are only scored by teachers with a weight and
+        those that choose for them.
+        """
+        if "dev" not in parts and member not in and_choosers(self.used):
+            if member not in and_choosers(self.named_alone):
+                return {"teacher": member, "skipped": "weight 0 on dev"}
+            parts = [part for part in parts if part != "test"]
+        by = chosen_by(member)
+        before = self.score(by, parts)["scored"] if by else 0
+        teacher, pairs, scored, missing = self.teachers.open(member), 0, 0, 0
+        for part in parts:
+            report = self.teachers.ask(teacher, self.queries(part).texts, self.wanted(part))
+            pairs, scored = pairs + report.pairs, scored + report.scored
+            missing += report.missing
+        return {
+            "teacher": member,
+            "fingerprint": teacher.key.fingerprint,
+            "pairs": pairs,
+            "scored": scored,
+            **({"scored_to_choose": before} if before else {}),
+            **({"missing": missing} if missing else {}),
+        }
+
+    def tune(self) -> dict[str, Any]:
+        """Fit the combination on dev, and the weights unless they are given; write teacher.json.
+
+        With weights learnt per query (`learned`) all common weights are 1.
+
+        Returns:
+            The facts of this stage: the weights, and nDCG@10 on dev of each teacher and of all.
+        """
+        teacher, qrels, drops = self.config.teacher, self.queries("dev").qrels, Drops()
+        how, method = teacher.fusion, teacher.calibration
+        lists = {member: self.scores("dev", member) for member in self.members}
+        combination = fit_combination(how, lists, qrels, method)
+        chosen_on_dev = teacher.weights is None and len(lists) > 1 and how != "learned"
+        if chosen_on_dev:
+            weights = best_weights(combination, lists, qrels)
+        else:
+            given = teacher.weights or [1.0] * len(lists)
+            weights = dict(zip(self.members, given, strict=True))
+        fitted = {} if how == "z_scores" else {"combination": combination.as_dict()}
+        write_json(self.work.path("teacher.json"), {"weights": weights, **fitted})
+        facts = {
+            "weights": weights,
+            "chosen_on_dev": chosen_on_dev,
+            "dev_ndcg@10_alone": {m: round(_ndcg(qrels, scores), 4) for m, scores in lists.items()},
+            "dev_ndcg@10": round(_ndcg(qrels, self.fused("dev", drops)), 4),
+        }
+        if how == "z_scores":
+            return {**facts, "drops": drops.summary()}
+        # A combination fitted on dev looks better there than it is, so that it is also measured on
+        # parts of dev that it was not fitted on. None: too few queries for that.
+        held = held_out(how, lists, weights, qrels, method)
+        apart = held and round(_ndcg({query: qrels[query] for query in held}, held), 4)
+        return {**facts, "fusion": how, "dev_ndcg@10_held_out": apart, "drops": drops.summary()}
+
+    @property
+    def fitted(self) -> Fitted:
+        kept = read_json(self.work.path("teacher.json"))
+        fitted = kept.get("combination")
+        combination = Combination() if fitted is None else Combination.from_dict(fitted)
+        return Fitted(kept["weights"], combination)
+
+    def scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
+        """Return one teacher's scores of a part; pairs that the store lacks are scored first."""
+        return self.teachers.scores(member, self.queries(part).texts, self.wanted(part, candidates))
+
+    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, AnsweredPairs]:
+        wanted = self.wanted(part, candidates)
+        return self.teachers.pairs(self.members[number], self.queries(part).texts, wanted)
+
+    def answer(self, text: str, candidates: Mapping[str, float]) -> None:
+        """Score one query's candidates with every teacher that has a weight, for timing."""
+        self.teachers.time(self.used, text, list(candidates))
+
+    @property
+    def used(self) -> list[str]:
+        """The teachers with a weight."""
+        return [member for member, weight in self.fitted.weights.items() if weight]
+
+    @property
+    def named_alone(self) -> set[str]:
+        """The teachers that an objective names alone, or that a stage has its own weights for."""
+        stages = [
+            stage for training in self.config.students.values() for stage in training.all_stages
+        ]
+        terms = [term for stage in stages for term in stage.objective]
+        own = {
+            m
+            for stage in stages
+            if stage.needs_teacher_scores
+            for m, w in stage.teachers.items()
+            if w
+        }
+        return own | {self.members[number] for term in terms for number in term.named_members}
+
+    def wanted(self, part: str, candidates: Scores | None = None) -> dict[str, list[str]]:
+        """The candidates of a part; for the train part also its judged relevant documents."""
+        judged = self.queries(part).qrels if part == "train" else {}
+        if candidates is None:
+            candidates = {**{query: {} for query in judged}, **self.candidates(part)}
+        return with_relevant(candidates, judged, self.collection.documents)
+
+
+def best_weights(
+    combination: Combination, lists: Mapping[str, Scores], qrels: Qrels
+) -> dict[str, float]:
+    """Return the weights of the grid, summing to 1, whose fused scores rank judged queries best."""
+    tried = []
+    for candidate in itertools.product(WEIGHT_GRID, repeat=len(lists)):
+        if abs(sum(candidate) - 1.0) < 1e-9:
+            fused = combination.fuse(lists, dict(zip(lists, candidate, strict=True)))
+            tried.append((_ndcg(qrels, fused), candidate))
+    return dict(zip(lists, max(tried)[1], strict=True))
+
+
+def _ndcg(qrels: Qrels, scores: Scores) -> float:
+    return evaluate(qrels, {"dev": rerank("dev", scores)}, ["ndcg@10"]).mean("dev", "ndcg@10")

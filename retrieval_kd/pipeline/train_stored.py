@@ -1,0 +1,132 @@
+"""`rkd train`: trains a student on stored teacher scores, on judgments, or on both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from retrieval_kd.config.run import Student
+from retrieval_kd.config.training import Training
+from retrieval_kd.config.training_checks import check_cached, check_scores
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import Drops, InputError, log
+from retrieval_kd.pipeline.stored_ensemble import FITTED_ON_DEV, StoredEnsemble, StoredTeachers
+from retrieval_kd.pipeline.students import StudentTraining, stage_folders
+from retrieval_kd.retrieval.retrieve import retrieve
+from retrieval_kd.schema import as_input_error, read_extended, validate
+from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.students.options import RE_RANKS
+from retrieval_kd.training.objective.parse import parse_terms
+from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.trainer.checkpoints import check_replaceable
+from retrieval_kd.training.trainer.curve import build_dev_task
+from retrieval_kd.training.trainer.settings import TrainSettings
+
+
+def train_stored(
+    collection: str,
+    split: str,
+    training: Training,
+    start: Student,
+    settings: TrainSettings,
+    out: Path,
+    *,
+    teachers: StoredTeachers | None = None,
+    candidates: Path | None = None,
+    dev_split: str | None = None,
+) -> dict[str, Any]:
+    """Train all stages of a student and save it in `out`, as `rkd run` does.
+
+    Args:
+        start: kind and base of the student, unless the training has its own.
+        settings: the settings that the training and its stages do not give themselves.
+        teachers: the stored teachers; none, if only judgments are trained on.
+        candidates: TREC run file; by default the documents that the teachers have scored.
+        dev_split: queries of the learning curve, which a fusion may be fitted on too.
+
+    Returns:
+        The content of `out/training.json`, see `StudentTraining.train_stage`.
+
+    Raises:
+        InputError: something does not fit; before any model is loaded.
+    """
+    own = {**start.model_dump(exclude_unset=True), **training.student}
+    start = validate(Student, own)
+    _check(training, start, settings, teachers, dev_split)
+    for folder in stage_folders(out, len(training.all_stages)):
+        check_replaceable(folder)
+    opened, drops = open_collection(collection), Drops()
+    ensemble = StoredEnsemble(opened, split, candidates, teachers, dev_split, drops)
+    drops.warn(f"training on {opened.name}/{split}")
+    ensemble.check_scores(training.all_stages)
+    dev = None
+    if dev_split is not None and start.kind not in RE_RANKS:
+        queries = ensemble.queries("dev")
+        first = retrieve(opened, queries.texts, "bm25", 20)
+        dev = build_dev_task(opened, queries.texts, queries.qrels, first)
+    student = StudentTraining(
+        training, start, settings, ensemble, out, dev=dev, max_length=own.get("max_length")
+    )
+    for number in range(len(training.all_stages)):
+        record = student.train_stage(number)
+        for entry in record["drops"]:
+            log.warning("training on %s/%s: %s", opened.name, split, entry)
+    return record
+
+
+def read_training(path: Path) -> Training:
+    """Read a YAML file with what stands under `students.NAME` in a configuration."""
+    return validate(Training, read_extended(path), path)
+
+
+def training_on(objective: str, teachers: StoredTeachers | None) -> Training:
+    """A training of one stage; with a pairwise teacher, `pair_kl` trains on its answers.
+
+    Raises:
+        InputError: no such objective, or none that trains on answers about pairs.
+    """
+    terms = parse_terms(objective)
+    if teachers is not None and teachers.pairs is not None:
+        if not any(term.name == "pair_kl" for term in terms):
+            raise InputError(
+                "no objective here learns answers about pairs",
+                remedy="add pair_kl, as in --objective kl+pair_kl, or leave --pairs out",
+            )
+        number = len(teachers.fused())
+        terms = [
+            validate(Term, {**term.model_dump(), "teacher": f"pairs:{number}"})
+            if term.name == "pair_kl"
+            else term
+            for term in terms
+        ]
+    return validate(Training, {"objective": terms})
+
+
+def _check(
+    training: Training,
+    start: Student,
+    settings: TrainSettings,
+    teachers: StoredTeachers | None,
+    dev_split: str | None,
+) -> None:
+    """Refuse what does not fit together.
+
+    Raises:
+        InputError: saying what.
+    """
+    fits = teachers is not None and teachers.fusion in FITTED_ON_DEV
+    if start.kind in RE_RANKS and dev_split is not None and not fits:
+        raise InputError(
+            f"a {start.kind} student has no learning curve: a point would be too many pairs",
+            remedy="leave --dev-split out",
+        )
+    members = []
+    if teachers is not None:
+        store = ScoreStore(teachers.store)
+        for name in teachers.members():
+            key = store.resolve(name.partition("?aggregate=")[0])
+            members.append(key.model if key.kind == "pairwise" else name)
+    for stage in training.all_stages:
+        chosen = training.train_settings(stage, settings)
+        as_input_error(check_cached, stage, chosen.mini_batch_size, start.kind)
+        as_input_error(check_scores, stage, members, start.kind)
