@@ -13,7 +13,7 @@ from retrieval_kd.errors import Drops
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.targets.combine import Combination
 from retrieval_kd.targets.normalise import Scores, fuse
-from retrieval_kd.teachers.comparing.conclude import AnsweredPairs
+from retrieval_kd.teachers.comparing.conclude import PairPreferences
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Ensemble(ABC):
         """Return one teacher's raw scores of a part's candidates, or of the given ones."""
 
     @abstractmethod
-    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, AnsweredPairs]:
+    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, PairPreferences]:
         """Return the answers of a pairwise teacher about two candidates at a time, by query."""
 
     def fused(

@@ -21,7 +21,7 @@ from retrieval_kd.pipeline.members import Members
 from retrieval_kd.pipeline.queries import Qrels, Queries
 from retrieval_kd.targets.combine import Combination, fit_combination, held_out
 from retrieval_kd.targets.normalise import Scores, rerank
-from retrieval_kd.teachers.comparing.conclude import AnsweredPairs
+from retrieval_kd.teachers.comparing.conclude import PairPreferences
 from retrieval_kd.workspace import Workspace
 
 WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -119,7 +119,7 @@ class RunEnsemble(Ensemble):
         """Return one teacher's scores of a part; pairs that the store lacks are scored first."""
         return self.teachers.scores(member, self.queries(part).texts, self.wanted(part, candidates))
 
-    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, AnsweredPairs]:
+    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, PairPreferences]:
         wanted = self.wanted(part, candidates)
         return self.teachers.pairs(self.members[number], self.queries(part).texts, wanted)
 

@@ -18,7 +18,7 @@ from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.calibrate import Method
 from retrieval_kd.targets.combine import Combination, How, fit_combination
 from retrieval_kd.targets.normalise import Scores
-from retrieval_kd.teachers.comparing.conclude import AnsweredPairs
+from retrieval_kd.teachers.comparing.conclude import PairPreferences
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 
 FITTED_ON_DEV = ("calibrated", "learned")  # fusions that are fitted on judged queries
@@ -143,7 +143,7 @@ class StoredEnsemble(Ensemble):
         wanted = self.candidates(part) if candidates is None else candidates
         return self._stored(part, member, wanted, Drops())
 
-    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, AnsweredPairs]:
+    def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, PairPreferences]:
         assert self.teachers is not None
         queries, member = self.queries(part), self.members[number]
         return stored_pairs(
