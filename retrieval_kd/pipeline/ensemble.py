@@ -62,7 +62,9 @@ class Ensemble:
         before = self.score(by, parts)["scored"] if by else 0
         teacher, pairs, scored, missing = self._asked.open(member), 0, 0, 0
         for part in parts:
-            report = self._asked.ask(teacher, self.queries(part).texts, self._wanted(part))
+            report = self._asked.score_missing(
+                member, teacher, self.queries(part).texts, self._wanted(part)
+            )
             pairs, scored = pairs + report.pairs, scored + report.scored
             missing += report.missing
         return {

@@ -23,9 +23,9 @@ from retrieval_kd.models import lora as adapters
 from retrieval_kd.models.load import is_encoder_decoder, resolve_model
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.schema import as_input_error
+from retrieval_kd.teachers.kinds import open_yes_no
 from retrieval_kd.teachers.llm.decoder import LocalModel
-from retrieval_kd.teachers.open import open_yes_no
-from retrieval_kd.teachers.pointwise.yes_no import YesNoTeacher, save_told
+from retrieval_kd.teachers.pointwise.yes_no import YesNoOptions, YesNoTeacher, save_settings
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.batches.slates import Pool, digest_pools
 from retrieval_kd.training.objective.term_checks import check_for_pairs, check_targets
@@ -142,7 +142,7 @@ def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> Y
         )
     if max_length is not None:
         asked.options.setdefault("passage_tokens", str(max_length))
-    return open_yes_no(asked, dtype=dtype)
+    return open_yes_no(asked.model, asked.validated(YesNoOptions), dtype=dtype)
 
 
 class YesNoModel(nn.Module):
@@ -218,7 +218,7 @@ class YesNoModel(nn.Module):
         else:
             self.language_model.save_pretrained(folder, safe_serialization=True)
             self.reader.tokenizer.save_pretrained(folder)
-        save_told(self.teacher, folder)
+        save_settings(self.teacher, folder)
 
     def save_pretrained(self, folder: str, **_: Any) -> None:
         """A checkpoint: the trained weights alone, as the trainer asks for it."""
