@@ -1,7 +1,7 @@
-"""An encoder–decoder in this process, such as monoT5: the prompt goes to the encoder.
+"""An encoder–decoder in this process, such as monoT5; the encoder reads the prompt.
 
-Nothing can be shared between prompts here, since the encoder reads a prompt in both directions;
-batches are by length. Decoders are in `local_model.py`.
+Prompts share no computation, since the encoder reads them in both directions; they are batched by
+length. Decoders are in `decoder.py`.
 """
 
 from __future__ import annotations
@@ -15,23 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval_kd.errors import InputError
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.load import load_language_model, model_digest
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.decoder import check_finite, greedy
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
-from retrieval_kd.teachers.llm.rendering import Renderer
+from retrieval_kd.teachers.llm.rendering import Renderer, check_distinct, check_not_empty
 
 
 class Seq2SeqModel:
-    """A T5-style model: everything that `LanguageModel` asks. Loaded at the first question.
+    """A `LanguageModel` that is a T5-style encoder–decoder. It is loaded at the first call.
 
-    A prompt's `start` is what the decoder has written already.
+    A prompt's `start` is given to the decoder as the beginning of its answer.
 
     Args:
         spec: folder or hub name.
-        dtype: float32 or bfloat16; the machine's fast one by default.
+        dtype: float32 or bfloat16; by default the machine's fast one.
         batch_tokens: rows × tokens of a batch, padding included.
     """
 
@@ -67,12 +66,7 @@ class Seq2SeqModel:
         started, sources = time.monotonic(), self._sources(prompts)
         found = np.empty((len(prompts), len(options)), dtype=np.float32)
         first = [self._words(option)[0] for option in options]
-        if len(set(first)) < len(first):
-            raise InputError(
-                f"some of the answers {', '.join(map(repr, options))} begin with the same token",
-                id=self.name,
-                remedy="choose answers whose first tokens differ in this model's tokenizer",
-            )
+        check_distinct(first, options, self.name)
         for rows, words in self._logs(sources, prompts, [[] for _ in prompts]):
             last = [len(self._begun(prompts[row])) - 1 for row in rows]
             found[rows] = words[torch.arange(len(rows)), last][:, first].cpu().numpy()
@@ -128,20 +122,16 @@ class Seq2SeqModel:
         return found
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Texts cut to `most_tokens` tokens, at their end or at their beginning."""
+        """Cut texts to `most_tokens` tokens, at the end or at the beginning."""
         return self._loaded[1].shorten(texts, most_tokens, side)
 
     def _words(self, text: str) -> list[int]:
-        """An answer's tokens as the decoder writes them, without an end."""
-        if not text.strip():
-            raise InputError(
-                "an empty text has no likelihood",
-                remedy="leave queries and answers without text out",
-            )
+        """An answer's tokens, without an end token."""
+        check_not_empty([text])
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _begun(self, prompt: Prompt) -> list[int]:
-        """What the decoder has before its answer."""
+        """The decoder's tokens before the answer."""
         start = int(self.model.config.decoder_start_token_id)
         return [start, *self._words(prompt.start)] if prompt.start.strip() else [start]
 
@@ -149,13 +139,13 @@ class Seq2SeqModel:
         if not prompts:
             return []
         plain = self._loaded[1].plain
-        texts = ["\n".join(plain(p) for p in (one.system, one.user) if p) for one in prompts]
+        texts = ["\n".join(plain(t) for t in (p.system, p.user) if t) for p in prompts]
         return [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
     def _batches(
         self, sources: Sequence[Sequence[int]], answer_tokens: int
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Rows, their tokens (rows, L) and mask, longest first."""
+        """Batches of rows, longest first, with their tokens (rows, L) and mask."""
         order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
         while order:
             longest = len(sources[order[0]])
@@ -169,7 +159,7 @@ class Seq2SeqModel:
         prompts: Sequence[Prompt],
         wanted: Sequence[Sequence[int]],
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Rows, and log-probabilities (rows, T, V) at each token that the decoder is given."""
+        """Batches of rows, with log-probabilities (rows, T, V) at each of the decoder's tokens."""
         most = max((len(words) for words in wanted), default=0) + 1
         for rows, ids, mask in self._batches(sources, most):
             given = [[*self._begun(prompts[row]), *wanted[row]] for row in rows]
