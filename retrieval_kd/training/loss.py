@@ -10,7 +10,6 @@ the same, for every student kind and objective: a student's representations are 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -70,7 +69,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         self.live = nn.ModuleDict(dict(live or {}))
         set_exits(self.student, self.terms)
         for name, teacher in self.live.items():
-            set_exits(getattr(teacher, "kind", None), self.terms, f"{name}.")
+            set_exits(getattr(teacher, "kind", None), self.terms, name)
         self.imitation = Imitation(model, self.terms).to(model.device)
         self._layouts: dict[int, Layout] = {}
         self._parts: dict[str, Tensor] = {}
@@ -156,7 +155,6 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         return total
 
 
-EXIT = re.compile(r"exit\d+")
 COLUMN = "_column"  # 0: queries, above: groups of documents
 TEXTS = "_texts"  # of the column, where a term wants them
 
@@ -172,18 +170,25 @@ def texts_of(
     return [queries, *(list(itertools.islice(documents, size)) for size in sizes)]
 
 
-def set_exits(student: Any, terms: Sequence[Term], owner: str = "") -> None:
-    """Have a dense student (or live teacher) score by the layers that terms name as `exitK`."""
-    named = {part for term in terms for part in (*term.students, *term.teachers)}
-    wanted = [part.removeprefix(owner).partition("@")[0] for part in named if owner in part]
-    exits = sorted(int(name[4:]) for name in set(wanted) if EXIT.fullmatch(name))
-    if exits and not isinstance(student, DenseStudent):
+def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
+    """Make a dense model score by the layers that the terms name as `exitK`.
+
+    Args:
+        model: the student or, with `teacher`, the live teacher of that name.
+
+    Raises:
+        InputError: the model has no exits.
+    """
+    names = {name for term in terms for name in term.scores if name.exit is not None}
+    own = {n for n in names if (n.source == teacher if teacher else n.part is None)}
+    exits = sorted({name.exit for name in own if name.exit is not None})
+    if exits and not isinstance(model, DenseStudent):
         raise InputError(
-            f"{owner}exit{exits[0]} is asked of a model that has no exits",
+            f"{f'{teacher}.' if teacher else ''}exit{exits[0]} is asked of a model without exits",
             remedy="exits are layers of a dense student or of a live `encoder`",
         )
     if exits:
-        student.exits = tuple(exits)
+        model.exits = tuple(exits)
 
 
 def projections(
