@@ -30,27 +30,16 @@ def check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
     for name in live:
         if name in meanings or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
             raise ValueError(f"a live teacher cannot be called {name!r}: choose another word")
-        if not any(owner_of(score) == name for term in terms for score in term.scores):
+        if not any(score.source == name for term in terms for score in term.scores):
             raise ValueError(
                 f"no term names the live teacher {name!r} (a stage has `live` of its own)"
             )
     for term in terms:
-        taught = [owner_of(score) for score in term.students if owner_of(score) in live]
-        for name in taught if term.scores else []:
+        for name in [score.source for score in term.students if score.source in live]:
             if not live[name].trains:
                 raise ValueError(f"{term.label}: {name!r} learns, so it needs `trains: true`")
             if live[name].kind == "cross_encoder" and term.candidates == "batch":
                 raise ValueError(f"{term.label}: {name!r} scores slates only: candidates: slate")
-
-
-def owner_of(score: str) -> str:
-    """A score's name without a live teacher's part and without dimensions.
-
-    Example:
-        >>> owner_of("big.exit2"), owner_of("score@64"), owner_of("stored:1")
-        ('big', 'score', 'stored:1')
-    """
-    return score.partition(".")[0].partition("@")[0]
 
 
 class LiveTeacher(Part):

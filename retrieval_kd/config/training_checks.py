@@ -1,32 +1,19 @@
-"""What a stage of a training cannot be asked for, said before anything is loaded."""
+"""Checks of a training stage against the student's kind and the teachers, before anything loads."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from retrieval_kd.config.training import owner_of
 from retrieval_kd.students.options import PARTS, RE_RANKS
 from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
 from retrieval_kd.training.objective.term_checks import check_for_pairs, check_for_texts
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.settings import check_uncached
 
 if TYPE_CHECKING:
     from retrieval_kd.config.training import TrainingStage
-
-
-def check_re_ranks(stage: TrainingStage) -> None:
-    """Refuse, for a student without vectors, what takes a search or another's scores of the batch.
-
-    Raises:
-        ValueError: saying what.
-    """
-    check_for_pairs(stage.objective)
-    asked = [n for n in ("live", "refresh", "confused", "select") if getattr(stage, n)]
-    if asked:
-        raise ValueError(f"{asked[0]!r} is not for a cross-encoder student: it cannot search")
 
 
 def check_cached(stage: TrainingStage, mini_batch_size: int | None, kind: str) -> None:
@@ -39,56 +26,61 @@ def check_cached(stage: TrainingStage, mini_batch_size: int | None, kind: str) -
         return
     if kind in RE_RANKS:
         check_uncached(mini_batch_size)
-    if all(_only_live(term, stage) for term in stage.objective):
+    if all(_trains_only_live(term, stage) for term in stage.objective):
         raise ValueError(
             "mini_batch_size: every objective of this stage trains a live model and none the "
-            "student, whose gradients alone are cached; leave it out, or let the student learn too"
+            "student, whose gradients alone are cached; leave it out, or train the student too"
         )
 
 
-def _only_live(term: Term, stage: TrainingStage) -> bool:
-    """Whether all that learns by a term are live models."""
-    learns = [*term.students, *(term.teachers if term.joint else [])] if term.scores else ["score"]
-    return all(owner_of(score) in stage.live for score in learns)
+def _trains_only_live(term: Term, stage: TrainingStage) -> bool:
+    trained = [*term.students, *(term.teachers if term.joint else [])] or [ScoreName("score")]
+    return all(score.source in stage.live for score in trained)
 
 
 def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> None:
-    """Refuse names of teachers and scores that a stage does not have.
+    """Refuse objectives and names of scores that a stage does not have.
+
+    Args:
+        members: the teacher's members.
+        kind: the student's kind.
 
     Raises:
-        ValueError: naming those there are.
+        ValueError: naming those that exist.
     """
     if kind in RE_RANKS:
-        check_re_ranks(stage)
+        _check_re_ranks(stage)
     else:
         check_for_texts(stage.objective, kind)
     check_vectors(stage.objective, kind)
-    for term in stage.objective:
-        if term.kind == "regulariser" and term.student != _regularised(kind):
-            raise ValueError(
-                f"{term.name} of a {kind} student needs `student: {_regularised(kind)}`"
-            )
     for name in stage.teachers:
         if name not in members:
             raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
-    known = ["score", "stored", "positive", *PARTS.get(kind, ()), *stage.live]
-    check_pairs(stage, members)
-    for score, of_pairs in _scores_of(stage.objective):
-        name, _, number = owner_of(score).partition(":")
-        if number and int(number) >= len(members):
-            raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
-        if name not in known and not of_pairs and not re.fullmatch(r"exit\d+", name):
-            raise ValueError(f"no scores named {score!r}; there are {', '.join(known)}")
+    _check_pairs(stage, members)
+    sources = ["score", STORED, POSITIVE, *PARTS.get(kind, ()), *stage.live]
+    words = "sparse" if kind == "multi_function" else "score"  # the vector over the vocabulary
+    for term in stage.objective:
+        if term.kind == "regulariser" and term.student != words:
+            raise ValueError(f"{term.name} of a {kind} student needs `student: {words}`")
+        for score in term.scores:
+            if score.member is not None and score.member >= len(members):
+                raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
+            of_pairs = term.pairs_of is not None and score in term.teachers
+            is_exit = ScoreName(score.source).exit is not None
+            if score.source not in sources and not of_pairs and not is_exit:
+                raise ValueError(f"no scores named {str(score)!r}; there are {', '.join(sources)}")
 
 
-def _scores_of(terms: Sequence[Term]) -> list[tuple[str, bool]]:
-    """All scores that terms name, and of each whether it is answers about pairs that are learnt."""
-    named = [(score, term) for term in terms for score in term.scores]
-    return [(score, t.pairs_of is not None and score == t.teacher) for score, t in named]
+def _check_re_ranks(stage: TrainingStage) -> None:
+    """Refuse what needs a search, or scores of other queries' candidates."""
+    check_for_pairs(stage.objective)
+    searching = [n for n in ("live", "refresh", "confused", "select") if getattr(stage, n)]
+    if searching:
+        raise ValueError(f"{searching[0]!r} is not for a cross-encoder student: it cannot search")
 
 
 def check_vectors(terms: Sequence[Term], kind: str) -> None:
-    """Refuse what learns from one vector per text, for a student that has one per token.
+    """Refuse objectives on one vector per text for a student that has one per token.
 
     Raises:
         ValueError: naming the objective.
@@ -96,25 +88,16 @@ def check_vectors(terms: Sequence[Term], kind: str) -> None:
     for term in terms if kind == "multi_vector" else ():
         if term.kind in ("vectors", "regulariser") or "policy" in term.takes:
             raise ValueError(
-                f"{term.name} is of one vector per text, and a multi_vector student has one per "
+                f"{term.name} reads one vector per text, and a multi_vector student has one per "
                 "token: take an objective on scores, or a student of another kind"
             )
 
 
-def check_pairs(stage: TrainingStage, members: Sequence[str]) -> None:
-    """Refuse answers about pairs of a teacher that gives none, or of several teachers.
-
-    Raises:
-        ValueError: saying which.
-    """
-    asked = {term.pairs_of for term in stage.objective if term.pairs_of is not None}
-    if len(asked) > 1:
+def _check_pairs(stage: TrainingStage, members: Sequence[str]) -> None:
+    """Refuse answers about pairs of a teacher that is not pairwise, or of several teachers."""
+    numbers = {term.pairs_of for term in stage.objective if term.pairs_of is not None}
+    if len(numbers) > 1:
         raise ValueError("a stage learns the pairs of one teacher: put them in two stages")
-    for number in asked:
+    for number in numbers:
         if number < len(members) and parse_spec(members[number]).kind != "pairwise":
             raise ValueError(f"pairs:{number} is {members[number]}, no pairwise: teacher")
-
-
-def _regularised(kind: str) -> str:
-    """Which of a student's vectors is one of words."""
-    return "sparse" if kind == "multi_function" else "score"

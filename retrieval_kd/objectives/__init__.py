@@ -1,76 +1,71 @@
-"""Objectives: pure functions of `student (B, N)`, `teacher (B, N)`, `mask (B, N)` and settings.
+"""Objectives: pure functions from score matrices to a loss.
 
-One that reads judgments has a keyword `labels (B, N)`, one that changes during training a keyword
-`progress` (share of the steps done); the trainer gives both. To add an objective, write the
-function in its family's file and name it here.
+An objective is called as `objective(student, teacher, mask, **settings)` and returns a scalar. What
+follows holds for every one; its own docstring says only what is particular to it.
+
+- `student (B, N)`: the student's scores of N candidates for each of B queries, on any scale.
+- `teacher (B, N)`: the target scores, on any scale. −inf on an unmasked candidate means "not in
+  this query's pool": its probability is zero, and it ranks below every score. Objectives that need
+  a number there leave the candidate out. Gradients reach the teacher too: detach it if it is fixed.
+- `mask (B, N)`: true where the candidate exists. A masked entry may hold anything, NaN included; it
+  changes neither the loss nor a gradient.
+- `student_temperature`, `teacher_temperature`: τ_s and τ_t divide the scores. A cosine student
+  wants τ_s of 0.02–0.1; a good τ_t is about the spread of one query's teacher scores.
+- `labels (B, N)`: judged gains, above zero is relevant. Without them column 0 is relevant. The
+  trainer sets them.
+- `progress`: share of the training's steps done, 0 to 1. The trainer sets it.
+
+Pointwise losses are means over all candidates of the batch, pairwise losses over all pairs, all
+others over queries. Queries that teach nothing are left out: those with fewer than two candidates
+or without any teacher score (an objective on judgments: without a relevant candidate and another
+one). A batch of such queries has the loss 0 and no gradient.
+
+Unless its docstring says otherwise, adding a constant to a row of either matrix changes nothing,
+and the order of the candidates does not matter.
+
+Objectives on other inputs are in `several` (several teachers), `layers` (scores of several layers),
+`vectors`, `states` and `sparsity`. To add an objective, write the function in its family's file,
+name it here, and claim its properties in `tests/objectives/test_properties.py`.
 """
 
+from retrieval_kd.objectives.adaptive import dynamic_difficulty, taid
 from retrieval_kd.objectives.contrastive import (
-    bpr,
-    filtered_infonce,
     infonce,
+    label_smoothing,
     soft_nearest_neighbour,
     weighted_infonce,
 )
-from retrieval_kd.objectives.listwise import jsd, kl, listnet, reverse_kl
+from retrieval_kd.objectives.correlation import pearson
+from retrieval_kd.objectives.listwise import jsd, kl, reverse_kl, skew_kl, skew_pair
 from retrieval_kd.objectives.pairwise import (
     adaptive_margin,
+    bpr,
     margin_mse,
-    margin_mse_pairs,
     pair_kl,
+    preference,
     ranknet,
-    weighted_ranknet,
 )
-from retrieval_kd.objectives.permutation import (
-    list_mle,
-    partial_plackett_luce,
-    position_list_mle,
-    rank_contrast,
-)
+from retrieval_kd.objectives.permutation import partial_plackett_luce, rank_contrast
 from retrieval_kd.objectives.pointwise import bce, mse
-from retrieval_kd.objectives.preferences import lambda_loss, preference
-from retrieval_kd.objectives.ranks import adr_mse, approx_ndcg, pearson
-from retrieval_kd.objectives.schedules import (
-    annealed_kl,
-    dynamic_difficulty,
-    label_mixing,
-    label_smoothing,
-    taid,
-)
-from retrieval_kd.objectives.skewed import skew_kl, skew_pair, skew_reverse_kl
 from retrieval_kd.objectives.transport import sinkhorn, sorted_probability
 
-# These read column 0 as the positive, and need one there; in a batch it is each query's own.
-POSITIVE_FIRST = (adaptive_margin, margin_mse)
-# These learn from judgments alone; the teacher may have said nothing.
+# These read judgments only; the teacher may hold anything.
 FROM_LABELS = (infonce, label_smoothing, soft_nearest_neighbour)
-# These follow the judgments of a query of which the teacher said nothing.
-OR_FROM_LABELS = (label_mixing,)
 
 __all__ = [
     "adaptive_margin",
-    "adr_mse",
-    "annealed_kl",
-    "approx_ndcg",
     "bce",
     "bpr",
     "dynamic_difficulty",
-    "filtered_infonce",
     "infonce",
     "jsd",
     "kl",
-    "label_mixing",
     "label_smoothing",
-    "lambda_loss",
-    "list_mle",
-    "listnet",
     "margin_mse",
-    "margin_mse_pairs",
     "mse",
     "pair_kl",
     "partial_plackett_luce",
     "pearson",
-    "position_list_mle",
     "preference",
     "rank_contrast",
     "ranknet",
@@ -78,10 +73,8 @@ __all__ = [
     "sinkhorn",
     "skew_kl",
     "skew_pair",
-    "skew_reverse_kl",
     "soft_nearest_neighbour",
     "sorted_probability",
     "taid",
     "weighted_infonce",
-    "weighted_ranknet",
 ]

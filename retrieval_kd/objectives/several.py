@@ -1,4 +1,4 @@
-"""Objectives on several teachers, `teachers (T, B, N)`, for when their mean is not the lesson."""
+"""Objectives on the scores of several teachers, `teachers (T, B, N)`, each on its own scale."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from retrieval_kd.objectives.listwise import divergence, log_distributions
 
 __all__ = ["reinforced_teachers", "teacher_dropping"]
 
-MOST = 10.0  # of a loss as a feature: −log of a probability that is as good as none
+MOST = 10.0  # a loss above this, as a feature of a state, is clamped
 
 
 def teacher_dropping(
@@ -27,18 +27,13 @@ def teacher_dropping(
 ) -> Tensor:
     r"""Mean of KL(t_k ‖ s) over the teachers k that are kept for a query, then over queries.
 
-    For each query the teacher the student is farthest from is always kept, every other one is left
-    out with probability `drop`: a student cannot settle on the easiest teacher. UNIC, Sariyildiz et
-    al. 2024, https://arxiv.org/abs/2408.05088 (teacher dropping, probability 0.5 in the released
-    code), there with feature losses in place of KL.
+    For each query the teacher that the student is farthest from is always kept, every other one is
+    left out with probability `drop`: a student cannot settle on the easiest teacher. UNIC,
+    Sariyildiz et al. 2024, https://arxiv.org/abs/2408.05088 (teacher dropping, probability 0.5 in
+    the released code), there with feature losses in place of KL.
 
     Args:
-        student: scores (B, N).
-        teachers: scores (T, B, N), each on its own scale; −inf is a probability of zero.
-        mask: (B, N), true where the candidate exists.
-        drop: probability of leaving a teacher out, 0 to 1.
-
-    Properties: masked entries change nothing; with `drop=0` the mean over all teachers.
+        drop: probability of leaving a teacher out; 0 is the mean over all teachers.
 
     Example:
         >>> scores = torch.tensor([[2.0, 1.0]])
@@ -50,10 +45,10 @@ def teacher_dropping(
         student, teachers, mask, student_temperature, teacher_temperature
     )  # (T, B)
     farthest = masked.fill(loss.detach(), there, -1.0).argmax(0)  # (B,)
-    lucky = torch.rand(loss.shape, device=loss.device) >= drop
-    kept = there & (lucky | (torch.arange(len(loss), device=loss.device)[:, None] == farthest))
+    chance = torch.rand(loss.shape, device=loss.device) >= drop
+    kept = there & (chance | (torch.arange(len(loss), device=loss.device)[:, None] == farthest))
     per_query = masked.fill(loss, kept, 0.0).sum(0) / kept.sum(0).clamp(min=1)
-    return masked.row_mean(per_query, kept.any(0))
+    return masked.mean(per_query, kept.any(0))
 
 
 def reinforced_teachers(
@@ -70,24 +65,17 @@ def reinforced_teachers(
     r"""Mean of KL(t_k ‖ s) over the teachers k that a policy chose for a query, then over queries.
 
     Reinforced multi-teacher selection, Yuan et al. 2021, https://arxiv.org/abs/2012.06048: teacher
-    k is used for a query with the probability σ(A_k f + b_k) of its state f, which is made of the
-    query's vector, the student's loss with this teacher, the teacher's own loss by the labels, and
-    whether there are labels. The policy learns by REINFORCE; the reward is −(the student's loss by
-    the labels), their reward 1, here of the batch that follows the choice. State, policy,
-    equal shares of the chosen teachers and reward follow accounts of the paper; the policy's start,
-    its baseline and when it is rewarded are ours.
+    k is used for a query with the probability σ(A_k f + b_k) of its state f. The state is made of
+    the query's vector, the student's loss with this teacher, the teacher's own loss by the labels,
+    and whether there are labels. The policy learns by REINFORCE; the reward is −(the student's loss
+    by the labels), their reward 1, here of the batch that follows the choice. State, policy, equal
+    shares of the chosen teachers and reward follow accounts of the paper; the policy's start, its
+    baseline and when it is rewarded are ours. A query without a chosen teacher adds nothing.
 
     Args:
-        student: scores (B, N).
-        teachers: scores (T, B, N), each on its own scale; −inf is a probability of zero.
-        mask: (B, N), true where the candidate exists.
-        labels: judged gains (B, N); above 0 is relevant. Given by the trainer.
-        queries: the student's vectors of the queries (B, D). Given by the trainer.
-        policy: `TeacherPolicy` of `training/policy.py`, which the trainer makes and trains along;
-            without one all teachers are used.
-
-    Properties: masked entries change nothing; without a policy `teacher_dropping` with `drop=0`. A
-    query for which no teacher is chosen teaches nothing here.
+        queries: the student's vectors of the queries (B, D). The trainer sets them.
+        policy: the `TeacherPolicy` that the trainer makes and trains; none: all teachers are used,
+            which is `teacher_dropping` with `drop=0`.
 
     Example:
         >>> scores = torch.tensor([[2.0, 1.0]])
@@ -98,44 +86,46 @@ def reinforced_teachers(
     loss, there = _divergences(
         student, teachers, mask, student_temperature, teacher_temperature
     )  # (T, B)
-    kept, lesson = there, loss.new_zeros(())
+    kept, policy_loss = there, loss.new_zeros(())
     if policy is not None and queries is not None and labels is not None:
         judged = ((labels > 0) & mask).any(-1)  # (B,)
         own = _label_loss(student.detach() / student_temperature, labels, mask)  # (B,)
         theirs = [_label_loss(teacher / teacher_temperature, labels, mask) for teacher in teachers]
         facts = [loss.detach(), torch.stack(theirs), judged.expand_as(loss)]  # (T, B) each
-        told = torch.stack([fact.float().clamp(0, MOST) for fact in facts], -1)  # (T, B, 3)
+        clamped = torch.stack([fact.float().clamp(0, MOST) for fact in facts], -1)  # (T, B, 3)
         vectors = normalize(queries.detach().float(), dim=-1).expand(len(loss), -1, -1)  # (T, B, D)
-        states = torch.cat([vectors, masked.fill(told, there[..., None], 0.0)], -1)  # (T, B, D + 3)
-        reward = -masked.row_mean(own, judged) if bool(judged.any()) else None
-        kept, lesson = policy(states, there, reward)
+        states = torch.cat(
+            [vectors, masked.fill(clamped, there[..., None], 0.0)], -1
+        )  # (T, B, D + 3)
+        reward = -masked.mean(own, judged) if bool(judged.any()) else None
+        kept, policy_loss = policy(states, there, reward)
     per_query = masked.fill(loss, kept, 0.0).sum(0) / kept.sum(0).clamp(min=1)
-    return masked.row_mean(per_query, there.any(0)) + lesson
+    return masked.mean(per_query, there.any(0)) + policy_loss
 
 
-# (states (T, B, F), there (T, B), reward or None) → (teachers kept (T, B), what the policy learns)
+# (states (T, B, F), there (T, B), reward or None) → (teachers kept (T, B), the policy's loss)
 Policy = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 def _divergences(
     student: Tensor, teachers: Tensor, mask: Tensor, tau_s: float, tau_t: float
 ) -> tuple[Tensor, Tensor]:
-    """KL(t_k ‖ s) of each teacher and query, and whether that teacher said enough, (T, B) each."""
-    losses, said = [], []
+    """KL(t_k ‖ s) by teacher and query, and whether it scored two candidates, (T, B) each."""
+    losses, scored = [], []
     for teacher in teachers:
         known = mask & ~teacher.isnan()
         known = known & (teacher.isfinite() & known).any(-1, keepdim=True)
         log_target, log_student = log_distributions(student, teacher, known, tau_s, tau_t)
         losses.append(divergence(log_target, log_student))  # (B,)
-        said.append(known.sum(-1) >= 2)
-    return torch.stack(losses), torch.stack(said)
+        scored.append(known.sum(-1) >= 2)
+    return torch.stack(losses), torch.stack(scored)
 
 
 def _label_loss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-    """−log of the probability that the scores give to the relevant candidates, (B,); 0 without."""
+    """−log of the relevant candidates' probability by the scores, (B,); 0 without judgments."""
     known = mask & scores.isfinite()
     relevant = known & (labels > 0)  # (B, N)
-    found = masked.log_softmax(masked.fill(scores, known, float("-inf")), known)
-    likely = masked.fill(found, relevant, float("-inf")).logsumexp(-1)  # (B,)
+    log_probability = masked.log_softmax(masked.fill(scores, known, float("-inf")), known)
+    likely = masked.fill(log_probability, relevant, float("-inf")).logsumexp(-1)  # (B,)
     missed = torch.where(relevant.any(-1), -likely, torch.full_like(likely, MOST))
     return missed * ((labels > 0) & mask).any(-1)

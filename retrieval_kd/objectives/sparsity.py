@@ -1,4 +1,4 @@
-"""Regularisers of sparse students: they keep vectors over the vocabulary short."""
+"""The regulariser that keeps a sparse student's vectors over the vocabulary short."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ def flops(vectors: Tensor, *, progress: float = 1.0, ramp: float = 0.33) -> Tens
 
     Args:
         vectors: (n, V) weights of words.
-        progress: share of the training's steps done.
         ramp: share of the steps after which the regulariser has its full weight.
 
     Example:

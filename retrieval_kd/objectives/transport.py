@@ -1,6 +1,6 @@
-"""Transport objectives: what it costs to turn the student's distributions into the teacher's.
+"""Transport objectives: the cost of turning the student's distributions into the teacher's.
 
-Both compare probabilities by rank, so they need no candidate to be the same on both sides.
+Both compare probabilities rank by rank instead of candidate by candidate.
 """
 
 from __future__ import annotations
@@ -29,24 +29,14 @@ def sinkhorn(
     iterations are those of the released code, the gradient goes through the iterations there too.
 
     SinKD's classes are the same for all rows. The candidates of two queries are not, so each
-    query's are put into the teacher's order first, ties into the student's: C compares them rank by
-    rank.
+    query's are sorted by the teacher first, ties by the student: C compares them rank by rank. It
+    is not zero where student and teacher agree, except for a single query.
 
     Args:
-        student: scores (B, N), any scale.
-        teacher: scores (B, N); −inf is a probability of zero.
-        mask: (B, N), true where the candidate exists. Queries with fewer than two, or of which the
-            teacher scored none, are left out.
-        student_temperature: divides the student's scores; for cosine students 0.02–0.1.
-        teacher_temperature: divides the teacher's scores.
-        regularisation: ε; the smaller, the nearer to exact transport and the more iterations.
+        regularisation: ε; the smaller, the closer to exact transport and the more iterations.
         iterations: scalings of rows and columns.
 
-    Properties: adding a constant to a row of either changes nothing; the order of candidates and of
-    queries does not matter. Not zero where student and teacher agree, except for one query.
-
     Example:
-        >>> import torch
         >>> student, teacher = torch.tensor([[99.0, 0.0]]), torch.tensor([[0.0, 0.0]])
         >>> sinkhorn(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         1.0
@@ -79,24 +69,14 @@ def sorted_probability(
 
     Universal Logit Distillation, Boizard et al. 2024, https://arxiv.org/abs/2402.12030: the
     Wasserstein distance if any candidate may become any other at the same cost. It teaches how
-    peaked a distribution is, not who is first, so it is a regulariser beside another term, and it
-    works where teacher and student have ranked different candidates.
+    peaked a distribution is, not which candidate is first, so it is a regulariser beside another
+    term. It also works where teacher and student have ranked different candidates: `teacher` may be
+    (B, M), and the shorter side is padded with probabilities of zero. It is at most 2.
 
     Args:
-        student: scores (B, N), any scale.
-        teacher: scores (B, M) of the same queries; −inf is a probability of zero. M may differ from
-            N, the shorter side is padded with probabilities of zero.
-        mask: (B, N), true where the student's candidate exists. Queries with fewer than two on
-            either side, or of which the teacher scored none, are left out.
-        teacher_mask: (B, M), true where the teacher's candidate exists; `mask` if not given.
-        student_temperature: divides the student's scores; for cosine students 0.02–0.1.
-        teacher_temperature: divides the teacher's scores.
-
-    Properties: zero iff the two have the same probabilities in any order; at most 2; adding a
-    constant to a row of either changes nothing; the order of candidates does not matter.
+        teacher_mask: (B, M), true where the teacher's candidate exists; none: `mask`.
 
     Example:
-        >>> import torch
         >>> student, teacher = torch.tensor([[0.0, 99.0]]), torch.tensor([[7.0, 7.0]])
         >>> sorted_probability(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         1.0
@@ -108,7 +88,7 @@ def sorted_probability(
     p, q = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (p, q))
     p, q = p.sort(descending=True).values, q.sort(descending=True).values
     counted = masked.taught(teacher, teacher_mask) & (mask.sum(-1) >= 2)  # (B,)
-    return masked.row_mean((p - q).abs().sum(-1), counted)
+    return masked.mean((p - q).abs().sum(-1), counted)
 
 
 def _teacher_order(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The cross-encoder student: a smaller re-ranker, which reads query and document together.
 
-It has no vectors to search by. Its score matrix is its logits over each query's own slate, see
-`training/pairs.py`; it is evaluated by re-ranking the first stage's candidates.
+It has no vectors to search by: it scores each query's own slate (`training/train_cross_encoder.py`)
+and is evaluated by re-ranking the first stage's candidates.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def make_cross_encoder(
     max_length: int | None = None,
     seed: int = 0,
 ) -> CrossEncoder:
-    """A float32 one-logit cross-encoder that keeps the given layers (all, if none are given).
+    """Make a float32 cross-encoder with one logit from some layers of a model (none: all).
 
     Args:
         model_spec: a cross-encoder, or any encoder, which gets a new head.
-        max_length: tokens of a query and a document together; none: 256, or what the model has.
-        seed: of a new head.
+        max_length: tokens of a query and a document together; none: 256, or the model's own.
+        seed: for a new head.
 
     Raises:
         InputError: the model has no such layer, or its layers cannot be found.

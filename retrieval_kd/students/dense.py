@@ -1,4 +1,4 @@
-"""The dense student: how it is made from a bigger encoder, and its score matrix."""
+"""The dense student: one vector per text, and optionally one more per exit layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from retrieval_kd.models.load import load_encoder
 def make_dense(
     model_spec: str, layers: Sequence[int] | None = None, *, max_length: int | None = None
 ) -> SentenceTransformer:
-    """A float32 student that keeps the given layers of an encoder (all, if none are given).
+    """Make a float32 student from some layers of an encoder (none: all).
 
     `layers=[0, 2, 5]` of a 6-layer model keeps its first, third and last layer, with their weights,
     the embeddings and the pooling: the usual start of a shallow student (DistilBERT,
@@ -37,9 +37,9 @@ def make_dense(
 class DenseStudent:
     """Scores are cosines or dot products of one vector per text, as the model declares.
 
-    With `exits`, the numbers of layers below the last, a text also has a vector pooled from each of
-    these: `exit0` after the first layer. An exit is a student of its own once the layers above are
-    left out: `make_dense(FOLDER, range(number + 1))`.
+    With `exits`, numbers of layers below the last, a text also has a vector pooled from each of
+    these layers: `exit0` after the first. An exit becomes a student of its own by dropping the
+    layers above it: `make_dense(FOLDER, range(number + 1))`.
     """
 
     def __init__(self, model: SentenceTransformer) -> None:
@@ -53,10 +53,10 @@ class DenseStudent:
         if not self.exits:
             return {"vector": embed(self.model, dict(features))}
         with watched(self.model, self.exits) as states:
-            found = {"vector": embed(self.model, dict(features))}
+            vectors = {"vector": embed(self.model, dict(features))}
         for number in self.exits:
-            found[f"exit{number}"] = pooled(self.model, features, states[number])
-        return found
+            vectors[f"exit{number}"] = pooled(self.model, features, states[number])
+        return vectors
 
     def scores(
         self,
@@ -92,7 +92,7 @@ def score_matrix(queries: Tensor, documents: Tensor, similarity: str) -> Tensor:
 
 
 def describe_student(model: Any) -> dict[str, int | str | None]:
-    """Layers, parameters, dimensions and similarity of a student of any kind, for the report."""
+    """Return a student's layers, parameters, dimensions and similarity, for the report."""
     transformer: Any = model[0]
     similarity = None  # a cross-encoder has no vectors to compare
     if isinstance(model, SentenceTransformer):
@@ -108,10 +108,10 @@ def describe_student(model: Any) -> dict[str, int | str | None]:
 
 
 def similarity_of(model: SentenceTransformer) -> str:
-    """ "cosine" or "dot", as the model declares.
+    """Return the similarity that the model declares, "cosine" or "dot".
 
     Raises:
-        InputError: the model compares its vectors in another way.
+        InputError: the model declares another one.
     """
     name = str(model.similarity_fn_name)
     if name not in ("cosine", "dot"):
@@ -122,9 +122,14 @@ def similarity_of(model: SentenceTransformer) -> str:
     return name
 
 
+def prompts_of(model: SentenceTransformer) -> dict[str, str]:
+    """Return the model's prompts that are not empty."""
+    return {name: text for name, text in (model.prompts or {}).items() if text}
+
+
 @contextmanager
 def watched(model: Any, exits: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """While open, a forward pass leaves what the exits' layers gave, (n, L, D) by number.
+    """Collect the output states (n, L, D) of the exits' layers during forward passes, by number.
 
     Raises:
         InputError: an exit is not below the last layer.
@@ -153,7 +158,7 @@ def watched(model: Any, exits: Sequence[int]) -> Iterator[dict[int, Tensor]]:
 
 
 def pooled(model: Any, features: dict[str, Tensor], states: Tensor) -> Tensor:
-    """A layer's states (n, L, D) through the modules after the transformer, as vectors (n, D)."""
+    """Pass a layer's states (n, L, D) through the modules after the transformer: vectors (n, D)."""
     state = {**features, "token_embeddings": states}
     for module in list(model)[1:]:
         state = module(state)

@@ -1,7 +1,7 @@
-"""The dense student with an interaction head: pre-computed vectors, and a learnt score of two.
+"""The dense student with an interaction head: a trained score of two pre-computed vectors.
 
-An index holds the vectors and is searched by their cosine or dot product; `score_vectors` then
-scores the found documents' vectors again by the head, with no text read and no encoder run.
+An index of the vectors is searched by cosine or dot product. `score_vectors` then re-scores the
+vectors of the retrieved documents with the head, without reading texts or running the encoder.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from retrieval_kd.models.modules.interaction import (
     InteractionEncoder,
     InteractionHead,
 )
-from retrieval_kd.students.dense import embed, make_dense, score_matrix, similarity_of
+from retrieval_kd.students.dense import embed, make_dense, prompts_of, score_matrix, similarity_of
 
 SCALE = {"cosine": 20.0, "dot": 1.0}  # logits of a cosine: divided by the usual temperature 0.05
 
@@ -35,18 +35,18 @@ def make_interaction(
     max_length: int | None = None,
     seed: int = 0,
 ) -> InteractionEncoder:
-    """A float32 dense student with a head that scores pairs of vectors.
+    """Make a float32 dense student with a head that scores pairs of vectors.
 
     The head "dse" starts as the vectors' similarity: two of its hidden units are ± the scaled dot
-    product, the others count for nothing yet. "iem" knows no product of two vectors and starts at
-    random, so that it needs more training.
+    product, the others have no effect yet. "iem" has no product of two vectors and starts at
+    random, so it needs more training.
 
     Args:
-        layers: those to keep, from 0; none: all.
+        layers: the layers to keep, from 0; none: all.
         head: "dse" or "iem", see `InteractionHead`.
-        hidden: dimensions of the head's layers.
-        attention_heads: pool by attention (`AttentionPooling`) with so many; none: as the encoder.
-        seed: of weights that the encoder does not have.
+        hidden: width of the head's layers.
+        attention_heads: number of heads of `AttentionPooling`; none: pool as the encoder does.
+        seed: for the weights that the encoder does not have.
 
     Raises:
         InputError: no such head, or the dimensions cannot be divided among the attention heads.
@@ -68,7 +68,7 @@ def make_interaction(
         modules=line,
         heads=made,
         device=str(encoder.device),
-        prompts={name: text for name, text in (encoder.prompts or {}).items() if text},
+        prompts=prompts_of(encoder),
         default_prompt_name=encoder.default_prompt_name,
         similarity_fn_name=similarity_of(encoder),  # type: ignore[arg-type]
     )
@@ -132,10 +132,10 @@ class InteractionStudent:
     def features(
         self, queries: dict[str, Tensor], documents: dict[str, Tensor], columns: Tensor
     ) -> Tensor:
-        """What the head makes of each query with its own candidates, (B, N, K), before its logit.
+        """Return the input (B, N, K) of the head's logit for each query's own candidates.
 
         Args:
-            columns: which of the documents each query's candidates are, (B, N).
+            columns: rows of `documents` that are each query's candidates, (B, N).
         """
         slates = documents["vector"][columns]  # (B, N, D)
         return self.model.heads.features(queries["vector"][:, None], slates).float()
@@ -145,16 +145,16 @@ class InteractionStudent:
 def score_vectors(
     model: InteractionEncoder, queries: np.ndarray, documents: np.ndarray
 ) -> np.ndarray:
-    """The head's scores (Q, M) of pre-computed vectors (Q, D) and (M, D), as `encode` gives them.
+    """Score pre-computed vectors (Q, D) and (M, D), as from `encode`, with the head: (Q, M).
 
     Example:
         >>> model = InteractionEncoder("my-student")                         # doctest: +SKIP
         >>> ids = run["q1"][:100]                # found by the vectors alone  # doctest: +SKIP
         >>> score_vectors(model, query[None], vectors[ids])[0].argsort()[::-1]  # doctest: +SKIP
     """
-    given = [
+    tensors = [
         torch.as_tensor(v, dtype=model.dtype, device=model.device) for v in (queries, documents)
     ]
     if similarity_of(model) == "cosine":
-        given = [nn.functional.normalize(vectors, dim=-1) for vectors in given]
-    return model.heads.score(*given).cpu().numpy()
+        tensors = [nn.functional.normalize(vectors, dim=-1) for vectors in tensors]
+    return model.heads.score(*tensors).cpu().numpy()

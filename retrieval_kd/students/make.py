@@ -1,4 +1,4 @@
-"""Creation of students of every kind from a bigger encoder; each kind's own part is in its file."""
+"""Making a student of any kind from a bigger encoder; what differs by kind is in its own file."""
 
 from __future__ import annotations
 
@@ -30,50 +30,50 @@ def make_student(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Any:
-    """A float32 student of a kind, made of an encoder or of a student of that kind.
+    """Make a float32 student from an encoder, or from a student of the same kind.
 
-    The same arguments give the same weights. What the student saves loads in plain
-    `SentenceTransformer`, `SparseEncoder`, `MultiVectorEncoder` or `CrossEncoder`; of
-    multi_function and interaction students that is the dense encoder without its heads.
+    The same arguments give the same weights. A saved student loads in plain `SentenceTransformer`,
+    `SparseEncoder`, `MultiVectorEncoder` or `CrossEncoder`; a multi_function or interaction student
+    loads there as a dense encoder without its heads.
 
     Args:
         kind: "dense", "sparse", "multi_vector", "multi_function", "interaction" or
             "cross_encoder", which has no vectors and re-ranks.
-        layers: those to keep, from 0; none: all.
-        max_length: tokens a text is cut to; none: the encoder's own.
-        dimensions: of a multi-vector or multi-function student's tokens.
-        seed: of weights that the encoder does not have.
-        options: of the kind: `top_k` words that a sparse student keeps of a text; what
-            `make_multi_function` and `make_interaction` take.
+        layers: the layers to keep, from 0; none: all.
+        max_length: a text's maximum number of tokens; none: the encoder's own.
+        dimensions: width of a token's vector (multi_vector, multi_function).
+        seed: for the weights that the encoder does not have.
+        options: options of the kind: `top_k`, the number of words that a sparse student keeps per
+            text; the keyword arguments of `make_multi_function` and `make_interaction`.
 
     Raises:
-        InputError: no such kind, or the model is of yet another one.
+        InputError: no such kind or option, or the model is a student of another kind.
 
     Example:
         >>> student = make_student("org/model", "sparse", [0, 2, 5])  # doctest: +SKIP
         >>> student.save("my-student")                                           # doctest: +SKIP
     """
-    given = dict(options or {})
-    check_options(kind, dimensions, given)
-    was = saved_as(model_spec)
-    if was not in ("dense", kind):
+    options = dict(options or {})
+    check_options(kind, dimensions, options)
+    saved_kind = saved_as(model_spec)
+    if saved_kind not in ("dense", kind):
         raise InputError(
-            f"{model_spec} is a {was} model, of which no {kind} student is made",
+            f"{model_spec} is a {saved_kind} model: no {kind} student can be made from it",
             remedy="start from a dense encoder, or from a student of the same kind",
         )
     if kind == "dense":
         return make_dense(model_spec, layers, max_length=max_length)
     if kind == "cross_encoder":
         return make_cross_encoder(model_spec, layers, max_length=max_length, seed=seed)
-    common: dict[str, Any] = {"max_length": max_length, "seed": seed, **given}
+    common: dict[str, Any] = {"max_length": max_length, "seed": seed, **options}
     if kind == "multi_function":
         return make_multi_function(model_spec, layers, dimensions=dimensions, **common)
     if kind == "interaction":
         return make_interaction(model_spec, layers, **common)
-    if kind == "sparse" and was == "dense":
+    if kind == "sparse" and saved_kind == "dense":
         model: Any = make_sparse(model_spec, layers, max_length=max_length)
     else:
-        if was == kind:
+        if saved_kind == kind:
             model = load_retriever(model_spec, max_length=max_length, dtype=torch.float32)
         else:
             model = make_multi_vector(
@@ -83,23 +83,23 @@ def make_student(
             keep_layers(model, list(layers))
     if layers is not None:
         check_survives_saving(model, list(layers))
-    if kind == "sparse" and given.get("top_k"):
-        model.max_active_dims = int(given["top_k"])
+    if kind == "sparse" and options.get("top_k"):
+        model.max_active_dims = int(options["top_k"])
     return model
 
 
 def saved_as(model_spec: str) -> str:
-    """The kind of student that a model was saved as; all other models count as dense."""
+    """Return the kind of student that a model was saved as; other models count as dense."""
     ref = resolve_model(model_spec)
     mark = mark_of(ref.location, ref.revision)
     return mark if mark in OPTIONS else kind_of(model_spec)
 
 
 def check_widths(student: Any, widths: Sequence[int]) -> None:
-    """Refuse a student that has fewer dimensions than it is to be searched by.
+    """Refuse widths to search by that the student does not have.
 
     Raises:
-        InputError: one of the widths is more than it has.
+        InputError: one of them is above its number of dimensions.
     """
     dimensions = int(student.get_embedding_dimension())
     if widths and max(widths) > dimensions:

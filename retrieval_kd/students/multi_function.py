@@ -12,15 +12,14 @@ from typing import Any
 
 import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.util import maxsim
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from retrieval_kd.data.folders import atomic_folder
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.modules.lexical import LexicalEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder, MultiFunctionHeads
-from retrieval_kd.students.dense import make_dense, score_matrix
+from retrieval_kd.students.dense import make_dense, prompts_of, score_matrix
+from retrieval_kd.students.multi_vector import max_similarity
 
 WEIGHTS = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}  # of M3's released code
 STATES = ("token_embeddings", "input_ids", "attention_mask")
@@ -37,19 +36,19 @@ def make_multi_function(
     max_length: int | None = None,
     seed: int = 0,
 ) -> MultiFunctionEncoder:
-    """A float32 student with three scores, made of a dense encoder that compares by cosine.
+    """Make a float32 student with three scores from a dense encoder that compares by cosine.
 
     Args:
-        layers: those to keep, from 0; none: all.
+        layers: the layers to keep, from 0; none: all.
         lexical: "own": weights of a text's own tokens, as in M3. "vocabulary": weights of all
-            words, as in SPLADE: a matrix of that many rows, which starts as the input embeddings.
-        dimensions: of a token's vector; none: those of the encoder's states, as in M3.
-        weights: of "dense", "sparse" and "multi" in the integrated score; none: M3's.
-        main: the score that is meant where no part is named: "dense" or "integrated".
-        seed: of the token vectors' projection, which starts orthogonal.
+            words, as in SPLADE: a matrix with a row per word, which starts as the input embeddings.
+        dimensions: width of a token's vector; none: that of the encoder's states, as in M3.
+        weights: weights of "dense", "sparse" and "multi" in the integrated score; none: M3's.
+        main: the part that is `score`: "dense" or "integrated".
+        seed: for the token vectors' projection, which starts orthogonal.
 
     Raises:
-        InputError: the encoder does not compare by cosine, or a setting is none of those above.
+        InputError: the encoder does not compare by cosine, or an option has an unknown value.
     """
     encoder = make_dense(model_spec, layers, max_length=max_length)
     if isinstance(encoder, MultiFunctionEncoder):
@@ -90,7 +89,7 @@ def make_multi_function(
         modules=list(encoder.children()),
         heads=heads,
         device=str(encoder.device),
-        prompts=_prompts(encoder),
+        prompts=prompts_of(encoder),
         default_prompt_name=encoder.default_prompt_name,
         similarity_fn_name="cosine",
     )
@@ -99,13 +98,13 @@ def make_multi_function(
 
 @torch.no_grad()
 def start_vocabulary(heads: MultiFunctionHeads, encoder: SentenceTransformer) -> None:
-    """Begin the weights of all words as the input embeddings, so that a token means itself.
+    """Initialise the weights of all words as the input embeddings: a token activates its own word.
 
-    The bias takes away the third highest logit, in the median over words of the vocabulary that are
-    encoded alone: a token then stands for two or three words, not for nearly all of them.
+    The bias subtracts the third highest logit, the median over words of the vocabulary that are
+    encoded alone: a token then activates two or three words, not nearly all of them.
 
     Raises:
-        InputError: the embeddings are not of the states' dimensions.
+        InputError: the embeddings have another width than the states.
     """
     transformer: Any = encoder[0]
     embeddings = transformer.auto_model.get_input_embeddings().weight
@@ -133,14 +132,14 @@ def start_vocabulary(heads: MultiFunctionHeads, encoder: SentenceTransformer) ->
 
 
 def save_parts(model: MultiFunctionEncoder, folder: str | Path) -> dict[str, Path]:
-    """Save each function as a model of its own, with the embeddings that it has in `model`.
+    """Save each function as a model of its own, with the same embeddings as in `model`.
 
     `dense/` loads in plain `SentenceTransformer`, `multi_vector/` in plain `MultiVectorEncoder`,
-    `sparse/` in plain `SparseEncoder`. Weights of a text's own tokens are made by no module of
-    Sentence Transformers: their folder carries the code of one, for which `SparseEncoder` wants
-    `trust_remote_code=True`; `load_retriever` of this package does not.
+    `sparse/` in plain `SparseEncoder`. Sentence Transformers has no module for weights of a text's
+    own tokens, so that folder carries its code: `SparseEncoder` then needs
+    `trust_remote_code=True`, `load_retriever` of this package does not.
     """
-    device, prompts = str(model.device), _prompts(model)
+    device, prompts = str(model.device), prompts_of(model)
     given: dict[str, Any] = {
         "device": device,
         "prompts": prompts,
@@ -160,10 +159,6 @@ def save_parts(model: MultiFunctionEncoder, folder: str | Path) -> dict[str, Pat
         for name, part in parts.items():
             part.save(str(whole / name), safe_serialization=True)
     return {name: Path(folder) / name for name in parts}
-
-
-def _prompts(model: SentenceTransformer) -> dict[str, str]:
-    return {name: text for name, text in (model.prompts or {}).items() if text}
 
 
 class MultiFunctionStudent:
@@ -203,47 +198,18 @@ class MultiFunctionStudent:
     ) -> dict[str, Tensor]:
         """`score`, the parts and `integrated`, (B, M) each.
 
-        With `dimensions` there are only `dense` and `multi`: a word is no dimension to leave out.
+        With `dimensions` only `dense` and `multi` exist: a word is not a dimension to leave out.
         """
         query, document = queries["vector"][:, :dimensions], documents["vector"][:, :dimensions]
         dense = score_matrix(query, document, "cosine")  # (B, M)
-        multi = mean_max_similarity(queries, documents, dimensions)  # (B, M)
+        multi = max_similarity(queries, documents, dimensions, mean=True)  # (B, M)
         heads = self.model.heads
         if dimensions is not None:
-            found = {"dense": dense, "multi": multi}
-            return {"score": dense, **found} if heads.main == "dense" else found
+            cut = {"dense": dense, "multi": multi}
+            return {"score": dense, **cut} if heads.main == "dense" else cut
         sparse = queries["sparse"] @ documents["sparse"].T  # (B, M)
         parts = {"dense": dense, "sparse": sparse, "multi": multi}
         parts["integrated"] = torch.stack(
             [weight * parts[name] for name, weight in heads.weights.items()]
         ).sum(0)  # (B, M)
         return {"score": parts[heads.main], **parts}
-
-
-def mean_max_similarity(
-    queries: dict[str, Tensor], documents: dict[str, Tensor], dimensions: int | None = None
-) -> Tensor:
-    """Mean over a query's tokens of the best cosine with a document's token, (B, M).
-
-    Args:
-        queries, documents: unit vectors `tokens (n, L, d)`, of which those count that are
-            `present (n, L)`.
-
-    Example:
-        >>> import torch
-        >>> one = {"tokens": torch.eye(2)[None], "present": torch.tensor([[True, True]])}
-        >>> two = {"tokens": torch.eye(2)[None], "present": torch.tensor([[True, False]])}
-        >>> mean_max_similarity(one, two).item()
-        0.5
-    """
-    query, document = queries["tokens"], documents["tokens"]
-    if dimensions is not None:
-        query = normalize(query[..., :dimensions], dim=-1)  # (B, L, d)
-        document = normalize(document[..., :dimensions], dim=-1)  # (M, L', d)
-    return maxsim(
-        query,
-        document,
-        a_mask=queries["present"],
-        b_mask=documents["present"],
-        length_normalize=True,
-    )

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_encoder
+from retrieval_kd.students.dense import prompts_of
 
 DIMENSIONS = 128  # of a token's vector, as in ColBERT
 
@@ -26,15 +27,15 @@ def make_multi_vector(
     max_length: int | None = None,
     seed: int = 0,
 ) -> MultiVectorEncoder:
-    """A float32 multi-vector student of a dense encoder: its tokens, projected, at unit length.
+    """Make a float32 multi-vector student from a dense encoder: projected tokens of unit length.
 
     The projection starts as random orthonormal rows, which keep angles between tokens as well as a
-    random map can; with as many dimensions as the encoder has they keep them exactly. The pooling
-    is dropped; prompts and the maximum length stay.
+    random map can, and exactly if no dimension is lost. The pooling is dropped; prompts and the
+    maximum length stay.
 
     Args:
-        dimensions: of a token's vector; 128, or the encoder's if it has fewer.
-        seed: of the projection.
+        dimensions: width of a token's vector; none: 128, or the encoder's if it has fewer.
+        seed: for the projection.
 
     Raises:
         InputError: more dimensions than the encoder has.
@@ -66,7 +67,7 @@ def make_multi_vector(
             Normalize(module_input_name="token_embeddings"),
         ],
         device=str(encoder.device),
-        prompts={name: text for name, text in (encoder.prompts or {}).items() if text},
+        prompts=prompts_of(encoder),
         similarity_fn_name="maxsim",
     )
     return made.eval()
@@ -84,7 +85,7 @@ class MultiVectorStudent:
         self.model = model
 
     def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
-        """`tokens (n, L, D)` and `present (n, L)`, true where a token takes part in scoring."""
+        """`tokens (n, L, D)` and `present (n, L)`, true where a token counts in the score."""
         output = self.model(dict(features), task=side)
         return {
             "tokens": output["token_embeddings"].float(),  # (n, L, D)
@@ -98,11 +99,35 @@ class MultiVectorStudent:
         dimensions: int | None = None,
     ) -> dict[str, Tensor]:
         """`score (B, M)`."""
-        query, document = queries["tokens"], documents["tokens"]
-        if dimensions is not None:
-            query = normalize(query[..., :dimensions], dim=-1)  # (B, L, d)
-            document = normalize(document[..., :dimensions], dim=-1)  # (M, L', d)
-        scores = maxsim(
-            query, document, a_mask=queries["present"], b_mask=documents["present"]
-        )  # (B, M)
-        return {"score": scores}
+        return {"score": max_similarity(queries, documents, dimensions)}
+
+
+def max_similarity(
+    queries: dict[str, Tensor],
+    documents: dict[str, Tensor],
+    dimensions: int | None = None,
+    *,
+    mean: bool = False,
+) -> Tensor:
+    """Sum or mean over a query's tokens of the best cosine with a document's token, (B, M).
+
+    Args:
+        queries, documents: unit vectors `tokens (n, L, d)`; those that are `present (n, L)` count.
+
+    Example:
+        >>> query = {"tokens": torch.eye(2)[None], "present": torch.tensor([[True, True]])}
+        >>> document = {"tokens": torch.eye(2)[None], "present": torch.tensor([[True, False]])}
+        >>> max_similarity(query, document, mean=True).item()
+        0.5
+    """
+    query, document = queries["tokens"], documents["tokens"]
+    if dimensions is not None:
+        query = normalize(query[..., :dimensions], dim=-1)  # (B, L, d)
+        document = normalize(document[..., :dimensions], dim=-1)  # (M, L', d)
+    return maxsim(
+        query,
+        document,
+        a_mask=queries["present"],
+        b_mask=documents["present"],
+        length_normalize=mean,
+    )

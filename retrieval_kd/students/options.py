@@ -1,4 +1,4 @@
-"""The kinds of students, and what can be chosen of each besides layers and lengths."""
+"""The kinds of students, and the options of each besides layers and lengths."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "interaction": ("head", "hidden", "attention_heads"),
     "cross_encoder": (),
 }
-RE_RANKS = ("cross_encoder",)  # kinds without vectors: they order what a first stage found
+RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
 WITH_TOKENS = ("multi_vector", "multi_function")  # kinds with `dimensions` of a token's vector
 PARTS = {  # names of a student's scores besides `score`
     "multi_function": ("dense", "sparse", "multi", "integrated"),
     "interaction": ("vector",),
 }
-SEARCHED_AS = {"multi_function": "dense", "interaction": "dense"}  # by their one vector per text
+SEARCHED_AS = {"multi_function": "dense", "interaction": "dense"}  # by one vector per text
 
 
 def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any]) -> None:
-    """Refuse what a kind of student does not have.
+    """Refuse a kind of student that does not exist, and options that the kind does not have.
 
     Raises:
-        InputError: no such kind, or it has no such option.
+        InputError: naming the kinds or options that exist.
 
     Example:
         >>> check_options("sparse", None, {"top_k": 128})

@@ -20,22 +20,22 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
 from retrieval_kd.models.layers import keep_layers
 from retrieval_kd.models.load import ModelRef, load_encoder, resolve_model
+from retrieval_kd.students.dense import prompts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
 SHIFT = 4.0  # GELU(h + 4) = h + 4 within 0.05 for h > −2
-ACTIVE = 3  # words that a token stands for at the start
+ACTIVE = 3  # words that a token activates at the start
 SAMPLE = 256  # words of the vocabulary that the start is fitted to
 
 
 def make_sparse(
     model_spec: str, layers: Sequence[int] | None = None, *, max_length: int | None = None
 ) -> SparseEncoder:
-    """A float32 SPLADE student of an encoder: its masked language model's head, and max pooling.
+    """Make a float32 SPLADE student: an encoder with a masked language model's head, max-pooled.
 
-    An encoder without such a head gets one tied to its input embeddings, see `start_head`. The
-    `layers` are kept as those of a dense student.
+    An encoder without such a head gets one tied to its input embeddings, see `start_head`.
 
     Raises:
         InputError: the architecture has no masked language model.
@@ -66,20 +66,20 @@ def make_sparse(
     made = SparseEncoder(
         modules=[transformer, SpladePooling("max", embedding_dimension=mlm.config.vocab_size)],
         device=str(encoder.device),
-        prompts={name: text for name, text in (encoder.prompts or {}).items() if text},
+        prompts=prompts_of(encoder),
         similarity_fn_name="dot",
     )
     return made.eval()
 
 
 def start_head(mlm: Any, missing: Collection[str]) -> None:
-    """Begin the head's missing weights so that a token's word is found by its own embedding.
+    """Initialise the head's missing weights so that a token's state predicts its own word.
 
-    Its linear map becomes the identity, its normalisation plain, its decoder the input embeddings.
-    A random map would throw away what the encoder's states have in common with the embeddings, to
-    which they are a sum of residuals. The bias of the linear map shifts states to where the
-    activation between it and the normalisation is nearly linear, and the normalisation takes
-    the shift out again: without it half of every state would be cut off at zero.
+    The linear map becomes the identity, the normalisation plain, the decoder the input embeddings.
+    A random map would throw away what the encoder's states share with the embeddings, to which they
+    add residuals. The bias of the linear map shifts states to where the activation behind it is
+    nearly linear, and the normalisation removes the shift again: without it half of every state
+    would be cut off at zero.
     """
     for name in sorted({key.rpartition(".")[0] for key in missing}):
         module = mlm.get_submodule(name)
@@ -98,11 +98,11 @@ def start_head(mlm: Any, missing: Collection[str]) -> None:
 
 @torch.no_grad()
 def fit_threshold(transformer: Any) -> None:
-    """Lower the decoder's bias until a token stands for `ACTIVE` words on average.
+    """Lower the decoder's bias until a token activates `ACTIVE` words on average.
 
-    Products of states and embeddings are rarely far below zero: without a threshold every text has
-    nearly every word at first, and the few that tell texts apart are lost among them. It is fitted
-    to words of the vocabulary, each encoded alone.
+    Products of states and embeddings are rarely far below zero: without a threshold every text
+    starts with nearly every word, and the few that distinguish texts are lost among them. The bias
+    is fitted to words of the vocabulary, each encoded alone.
     """
     decoder = transformer.auto_model.get_output_embeddings()
     if decoder.bias is None:
@@ -136,7 +136,7 @@ def _folder_of_transformer(ref: ModelRef) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the loader's report of a missing head: it is ours to make."""
+    """Silence the loader's report of a missing head, which is made here."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -148,8 +148,8 @@ def _quiet() -> Iterator[None]:
 class SparseStudent:
     """Scores are dot products of vectors over the vocabulary.
 
-    With the model's `max_active_dims` a text keeps so many words, the same in training as
-    `encode` does it: top-k activation, as of the vocabulary disentangled retriever (VDR).
+    A text keeps its `max_active_dims` heaviest words, in training as in `encode`: the top-k
+    activation of the vocabulary disentangled retriever (VDR).
     """
 
     temperature = 1.0

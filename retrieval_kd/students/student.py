@@ -1,7 +1,7 @@
-"""What training asks of a student, whatever its kind: representations, and score matrices of them.
+"""What every kind of student does in training: represent texts, and score the representations.
 
-One file per kind beside this one; a new kind is a class with these members and a line in
-`student_of`. There is nothing to inherit.
+Each kind has a file of its own in this folder. A new kind is a class with the members of `Student`
+and a line in `student_of`; it inherits nothing.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ Representations = dict[str, Tensor]  # name → (n, …), n texts
 
 
 class Student(Protocol):
-    """A model and how it turns queries and documents into score matrices."""
+    """A model, and how it turns queries and documents into score matrices."""
 
     model: Any
     temperature: float
     """The usual divisor of its scores in a softmax."""
 
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
-        """Representations of tokenised texts; `side` is "query" or "document"."""
+        """Represent tokenised texts; `side` is "query" or "document"."""
 
     def scores(
         self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
-        """Score matrices (B, M) by name: "score", and the parts of a student that has several.
+        """Return score matrices (B, M) by name: "score", and the parts of a student that has some.
 
-        `dimensions` scores by the first so many dimensions alone (Matryoshka).
+        With `dimensions`, only the first `dimensions` of each vector are compared (Matryoshka).
         """
 
 
 def student_of(model: Any) -> Student:
-    """The kind of student that a Sentence Transformers model is.
+    """Wrap a Sentence Transformers model as the student of its kind.
 
     Raises:
-        InputError: no kind here is made of such a model.
+        InputError: no kind of student has such a model.
     """
     if isinstance(model, MultiVectorEncoder):
         return MultiVectorStudent(model)

@@ -1,4 +1,4 @@
-"""The adapter between objectives and Sentence Transformers' trainers: one module for all of them.
+"""The loss module that evaluates a sum of objectives in Sentence Transformers' trainers.
 
 With `mini_batch_size` the gradient is cached (GradCache, Gao et al. 2021,
 https://arxiv.org/abs/2101.06983) by Sentence Transformers' own engine: texts are encoded without a
@@ -10,7 +10,6 @@ the same, for every student kind and objective: a student's representations are 
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -35,15 +34,14 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
 
     Args:
         model: the student, of any kind that `students.student.student_of` knows.
-        terms: the objectives. Where one has a `student_temperature` and none is given, it is the
-            student kind's usual one.
-        widths: dimensions of the vectors of each MODEL that is learnt from. Where they are not the
-            student's, its vectors are projected by a matrix that is trained along.
-        live: live teachers by name; those that train are trained with the student. Their gradients
-            are not cached.
-        seed: of the projections' start.
-        members: number of stored teachers, for an objective that chooses among them.
+        terms: the objectives. A `student_temperature` that is not set is the student kind's own.
         mini_batch_size: texts encoded at a time with cached gradients; none: all with their graph.
+        widths: dimensions of the vectors of each MODEL that is a teacher. Where they differ from
+            the student's, a trained matrix projects the student's vectors.
+        live: live teachers by name; those with `trains` are trained with the student. Their
+            gradients are not cached.
+        seed: for the projections.
+        members: number of stored teachers, for an objective that chooses among them.
 
     Inputs: features of the queries and of one or more groups of documents, and the label dict of
     `SlateCollator`. `progress`, the share of steps done, is set by the engine.
@@ -70,7 +68,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         self.live = nn.ModuleDict(dict(live or {}))
         set_exits(self.student, self.terms)
         for name, teacher in self.live.items():
-            set_exits(getattr(teacher, "kind", None), self.terms, f"{name}.")
+            set_exits(getattr(teacher, "kind", None), self.terms, name)
         self.imitation = Imitation(model, self.terms).to(model.device)
         self._layouts: dict[int, Layout] = {}
         self._parts: dict[str, Tensor] = {}
@@ -90,8 +88,8 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         own = {name: value for name, value in features.items() if name not in (COLUMN, TEXTS)}
         side = "document" if features[COLUMN] else "query"
         with self.imitation.watch(self.model) as seen:
-            found = self.student.represent(own, side)
-        return found | self.imitation.compare(self.model, seen, own, features[TEXTS], side)
+            represented = self.student.represent(own, side)
+        return represented | self.imitation.compare(self.model, seen, own, features[TEXTS], side)
 
     def _losses(
         self,
@@ -110,11 +108,11 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         return evaluate_terms(self.terms, batch, self.projections)
 
     def own_state(self) -> nn.Module:
-        """What is trained beside the student, which checkpoints must keep too."""
+        """Return what is trained beside the student, which checkpoints must keep too."""
         trained = {name: model for name, model in self.live.items() if model.trains}
         return nn.ModuleDict({"projections": self.projections, "live": nn.ModuleDict(trained)})
 
-    # -- what Sentence Transformers' GradCache asks for ---------------------------------------
+    # -- the methods that Sentence Transformers' GradCache calls ------------------------------
 
     def embed_minibatch(
         self,
@@ -125,7 +123,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         copy_random_state: bool,
         random_state: RandContext | None = None,
     ) -> tuple[Tensor, RandContext | None]:
-        """All representations of texts `begin` to `end`, packed into one tensor (n, K)."""
+        """Represent texts `begin` to `end`, packed into one tensor (n, K)."""
         part = {
             name: value[begin:end]
             if name == TEXTS or (isinstance(value, Tensor) and value.dim())
@@ -145,7 +143,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Any = None, *, with_backward: bool = False
     ) -> Tensor:
-        """Loss of the packed representations of queries (`reps[0]`) and document groups."""
+        """Compute the loss of packed representations: queries (`reps[0]`) and document groups."""
         columns = [unpack(torch.cat(rows), self._layouts[i]) for i, rows in enumerate(reps)]
         parts = self._losses(columns[0], columns[1:], labels)
         total = torch.stack(list(parts.values())).sum()
@@ -156,7 +154,6 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         return total
 
 
-EXIT = re.compile(r"exit\d+")
 COLUMN = "_column"  # 0: queries, above: groups of documents
 TEXTS = "_texts"  # of the column, where a term wants them
 
@@ -164,7 +161,7 @@ TEXTS = "_texts"  # of the column, where a term wants them
 def texts_of(
     features: Sequence[Mapping[str, Any]], labels: Mapping[str, Any]
 ) -> list[Sequence[str]]:
-    """Each column's own texts; none where the collator did not keep them."""
+    """Return the texts of each column; empty where the collator did not keep them."""
     if "texts" not in labels:
         return [()] * len(features)
     queries, documents = labels["texts"]["queries"], iter(labels["texts"]["documents"])
@@ -172,44 +169,51 @@ def texts_of(
     return [queries, *(list(itertools.islice(documents, size)) for size in sizes)]
 
 
-def set_exits(student: Any, terms: Sequence[Term], owner: str = "") -> None:
-    """Have a dense student (or live teacher) score by the layers that terms name as `exitK`."""
-    named = {part for term in terms for part in (*term.students, *term.teachers)}
-    wanted = [part.removeprefix(owner).partition("@")[0] for part in named if owner in part]
-    exits = sorted(int(name[4:]) for name in set(wanted) if EXIT.fullmatch(name))
-    if exits and not isinstance(student, DenseStudent):
+def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
+    """Make a dense model score by the layers that the terms name as `exitK`.
+
+    Args:
+        model: the student or, with `teacher`, the live teacher of that name.
+
+    Raises:
+        InputError: the model has no exits.
+    """
+    names = {name for term in terms for name in term.scores if name.exit is not None}
+    own = {n for n in names if (n.source == teacher if teacher else n.part is None)}
+    exits = sorted({name.exit for name in own if name.exit is not None})
+    if exits and not isinstance(model, DenseStudent):
         raise InputError(
-            f"{owner}exit{exits[0]} is asked of a model that has no exits",
+            f"{f'{teacher}.' if teacher else ''}exit{exits[0]} is asked of a model without exits",
             remedy="exits are layers of a dense student or of a live `encoder`",
         )
     if exits:
-        student.exits = tuple(exits)
+        model.exits = tuple(exits)
 
 
 def projections(
     model: Any, terms: Sequence[Term], widths: Mapping[str, int], seed: int = 0, members: int = 0
 ) -> nn.ModuleDict:
-    """What is trained for an objective beside the student, by the term's label.
+    """Make the modules that are trained beside the student, by their term's label.
 
-    A linear map where an objective on vectors has a teacher of other dimensions than the student;
-    a policy where one chooses among `members` teachers.
+    An objective on vectors gets a linear map if teacher and student differ in width; one that
+    chooses among `members` teachers gets a policy.
     """
-    found, generator = nn.ModuleDict(), torch.Generator().manual_seed(seed)
+    modules, generator = nn.ModuleDict(), torch.Generator().manual_seed(seed)
     for term in terms:
         if "policy" in term.takes and members:
             states = int(model.get_embedding_dimension()) + FACTS
-            found[term.label] = TeacherPolicy(members, states)
+            modules[term.label] = TeacherPolicy(members, states)
         width = widths.get(term.teacher) if term.kind == "vectors" else None
         own = int(model.get_embedding_dimension()) if width is not None else None
         if width is not None and own is not None and width != own:
             linear = nn.Linear(own, width, bias=False)
             nn.init.kaiming_uniform_(linear.weight, a=5**0.5, generator=generator)  # as torch does
-            found[term.label] = linear
-    return found
+            modules[term.label] = linear
+    return modules
 
 
 def carried_by_first(parts: Mapping[str, Tensor], total: Tensor) -> dict[str, Tensor]:
-    """Components for the log whose sum has `total`'s gradient: the first one carries it."""
+    """Return loss components for the log, the first of which carries the gradient of `total`."""
     names = list(parts)
     rest: Tensor | float = sum((parts[name] for name in names[1:]), start=torch.zeros_like(total))
     return {names[0]: total - rest, **{name: parts[name] for name in names[1:]}}
@@ -220,14 +224,14 @@ Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 def pack(representations: dict[str, Tensor]) -> tuple[Tensor, Layout]:
-    """Representations (n, …) side by side as one float32 tensor (n, K), and how to undo it."""
+    """Put representations (n, …) side by side in one float32 tensor (n, K), with their layout."""
     layout = {name: (tuple(t.shape[1:]), t.dtype) for name, t in representations.items()}
     rows = [tensor.float().flatten(1) for tensor in representations.values()]
     return torch.cat(rows, dim=1), layout  # (n, K)
 
 
 def unpack(packed: Tensor, layout: Layout) -> dict[str, Tensor]:
-    """The representations that `pack` put together.
+    """Undo `pack`.
 
     Example:
         >>> on = torch.tensor([[True], [False]])
@@ -235,10 +239,10 @@ def unpack(packed: Tensor, layout: Layout) -> dict[str, Tensor]:
         >>> packed.shape, unpack(packed, layout)["on"].tolist()
         (torch.Size([2, 4]), [[True], [False]])
     """
-    found, start = {}, 0
+    representations, start = {}, 0
     for name, (shape, dtype) in layout.items():
         width = int(torch.Size(shape).numel())
         part = packed[:, start : start + width].reshape(len(packed), *shape)
-        found[name] = part if dtype.is_floating_point else part.detach().to(dtype)
+        representations[name] = part if dtype.is_floating_point else part.detach().to(dtype)
         start += width
-    return found
+    return representations

@@ -70,7 +70,7 @@ def config(training: dict, **more) -> Config:
             "'refresh' is not for a cross-encoder",
         ),
         ({"objective": "kl", "student": CROSS, "train": CACHED}, "gradients are not cached"),
-        ({"objective": "reinforced_teachers", "student": TOKENS}, "reinforced_teachers is of one"),
+        ({"objective": "reinforced_teachers", "student": TOKENS}, "reinforced_teachers reads one"),
         ({"objective": "kl+flops", "student": TOKENS}, "a multi_vector student has one per token"),
         ({"objective": [VECTORS], "student": TOKENS}, "vector per text"),
         ({"objective": "kl+flops", "student": {"kind": "multi_function"}}, "`student: sparse`"),

@@ -7,17 +7,16 @@ import math
 import pytest
 import torch
 from sentence_transformers.sentence_transformer import losses as peers
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
 from retrieval_kd.objectives import contrastive
 
 NAN, INF = float("nan"), float("inf")
 ALL = [
     contrastive.infonce,
-    contrastive.filtered_infonce,
     contrastive.weighted_infonce,
     contrastive.soft_nearest_neighbour,
-    contrastive.bpr,
+    contrastive.label_smoothing,
 ]
 
 
@@ -79,69 +78,20 @@ def test_infonce_equals_sentence_transformers_with_hard_negatives(peer):
     torch.testing.assert_close(got, expected)
 
 
+def test_infonce_leaves_other_positives_out_of_the_denominator():
+    student, labels = torch.tensor([[1.0, 2.0, 0.0]]), torch.tensor([[1, 1, 0]])
+    e = torch.exp(student[0])
+    expected = -(torch.log(e[0] / (e[0] + e[2])) + torch.log(e[1] / (e[1] + e[2]))) / 2
+    got = contrastive.infonce(student, student, torch.ones(1, 3, dtype=torch.bool), labels=labels)
+    torch.testing.assert_close(got, expected)
+
+
 def test_without_labels_column_0_is_the_positive():
     student = torch.randn(4, 5)
-    expected = torch.nn.functional.cross_entropy(student / 0.3, torch.zeros(4, dtype=torch.long))
+    expected = cross_entropy(student / 0.3, torch.zeros(4, dtype=torch.long))
     for objective in (contrastive.infonce, contrastive.soft_nearest_neighbour):
         got = objective(student, student * NAN, full(4, 5), student_temperature=0.3)
         torch.testing.assert_close(got, expected)
-
-
-@pytest.mark.parametrize(
-    ("strategy", "margin"), [("absolute", 0.0), ("absolute", 0.1), ("relative", 0.2)]
-)
-def test_filtered_infonce_equals_sentence_transformers(strategy, margin):
-    student, guide = vectors(3), vectors(3, seed=4)
-    features = [{"student": s, "guide": g} for s, g in zip(student, guide, strict=True)]
-    loss = peers.GISTEmbedLoss.__new__(peers.GISTEmbedLoss)
-    torch.nn.Module.__init__(loss)
-    # its constructor wants tokenisers; the loss itself does not
-    loss.model, loss.guide, loss.must_retokenize = Given(), Given("guide"), False
-    loss.temperature, loss.margin_strategy, loss.margin = 0.05, strategy, margin
-    loss.contrast_anchors = loss.contrast_positives = loss.gather_across_devices = False
-    loss.similarity_fct = torch.nn.CosineSimilarity(dim=-1)
-    loss.cross_entropy_loss = torch.nn.CrossEntropyLoss()
-    expected = loss(features, torch.zeros(5))
-    scores = cosines(student[0], torch.cat(student[1:]))
-    teacher = cosines(guide[0], torch.cat(guide[1:]))
-    got = contrastive.filtered_infonce(
-        scores,
-        teacher,
-        full(5, 10),
-        labels=torch.eye(5, 10),
-        student_temperature=0.05,
-        **{"margin" if strategy == "absolute" else "relative_margin": margin},
-    )
-    torch.testing.assert_close(got, expected)
-    unfiltered = contrastive.infonce(
-        scores, teacher, full(5, 10), labels=torch.eye(5, 10), student_temperature=0.05
-    )
-    assert got < unfiltered  # something was filtered
-
-
-def test_the_lowest_positive_filters_and_never_filters_a_positive():
-    student = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
-    teacher = torch.tensor([[5.0, 1.0, 2.0, 0.5]])
-    labels = torch.tensor([[1, 1, 0, 0]])
-    got = contrastive.filtered_infonce(student, teacher, full(1, 4), labels=labels)
-    torch.testing.assert_close(got, torch.tensor(math.log(2)))  # one negative is left
-
-
-def test_a_positive_the_teacher_did_not_score_filters_nothing():
-    student, teacher = torch.randn(2, 3), torch.tensor([[NAN, 1.0, 2.0], [-INF, 1.0, -INF]])
-    expected = contrastive.infonce(student, teacher, full(2, 3))
-    for margins in ({}, {"margin": 0.1, "relative_margin": 0.1}):
-        got = contrastive.filtered_infonce(student, teacher, full(2, 3), **margins)
-        torch.testing.assert_close(got, expected)
-
-
-@pytest.mark.parametrize("teacher_of_others", [3.0, 0.95])
-def test_a_query_whose_negatives_are_all_filtered_is_left_out(teacher_of_others):
-    student = torch.zeros(1, 3, requires_grad=True)
-    teacher = torch.tensor([[1.0, teacher_of_others, teacher_of_others]])
-    loss = contrastive.filtered_infonce(student, teacher, full(1, 3), relative_margin=0.1)
-    loss.backward()
-    assert loss == 0 and (student.grad == 0).all()
 
 
 def test_weighted_infonce_multiplies_scores_by_the_teachers_probabilities():
@@ -170,22 +120,27 @@ def test_soft_nearest_neighbour_sums_over_positives():
     torch.testing.assert_close(got, torch.stack(expected).mean())
 
 
-def test_bpr_equals_pairs_written_out():
-    student, teacher, mask, labels = case()
-    teacher[1, 3] = -INF
-    total, count = 0.0, 0
-    for s, t, m, y in zip(student.tolist(), teacher.tolist(), mask, labels, strict=True):
-        p = [0.0 if x == -INF else 1 / (1 + math.exp(-x / 3)) for x in t]
-        kept = [i for i in range(6) if m[i] and y[i] == 0]
-        for i in kept:
-            for j in kept:
-                if p[i] > p[j]:
-                    total -= (p[i] - p[j]) * math.log(1 / (1 + math.exp((s[j] - s[i]) / 0.5)))
-                    count += 1
-    got = contrastive.bpr(
-        student, teacher, mask, labels=labels, student_temperature=0.5, teacher_temperature=3
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+def test_label_smoothing_equals_torch(smoothing):
+    student = torch.randn(4, 6)
+    expected = cross_entropy(
+        student / 0.3, torch.zeros(4, dtype=torch.long), label_smoothing=smoothing
     )
-    torch.testing.assert_close(got, torch.tensor(total / count, dtype=torch.float64))
+    got = contrastive.label_smoothing(
+        student, student * NAN, full(4, 6), student_temperature=0.3, smoothing=smoothing
+    )
+    torch.testing.assert_close(got, expected)
+
+
+def test_label_smoothing_leaves_out_queries_without_a_positive():
+    student, teacher, mask, labels = case()
+    labels[1] = 0
+    got = contrastive.label_smoothing(student, teacher, mask, labels=labels)
+    judged = [0, 3]
+    expected = contrastive.label_smoothing(
+        student[judged], teacher[judged], mask[judged], labels=labels[judged]
+    )
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("objective", ALL)

@@ -50,28 +50,33 @@ def test_margin_mse_equals_sentence_transformers():
     torch.testing.assert_close(objectives.margin_mse(student, teacher, mask), expected)
 
 
-def test_margin_objectives_leave_unscored_candidates_out():
+def test_margin_mse_leaves_unscored_candidates_out():
     student, mask = torch.tensor([[1.0, 3.0, 7.0]]), torch.ones(1, 3).bool()
     teacher = torch.tensor([[2.0, 1.0, -INFINITY]])
     expected = ((1.0 - 3.0) - (2.0 - 1.0)) ** 2
     assert objectives.margin_mse(student, teacher, mask).item() == expected
-    assert objectives.margin_mse_pairs(student, teacher, mask).item() == expected
 
 
-def test_margin_mse_pairs_equals_a_loop():
-    student, teacher, mask = matrices()
-    expected = mean_over_pairs(
-        student, teacher, mask, lambda si, sj, ti, tj: ((si - sj) / 0.5 - (ti - tj)) ** 2
-    )
-    got = objectives.margin_mse_pairs(student, teacher, mask, student_temperature=0.5)
-    torch.testing.assert_close(got, expected)
+def test_adaptive_margin_equals_the_formula_on_vectors():
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    documents = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
+    terms = []
+    for query, slate in zip(queries, documents, strict=True):
+        for negative in slate[1:]:
+            target = slate[0] @ slate[0] - slate[0] @ negative
+            terms.append((query @ slate[0] - query @ negative - target) ** 2)
+    scores = torch.einsum("bd,bnd->bn", queries, documents)
+    to_positive = torch.einsum("bd,bnd->bn", documents[:, 0], documents)
+    got = objectives.adaptive_margin(scores, to_positive, torch.ones(3, 5, dtype=torch.bool))
+    torch.testing.assert_close(got, torch.stack(terms).mean())
 
 
-def test_margin_mse_pairs_of_two_candidates_is_margin_mse():
-    student, teacher, _ = matrices(columns=2)
-    mask = torch.ones(6, 2, dtype=torch.bool)
-    expected = objectives.margin_mse(student, teacher, mask)
-    torch.testing.assert_close(objectives.margin_mse_pairs(student, teacher, mask), expected)
+def test_a_query_at_its_positive_document_has_nothing_to_learn():
+    documents = torch.randn(2, 4, 3)
+    to_positive = torch.einsum("bd,bnd->bn", documents[:, 0], documents)
+    got = objectives.adaptive_margin(to_positive, to_positive, torch.ones(2, 4, dtype=torch.bool))
+    assert got == 0
 
 
 def test_ranknet_equals_sentence_transformers():
@@ -88,23 +93,23 @@ def test_ranknet_puts_scored_candidates_before_unscored_ones():
     torch.testing.assert_close(got, torch.tensor(expected))
 
 
-def test_weighted_ranknet_equals_a_loop():
+def test_bpr_equals_pairs_written_out():
     student, teacher, mask = matrices()
-
-    def loss(si, sj, ti, tj):
-        certainty = sigmoid((ti - tj) / 2) - sigmoid((tj - ti) / 2)
-        return -certainty * math.log(sigmoid((si - sj) / 0.5)) if ti > tj else None
-
-    expected = mean_over_pairs(student, teacher, mask, loss)
-    settings = {"student_temperature": 0.5, "teacher_temperature": 2.0}
-    got = objectives.weighted_ranknet(student, teacher, mask, **settings)
-    torch.testing.assert_close(got, expected)
-
-
-def test_weighted_ranknet_of_a_sure_teacher_is_ranknet():
-    student, teacher, mask = matrices()
-    got = objectives.weighted_ranknet(student, teacher, mask, teacher_temperature=1e-6)
-    torch.testing.assert_close(got, objectives.ranknet(student, teacher, mask))
+    labels = (torch.rand(student.shape, generator=torch.Generator().manual_seed(1)) > 0.7).long()
+    teacher[1, 3] = -INFINITY
+    total, count = 0.0, 0
+    for s, t, m, y in zip(student.tolist(), teacher.tolist(), mask, labels, strict=True):
+        p = [0.0 if x == -INFINITY else 1 / (1 + math.exp(-x / 3)) for x in t]
+        kept = [i for i in range(7) if m[i] and y[i] == 0]
+        for i in kept:
+            for j in kept:
+                if p[i] > p[j]:
+                    total -= (p[i] - p[j]) * math.log(1 / (1 + math.exp((s[j] - s[i]) / 0.5)))
+                    count += 1
+    got = objectives.bpr(
+        student, teacher, mask, labels=labels, student_temperature=0.5, teacher_temperature=3
+    )
+    torch.testing.assert_close(got, torch.tensor(total / count))
 
 
 def pair_divergence(p, q):
@@ -153,27 +158,6 @@ def test_pair_kl_has_the_gradients_of_soft_ranknet():
     torch.testing.assert_close(
         torch.autograd.grad(kl, student), torch.autograd.grad(soft_ranknet, student)
     )
-
-
-def test_lambda_loss_equals_sentence_transformers():
-    student, teacher, mask = matrices()
-    # the peer takes grades where ours takes scores: the teacher's probability over the best's
-    best = teacher.masked_fill(~mask, -INFINITY).amax(-1, keepdim=True)
-    grades = 2 * torch.exp((teacher - best) / 3)
-    expected = on_lists(losses.LambdaLoss, student, grades, mask)
-    got = objectives.lambda_loss(student, teacher, mask, teacher_temperature=3, top_grade=2)
-    torch.testing.assert_close(got, expected)
-
-
-def test_lambda_loss_without_mu_equals_sentence_transformers_lambdarank():
-    student, teacher, mask = matrices(seed=1)
-    best = teacher.masked_fill(~mask, -INFINITY).amax(-1, keepdim=True)
-    scheme = losses.LambdaRankScheme()
-    expected = on_lists(
-        losses.LambdaLoss, student / 0.5, torch.exp(teacher - best), mask, weighting_scheme=scheme
-    )
-    got = objectives.lambda_loss(student, teacher, mask, student_temperature=0.5, mu=0.0)
-    torch.testing.assert_close(got, expected)
 
 
 def test_preference_equals_a_loop():

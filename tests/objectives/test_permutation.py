@@ -12,8 +12,6 @@ from tests.objectives.cases import INFINITY, matrices
 from tests.objectives.peers import losses, on_lists
 
 ALL = [
-    objectives.list_mle,
-    objectives.position_list_mle,
     objectives.partial_plackett_luce,
     objectives.rank_contrast,
 ]
@@ -30,23 +28,10 @@ def choices(student_row, teacher_row, mask_row):
     return result
 
 
-def test_list_mle_equals_sentence_transformers():
+def test_partial_plackett_luce_of_all_places_equals_list_mle_of_sentence_transformers():
     student, teacher, mask = matrices()
     expected = on_lists(losses.ListMLELoss, student, teacher, mask, respect_input_order=False)
-    torch.testing.assert_close(objectives.list_mle(student, teacher, mask), expected)
-
-
-def test_position_list_mle_equals_sentence_transformers():
-    student, teacher, mask = matrices()
-    expected = on_lists(
-        losses.PListMLELoss,
-        student / 0.5,
-        teacher,
-        mask,
-        lambda_weight=losses.PListMLELambdaWeight(),
-        respect_input_order=False,
-    )
-    got = objectives.position_list_mle(student, teacher, mask, student_temperature=0.5)
+    got = objectives.partial_plackett_luce(student, teacher, mask, top_k=student.shape[1])
     torch.testing.assert_close(got, expected)
 
 
@@ -59,12 +44,6 @@ def test_partial_plackett_luce_is_the_likelihood_of_the_first_places(top_k):
     ]
     got = objectives.partial_plackett_luce(student, teacher, mask, top_k=top_k)
     torch.testing.assert_close(got, torch.tensor(sum(terms) / len(terms)))
-
-
-def test_partial_plackett_luce_of_all_places_is_list_mle():
-    student, teacher, mask = matrices()
-    got = objectives.partial_plackett_luce(student, teacher, mask, top_k=student.shape[1] - 1)
-    torch.testing.assert_close(got, objectives.list_mle(student, teacher, mask))
 
 
 def test_rank_contrast_equals_a_loop():
@@ -84,7 +63,7 @@ def test_tied_candidates_are_not_compared():
     student, mask = torch.tensor([[1.0, 2.0, 0.0]]), torch.ones(1, 3).bool()
     e = torch.exp(student[0])
     expected = -torch.log(e[0] / (e[0] + e[2])) - torch.log(e[1] / (e[1] + e[2]))
-    got = objectives.list_mle(student, torch.tensor([[5.0, 5.0, 1.0]]), mask)
+    got = objectives.partial_plackett_luce(student, torch.tensor([[5.0, 5.0, 1.0]]), mask)
     torch.testing.assert_close(got, expected)
 
 
@@ -93,7 +72,8 @@ def test_unscored_candidates_come_after_all_scored_ones():
     e = torch.exp(student[0])
     teacher = torch.tensor([[5.0, 1.0, -INFINITY, -INFINITY]])
     expected = -torch.log(e[0] / e.sum()) - torch.log(e[1] / e[1:].sum())
-    torch.testing.assert_close(objectives.list_mle(student, teacher, mask), expected)
+    got = objectives.partial_plackett_luce(student, teacher, mask)
+    torch.testing.assert_close(got, expected)
 
 
 @pytest.mark.parametrize("objective", ALL)

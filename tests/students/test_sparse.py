@@ -70,7 +70,7 @@ def test_the_same_arguments_give_the_same_weights(student, tiny_encoder, tmp_pat
 
 def test_a_sparse_model_becomes_no_other_kind(student, tmp_path):
     student.save(str(tmp_path / "student"))
-    with pytest.raises(InputError, match="sparse model, of which no multi_vector student"):
+    with pytest.raises(InputError, match="sparse model: no multi_vector student"):
         make_student(str(tmp_path / "student"), "multi_vector")
 
 

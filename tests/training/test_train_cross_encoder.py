@@ -9,7 +9,7 @@ from sentence_transformers import CrossEncoder
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_encoder
-from retrieval_kd.objectives.features import hidden_states
+from retrieval_kd.objectives.states import hidden_states
 from retrieval_kd.pipeline.rerank import Reranker
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.job import TrainingJob

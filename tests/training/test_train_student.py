@@ -190,7 +190,7 @@ def test_the_source_of_a_query_is_ignored_unless_it_is_a_candidate(collection):
     assert made[1].ignored.tolist() == []
 
 
-@pytest.mark.parametrize("name", ["kl", "infonce", "label_mixing"])
+@pytest.mark.parametrize("name", ["kl", "infonce"])
 @pytest.mark.parametrize("candidates", ["slate", "batch"])
 def test_unscored_candidates_do_not_teach(name, candidates):
     torch.manual_seed(0)

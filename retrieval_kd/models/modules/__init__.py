@@ -1,7 +1,7 @@
-"""Trained layers that Sentence Transformers has no module for, and the classes that load them.
+"""Trained layers that Sentence Transformers lacks, and the model classes that load them.
 
-Nothing here is loaded by plain Sentence Transformers, which since version 6 imports no module but
-its own without `trust_remote_code`. `class_of` finds the class that a folder needs.
+Plain Sentence Transformers does not load them: since version 6 it imports only its own modules
+without `trust_remote_code`. `class_of` finds the class that a folder needs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ ENCODERS: dict[str, Any] = {
 
 
 def mark_of(location: str, revision: str | None = None) -> str:
-    """Which of our classes saved a folder or hub name; "" for all others."""
+    """Return the kind of student whose class saved a folder or hub name; "" for other models."""
     found = load_file_path(location, "config_sentence_transformers.json", revision=revision)
     return str(read_json(found).get(MARK, "")) if found else ""
 
 
 def class_of(location: str, plain: Any, revision: str | None = None) -> Any:
-    """The class to load a folder or hub name with: one of ours if it was saved by it, or `plain`.
+    """Return the class that loads a folder or hub name: the one that saved it, or `plain`.
 
     Example:
         >>> import tempfile

@@ -1,4 +1,4 @@
-"""A dense encoder with further trained layers, which are kept beside it."""
+"""A dense encoder with further trained layers, which are saved beside it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sentence_transformers.base.modules import Module
 
 MARK = "student"  # the key in config_sentence_transformers.json that names our class
 FOLDER = "heads"
-WHERE = ("token", "cache_folder", "revision", "local_files_only")  # of what is loaded
+WHERE = ("token", "cache_folder", "revision", "local_files_only")  # arguments of loading
 
 
 class OwnModule(Module):
@@ -28,10 +28,10 @@ class OwnModule(Module):
 
 
 class HeadedEncoder(SentenceTransformer):
-    """A dense encoder, and `heads`: layers that its embeddings do not go through.
+    """A dense encoder, and `heads`: layers that its embeddings do not pass through.
 
-    Its folder is that of the dense encoder, with `heads/` in it. Plain `SentenceTransformer` loads
-    the encoder, with the same embeddings, and knows nothing of the heads.
+    It is saved as the dense encoder, with a folder `heads/`. Plain `SentenceTransformer` loads the
+    encoder, with the same embeddings, and ignores the heads.
     """
 
     student: ClassVar[str]
@@ -71,5 +71,5 @@ class HeadedEncoder(SentenceTransformer):
 
 
 def own_module(class_ref: str, known: tuple[type[OwnModule], ...]) -> type[OwnModule] | None:
-    """The class among `known` that a name in a modules.json means, imported already."""
+    """Return the class among `known` that a modules.json names."""
     return next((k for k in known if f"{k.__module__}.{k.__name__}" == class_ref), None)

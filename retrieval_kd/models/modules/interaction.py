@@ -1,4 +1,4 @@
-"""A score from two vectors by a small network, and pooling by attention."""
+"""The layers of the interaction student: a small network on two vectors, pooling by attention."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CHUNK = 2**24  # numbers in a tensor of pairs, (b, M, D): 64 MB
 
 
 class InteractionHead(OwnModule):
-    r"""One logit of a query's and a document's vector, which are computed apart from each other.
+    r"""One logit from a query's and a document's vector, which are computed independently.
 
     - "dse": w · ReLU(W [u; v; u ⊙ v; |u − v|] + b) + c. Distilled Sentence Embedding, Barkan et al.
       2019, https://arxiv.org/abs/1908.05161.
@@ -22,8 +22,8 @@ class InteractionHead(OwnModule):
       D2LLM, Liao et al. 2024, https://arxiv.org/abs/2406.17262, for one task.
 
     Args:
-        width: D, dimensions of a vector.
-        hidden: K, dimensions of the layers between.
+        width: D, width of a vector.
+        hidden: K, width of the hidden layers.
         form: "dse" or "iem".
     """
 
@@ -41,19 +41,19 @@ class InteractionHead(OwnModule):
         return features
 
     def score(self, queries: Tensor, documents: Tensor) -> Tensor:
-        """Logits (B, M) of vectors (B, D) and (M, D), a few queries at a time."""
+        """Return the logits (B, M) of vectors (B, D) and (M, D), a few queries at a time."""
         rows = max(1, CHUNK // max(1, len(documents) * self.width))
         some = queries.split(rows)
         if len(some) == 1 or not torch.is_grad_enabled():
             return torch.cat([self._logits(part, documents) for part in some])
-        # What a chunk holds for its gradient is computed again: memory stays that of one chunk.
+        # Each chunk's activations are recomputed for its gradient: memory stays that of one chunk.
         again: list[Tensor] = [
             checkpoint(self._logits, part, documents, use_reentrant=False) for part in some
         ]
         return torch.cat(again)
 
     def features(self, u: Tensor, v: Tensor) -> Tensor:
-        """What the logit is made of, (…, K), of queries' and documents' vectors (…, D)."""
+        """Return the last hidden layer (…, K) for queries' and documents' vectors (…, D)."""
         # W [u; v; …] = W_u u + W_v v + …: the first two need no tensor of pairs.
         maps = self.inner.weight.split(self.width, dim=1)  # each (K, D)
         state = u @ maps[0].T + v @ maps[1].T + self.inner.bias  # (…, K)
@@ -74,8 +74,8 @@ class AttentionPooling(OwnModule):
     https://arxiv.org/abs/1810.00825) as in D2LLM, https://arxiv.org/abs/2406.17262.
 
     It starts as the layer-normalised mean of the tokens: q is zero, so that all get the same
-    attention, and what is read of them is the identity. A random start would throw away what the
-    encoder's vectors are worth.
+    attention, and the value and output maps are the identity. A random start would throw away the
+    quality of the encoder's vectors.
     """
 
     config_keys: list[str] = ["embedding_dimension", "attention_heads"]  # noqa: RUF012

@@ -13,20 +13,20 @@ import torch
 from sentence_transformers.base.modules import Module
 from torch import Tensor, nn
 
-START = 0.3  # weight of every token at first; a dozen words found are then a score of about 1
+START = 0.3  # weight of every token at first; a dozen shared words then score about 1
 
 
 class LexicalWeights(Module):
     r"""w_t = max over the places i of token t of ReLU(w · h_i + b); all other words are 0.
 
     M3-Embedding, Chen et al. 2024, https://arxiv.org/abs/2402.03216, "Lexical Retrieval". A text
-    has no words but its own, so that this costs nearly nothing beside the encoder. At first all
-    tokens have one weight: the score is the number of words that both texts have, times 0.09.
+    has only its own words, so this costs nearly nothing beside the encoder. At first all tokens
+    have the same weight: the score is the number of words that both texts share, times 0.09.
 
     Args:
-        width: dimensions of a token's state.
-        vocabulary: number of tokens there are.
-        ignored: IDs of tokens that have no weight: the tokenizer's special ones.
+        width: width of a token's state.
+        vocabulary: number of tokens in the vocabulary.
+        ignored: IDs of tokens without a weight: the tokenizer's special ones.
     """
 
     config_keys: list[str] = ["width", "vocabulary", "ignored"]  # noqa: RUF012
@@ -39,7 +39,7 @@ class LexicalWeights(Module):
         nn.init.constant_(self.linear.bias, START)
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """Adds `sentence_embedding (n, V)` to `token_embeddings`, `input_ids`, `attention_mask`."""
+        """Add `sentence_embedding (n, V)` to `token_embeddings`, `input_ids`, `attention_mask`."""
         ids = features["input_ids"]  # (n, L)
         weights = self.linear(features["token_embeddings"]).squeeze(-1).relu().float()  # (n, L)
         special = torch.isin(ids, torch.tensor(self.ignored, dtype=ids.dtype, device=ids.device))

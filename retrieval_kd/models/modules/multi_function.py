@@ -17,21 +17,21 @@ TOKENS = "token_embeddings"
 
 
 class MultiFunctionHeads(OwnModule):
-    """Two further readings of the encoder's token states, each a line of modules.
+    """Two sequences of modules on the encoder's token states.
 
-    Put behind the encoder's transformer, each line makes a model of its own: `sparse` a
-    SparseEncoder, `multi` a MultiVectorEncoder.
+    Behind the encoder's transformer each is a model of its own: `sparse` a SparseEncoder, `multi` a
+    MultiVectorEncoder.
 
     Args:
-        width: dimensions of a token's state.
-        dimensions: of a token's vector in `multi`.
-        lexical: "own": weights of the text's own tokens (M3). "vocabulary": of every word there is,
+        width: width of a token's state.
+        dimensions: width of a token's vector in `multi`.
+        lexical: "own": weights of the text's own tokens (M3). "vocabulary": weights of all words,
             log(1 + ReLU(·)) and the maximum over tokens (SPLADE).
-        vocabulary: number of tokens there are.
-        ignored: IDs of tokens without a weight of their own.
-        skipped: words without a vector of their own.
-        weights: of the parts in the integrated score.
-        main: which score is the student's: "dense" or "integrated".
+        vocabulary: number of tokens in the vocabulary.
+        ignored: IDs of tokens without a weight.
+        skipped: words without a vector.
+        weights: weights of the parts in the integrated score.
+        main: the part that is the student's score: "dense" or "integrated".
     """
 
     config_keys: list[str] = [  # noqa: RUF012
@@ -82,16 +82,16 @@ class MultiFunctionHeads(OwnModule):
             module.on_model_ready(model)  # type: ignore[operator]
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        """Unchanged: the encoder's embeddings do not go through the heads."""
+        """Unchanged: the encoder's embeddings do not pass through the heads."""
         return features
 
     def read(self, line: str, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
-        """What `sparse` or `multi` makes of states, IDs and mask of a "query" or "document"."""
-        found = dict(features)
+        """Pass states, IDs and mask of a "query" or "document" through `sparse` or `multi`."""
+        state = dict(features)
         for module in getattr(self, line):
-            given = {"task": side} if "task" in module.forward_kwargs else {}
-            found = module(found, **given)
-        return found
+            task = {"task": side} if "task" in module.forward_kwargs else {}
+            state = module(state, **task)
+        return state
 
 
 class MultiFunctionEncoder(HeadedEncoder):

@@ -1,4 +1,4 @@
-"""The policy that chooses teachers query by query, and learns from what the student makes of it."""
+"""The policy that chooses teachers query by query and is trained by the student's progress."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from torch import Tensor, nn
 from retrieval_kd.training.trainer.devices import mean_over_processes
 
 START = 1.0  # σ(1) = 0.73: at first most teachers are used
-FACTS = 3  # numbers of a state beside the query's vector
+FACTS = 3  # numbers in a state beside the query's vector
 MEMORY = 0.9  # share of the past in the baseline of rewards
 
 
 class TeacherPolicy(nn.Module):
     r"""Uses teacher k with probability p_k = σ(A_k f_k + b_k) of its state f_k.
 
-    Yuan et al. 2021, https://arxiv.org/abs/2012.06048: it learns by REINFORCE. A and b go along
-    (r − r̄) ∇ log π(a | f), mean over the queries of a batch with their actions a, once the reward r
-    is known, which is after the student has learnt from them: at the next batch. r̄, the mean of
-    earlier rewards, is ours; it takes out of r what no choice changed. The gradient of log π is
-    (a − p) f for A and a − p for b; their means are all that must be remembered of a batch. Both
-    are buffers, so that a resumed training learns what an undisturbed one would; several processes
-    have them and the rewards in common.
+    Yuan et al. 2021, https://arxiv.org/abs/2012.06048: it is trained by REINFORCE. A and b follow
+    (r − r̄) ∇ log π(a | f), the mean over a batch's queries with their actions a. The reward r is
+    known only after the student has trained on them: at the next batch. The baseline r̄, the mean of
+    earlier rewards, is ours; it removes from r what no choice changed. The gradient of log π is
+    (a − p) f for A and a − p for b, so their means are all that is kept of a batch. They are
+    buffers, so that a resumed training equals an uninterrupted one; several processes share them
+    and the rewards.
 
     Args:
-        teachers: T.
-        width: F, numbers in a state.
+        teachers: T, number of teachers.
+        width: F, width of a state.
     """
 
     def __init__(self, teachers: int, width: int) -> None:
@@ -48,34 +48,34 @@ class TeacherPolicy(nn.Module):
     def forward(
         self, states: Tensor, there: Tensor, reward: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Teachers kept (T, B), and a term of value 0 whose gradient teaches the policy.
+        """Return the teachers kept (T, B), and a loss of value 0 whose gradient trains the policy.
+
+        Without gradients (evaluation) the likelier action is taken and the policy is not trained.
 
         Args:
             states: (T, B, F).
-            there: (T, B), false where a teacher said nothing: it is neither chosen nor left out.
-            reward: of the choice before this one; none if nobody knows it.
-
-        Without gradients (evaluation) the likelier action is taken, and nothing is learnt.
+            there: (T, B), false where a teacher has no scores: it is neither chosen nor left out.
+            reward: the reward of the previous choice; none: unknown.
         """
         chances = self.probabilities(states)
         if not torch.is_grad_enabled():
             return there & (chances >= 0.5), chances.new_zeros(())
-        lesson = chances.new_zeros(())
+        loss = chances.new_zeros(())
         value = chances.new_zeros(()) if reward is None else reward.detach().float()
-        told = torch.stack([value, torch.full_like(value, float(reward is not None))])
-        value, known = mean_over_processes(told).unbind()
+        pair = torch.stack([value, torch.full_like(value, float(reward is not None))])
+        value, known = mean_over_processes(pair).unbind()
         if known > 0:
-            lesson = self._lesson(value / known)
+            loss = self._loss(value / known)
         kept = there & (torch.rand_like(chances) < chances)
         with torch.no_grad():
             surprise = (kept.float() - chances) * there / there.shape[1]  # (T, B)
             taken = torch.einsum("tb,tbf->tf", surprise, states)
             self.taken_weight.copy_(mean_over_processes(taken))
             self.taken_bias.copy_(mean_over_processes(surprise.sum(1)))
-        return kept, lesson
+        return kept, loss
 
-    def _lesson(self, reward: Tensor) -> Tensor:
-        """−(r − r̄) log π of the last actions, less its own value."""
+    def _loss(self, reward: Tensor) -> Tensor:
+        """−(r − r̄) log π of the last actions, minus its own value."""
         known = self.rewards > 0
         advantage = torch.where(known, reward - self.baseline, torch.zeros_like(reward))
         log_chance = (self.taken_weight.clone() * self.weight).sum()

@@ -1,4 +1,4 @@
-"""What objectives cannot be asked for: wrong names and numbers, a student without the means."""
+"""Checks of terms against the student's kind and the training data, before anything is trained."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from retrieval_kd.training.objective.parse import check_distinct
 from retrieval_kd.training.objective.score_names import STORED
 from retrieval_kd.training.objective.terms import Term
 
-WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds whose forward ends with them
+WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds that return token vectors
 
 
 def check_for_texts(terms: Sequence[Term], kind: str) -> None:
-    """Refuse states that a student which reads texts one by one does not have.
+    """Refuse terms on states that a student which encodes single texts does not have.
 
     Raises:
-        ValueError: saying which kinds have them.
+        ValueError: saying which kinds of students have them.
     """
     for term in terms:
         if term.name == "token_alignment" and kind not in WITH_TOKEN_STATES:
@@ -34,10 +34,10 @@ def check_for_texts(terms: Sequence[Term], kind: str) -> None:
 
 
 def check_for_pairs(terms: Sequence[Term]) -> None:
-    """Refuse what a cross-encoder student cannot learn: it scores each query's own slate only.
+    """Refuse terms for a cross-encoder student, which scores only each query's own slate.
 
     Raises:
-        ValueError: saying which term, and what would do.
+        ValueError: naming the term, and what to use instead.
     """
     for term in terms:
         if term.kind not in ("scores", "states"):
@@ -59,7 +59,11 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
 
 
 def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
-    """Refuse, before anything is trained, objectives that have nothing to learn from."""
+    """Refuse terms that have nothing to learn from in these pools.
+
+    Raises:
+        InputError: naming the term and what it needs.
+    """
     check_distinct(list(terms))
     single = min((0 if p.members is None else len(p.members) for p in pools), default=0)
     paired = any(pool.pairs is not None and len(pool.pairs.better) for pool in pools)

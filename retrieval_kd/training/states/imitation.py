@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_retriever
-from retrieval_kd.objectives import features as objectives
+from retrieval_kd.objectives import states as objectives
 from retrieval_kd.training.live_models import read_texts
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.states.hooks import (

@@ -13,7 +13,7 @@ from torch import Tensor
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_cross_encoder, load_encoder
-from retrieval_kd.objectives import features as objectives
+from retrieval_kd.objectives import states as objectives
 from retrieval_kd.students.dense import embed
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.collate import SlateCollator

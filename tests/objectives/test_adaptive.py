@@ -1,4 +1,4 @@
-"""Changing targets against `kl`, torch's own losses and formulas written out."""
+"""Adaptive forms of `kl` against `kl`, torch's own losses and formulas written out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,16 @@ import functools
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, kl_div
+from torch.nn.functional import kl_div
 
-from retrieval_kd.objectives import contrastive, listwise, schedules
+from retrieval_kd.objectives import adaptive, contrastive, listwise, pairwise
 
 NAN, INF = float("nan"), float("inf")
 ALL = [
-    schedules.annealed_kl,
-    functools.partial(schedules.annealed_kl, progress=0.3),
-    schedules.taid,
-    functools.partial(schedules.taid, progress=0.3),
-    schedules.label_mixing,
-    schedules.label_smoothing,
-    schedules.dynamic_difficulty,
-    functools.partial(schedules.dynamic_difficulty, focus=0.5),
+    adaptive.taid,
+    functools.partial(adaptive.taid, progress=0.3),
+    adaptive.dynamic_difficulty,
+    functools.partial(adaptive.dynamic_difficulty, focus=0.5),
 ]
 
 
@@ -53,25 +49,13 @@ def softmax(scores, mask):
     return scores.masked_fill(~mask, -INF).softmax(-1).nan_to_num(0)
 
 
-@pytest.mark.parametrize(("progress", "temperature"), [(0.0, 8.0), (0.25, 6.5), (1.0, 2.0)])
-def test_annealing_is_kl_at_the_temperature_of_the_moment(progress, temperature):
-    student, teacher, mask, _ = case()
-    expected = listwise.kl(
-        student, teacher, mask, student_temperature=0.5, teacher_temperature=temperature
-    )
-    got = schedules.annealed_kl(
-        student, teacher, mask, progress=progress, student_temperature=0.5, start=8.0, end=2.0
-    )
-    torch.testing.assert_close(got, expected)
-
-
 @pytest.mark.parametrize(("progress", "share"), [(0.0, 0.4), (0.5, 0.7)])
 def test_taid_learns_a_target_between_its_own_and_the_teachers(progress, share):
     student, teacher, mask, _ = case()
     mixed = (1 - share) * student / 0.5 + share * teacher / 2
     expected = divergences(student / 0.5, softmax(mixed, mask), mask).mean()
     student.requires_grad_()
-    got = schedules.taid(
+    got = adaptive.taid(
         student, teacher, mask, progress=progress, student_temperature=0.5, teacher_temperature=2
     )
     torch.testing.assert_close(got, expected)
@@ -85,67 +69,12 @@ def test_taid_learns_a_target_between_its_own_and_the_teachers(progress, share):
 def test_taid_ends_as_kl_and_never_gives_back_what_the_teacher_excluded():
     student, teacher, mask, _ = case()
     teacher[0, 1] = -INF
-    got = schedules.taid(student, teacher, mask)
+    got = adaptive.taid(student, teacher, mask)
     torch.testing.assert_close(got, listwise.kl(student, teacher, mask))
     for progress in (0.0, 0.5):
         scores = student.clone().requires_grad_()
-        schedules.taid(scores, teacher, mask, progress=progress, start=0.0).backward()
+        adaptive.taid(scores, teacher, mask, progress=progress, start=0.0).backward()
         assert scores.grad[0, 1] > 0 and scores.grad.isfinite().all()
-
-
-@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.2), (0.5, 0.5), (1.0, 0.8)])
-def test_labels_are_mixed_into_the_target(progress, share):
-    student, teacher, mask, labels = case()
-    hard = torch.tensor([[1, 0, 0, 0, 0], [0.5, 0.5, 0, 0, 0], [0, 1, 0, 0, 0]] + [[0.0] * 5] * 3)
-    soft = softmax(teacher / 2, mask)
-    target = torch.where(hard.sum(-1, keepdim=True) > 0, share * hard + (1 - share) * soft, soft)
-    got = schedules.label_mixing(
-        student,
-        teacher,
-        mask,
-        labels=labels,
-        progress=progress,
-        teacher_temperature=2,
-        start=0.2,
-        end=0.8,
-    )
-    torch.testing.assert_close(got, divergences(student, target, mask).mean())
-
-
-def test_mixing_goes_from_the_teacher_to_the_labels():
-    student, teacher, _, _ = case()
-    settings = {"start": 0.0, "end": 1.0}
-    first = schedules.label_mixing(student, teacher, full(6, 5), progress=0.0, **settings)
-    last = schedules.label_mixing(student, teacher, full(6, 5), progress=1.0, **settings)
-    torch.testing.assert_close(first, listwise.kl(student, teacher, full(6, 5)))
-    torch.testing.assert_close(last, cross_entropy(student, torch.zeros(6, dtype=torch.long)))
-
-
-def test_a_query_the_teacher_did_not_score_follows_its_labels():
-    student, teacher = torch.randn(1, 3), torch.full((1, 3), -INF)
-    got = schedules.label_mixing(student, teacher, full(1, 3))
-    torch.testing.assert_close(got, cross_entropy(student, torch.zeros(1, dtype=torch.long)))
-    nobody = schedules.label_mixing(student, teacher, full(1, 3), labels=torch.zeros(1, 3))
-    assert nobody == 0
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-def test_label_smoothing_equals_torch(smoothing):
-    student = torch.randn(4, 6)
-    expected = cross_entropy(
-        student / 0.3, torch.zeros(4, dtype=torch.long), label_smoothing=smoothing
-    )
-    got = schedules.label_smoothing(
-        student, student * NAN, full(4, 6), student_temperature=0.3, smoothing=smoothing
-    )
-    torch.testing.assert_close(got, expected)
-
-
-def test_label_smoothing_leaves_out_queries_without_a_positive():
-    student, teacher, mask, labels = case()
-    some = schedules.label_smoothing(student, teacher, mask, labels=labels)
-    judged = schedules.label_smoothing(student[:3], teacher[:3], mask[:3], labels=labels[:3])
-    torch.testing.assert_close(some, judged)
 
 
 @pytest.mark.parametrize("focus", [0.0, 0.5, 2.0])
@@ -153,7 +82,7 @@ def test_dynamic_difficulty_weights_each_query_by_its_distance(focus):
     student, teacher, mask, _ = case()
     per_query = divergences(student, softmax(teacher, mask), mask)
     expected = ((1 - (-per_query).exp()) ** focus * per_query).mean()
-    got = schedules.dynamic_difficulty(student, teacher, mask, focus=focus)
+    got = adaptive.dynamic_difficulty(student, teacher, mask, focus=focus)
     torch.testing.assert_close(got, expected)
 
 
@@ -162,7 +91,7 @@ def test_dynamic_difficulty_of_a_certain_teacher_is_the_focal_loss():
     teacher = torch.full((5, 4), -INF, dtype=torch.float64)
     teacher[:, 2] = 1.0
     p = student.softmax(-1)[:, 2]
-    got = schedules.dynamic_difficulty(student, teacher, full(5, 4), focus=2.0)
+    got = adaptive.dynamic_difficulty(student, teacher, full(5, 4), focus=2.0)
     torch.testing.assert_close(got, (-((1 - p) ** 2) * p.log()).mean())
 
 
@@ -181,7 +110,7 @@ def test_masked_candidates_change_nothing(objective, poison):
 
 
 @pytest.mark.parametrize(
-    "objective", [o for o in ALL if getattr(o, "func", None) is not schedules.taid]
+    "objective", [o for o in ALL if getattr(o, "func", None) is not adaptive.taid]
 )
 def test_gradients_equal_finite_differences(objective):
     """Not of `taid` on its way: its target is held still, which finite differences cannot."""
@@ -202,8 +131,7 @@ def test_constant_scores_and_minus_infinity_are_finite(objective):
 
 @pytest.mark.parametrize(
     "objective",
-    [contrastive.weighted_infonce, contrastive.bpr]
-    + [o for o in ALL if o is not schedules.label_smoothing],
+    [contrastive.weighted_infonce, pairwise.bpr, *ALL],
 )
 def test_a_teacher_trained_jointly_gets_finite_gradients(objective):
     student, teacher, mask, _ = case()
