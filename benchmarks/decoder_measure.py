@@ -15,7 +15,8 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.teachers.score import open_teacher, score, scores_of
+from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.teachers.score import score, scores_of
 
 MEASURE = "ndcg@10"
 ASKED = {

@@ -29,7 +29,8 @@ from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, query_digest
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.normalise import rerank
-from retrieval_kd.teachers.score import open_teacher, score, scores_of
+from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.teachers.score import score, scores_of
 
 ATTACKS = {
     "none": "",

@@ -32,7 +32,8 @@ from retrieval_kd.models.lora import Lora
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.normalise import Scores, fuse, rerank
-from retrieval_kd.teachers.score import open_teacher, score, scores_of
+from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.teachers.score import score, scores_of
 from retrieval_kd.training.batches.slates import Pool, build_pools
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.parse import parse_terms

@@ -20,7 +20,7 @@ from retrieval_kd.cli.train import (
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.models.lora import ALL_LINEAR, Lora
 from retrieval_kd.schema import validate
-from retrieval_kd.teachers.spec_check import check_base
+from retrieval_kd.teachers.spec import check_base
 
 fit_app = typer.Typer()
 

@@ -1,37 +1,42 @@
-"""The subcommand score. `cli.py` mounts it; what it does is in `teachers/score_job.py`."""
+"""The command `rkd score`. Its work is in `teachers/score_job.py`."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from retrieval_kd.cli.search import CollectionOption
 from retrieval_kd.errors import InputError
-
-if TYPE_CHECKING:
-    from retrieval_kd.store.usage import ScoreReport, Spent
-    from retrieval_kd.teachers.llm.server.settings import OnServer
+from retrieval_kd.schema import validate
+from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
 
 score_app = typer.Typer()
 
-SERVERS = "On a server"
+SERVER = "On a server"
 LIMITS = "Limits of a server (this command's calls)"
+SETTINGS = ServerSettings.model_fields
 
 
 class Api(StrEnum):
-    """How a server is asked."""
+    """The part of the API that a server is queried through."""
 
     chat = "chat"
     completions = "completions"
 
 
+def _option(name: str, panel: str = SERVER, *flags: str, **settings: Any) -> Any:
+    """An option whose help text is a server setting's description."""
+    return typer.Option(*flags, help=SETTINGS[name].description, rich_help_panel=panel, **settings)
+
+
 @score_app.command()
 def score(
+    context: typer.Context,
     collection: CollectionOption,
-    candidates: Annotated[Path, typer.Option(help="TREC run file: what to score")],
+    candidates: Annotated[Path, typer.Option(help="TREC run file: the candidates to score")],
     teacher: Annotated[
         str,
         typer.Option(
@@ -40,13 +45,13 @@ def score(
             "bm25-lucene; options as KIND:MODEL?name=value&name=value"
         ),
     ],
-    store: Annotated[Path, typer.Option(help="score store; made if it is not there")],
+    store: Annotated[Path, typer.Option(help="score store; created if missing")],
     judged: Annotated[
         str | None,
         typer.Option(
             metavar="SPLIT",
-            help="score this split's relevant documents too, where the candidates lack them; a "
-            "student cannot learn from the teacher about a positive it has not seen",
+            help="also score this split's relevant documents that the candidates lack; a student "
+            "cannot learn from the teacher about a positive that it has not scored",
         ),
     ] = None,
     max_length: Annotated[
@@ -59,141 +64,46 @@ def score(
         str | None,
         typer.Option(
             metavar="URL",
-            help="ask MODEL there, such as http://127.0.0.1:8000/v1; any server with OpenAI's API. "
-            "Its key is taken from the environment: RETRIEVAL_KD_API_KEY",
-            rich_help_panel=SERVERS,
+            help="query MODEL there, such as http://127.0.0.1:8000/v1; any server with OpenAI's "
+            f"API. Its key is taken from the environment: {KEY}",
+            rich_help_panel=SERVER,
         ),
     ] = None,
-    api: Annotated[
-        Api,
-        typer.Option(
-            help="chat, or completions for models without a chat template", rich_help_panel=SERVERS
-        ),
-    ] = Api.chat,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="the model's own, to format and cut prompts here and to send tokens (vLLM, "
-            "llama.cpp)",
-            rich_help_panel=SERVERS,
-        ),
-    ] = None,
-    logprobs: Annotated[
-        int,
-        typer.Option(
-            min=1, help="likeliest words to ask for; more find rarer ones", rich_help_panel=SERVERS
-        ),
-    ] = 20,
-    structured: Annotated[
-        bool,
-        typer.Option(
-            "--structured",
-            help="hold the model to the form that is expected (response_format)",
-            rich_help_panel=SERVERS,
-        ),
-    ] = False,
-    concurrency: Annotated[int, typer.Option(help="calls at once", rich_help_panel=SERVERS)] = 8,
-    timeout: Annotated[
-        float, typer.Option(help="seconds to wait for an answer", rich_help_panel=SERVERS)
-    ] = 120.0,
-    retries: Annotated[
-        int, typer.Option(help="how often a failed call is repeated", rich_help_panel=SERVERS)
-    ] = 6,
-    per_minute: Annotated[
-        float | None,
-        typer.Option(help="most requests in a minute, repeats included", rich_help_panel=SERVERS),
-    ] = None,
-    max_tokens: Annotated[
-        int | None,
-        typer.Option(help="stop before more tokens are read and written", rich_help_panel=LIMITS),
-    ] = None,
-    max_cost: Annotated[
-        float | None, typer.Option(help="stop before this is spent", rich_help_panel=LIMITS)
-    ] = None,
-    prompt_price: Annotated[
-        float, typer.Option(help="of a million tokens read", rich_help_panel=LIMITS)
-    ] = 0.0,
-    answer_price: Annotated[
-        float, typer.Option(help="of a million tokens written", rich_help_panel=LIMITS)
-    ] = 0.0,
+    api: Annotated[Api, _option("api")] = Api(SETTINGS["api"].default),
+    tokenizer: Annotated[str | None, _option("tokenizer", metavar="MODEL")] = None,
+    logprobs: Annotated[int, _option("logprobs")] = SETTINGS["logprobs"].default,
+    structured: Annotated[bool, _option("structured", SERVER, "--structured")] = False,
+    concurrency: Annotated[int, _option("concurrency")] = SETTINGS["concurrency"].default,
+    timeout: Annotated[float, _option("timeout")] = SETTINGS["timeout"].default,
+    retries: Annotated[int, _option("retries")] = SETTINGS["retries"].default,
+    per_minute: Annotated[float | None, _option("per_minute")] = None,
+    max_tokens: Annotated[int | None, _option("max_tokens", LIMITS)] = None,
+    max_cost: Annotated[float | None, _option("max_cost", LIMITS)] = None,
+    prompt_price: Annotated[float, _option("prompt_price", LIMITS)] = 0.0,
+    answer_price: Annotated[float, _option("answer_price", LIMITS)] = 0.0,
 ) -> None:
-    """Ask a teacher what the store does not know yet about every candidate.
+    """Score every candidate that the store does not have yet.
 
-    A job that was killed, or stopped at a limit, goes on where it stopped: what is stored is not
-    asked again. See docs/teachers.md.
+    A job that was killed, or stopped at a limit, continues where it stopped: what is stored is not
+    scored again. See docs/teachers.md.
     """
-    from retrieval_kd.teachers.spec_check import check_spec
-
-    on_server = None
+    settings = None
     if server is not None:
-        from retrieval_kd.teachers.llm.server.budget import Limits
-        from retrieval_kd.teachers.llm.server.client import Server
-        from retrieval_kd.teachers.llm.server.settings import OnServer
-
-        on_server = OnServer(
-            Server(server, concurrency, timeout, retries, per_minute),
-            api.value,  # type: ignore[arg-type]
-            tokenizer,
-            logprobs,
-            structured,
-            Limits(max_tokens, max_cost, prompt_price, answer_price),
-        )
+        values = {name: context.params[name] for name in SETTINGS if name != "url"}
+        settings = validate(ServerSettings, {**values, "url": server, "api": api.value})
     elif max_tokens is not None or max_cost is not None:
         raise InputError(
             "limits are for servers", remedy="name one with --server, or leave the limit out"
         )
-    check_spec(teacher, on_server=server is not None, tokenizer=tokenizer)
-    report, spent = _score(collection, candidates, teacher, store, judged, max_length, on_server)
-    _print(report, spent, store)
+    from retrieval_kd.teachers.score_job import score_job, summary
 
-
-def _score(
-    name: str,
-    candidates: Path,
-    teacher: str,
-    store: Path,
-    judged: str | None,
-    max_length: int | None,
-    on_server: OnServer | None,
-) -> tuple[ScoreReport, Spent]:
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.data.runs import check_run, read_run, with_relevant
-
-    opened, run = open_collection(name), read_run(candidates)
-    check_run(run, opened)
-    from retrieval_kd.teachers.score_job import score_job  # torch: takes seconds
-
-    return score_job(
-        opened,
-        {query: opened.queries[query].full for query in run.results},
-        with_relevant(run.results, opened.qrels(judged) if judged else {}, opened.documents),
+    report, spent = score_job(
+        collection,
+        candidates,
         teacher,
         store,
+        judged=judged,
         max_length=max_length,
-        on_server=on_server,
+        server=settings,
     )
-
-
-def _print(made: ScoreReport, spent: Spent, store: Path) -> None:
-    if made.stale:
-        print(f"{made.stale} {made.noun} were stored for other texts under these IDs; asked again")
-    verb = "scored" if made.noun == "pairs" else "answered"
-    print(
-        f"{store}: {made.pairs} {made.noun}, {made.reused} known, {made.scored} {verb} in "
-        f"{made.seconds:.0f} s by {made.teacher} ({made.fingerprint})"
-    )
-    if made.repaired or made.unparsable:
-        print(f"{made.repaired} orders were incomplete, {made.unparsable} answers not to be read")
-    if made.missing:
-        queries = f" ({made.unfinished} queries are unfinished)" if made.unfinished else ""
-        print(
-            f"{made.missing} {made.noun} were not answered{queries}; the same command asks for "
-            "them again"
-        )
-    if spent.prompt_tokens:
-        cost = f", which cost {spent.cost:.4g}" if spent.cost else ""
-        print(
-            f"{spent.calls} calls, {spent.failed} failed; {spent.prompt_tokens:,} tokens read, "
-            f"{spent.answer_tokens:,} written{cost}"
-        )
+    print(summary(report, spent, store))

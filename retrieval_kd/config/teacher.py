@@ -1,8 +1,8 @@
-"""The part of a configuration that says who teaches: fine-tuned, fused, here or on a server."""
+"""The teachers of a configuration: fine-tuned or not, fused, in this process or on a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -11,9 +11,9 @@ from retrieval_kd.models.lora import Lora
 from retrieval_kd.schema import Part, as_value_error
 from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS
 from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS
-from retrieval_kd.teachers.llm.server.settings import TeacherServer, check_served, served_by
-from retrieval_kd.teachers.spec import parse_spec
-from retrieval_kd.teachers.spec_check import check_base, check_options
+from retrieval_kd.teachers.kinds import KINDS
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
+from retrieval_kd.teachers.spec import check_base, check_options, parse_spec
 from retrieval_kd.training.trainer.settings import (
     FIT_DEFAULTS,
     LORA_DEFAULTS,
@@ -26,37 +26,39 @@ AggregationName = Literal[
     "reciprocal_rank", "borda", "discounted_rank", "plackett_luce",
 ]  # fmt: skip
 AGGREGATIONS = {"pairwise": [*PAIR_AGGREGATIONS], "listwise": [*ORDER_AGGREGATIONS]}
-FITTED, FITTED_DECODER = "cross-encoder", "decoder"  # names of teachers that are fine-tuned first
+FITTED, FITTED_DECODER = "cross-encoder", "decoder"  # names of fine-tuned teachers
 
 
 class FitTeacher(Part):
     """Fine-tuning of a teacher on judgments, before anything is scored."""
 
     base: str = Field(
-        description="MODEL to start from, an encoder gets a new head; or yesno:MODEL, a decoder"
+        description="MODEL to start from (an encoder gets a new head), or yesno:MODEL, a decoder"
     )
-    layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
+    layers: list[int] | None = Field(
+        None, description="layers to keep, counted from 0; by default all"
+    )
     lora: Lora | None = Field(
-        None, description="of yesno:MODEL, train adapters and leave the model as it is"
+        None, description="for yesno:MODEL: train adapters and leave the model itself unchanged"
     )
     train: TrainSettings = Field(
         FIT_DEFAULTS,
-        description="how it is trained; what is not said is as in `rkd fit-teacher`: steps of 8 "
-        "queries × 8 documents, for adapters a rate of their own",
+        description="training settings, by default those of `rkd fit-teacher`: steps of 8 queries "
+        "× 8 documents, and a learning rate of their own for adapters",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _usual(cls, told: Any) -> Any:
-        """Settings that are not given are those of `rkd fit-teacher`, not a student's."""
-        train = told.get("train", {}) if isinstance(told, dict) else None
+    def _fill_in_defaults(cls, values: Any) -> Any:
+        """Fill in the defaults of `rkd fit-teacher`, which differ from a student's."""
+        train = values.get("train", {}) if isinstance(values, dict) else None
         if not isinstance(train, dict):
-            return told
-        usual = LORA_DEFAULTS if told.get("lora") else FIT_DEFAULTS
-        return {**told, "train": {**usual.model_dump(), **train}}
+            return values
+        defaults = LORA_DEFAULTS if values.get("lora") else FIT_DEFAULTS
+        return {**values, "train": {**defaults.model_dump(), **train}}
 
     @model_validator(mode="after")
-    def _possible(self) -> FitTeacher:
+    def _check(self) -> FitTeacher:
         as_value_error(lambda: check_base(self.base, layers=self.layers, lora=self.lora))
         check_uncached(self.train.mini_batch_size)
         if self.is_decoder and self.train.max_tokens != FIT_DEFAULTS.max_tokens:
@@ -68,47 +70,97 @@ class FitTeacher(Part):
 
     @property
     def is_decoder(self) -> bool:
-        """Whether it answers yes or no, rather than by a logit of its own."""
+        """Whether it is a yes/no teacher, and not a cross-encoder."""
         return parse_spec(self.base).kind == "yesno"
 
     def cache_key(self) -> dict[str, Any]:
-        """What its stage is known by: `lora` only where there is one."""
+        """Everything that changes the trained teacher; `lora` only where it is set."""
         return self.model_dump(exclude=None if self.lora else {"lora"})
 
 
+class TeacherServer(ServerSettings):
+    """A server with OpenAI's API; its key is in the environment: RETRIEVAL_KD_API_KEY."""
+
+    members: list[str] | None = Field(
+        None,
+        description="teachers, named as in `teacher`, that run there; by default all language "
+        "models",
+    )
+
+    def served(self, members: Sequence[str]) -> list[str]:
+        """The members that run on the server.
+
+        Example:
+            >>> server = TeacherServer(url="http://127.0.0.1:8000/v1")
+            >>> server.served(["bm25", "yesno:big", "org/cross-encoder"])
+            ['yesno:big']
+        """
+        return [
+            member
+            for member in members
+            if KINDS[parse_spec(member).kind].is_language_model
+            and (self.members is None or member in self.members)
+        ]
+
+    def check_members(self, members: Sequence[str]) -> None:
+        """Refuse a server that no teacher, or no teacher of this name, can run on.
+
+        Raises:
+            ValueError: naming the problem.
+        """
+        served = self.served(members)
+        unknown = [name for name in self.members or () if name not in served]
+        if unknown:
+            raise ValueError(
+                f"server.members names {unknown[0]!r}, which is no teacher here that is a language "
+                f"model; teachers: {', '.join(members)}"
+            )
+        if not served:
+            raise ValueError(
+                "server: no teacher is a language model; name one with yesno:, likelihood:, "
+                "pairwise: or listwise:, or leave the server out"
+            )
+        for name in served:
+            if "layers" in parse_spec(name).options:
+                raise ValueError(
+                    f"{name}: a server answers from its model's last layer: no `layers`"
+                )
+
+
 class Teacher(Part):
-    """The first teacher and what its scores are fused with."""
+    """The teachers of a run and how their scores are fused."""
 
     model: str | None = Field(
         None,
-        description="MODEL of a cross-encoder, or any teacher of `rkd score`; or give `fit`",
+        description="MODEL of a cross-encoder, or any teacher of `rkd score`; alternative to `fit`",
     )
-    fit: FitTeacher | None = Field(None, description="fine-tune one on the train split")
-    max_length: int = Field(256, ge=8, description="of a pair, by cross-encoders (tokens)")
+    fit: FitTeacher | None = Field(None, description="fine-tune a teacher on the train split")
+    max_length: int = Field(256, ge=8, description="length of a pair for cross-encoders (tokens)")
     fuse_with: list[str] = Field(
         default_factory=list,
         description="further teachers of `rkd score`: bm25, dense:MODEL, pairwise:MODEL, …",
     )
     server: TeacherServer | None = Field(
-        None, description="where language models are asked; none: they run here"
+        None, description="server for language models; by default they run in this process"
     )
     aggregate: dict[str, AggregationName] = Field(
         {},
-        description="how answers about pairs or lists become scores, by teacher as named here; "
-        "not named: the win rate of all pairs or Bradley–Terry of some, a list's own conclusion",
+        description="how comparisons become scores, by teacher as named here; by default the win "
+        "rate of all pairs or Bradley–Terry of some, and a listwise strategy's own ranking",
     )
     weights: list[float] | None = Field(
-        None, description="of the cross-encoder and each of fuse_with; none: chosen on dev"
+        None,
+        description="weights of the first teacher and each of fuse_with; by default tuned on dev",
     )
     fusion: Literal["z_scores", "calibrated", "ranks", "agreement", "learned"] = Field(
         "z_scores",
-        description="how they become one. z_scores: weighted sum, in standard deviations of each "
-        "query's scores; calibrated: of log-odds of relevance; ranks: reciprocal rank fusion; "
-        "agreement: who agrees with the others of a query counts more there; learned: weights "
-        "for each query, learnt on dev",
+        description="how scores are fused. z_scores: weighted sum, in standard deviations of each "
+        "query's scores; calibrated: weighted sum of log-odds of relevance; ranks: reciprocal rank "
+        "fusion; agreement: teachers that agree with the others on a query weigh more there; "
+        "learned: weights for each query, trained on dev",
     )
     calibration: Literal["platt", "isotonic", "temperature"] = Field(
-        "platt", description="of `calibrated`: from score to log-odds, learnt on dev"
+        "platt", description="for `calibrated`: from score to log-odds, fitted on dev"
     )
 
     @model_validator(mode="after")
@@ -127,7 +179,7 @@ class Teacher(Part):
         for name in filter(None, (self.model, *self.fuse_with)):
             as_value_error(check_options, name)
         if self.server is not None:
-            check_served(self.server, self.members)
+            self.server.check_members(self.members)
         for name, aggregate in self.aggregate.items():
             if name not in self.members:
                 raise ValueError(f"aggregate names {name!r}; teachers: {', '.join(self.members)}")
@@ -142,9 +194,9 @@ class Teacher(Part):
 
     @property
     def members(self) -> list[str]:
-        """The teachers' names, the cross-encoder first."""
-        own = [self.fitted or self.model]
-        return [*(name for name in own if name), *self.fuse_with]
+        """The teachers' names, the first one from `model` or `fit`."""
+        first = self.fitted or self.model
+        return [*([first] if first else []), *self.fuse_with]
 
     @property
     def fitted(self) -> str | None:
@@ -155,12 +207,12 @@ class Teacher(Part):
 
     @property
     def served(self) -> list[str]:
-        """The teachers that are asked on the server."""
-        return [] if self.server is None else served_by(self.server, self.members)
+        """The teachers that run on the server."""
+        return [] if self.server is None else self.server.served(self.members)
 
 
 def chosen_by(member: str) -> str | None:
-    """The teacher whose scores choose what this one is asked, if there is one.
+    """The name of the teacher whose scores choose the pairs that this one compares, or None.
 
     Example:
         >>> chosen_by("pairwise:org/model?pairs=uncertain&by=bm25"), chosen_by("pairwise:org/model")
@@ -170,22 +222,22 @@ def chosen_by(member: str) -> str | None:
 
 
 def and_choosers(members: Iterable[str]) -> list[str]:
-    """These teachers, and before them those that choose what they are asked.
+    """These teachers, preceded by those that choose the pairs they compare.
 
     Example:
         >>> and_choosers(["dense:org/model", "pairwise:org/model?pairs=uncertain&by=bm25"])
         ['bm25', 'dense:org/model', 'pairwise:org/model?pairs=uncertain&by=bm25']
     """
-    asked = list(members)
-    return list(dict.fromkeys([*filter(None, map(chosen_by, asked)), *asked]))
+    names = list(members)
+    return list(dict.fromkeys([*filter(None, map(chosen_by, names)), *names]))
 
 
 def _check_chooser(member: str, members: list[str]) -> None:
-    """Refuse a teacher of which nobody here can choose what it is asked."""
+    """Refuse a teacher whose pairs no other teacher of the run can choose."""
     by = chosen_by(member)
     if by is None and parse_spec(member).options.get("pairs") != "uncertain":
         return
-    able = [other for other in members if parse_spec(other).kind not in AGGREGATIONS]
+    able = [other for other in members if not KINDS[parse_spec(other).kind].compares]
     if by not in able:
         problem = "pairs=uncertain needs by=TEACHER" if by is None else f"no teacher by={by}"
         raise ValueError(
@@ -194,7 +246,7 @@ def _check_chooser(member: str, members: list[str]) -> None:
 
 
 def _check_aggregate(member: str, aggregate: str) -> None:
-    """Refuse an aggregation that is not for this teacher's answers."""
+    """Refuse an aggregation that does not suit this teacher."""
     possible = AGGREGATIONS.get(parse_spec(member).kind)
     if possible is None:
         raise ValueError(f"aggregate: {member} scores one by one: leave it out")

@@ -13,7 +13,7 @@ from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.students import student_folders
 from retrieval_kd.students.options import RE_RANKS
-from retrieval_kd.teachers.open import strategy_in
+from retrieval_kd.teachers.spec import strategy_in
 from retrieval_kd.workspace import Workspace
 
 FIELDS = (  # those that the report shows

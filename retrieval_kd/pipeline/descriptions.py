@@ -9,7 +9,7 @@ from retrieval_kd.config.run import Config
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.evaluation.report.formats import duration
 from retrieval_kd.students.options import RE_RANKS
-from retrieval_kd.teachers.open import strategy_in
+from retrieval_kd.teachers.spec import strategy_in
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.workspace import Workspace
 

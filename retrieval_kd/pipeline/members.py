@@ -1,158 +1,150 @@
-"""The stored teachers of one run: opened by their names in its configuration, asked, timed.
+"""The teachers of a run: opened by their names in the configuration, scoring what is not stored.
 
-What is asked of them, and how they become one, is in `ensemble.py`.
+`ensemble.py` says which candidates they score and fuses their scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from tempfile import TemporaryDirectory
-from typing import Any
-
-import numpy as np
+from functools import cached_property, partial
 
 from retrieval_kd.config.run import Config
-from retrieval_kd.config.teacher import and_choosers
+from retrieval_kd.config.teacher import and_choosers, chosen_by
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import log
 from retrieval_kd.store.answers import AnswerStore
-from retrieval_kd.store.requests import ComparingTeacher
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.usage import record_usage
+from retrieval_kd.store.usage import ScoreReport
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import PairPreferences, conclude_pairs
-from retrieval_kd.teachers.llm.server.budget import Limits
-from retrieval_kd.teachers.llm.server.settings import OnServer
-from retrieval_kd.teachers.score import ScoreReport, Teacher, open_teacher, score, scores_of
-from retrieval_kd.teachers.score_job import ask_and_note, calls_of, spent_by
-from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.teachers.kinds import OpenModel, Teacher
+from retrieval_kd.teachers.llm.server.budget import Budget
+from retrieval_kd.teachers.llm.server.model import ServerModel
+from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.teachers.score import scores_of
+from retrieval_kd.teachers.score_job import score_and_record, score_query_and_record
+from retrieval_kd.teachers.spec import parse_spec, strategy_in
 from retrieval_kd.workspace import Workspace
 
-ENCODERS = ("dense", "sparse", "multi_vector")  # read documents as the student does
+ENCODERS = ("dense", "sparse", "multi_vector")  # they read documents at the student's length
 
 
 class Members:
-    """A run's teachers by name, and the store of what they said."""
+    """The teachers of a run, by name, and the store of their scores."""
 
     def __init__(self, config: Config, work: Workspace, collection: Collection) -> None:
         self.config, self.work, self.collection = config, work, collection
+        self.opened: dict[str, Teacher] = {}  # teachers whose latency is measured
 
     @cached_property
     def store(self) -> ScoreStore:
         return ScoreStore(self.work.path("scores"))
 
     @cached_property
-    def server(self) -> OnServer | None:
-        """Where language models are asked; its limits are of this run."""
+    def _open_on_server(self) -> OpenModel | None:
+        """Opens a language model on the server; all models share the budget of this run."""
         server = self.config.teacher.server
-        return None if server is None else server.on_server()
+        if server is None:
+            return None
+        return partial(ServerModel, settings=server, budget=Budget(server))
 
-    @cached_property
-    def opened(self) -> dict[str, Teacher | ComparingTeacher]:
-        """Those that are timed."""
-        return {}
-
-    def open(self, member: str) -> Teacher | ComparingTeacher:
+    def open(self, member: str) -> Teacher:
         teacher, student = self.config.teacher, self.config.student
         spec = member
         if teacher.fit and member == teacher.fitted:
             spec = ("yesno:" if teacher.fit.is_decoder else "") + str(self.work.path("teacher"))
         lengths = {"pointwise": teacher.max_length, **dict.fromkeys(ENCODERS, student.max_length)}
-        length = lengths.get(parse_spec(spec).kind)  # a language model's is an option of its own
-        there = self.server.open if self.server and member in teacher.served else None
-        return open_teacher(spec, self.collection, max_length=length, language_model=there)
+        return open_teacher(
+            spec,
+            self.collection,
+            max_length=lengths.get(parse_spec(spec).kind),  # a language model has its own option
+            open_model=self._open_on_server if member in teacher.served else None,
+        )
 
     def scores(
-        self, member: str, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
+        self, member: str, texts: Mapping[str, str], candidates: Mapping[str, list[str]]
     ) -> Scores:
-        """One teacher's scores; what the store lacks is asked."""
+        """One teacher's scores of the candidates. Those that are not stored are scored first."""
         teacher = self.open(member)
-        told = (self.store, teacher.key, self.config.teacher.aggregate.get(member))
-        listed, how = self._how(teacher, texts, wanted)
-        found = scores_of(self.collection, texts, listed, *told, **how)
-        if sum(map(len, found.values())) < sum(map(len, listed.values())):
-            self.ask(teacher, texts, wanted)
-            found = scores_of(self.collection, texts, listed, *told, **how)
-        return found
-
-    def pairs(
-        self, member: str, texts: Mapping[str, str], wanted: Mapping[str, list[str]]
-    ) -> dict[str, PairPreferences]:
-        """What a pairwise teacher answered about two candidates at a time; what is new is asked."""
-        self.scores(member, texts, wanted)
-        teacher = self.open(member)
-        answers = AnswerStore(self.store.folder(teacher.key), teacher.key)
-        listed, how = self._how(teacher, texts, wanted)
-        return conclude_pairs(self.collection, texts, listed, answers, **how)
-
-    def _how(
-        self,
-        teacher: Teacher | ComparingTeacher,
-        texts: Mapping[str, str],
-        wanted: Mapping[str, list[str]],
-    ) -> tuple[Mapping[str, list[str]], dict[str, Any]]:
-        """What a teacher is asked about, and which answers count: not those to other strategies.
-
-        A candidate that the teacher which chooses has not scored is in no pair: nobody knows how
-        unsure of it that one is.
-        """
-        if isinstance(teacher, Teacher):
-            return wanted, {}
-        if teacher.by is None:
-            return wanted, {"strategy": teacher.strategy, "by": None}
-        scores = self.scores(teacher.by, texts, wanted)
-        listed = {q: [d for d in ids if d in scores.get(q, {})] for q, ids in wanted.items()}
-        return listed, {"strategy": teacher.strategy, "by": scores}
-
-    def ask(
-        self,
-        teacher: Teacher | ComparingTeacher,
-        texts: Mapping[str, str],
-        wanted: Mapping[str, list[str]],
-    ) -> ScoreReport:
-        """Into the store, with what it took; the teacher that chooses what is asked goes first."""
-        listed, how = self._how(teacher, texts, wanted)
-        report, _ = ask_and_note(
+        chosen, by = self._choose(member, texts, candidates)
+        read = partial(
+            scores_of,
             self.collection,
             texts,
-            listed,
-            teacher,
+            chosen,
             self.store,
-            self.server.limits if self.server else None,
-            scores=how.get("by"),
+            teacher.key,
+            self.config.teacher.aggregate.get(member),
+            strategy=strategy_in(member),
+            by=by,
+        )
+        scores = read()
+        if sum(map(len, scores.values())) < sum(map(len, chosen.values())):
+            self.score_missing(member, teacher, texts, candidates)
+            scores = read()
+        return scores
+
+    def pairs(
+        self, member: str, texts: Mapping[str, str], candidates: Mapping[str, list[str]]
+    ) -> dict[str, PairPreferences]:
+        """A pairwise teacher's comparisons. Those that are not stored are made first."""
+        self.scores(member, texts, candidates)
+        key = self.open(member).key
+        answers = AnswerStore(self.store.folder(key), key)
+        chosen, by = self._choose(member, texts, candidates)
+        return conclude_pairs(
+            self.collection, texts, chosen, answers, strategy=strategy_in(member), by=by
+        )
+
+    def score_missing(
+        self,
+        member: str,
+        teacher: Teacher,
+        texts: Mapping[str, str],
+        candidates: Mapping[str, list[str]],
+    ) -> ScoreReport:
+        """Score the candidates that the store lacks, after the teacher that chooses the pairs."""
+        chosen, by = self._choose(member, texts, candidates)
+        report, _ = score_and_record(
+            self.collection, texts, chosen, teacher, self.store, chooser_scores=by
         )
         if report.missing:
-            told = f"{report.missing} {report.noun} were not answered; they are asked again when"
-            log.warning("%s: %s they are wanted next", report.teacher, told)
+            log.warning(
+                "%s: %s %s were not answered; the next run asks for them again",
+                report.teacher,
+                report.missing,
+                report.noun,
+            )
         return report
 
+    def _choose(
+        self, member: str, texts: Mapping[str, str], candidates: Mapping[str, list[str]]
+    ) -> tuple[Mapping[str, list[str]], Scores | None]:
+        """The candidates of a teacher, and the scores by which its pairs are chosen, if any.
+
+        Candidates without a score of the teacher that chooses are in no pair.
+        """
+        by = chosen_by(member)
+        if by is None:
+            return candidates, None
+        scores = self.scores(by, texts, candidates)
+        chosen = {q: [d for d in ids if d in scores.get(q, {})] for q, ids in candidates.items()}
+        return chosen, scores
+
     def time(self, members: Iterable[str], text: str, candidates: Sequence[str]) -> None:
-        """Ask these teachers, and those that choose for them, about one query; nothing is kept."""
+        """Score one query with these teachers and those that choose their pairs; store nothing."""
         if not candidates:
             return
-        documents = [self.collection.documents[id] for id in candidates]
-        limits = self.server.limits if self.server else Limits()
-        given: dict[str, dict[str, float]] = {}
+        scores: dict[str, dict[str, float]] = {}
         for member in and_choosers(members):
             if member not in self.opened:
                 self.opened[member] = self.open(member)
-            teacher = self.opened[member]
-            before = spent_by(teacher, 0, 0.0, limits)
-            if isinstance(teacher, Teacher):
-                scores = np.ma.filled(teacher.score([text] * len(documents), documents), 0.0)
-                given[member] = dict(zip(candidates, scores.tolist(), strict=True))
-            else:
-                by = _by(teacher)
-                with TemporaryDirectory() as folder:  # what is stored would not be asked
-                    asked = (self.collection, {"q": text}, {"q": list(candidates)}, teacher)
-                    chosen = {"q": given[by]} if by else None
-                    score(*asked, ScoreStore(folder), scores=chosen)
-            if calls_of(teacher) is not None:  # a server's calls may have a price
-                spent = spent_by(teacher, 0, 0.0, limits).since(before)
-                record_usage(self.store.folder(teacher.key), spent)
-
-
-def _by(teacher: Teacher | ComparingTeacher) -> str | None:
-    """The member whose scores choose what this one is asked, if there is one."""
-    return None if isinstance(teacher, Teacher) else teacher.by
+            by = chosen_by(member)
+            scores[member] = score_query_and_record(
+                self.collection,
+                text,
+                candidates,
+                self.opened[member],
+                self.store,
+                scores[by] if by else None,
+            )

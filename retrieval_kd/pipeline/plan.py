@@ -31,7 +31,8 @@ from retrieval_kd.pipeline.stages import (
 from retrieval_kd.pipeline.students import student_folders, train_one
 from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.students.options import RE_RANKS
-from retrieval_kd.teachers.spec import ALONE, parse_spec
+from retrieval_kd.teachers.kinds import WITHOUT_MODEL
+from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 
 
@@ -235,11 +236,13 @@ def _model_of(member: str, teacher: Teacher | None = None) -> list[Any]:
     named = [spec.options[name] for name in ("prompt", "answers") if name in spec.options]
     files = [digest_file(name) for name in named if Path(name).is_file()]
     if teacher and teacher.server and member in teacher.served:
-        return [*teacher.server.on_server().cache_key(spec.model), *files]
-    return files if spec.kind in ALONE else [model_digest(spec.model), *files]
+        return [spec.model, *teacher.server.cache_key(), *files]
+    return files if spec.kind in WITHOUT_MODEL else [model_digest(spec.model), *files]
 
 
 def _models_in(retriever: str) -> list[str]:
     """Digests of the models that a first stage names."""
     parts = [retriever] if Path(retriever).is_dir() else map(str.strip, retriever.split("+"))
-    return [model_digest(part) for part in parts if part not in ALONE and not is_lucene(part)]
+    return [
+        model_digest(part) for part in parts if part not in WITHOUT_MODEL and not is_lucene(part)
+    ]

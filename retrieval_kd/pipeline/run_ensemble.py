@@ -62,7 +62,9 @@ class RunEnsemble(Ensemble):
         before = self.score(by, parts)["scored"] if by else 0
         teacher, pairs, scored, missing = self.teachers.open(member), 0, 0, 0
         for part in parts:
-            report = self.teachers.ask(teacher, self.queries(part).texts, self.wanted(part))
+            report = self.teachers.score_missing(
+                member, teacher, self.queries(part).texts, self.wanted(part)
+            )
             pairs, scored = pairs + report.pairs, scored + report.scored
             missing += report.missing
         return {

@@ -1,11 +1,11 @@
-"""The scoring stage: ask a teacher what the store does not know yet, shard by shard."""
+"""Score candidates with a teacher into the store, and read their scores back."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -15,15 +15,13 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
-from retrieval_kd.store.requests import ComparingTeacher, Strategy
+from retrieval_kd.store.requests import Strategy
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
 from retrieval_kd.store.usage import ScoreReport
 from retrieval_kd.teachers.comparing.conclude import conclude_scores
 from retrieval_kd.teachers.comparing.run_strategies import run_strategies
 from retrieval_kd.teachers.comparing.strategy_run import Scores
-from retrieval_kd.teachers.open import Teacher, open_teacher
-
-__all__ = ["Candidates", "ScoreReport", "Teacher", "open_teacher", "score", "scores_of"]
+from retrieval_kd.teachers.kinds import PointwiseTeacher, Teacher
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
 
@@ -32,29 +30,65 @@ def score(
     collection: Collection,
     queries: Mapping[str, str],
     candidates: Candidates,
-    teacher: Teacher | ComparingTeacher,
+    teacher: Teacher,
     store: ScoreStore,
     *,
     shard_pairs: int = 2_048,
-    scores: Scores | None = None,
+    chooser_scores: Scores | None = None,
 ) -> ScoreReport:
-    """Score every (query, candidate) pair that `store` lacks, or ask what the teacher asks of them.
+    """Score the candidates that the store lacks: one by one, or by the teacher's comparisons.
 
-    After `shard_pairs` pairs a shard is on disk; a job killed at any moment loses at most the shard
-    it was in, and asks for none of the others again.
+    A pointwise teacher's scores are on disk after every `shard_pairs` pairs; a killed job loses at
+    most the shard it was in. For a comparing teacher see `run_strategies`.
 
     Args:
-        queries: ID → text.
+        queries: query ID → text.
         candidates: query ID → document IDs, for instance `run.results`.
-        scores: by which a strategy chooses what is asked; none: those of the teacher in `store`
-            that it names.
+        chooser_scores: scores by which a comparing teacher's strategy chooses what to compare; by
+            default those in `store` of the teacher that it names.
 
     Raises:
-        InputError: a candidate's query or document is unknown, or the teacher gave NaN.
+        InputError: a candidate's query or document is unknown, or a score is NaN.
     """
-    if not teacher.key.is_pointwise:
-        return _ask(collection, queries, candidates, cast(ComparingTeacher, teacher), store, scores)
-    teacher = cast(Teacher, teacher)
+    if isinstance(teacher, PointwiseTeacher):
+        return _score_pairs(collection, queries, candidates, teacher, store, shard_pairs)
+    if chooser_scores is None and teacher.by is not None:
+        chooser = store.resolve(teacher.by)
+        chooser_scores = scores_of(collection, queries, candidates, store, chooser)
+    return run_strategies(collection, queries, candidates, teacher, store, scores=chooser_scores)
+
+
+def score_query(
+    collection: Collection,
+    query: str,
+    candidates: Sequence[str],
+    teacher: Teacher,
+    chooser_scores: Mapping[str, float] | None = None,
+) -> dict[str, float]:
+    """Score one query's candidates, stored or not, and store nothing; for measuring latency.
+
+    Returns:
+        document ID → score; empty for a comparing teacher, whose comparisons are not aggregated.
+    """
+    if isinstance(teacher, PointwiseTeacher):
+        documents = [collection.documents[id] for id in candidates]
+        values = np.ma.filled(teacher.score([query] * len(documents), documents), 0.0)
+        return dict(zip(candidates, values.tolist(), strict=True))
+    chosen = None if chooser_scores is None else {"q": chooser_scores}
+    with TemporaryDirectory() as folder:  # an empty store: every comparison is made
+        store, listed = ScoreStore(folder), {"q": list(candidates)}
+        run_strategies(collection, {"q": query}, listed, teacher, store, scores=chosen)
+    return {}
+
+
+def _score_pairs(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Candidates,
+    teacher: PointwiseTeacher,
+    store: ScoreStore,
+    shard_pairs: int,
+) -> ScoreReport:
     started = time.monotonic()
     key = teacher.key
     report = ScoreReport(key.model, key.fingerprint, sum(map(len, candidates.values())))
@@ -62,38 +96,25 @@ def score(
     with bar(f"scoring with {key.model}", report.pairs) as progress, store.writer(key) as writer:
         for chunk in _chunks(candidates, shard_pairs):
             batch = _look_up_texts(collection, queries, chunk)
-            known = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
-            if not known.all():
-                todo = batch.select(_first_of_each(batch, np.flatnonzero(~known)))
-                given = teacher.score(todo.queries, todo.documents)
-                answered = ~np.ma.getmaskarray(given)
+            stored = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
+            if not stored.all():
+                todo = batch.select(_first_of_each(batch, np.flatnonzero(~stored)))
+                scores = teacher.score(todo.queries, todo.documents)
+                answered = ~np.ma.getmaskarray(scores)
                 report.missing += int((~answered).sum())
-                given = np.ma.getdata(given)[answered]
+                values = np.ma.getdata(scores)[answered]
                 todo = todo.select(np.flatnonzero(answered))
                 document_ids = [d.id for d in todo.documents]
                 report.stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
                 writer.add(
-                    todo.query_ids, document_ids, todo.query_digests, todo.document_digests, given
+                    todo.query_ids, document_ids, todo.query_digests, todo.document_digests, values
                 )
                 writer.flush()
-                report.scored += len(given)
+                report.scored += len(values)
             progress.advance(len(chunk))
     report.reused = report.pairs - report.scored - report.missing
     report.seconds = time.monotonic() - started
     return report
-
-
-def _ask(
-    collection: Collection,
-    queries: Mapping[str, str],
-    candidates: Candidates,
-    teacher: ComparingTeacher,
-    store: ScoreStore,
-    scores: Scores | None,
-) -> ScoreReport:
-    if scores is None and teacher.by is not None:
-        scores = scores_of(collection, queries, candidates, store, store.resolve(teacher.by))
-    return run_strategies(collection, queries, candidates, teacher, store, scores=scores)
 
 
 @dataclass(frozen=True)
@@ -116,7 +137,7 @@ class _Batch:
 
 
 def _first_of_each(batch: _Batch, rows: np.ndarray) -> np.ndarray:
-    """The rows without those whose texts are an earlier row's: they are asked once."""
+    """Leave out rows with the same texts as an earlier row: they are scored once."""
     first = {(batch.query_digests[i], batch.document_digests[i]): i for i in reversed(rows)}
     return np.array(sorted(first.values()), dtype=np.int64)
 
@@ -168,23 +189,28 @@ def scores_of(
     strategy: Strategy | None = None,
     by: Scores | None = None,
 ) -> dict[str, dict[str, float]]:
-    """What the store knows of the candidates: query ID → document ID → raw score.
+    """Read the candidates' stored scores: query ID → document ID → raw score.
 
-    Answers about pairs and lists become scores by `aggregate`, those of one `strategy` or all, see
-    `conclude.conclude_scores`.
+    Comparisons become scores by `aggregate`; they are those of one `strategy`, with the chooser's
+    scores `by`, or all that are stored. See `conclude.conclude_scores`.
+
+    Raises:
+        InputError: the aggregation does not suit this teacher.
     """
     if not key.is_pointwise:
-        told = (AnswerStore(store.folder(key), key), aggregate)
-        return conclude_scores(collection, queries, candidates, *told, strategy=strategy, by=by)
+        answers = AnswerStore(store.folder(key), key)
+        return conclude_scores(
+            collection, queries, candidates, answers, aggregate, strategy=strategy, by=by
+        )
     if aggregate is not None:
         raise InputError(
             f"{aggregate!r} is for pairs or lists, this teacher scores one by one", id=key.model
         )
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for chunk in _chunks(candidates, 100_000):
         batch = _look_up_texts(collection, queries, chunk)
         values = store.lookup(key, batch.query_digests, batch.document_digests)
         for (query_id, id), value in zip(chunk, values.tolist(), strict=True):
             if value == value:  # not NaN
-                found.setdefault(query_id, {})[id] = value
-    return found
+                scores.setdefault(query_id, {})[id] = value
+    return scores

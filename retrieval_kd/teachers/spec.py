@@ -1,60 +1,55 @@
-"""How users name a teacher: `[KIND:]MODEL[?option=value&option=value]`, parsed here and only here.
+"""How users name a teacher: `[KIND:]MODEL[?option=value&option=value]`, parsed and checked.
 
-Whether it can be opened is checked in `spec_check.py`; it is opened in `opening.py`. Imports no
-model library.
+Imports no model library, so mistakes are reported at once.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 from urllib.parse import parse_qsl
 
-from pydantic import BaseModel, Field
-
 from retrieval_kd.errors import InputError
-from retrieval_kd.schema import Model, Part, validate
-
-KINDS = (
-    "pointwise", "yesno", "likelihood", "pairwise", "listwise", "dense", "sparse", "multi_vector",
-)  # fmt: skip
-ALONE = ("bm25", "bm25-lucene")  # need no model
-LANGUAGE_MODELS = ("yesno", "likelihood", "pairwise", "listwise")
+from retrieval_kd.models.lora import Lora, need_peft
+from retrieval_kd.models.names import check_there
+from retrieval_kd.schema import Model, validate
+from retrieval_kd.store.requests import Strategy
+from retrieval_kd.teachers.kinds import KINDS, WITH_MODEL, WITHOUT_MODEL
+from retrieval_kd.teachers.llm.prompts import find_template
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """A teacher as it was named: its kind, its model, and options that are not checked yet."""
+    """A teacher's kind, its model, and its options as text, not validated yet."""
 
     kind: str
     model: str
     options: dict[str, str] = field(default_factory=dict)
 
-    def checked(self, kind: type[Model]) -> Model:
-        """The options as a model of them.
+    def validated(self, model: type[Model]) -> Model:
+        """The options as an instance of their model.
 
         Raises:
-            InputError: an option is unknown or has an impossible value; names those there are.
+            InputError: an option is unknown, or its value is not allowed.
         """
-        strangers = [name for name in self.options if name not in kind.model_fields]
-        if strangers:
-            near = _nearest(strangers[0], kind.model_fields)
-            known = ", ".join(kind.model_fields) or "none"
+        unknown = [name for name in self.options if name not in model.model_fields]
+        if unknown:
+            nearest = _nearest(unknown[0], model.model_fields)
+            names = ", ".join(model.model_fields) or "none"
             raise InputError(
-                f"{self.kind} teachers have no option {strangers[0]!r}",
+                f"{self.kind} teachers have no option {unknown[0]!r}",
                 id=self.model,
-                remedy=f"{near}options are: {known}",
+                remedy=f"{nearest}options are: {names}",
             )
-        return validate(kind, self.options)
+        return validate(model, self.options)
 
 
 def parse_spec(spec: str) -> TeacherSpec:
-    """Take a teacher's name apart; a model without a kind is a cross-encoder.
+    """Split a teacher's name into its parts. A model without a kind is a cross-encoder.
 
-    Only a folder's name may have a colon after a word that is no kind.
+    Only the name of a folder may contain a colon after a word that is not a kind.
 
     Example:
         >>> parse_spec("pairwise:org/model?pairs=adjacent&reach=2")
@@ -63,45 +58,45 @@ def parse_spec(spec: str) -> TeacherSpec:
         'pointwise'
 
     Raises:
-        InputError: no such kind, no model is named, or the options are not name=value.
+        InputError: the kind is unknown, the model is missing, or the options are not name=value.
     """
-    name, mark, told = spec.partition("?")
-    options = _options(told, spec) if mark else {}
-    if name in ALONE:
+    name, mark, query = spec.partition("?")
+    options = _parse_options(query, spec) if mark else {}
+    if name in WITHOUT_MODEL:
         return TeacherSpec(name, name, options)
     kind, colon, rest = name.partition(":")
-    named = kind in (*KINDS, "package") or len(kind) == 1  # the last: C:/models/big
-    if colon and not named and not Path(name).is_dir():
-        raise _no_kind(kind, spec)
-    kind, model = (kind, rest) if colon and kind in KINDS else ("pointwise", name)
+    is_prefix = kind in (*WITH_MODEL, "package") or len(kind) == 1  # the last: C:/models/big
+    if colon and not is_prefix and not Path(name).is_dir():
+        raise _unknown_kind(kind, spec)
+    kind, model = (kind, rest) if colon and kind in WITH_MODEL else ("pointwise", name)
     if not model.strip():
         raise InputError(
             f"the teacher {spec!r} names no model",
-            remedy=f"write MODEL or KIND:MODEL, KIND one of {', '.join(KINDS)}; or bm25",
+            remedy=f"write MODEL or KIND:MODEL, KIND one of {', '.join(WITH_MODEL)}; or bm25",
         )
     return TeacherSpec(kind, model, options)
 
 
-def _no_kind(kind: str, spec: str) -> InputError:
-    if kind in ALONE:
+def _unknown_kind(kind: str, spec: str) -> InputError:
+    if kind in WITHOUT_MODEL:
         return InputError(f"{kind} needs no model", id=spec, remedy=f"write {kind}")
-    kinds = ", ".join(f"{known}:" for known in KINDS)
+    kinds = ", ".join(f"{name}:" for name in WITH_MODEL)
     return InputError(
         f"no kind of teacher {kind!r}",
         id=spec,
-        remedy=f"{_nearest(kind, KINDS)}kinds are: {kinds} or a cross-encoder's MODEL alone",
+        remedy=f"{_nearest(kind, WITH_MODEL)}kinds are: {kinds} or a cross-encoder's MODEL alone",
     )
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """The known word that was probably meant, as the beginning of a remedy."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"did you mean {near[0]!r}? " if near else ""
+def _nearest(word: str, names: Iterable[str]) -> str:
+    """A question about the most similar name, as the beginning of a remedy."""
+    nearest = difflib.get_close_matches(word, list(names), n=1)
+    return f"did you mean {nearest[0]!r}? " if nearest else ""
 
 
-def _options(told: str, spec: str) -> dict[str, str]:
+def _parse_options(query: str, spec: str) -> dict[str, str]:
     try:
-        pairs = parse_qsl(told, keep_blank_values=True, strict_parsing=True)
+        pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     except ValueError as error:
         raise InputError(
             f"cannot read the options of {spec!r}", remedy="write ?name=value&name=value"
@@ -113,53 +108,96 @@ def _options(told: str, spec: str) -> dict[str, str]:
     return dict(pairs)
 
 
-class NoOptions(Part):
-    """Of teachers that have none."""
+def check_options(spec: str) -> TeacherSpec:
+    """Parse a teacher's name and validate its options.
+
+    Example:
+        >>> check_options("listwise:org/model?windw=4")
+        Traceback (most recent call last):
+        ...
+        retrieval_kd.errors.InputError: listwise teachers have no option 'windw' (id org/model). \
+To fix: did you mean 'window'? options are: prompt, passage_tokens, cut, layers, query_tokens, \
+how, answer, window, stride, passes, children, top, group, rounds.
+
+    Raises:
+        InputError: the kind or an option is unknown, or a value is not allowed.
+    """
+    parsed = parse_spec(spec)
+    parsed.validated(KINDS[parsed.kind].options)
+    return parsed
 
 
-class CrossEncoderOptions(Part):
-    """Of `pointwise`."""
+def check_spec(spec: str, *, on_server: bool = False, tokenizer: str | None = None) -> None:
+    """Refuse a teacher that cannot be opened.
 
-    max_length: int | None = Field(None, gt=0, description="tokens of query and document together")
-    layers: int | None = Field(
-        None, gt=0, description="answer from this layer; for models trained for early exit"
-    )
-    prompt: str = Field("", description="put before every query")
+    Args:
+        on_server: the model is on a server, which is not queried here.
+        tokenizer: a model whose tokenizer will be used.
 
-
-class PassageOptions(Part):
-    """Of every teacher that is a language model."""
-
-    prompt: str | None = Field(None, description="a template's name, or a YAML file with one")
-    passage_tokens: int = Field(256, gt=0, description="tokens of a passage; the rest is cut off")
-    cut: Literal["end", "beginning"] = Field("end", description="which side is cut off")
-    layers: int | None = Field(
-        None, gt=0, description="answer from this layer; for models trained for early exit"
-    )
-
-
-class YesNoOptions(PassageOptions):
-    """Of `yesno`."""
-
-    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
-    instruction: str | None = Field(None, description="what a prompt's {instruction} stands for")
-
-
-class SetOptions(PassageOptions):
-    """Of teachers that are shown several passages at once."""
-
-    passage_tokens: int = Field(128, gt=0, description="tokens of a passage; the rest is cut off")
-    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
+    Raises:
+        InputError: the name is wrong, or a model, a prompt or a file of answers is missing.
+    """
+    parsed = parse_spec(spec)
+    kind = KINDS[parsed.kind]
+    options = parsed.validated(kind.options)
+    if on_server and not kind.is_language_model:
+        raise InputError(
+            f"{spec!r} is no teacher that a server can be asked for",
+            remedy="use yesno:, likelihood:, pairwise: or listwise:, or leave --server out",
+        )
+    answers = getattr(options, "answers", None)
+    if answers is not None and not Path(answers).is_file():
+        raise InputError("no such file", file=answers, remedy="name a file of answers by query ID")
+    if kind.templates is not None and "prompt" in parsed.options:
+        without_query = parsed.kind == "likelihood" and answers is None
+        templates = kind.templates(options)
+        find_template(parsed.options["prompt"], templates, without_query=without_query)
+    if tokenizer is not None:
+        check_there(tokenizer)
+    if kind.needs_model and not on_server:
+        check_there(parsed.model)
 
 
-class LikelihoodOptions(PassageOptions):
-    """Of `likelihood`."""
+def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) -> None:
+    """Refuse a teacher that cannot be fine-tuned in this way, before anything is loaded.
 
-    answers: str | None = Field(
-        None, description="file of answers by query ID: score by theirs instead of the query's"
-    )
+    Raises:
+        InputError: the teacher is no cross-encoder or yes/no teacher, or does not support `layers`
+            or `lora`.
+    """
+    parsed = parse_spec(spec)
+    if parsed.kind not in ("pointwise", "yesno"):
+        raise InputError(
+            f"{parsed.kind} teachers are not fine-tuned",
+            id=spec,
+            remedy="give MODEL or yesno:MODEL",
+        )
+    if parsed.kind == "pointwise" and spec != parsed.model:
+        raise InputError(
+            "a cross-encoder to be fine-tuned is named by its MODEL alone",
+            id=spec,
+            remedy=f"write {parsed.model}; choose its layers by `layers`",
+        )
+    if parsed.kind == "yesno" and layers is not None:
+        raise InputError("a decoder is trained with all its layers", remedy="leave layers out")
+    if parsed.kind == "pointwise" and lora is not None:
+        raise InputError(
+            "LoRA adapters are trained of decoders", id=spec, remedy="name the base yesno:MODEL"
+        )
+    if lora is not None:
+        need_peft()
 
 
-def own_options(options: BaseModel) -> dict[str, Any]:
-    """What a language model's teacher is made with; `layers` is the model's business."""
-    return options.model_dump(exclude={"layers"})
+def strategy_in(spec: str) -> Strategy | None:
+    """The strategy of a pairwise or listwise teacher; None for teachers that score one by one.
+
+    Example:
+        >>> strategy_in("pairwise:org/model").most_requests(10), strategy_in("yesno:org/model")
+        (90, None)
+    """
+    parsed = parse_spec(spec)
+    kind = KINDS[parsed.kind]
+    if not kind.compares:
+        return None
+    strategy: Strategy = parsed.validated(kind.options).strategy()  # type: ignore[attr-defined]
+    return strategy

@@ -1,8 +1,8 @@
-"""Stored answers of several teachers for a collection's queries, as training needs them."""
+"""Read stored scores and comparisons of a collection's queries, for training and diagnosis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,7 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.teachers.comparing.conclude import (
-    PairPreferences,
-    conclude_pairs,
-    latest_strategies,
-)
+from retrieval_kd.teachers.comparing.conclude import PairPreferences, conclude_pairs, latest_strategies
 from retrieval_kd.teachers.score import Candidates, scores_of
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -34,43 +30,44 @@ def stored_scores(
 ) -> list[dict[str, dict[str, float]]]:
     """For each teacher: query ID → document ID → raw score.
 
-    Only answers about the texts that the collection has now are given; others are counted.
+    Scores of texts that have changed in the collection are left out and counted in `drops`.
 
     Args:
-        teachers: names or fingerprints; empty: the store's only teacher. Of one that compared
-            documents, with `?aggregate=NAME` if not by default, see `conclude.conclude_scores`.
-        candidates: which pairs are wanted; none: all that the store knows of these queries.
-        qrels: relevant documents that are no candidates are given too, where they were scored.
+        teachers: names or fingerprints; by default the store's only teacher. `?aggregate=NAME`
+            after a comparing teacher's name chooses how comparisons become scores, see
+            `conclude.conclude_scores`.
+        candidates: the pairs to read; by default all stored pairs of these queries.
+        qrels: relevant documents outside the candidates are included where they are stored.
 
     Raises:
-        InputError: a teacher is unknown, or knows nothing of these queries.
+        InputError: a teacher is unknown, or has scored none of these queries.
     """
     store = ScoreStore(store_path)
-    named = [name.partition("?aggregate=") for name in teachers]
-    keys = [store.resolve(name) for name, _, _ in named] or [store.only()]
-    aggregations = [how or None for _, _, how in named] or [None]
-    found = []
+    names = [name.partition("?aggregate=") for name in teachers]
+    keys = [store.resolve(name) for name, _, _ in names] or [store.only()]
+    aggregations = [how or None for _, _, how in names] or [None]
+    all_scores = []
     for key, aggregate in zip(keys, aggregations, strict=True):
-        wanted = candidates
-        if wanted is None:
-            wanted = known_pairs(collection, queries, store, key, drops)
-        asked = with_relevant(wanted, qrels or {}, collection.documents)
-        scores = scores_of(collection, queries, asked, store, key, aggregate)
+        pairs = candidates
+        if pairs is None:
+            pairs = known_pairs(collection, queries, store, key, drops)
+        judged = with_relevant(pairs, qrels or {}, collection.documents)
+        scores = scores_of(collection, queries, judged, store, key, aggregate)
         if not scores:
             raise InputError(
                 f"teacher {key.model} has scored none of these queries' documents",
                 file=store_path,
                 remedy="run `rkd score` with candidates of this collection and split",
             )
-        lost = sum(d not in scores.get(query, {}) for query, ids in wanted.items() for d in ids)
-        if lost:
+        missing = sum(d not in scores.get(q, {}) for q, ids in pairs.items() for d in ids)
+        if missing:
             drops.add(
                 f"pair without an answer of {key.model} about its present texts",
-                next(iter(wanted)),
-                lost,
+                next(iter(pairs)),
+                missing,
             )
-        found.append(scores)
-    return found
+        all_scores.append(scores)
+    return all_scores
 
 
 def stored_pairs(
@@ -81,20 +78,20 @@ def stored_pairs(
     candidates: Mapping[str, Mapping[str, float]],
     qrels: Qrels,
 ) -> dict[str, PairPreferences]:
-    """What a pairwise teacher answered about two candidates of a query at a time.
+    """Read a pairwise teacher's comparisons of each query's candidates.
 
     Args:
         teacher: its name or fingerprint.
-        qrels: relevant documents that are no candidates are compared too, where they were.
+        qrels: relevant documents outside the candidates are included where they were compared.
 
     Raises:
-        InputError: the teacher is unknown, or was not asked about pairs.
+        InputError: the teacher is unknown or not pairwise.
     """
     store = ScoreStore(store_path)
     key = store.resolve(teacher)
-    given = {query: found for query, found in candidates.items() if query in queries}
-    wanted = with_relevant(given, qrels, collection.documents)
-    return conclude_pairs(collection, queries, wanted, AnswerStore(store.folder(key), key))
+    ours = {query: ids for query, ids in candidates.items() if query in queries}
+    judged = with_relevant(ours, qrels, collection.documents)
+    return conclude_pairs(collection, queries, judged, AnswerStore(store.folder(key), key))
 
 
 def known_pairs(
@@ -104,38 +101,28 @@ def known_pairs(
     key: TeacherKey,
     drops: Drops,
 ) -> dict[str, list[str]]:
-    """The pairs of some queries that a teacher was asked about.
+    """The stored pairs of these queries: query ID → document IDs.
 
-    A query counts by its text: the store may know it under the ID of another with the same one.
+    Queries are matched by text: the store may have the text under another query's ID.
     """
-    same: dict[str, list[str]] = {}
+    ids_of_text: dict[str, list[str]] = {}
     for id, text in queries.items():
-        same.setdefault(query_digest(text), []).append(id)
+        ids_of_text.setdefault(query_digest(text), []).append(id)
     if not key.is_pointwise:
-        rows_of = latest_strategies(AnswerStore(store.folder(key), key))
-        asked = ((row.query_id, row.query_digest, id) for row in rows_of for id in row.document_ids)
+        lists = latest_strategies(AnswerStore(store.folder(key), key))
+        stored = ((row.query_id, row.query_digest, id) for row in lists for id in row.document_ids)
     else:
         table = store.read(key)
         names = ("query_id", "query_digest", "document_id")
         rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-        asked = ((query, digest.hex(), document) for query, digest, document in rows)
-    ids = ((id, document) for query, text, document in asked for id in same.get(text, [query]))
-    return _present(collection, queries, ids, drops)
-
-
-def _present(
-    collection: Collection,
-    queries: Mapping[str, str],
-    ids: Iterable[tuple[str, str]],
-    drops: Drops,
-) -> dict[str, list[str]]:
-    """Of pairs of a query's and a document's ID, those that the queries and the collection have."""
+        stored = ((query, digest.hex(), document) for query, digest, document in rows)
     pairs: dict[str, list[str]] = {}
-    for query, document in ids:
-        if query not in queries:
-            continue
-        if document in collection.documents:
-            pairs.setdefault(query, []).append(document)
-        else:
-            drops.add("stored score of a document that the collection lacks", document)
-    return {query: list(np.unique(listed).tolist()) for query, listed in pairs.items()}
+    for stored_query, text, document in stored:
+        for query in ids_of_text.get(text, [stored_query]):
+            if query not in queries:
+                continue
+            if document in collection.documents:
+                pairs.setdefault(query, []).append(document)
+            else:
+                drops.add("stored score of a document that the collection lacks", document)
+    return {query: list(np.unique(ids).tolist()) for query, ids in pairs.items()}

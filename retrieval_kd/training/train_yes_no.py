@@ -23,8 +23,8 @@ from retrieval_kd.models import lora as adapters
 from retrieval_kd.models.load import is_encoder_decoder, resolve_model
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.teachers.llm.decoder import LocalModel
-from retrieval_kd.teachers.open import open_yes_no
-from retrieval_kd.teachers.pointwise.yes_no import YesNoTeacher, save_told
+from retrieval_kd.teachers.kinds import open_yes_no
+from retrieval_kd.teachers.pointwise.yes_no import YesNoOptions, YesNoTeacher, save_settings
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.train_cross_encoder import check_for_cross_encoder, train_on_pairs
@@ -108,7 +108,7 @@ def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> Y
         )
     if max_length is not None:
         base.options.setdefault("passage_tokens", str(max_length))
-    return open_yes_no(base, dtype=dtype)
+    return open_yes_no(base.model, base.validated(YesNoOptions), dtype=dtype)
 
 
 class YesNoModel(nn.Module):
@@ -184,7 +184,7 @@ class YesNoModel(nn.Module):
         else:
             self.language_model.save_pretrained(folder, safe_serialization=True)
             self.reader.tokenizer.save_pretrained(folder)
-        save_told(self.teacher, folder)
+        save_settings(self.teacher, folder)
 
     def save_pretrained(self, folder: str, **_: Any) -> None:
         """Save a checkpoint, which the trainer calls for: the trained weights only."""

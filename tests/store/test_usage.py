@@ -14,24 +14,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import validate
 from retrieval_kd.store.usage import Spent, read_usage, record_usage
-from retrieval_kd.teachers.llm.server.budget import Limits, Stopped
+from retrieval_kd.teachers.llm.server.budget import Budget, Stopped
 from retrieval_kd.teachers.llm.server.call_log import LOGS, Call, CallLog
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 TOKENS = st.integers(1, 50)
 CALLS = st.lists(st.tuples(TOKENS, TOKENS, st.integers(0, 50), st.integers(0, 3)), max_size=20)
 
 
+def budget_of(**limits: float) -> Budget:
+    return Budget(validate(ServerSettings, {"url": "http://127.0.0.1:9/v1", **limits}))
+
+
 @given(CALLS, st.integers(0, 400), st.integers(1, 5))
 def test_what_is_spent_never_passes_a_limit(calls, most, workers):
-    limits, began = Limits(most_tokens=most), []
+    budget, began = budget_of(max_tokens=most), []
 
     async def call(prompt: int, answer: int, written: int, steps: int) -> None:
-        await limits.begin(prompt, answer)
+        await budget.begin(prompt, answer)
         began.append(prompt + answer)
         for _ in range(steps):  # others begin and end meanwhile
             await asyncio.sleep(0)
-        limits.settle(prompt, answer, (prompt, min(answer, written)))
+        budget.settle(prompt, answer, (prompt, min(answer, written)))
 
     async def work(todo) -> None:
         for one in todo:
@@ -42,7 +48,7 @@ def test_what_is_spent_never_passes_a_limit(calls, most, workers):
         return await asyncio.gather(*(work(todo) for _ in range(workers)), return_exceptions=True)
 
     ends = asyncio.run(all_of_them())
-    assert sum(limits.spent) <= most and limits.under_way == (0, 0)
+    assert sum(budget.spent) <= most and budget.under_way == (0, 0)
     assert all(end is None or isinstance(end, Stopped) for end in ends)
     if not any(ends):
         assert len(began) == len(calls)
@@ -50,34 +56,34 @@ def test_what_is_spent_never_passes_a_limit(calls, most, workers):
 
 def test_a_call_waits_for_one_under_way_that_may_write_less_than_it_could():
     async def two() -> tuple[int, int]:
-        limits = Limits(most_tokens=100)
-        await limits.begin(10, 80)
-        second = asyncio.create_task(limits.begin(10, 20))
+        budget = budget_of(max_tokens=100)
+        await budget.begin(10, 80)
+        second = asyncio.create_task(budget.begin(10, 20))
         await asyncio.sleep(0)
         assert not second.done()
-        limits.settle(10, 80, (10, 5))
+        budget.settle(10, 80, (10, 5))
         await second
-        limits.settle(10, 20, (10, 20))
-        return limits.spent
+        budget.settle(10, 20, (10, 20))
+        return budget.spent
 
     assert asyncio.run(two()) == (20, 25)
 
 
 def test_a_limit_of_cost_says_what_was_spent():
     async def stop() -> None:
-        limits = Limits(most_cost=1.5, prompt_price=1.0, answer_price=2.0)
-        await limits.begin(500_000, 250_000)
-        limits.settle(500_000, 250_000, (500_000, 250_000))
-        await limits.begin(500_000, 250_000)
+        budget = budget_of(max_cost=1.5, prompt_price=1.0, answer_price=2.0)
+        await budget.begin(500_000, 250_000)
+        budget.settle(500_000, 250_000, (500_000, 250_000))
+        await budget.begin(500_000, 250_000)
 
     with pytest.raises(Stopped, match=r"500,000 tokens read and 250,000 written, which cost 1\)"):
         asyncio.run(stop())
 
 
-@pytest.mark.parametrize("wrong", [{"most_tokens": -1}, {"most_cost": 1.0}, {"prompt_price": -2.0}])
+@pytest.mark.parametrize("wrong", [{"max_tokens": -1}, {"max_cost": 1.0}, {"prompt_price": -2.0}])
 def test_a_limit_that_means_nothing_is_refused(wrong):
     with pytest.raises(InputError):
-        Limits(**wrong)
+        budget_of(**wrong)
 
 
 def test_usage_adds_up_over_commands(tmp_path):

@@ -34,7 +34,7 @@ from retrieval_kd.teachers.comparing.steps import refuse_unused
 from retrieval_kd.teachers.comparing.windows import Windows
 from retrieval_kd.teachers.llm.prompts import find_template
 from retrieval_kd.teachers.llm.protocol import Completion, LanguageModel, Prompt
-from retrieval_kd.teachers.spec import SetOptions
+from retrieval_kd.teachers.options import SetOptions
 
 LABEL_TOKENS = 8  # upper bound for "[12] > " with a tokenizer of single characters
 

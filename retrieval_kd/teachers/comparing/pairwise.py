@@ -33,7 +33,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
 from retrieval_kd.teachers.comparing.steps import refuse_unused
 from retrieval_kd.teachers.llm.prompts import Template, find_template
 from retrieval_kd.teachers.llm.protocol import LanguageModel
-from retrieval_kd.teachers.spec import SetOptions
+from retrieval_kd.teachers.options import SetOptions
 
 
 class PairwiseOptions(SetOptions):

@@ -14,7 +14,7 @@ from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import RequestTexts
 from retrieval_kd.teachers.llm.prompts import Template, passages
 from retrieval_kd.teachers.llm.protocol import LanguageModel, Prompt, Side
-from retrieval_kd.teachers.spec import SetOptions
+from retrieval_kd.teachers.options import SetOptions
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 NUMBERS = tuple(str(number) for number in range(1, 100))

@@ -1,7 +1,4 @@
-"""A cross-encoder as teacher: one raw logit per (query, document) pair, in bulk.
-
-How answers are kept is `store.py`'s business; which pairs to ask is `score.py`'s.
-"""
+"""A cross-encoder as teacher: one raw logit per (query, document) pair, in bulk."""
 
 from __future__ import annotations
 
@@ -25,20 +22,20 @@ from retrieval_kd.teachers.pointwise.first_token import shorten_last_layer
 
 
 class CrossEncoderTeacher:
-    """Scores pairs with any one-logit sequence classifier, sorted by length, by token budget.
+    """Scores pairs with any one-logit sequence classifier, in batches of similar length.
 
-    The logit is stored as it is: the activation the checkpoint was made for (a sigmoid, by Sentence
-    Transformers' default) is noted in the key and never applied, because after it all margins are
-    at most 1. The model is loaded at the first call, so a finished scoring costs no loading.
+    The raw logit is stored. The checkpoint's activation (a sigmoid, by Sentence Transformers'
+    default) is noted in the key and never applied: it would limit all margins to 1. The model is
+    loaded at the first call, so nothing is loaded where all pairs are stored.
 
     Args:
         model_spec: folder, hub name or `package:NAME`.
-        max_length: tokens of query and document together, 256 by default; of a longer pair the
+        max_length: tokens of query and document together, 256 by default; in a longer pair the
             longer text is cut.
         batch_tokens: padded tokens in a batch. Larger is not faster on a CPU.
-        dtype: float32 or bfloat16; the machine's fast one by default.
-        prompt: put before every query.
-        layers: answer from this layer, counted from 1, with the classifier that reads the last one;
+        dtype: float32 or bfloat16; by default the machine's fast one.
+        prompt: text before every query.
+        layers: score from this layer, counted from 1, with the classifier that reads the last one;
             for models trained for early exit. The layers above are not computed.
     """
 
@@ -82,8 +79,8 @@ class CrossEncoderTeacher:
             )
             classifier: Any = self._model[0].auto_model
             if self.layers is not None:
-                there = classifier.config.num_hidden_layers
-                check_exit(self.layers, there, self.model_spec)
+                depth = classifier.config.num_hidden_layers
+                check_exit(self.layers, depth, self.model_spec)
                 keep_layers(self._model, list(range(self.layers)))
             shorten_last_layer(classifier)
         return self._model
@@ -123,30 +120,34 @@ class CrossEncoderTeacher:
 
 
 def check_has_head(model_spec: str) -> None:
-    """Refuse a local encoder: it would be given a random head, and random scores would be stored.
+    """Refuse a local encoder without a head: it would get a random head and random scores.
 
     Raises:
-        InputError: the folder is no sequence classifier, or has more than one label.
+        InputError: the folder is not a sequence classifier, or has more than one label.
     """
     ref = resolve_model(model_spec)
     config = Path(ref.location) / "config.json"
     if not ref.is_local or not config.exists():
         return
     declared = read_json(config)
-    named = declared.get("architectures") or []
+    architectures = declared.get("architectures") or []
     own = Path(ref.location) / "config_sentence_transformers.json"
     kind = read_json(own).get("model_type") if own.exists() else None
-    if kind != "CrossEncoder" and not any("SequenceClassification" in name for name in named):
-        language = any("CausalLM" in name or "ConditionalGeneration" in name for name in named)
+    if kind != "CrossEncoder" and not any(
+        "SequenceClassification" in name for name in architectures
+    ):
+        language = any(
+            "CausalLM" in name or "ConditionalGeneration" in name for name in architectures
+        )
         raise InputError(
-            f"this is no cross-encoder but {', '.join(named) or 'something else'}",
+            f"this is no cross-encoder but {', '.join(architectures) or 'something else'}",
             file=ref.location,
             remedy="ask it as yesno:MODEL, pairwise:MODEL or listwise:MODEL"
             if language
             else "make one of it with `rkd fit-teacher`, or score with dense:MODEL",
         )
     labels = len(declared.get("id2label") or [1])
-    if labels > 1 and "SequenceClassification" in str(named):
+    if labels > 1 and "SequenceClassification" in str(architectures):
         raise InputError(
             f"a teacher gives one logit per pair, this classifier has {labels} labels",
             file=ref.location,
@@ -154,12 +155,12 @@ def check_has_head(model_spec: str) -> None:
 
 
 def declared_activation(model_spec: str) -> str:
-    """The activation a local checkpoint asks for; a sigmoid where it is silent, as in
-    Sentence Transformers; empty for a model on the hub, whose files are not here yet."""
+    """The activation that a local checkpoint declares: by default a sigmoid, as in Sentence
+    Transformers. Empty for a model on the hub, whose files are not here yet."""
     ref = resolve_model(model_spec)
     if not ref.is_local:
         return ""
     config = Path(ref.location) / "config.json"
     declared = read_json(config) if config.exists() else {}
-    named = declared.get("sentence_transformers", {}).get("activation_fn")
-    return str(named or declared.get("sbert_ce_default_activation_function") or "Sigmoid")
+    activation = declared.get("sentence_transformers", {}).get("activation_fn")
+    return str(activation or declared.get("sbert_ce_default_activation_function") or "Sigmoid")

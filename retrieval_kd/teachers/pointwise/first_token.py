@@ -1,7 +1,7 @@
-"""A cross-encoder's last layer for the first token alone: the head reads no other.
+"""A cross-encoder's last layer computed for the first token alone, the only one the head reads.
 
-In the last layer every token must still be looked at, but only the first token's output is used, so
-its queries, its output projection and its feed-forward part need not be computed for the others: 10
+In the last layer every token must still be attended to, but only the first token's output is used,
+so the queries, the output projection and the feed-forward part are not computed for the others: 10
 of 12 hidden × hidden products of one layer. The logits stay the same up to rounding.
 """
 
@@ -12,14 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-# Their classification heads read position 0, and their layers are built as BERT's.
+# Their classification heads read position 0, and their layers have the structure of BERT's.
 FAMILIES = ("Bert", "Roberta", "XLMRoberta", "Electra", "Camembert")
 
 
 def shorten_last_layer(classifier: nn.Module) -> bool:
-    """Make the last layer compute the first token only; whether the model allows it.
+    """Make the last layer compute the first token only; return whether the model allows it.
 
-    Changes the model in place. For inference: attention dropout is not applied.
+    Changes the model in place, for inference only: attention dropout is not applied.
     """
     layer = _last_layer(classifier)
     if layer is None:
@@ -53,7 +53,7 @@ class FirstTokenAttention(nn.Module):
 
 
 def _last_layer(classifier: nn.Module) -> Any:
-    """The last layer of a classifier of one of the `FAMILIES`, if it is built as expected."""
+    """The last layer of a classifier of one of the `FAMILIES`, if it has the expected structure."""
     name = type(classifier).__name__
     if name not in {f"{family}ForSequenceClassification" for family in FAMILIES}:
         return None
@@ -62,7 +62,7 @@ def _last_layer(classifier: nn.Module) -> Any:
     encoder = getattr(body, "encoder", None)
     layers = getattr(encoder, "layer", None)
     absolute = getattr(config, "position_embedding_type", None) in (None, "absolute")
-    # with another attention than torch's own, masks are no tensors (B, 1, ·, L)
+    # masks of other attention implementations are not tensors (B, 1, ·, L)
     plain = str(config._attn_implementation) in ("sdpa", "eager")
     if not layers or config.is_decoder or not absolute or not plain:
         return None

@@ -1,7 +1,7 @@
-"""A language model as pointwise teacher by likelihood: of the query, or of the query's answer.
+"""A language model as pointwise teacher by likelihood: of the query, or of an answer to it.
 
-Of the query given the passage (UPR), or of the expected answer given passage and query, which is
-what a passage is worth to a generator (LLM-Embedder, MAKER).
+The likelihood of the query given the passage (UPR), or of the expected answer given passage and
+query, which measures how useful a passage is to a generator (LLM-Embedder, MAKER).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from pydantic import Field
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
@@ -16,6 +17,7 @@ from retrieval_kd.files import digest_json
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.teachers.llm.prompts import Template, find_template, passages, quote
 from retrieval_kd.teachers.llm.protocol import LanguageModel, Side
+from retrieval_kd.teachers.options import PassageOptions
 
 TEMPLATES = (
     Template(  # Sachan et al. 2022, section 2.2, https://arxiv.org/abs/2204.07496
@@ -32,6 +34,19 @@ ANSWERING = (
 )
 
 
+class LikelihoodOptions(PassageOptions):
+    """Options of `likelihood`."""
+
+    answers: str | None = Field(
+        None, description="file of answers by query ID: score their likelihood, not the query's"
+    )
+
+
+def templates_for(answers: object | None) -> Sequence[Template]:
+    """The templates of a teacher with or without answers."""
+    return TEMPLATES if answers is None else ANSWERING
+
+
 class LikelihoodTeacher:
     """Scores a pair by the log-likelihood of a text under the model that has read the passage.
 
@@ -42,7 +57,7 @@ class LikelihoodTeacher:
     Args:
         answers: a query's text → its answer.
         prompt: a template's name or YAML file.
-        passage_tokens: of a longer passage the rest is cut off.
+        passage_tokens: length that longer passages are cut to.
         cut: which side of a passage is cut off.
     """
 
@@ -56,21 +71,22 @@ class LikelihoodTeacher:
         cut: Side = "end",
     ) -> None:
         self.model, self.answers = model, answers
-        known = TEMPLATES if answers is None else ANSWERING
-        self.template = find_template(prompt or known[0].name, known, without_query=answers is None)
+        templates, without_query = templates_for(answers), answers is None
+        name = prompt or templates[0].name
+        self.template = find_template(name, templates, without_query=without_query)
         self.passage_tokens, self.cut = passage_tokens, cut
 
     @property
     def key(self) -> TeacherKey:
         """Everything that changes a score."""
-        told = f"likelihood: {self.template.name} {self.template.digest}, cut at the {self.cut}"
+        prompt = f"likelihood: {self.template.name} {self.template.digest}, cut at the {self.cut}"
         if self.answers is not None:
-            told += f", answers {digest_json(self.answers)[:12]}"
+            prompt += f", answers {digest_json(self.answers)[:12]}"
         return TeacherKey(
             kind="pointwise",
             model=f"likelihood:{self.model.name}",
             digest=self.model.digest,
-            prompt=told,
+            prompt=prompt,
             max_length=self.passage_tokens,
             dtype=self.model.dtype,
             activation="Identity",
@@ -88,14 +104,13 @@ class LikelihoodTeacher:
             self.template.fill(query=quote(query), passage=passage)
             for query, passage in zip(queries, shown, strict=True)
         ]
-        wanted = [self._wanted(query) for query in queries]
-        found = self.model.likelihoods(prompts, wanted)
-        whole = np.mean if self.answers is None else np.sum
-        values = [whole(logs) if len(logs) else np.nan for logs in found]
+        texts = [self._text_to_score(query) for query in queries]
+        likelihoods = self.model.likelihoods(prompts, texts)
+        reduce = np.mean if self.answers is None else np.sum
+        values = [reduce(logs) if len(logs) else np.nan for logs in likelihoods]
         return np.ma.masked_invalid(np.array(values, dtype=np.float32))
 
-    def _wanted(self, query: str) -> str:
-        """The text whose likelihood is asked."""
+    def _text_to_score(self, query: str) -> str:
         if self.answers is None:
             return query
         if query not in self.answers:

@@ -1,4 +1,4 @@
-"""Writes a LoRA adapter and its base as one plain model: W + (α/r) · B A in place of W."""
+"""Merge a LoRA adapter into its base model: W + (α/r) · B A in place of W."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from retrieval_kd.errors import InputError
 from retrieval_kd.models import lora as adapters
 from retrieval_kd.models.load import load_language_model, model_digest, resolve_model
-from retrieval_kd.teachers.pointwise.yes_no import TOLD
+from retrieval_kd.teachers.pointwise.yes_no import SETTINGS_FILE
 
 
 def merge_adapter(spec: str, out: Path) -> None:
-    """Write the merged model into `out`, in float32, so that nothing of the adapter is rounded off.
+    """Write the merged model into `out`, in float32, so that the adapter is not rounded off.
 
-    It asks as the adapter did, and needs neither the adapter, its base nor peft.
+    The model keeps the adapter's prompt and needs neither the adapter, its base nor peft.
 
     Raises:
-        InputError: `spec` is no adapter's folder, or `out` holds something.
+        InputError: `spec` is no adapter's folder, or `out` is not empty.
     """
     adapters.need_peft()
     folder = Path(resolve_model(spec).location)
@@ -34,8 +34,8 @@ def merge_adapter(spec: str, out: Path) -> None:
     shutil.rmtree(staged, ignore_errors=True)
     merged.save_pretrained(staged, safe_serialization=True)
     tokenizer.save_pretrained(staged)
-    if (folder / TOLD).is_file():
-        shutil.copyfile(folder / TOLD, staged / TOLD)
+    if (folder / SETTINGS_FILE).is_file():
+        shutil.copyfile(folder / SETTINGS_FILE, staged / SETTINGS_FILE)
     if out.exists():
         out.rmdir()
     staged.rename(out)

@@ -1,7 +1,7 @@
-"""First-stage rankers as teachers: BM25 and retrievers score the same pairs into the same store.
+"""First-stage retrievers as teachers: BM25, dense, sparse and multi-vector models.
 
-Neither is a strong teacher alone; fused with each other, or with a cross-encoder, they are
-(`targets.py`), and they cost next to nothing.
+They are weak teachers alone, but strong ones when fused with each other or with a cross-encoder,
+and they cost next to nothing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
 from retrieval_kd.store.scores import TeacherKey
 
-REMEMBERED = 20_000  # documents whose representations are kept for the next queries
-WHOLE = 20_000  # documents of a collection that is encoded whole, for the searches to come
+REMEMBERED = 20_000  # most documents whose representations are kept for the next queries
+WHOLE = 20_000  # most documents of a collection that is encoded as a whole, for later searches
 
 
 class BM25Teacher:
@@ -44,26 +44,24 @@ class BM25Teacher:
 
     @property
     def key(self) -> TeacherKey:
-        told = digest_text(self.parameters.model_dump_json(), self.collection.documents.digest)
-        return TeacherKey(kind="pointwise", model=self.name, digest=told)
+        digest = digest_text(self.parameters.model_dump_json(), self.collection.documents.digest)
+        return TeacherKey(kind="pointwise", model=self.name, digest=digest)
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
         """BM25 scores (n,) float32 of n pairs; 0 where no term is shared."""
-        wanted: dict[str, list[str]] = {}
+        ids: dict[str, list[str]] = {}
         for query, document in zip(queries, documents, strict=True):
-            wanted.setdefault(query, []).append(document.id)
-        found = bm25_scores(
-            self.collection, {q: q for q in wanted}, wanted, parameters=self.parameters
-        )
+            ids.setdefault(query, []).append(document.id)
+        scores = bm25_scores(self.collection, {q: q for q in ids}, ids, parameters=self.parameters)
         pairs = zip(queries, documents, strict=True)
-        return np.array([found[q][d.id] for q, d in pairs], dtype=np.float32)
+        return np.array([scores[q][d.id] for q, d in pairs], dtype=np.float32)
 
 
 class DenseTeacher:
-    """A Sentence Transformers bi-encoder: its own similarity of the two vectors.
+    """A Sentence Transformers bi-encoder: the similarity of the two vectors.
 
-    Of a collection of more than 20,000 documents only those that are asked about are encoded,
-    unless its vectors are in the cache.
+    In a collection of more than 20,000 documents only those to be scored are encoded, unless all
+    vectors are cached.
     """
 
     def __init__(
@@ -85,7 +83,7 @@ class DenseTeacher:
         )
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
-        """Cosine or dot product (n,) float32 of n pairs, as the model was made for."""
+        """Cosine or dot product (n,) float32 of n pairs, whichever the model was trained for."""
         if self._model is None:
             self._model = load_encoder(self.model_spec, max_length=self.max_length)
         distinct = list(dict.fromkeys(queries))
@@ -98,8 +96,8 @@ class DenseTeacher:
         """A vector per document, (n, D)."""
         texts, length = self.collection.documents, self.max_length
         if len(texts) > WHOLE and not is_encoded(self.model_spec, texts, max_length=length):
-            found = self._known.of([document.full for document in documents])
-            return np.stack([found[document.full] for document in documents])
+            known = self._known.of([document.full for document in documents])
+            return np.stack([known[document.full] for document in documents])
         vectors = document_vectors(self.model_spec, texts, max_length=length)
         return vectors[np.array([texts.position(d.id) for d in documents], dtype=np.int64)]
 
@@ -110,14 +108,14 @@ class DenseTeacher:
 
 
 class Remembered:
-    """Representations of documents' texts, kept for the next queries, which share many of them."""
+    """A cache of document representations: the next queries share many documents."""
 
     def __init__(self, encode: Callable[[Sequence[str]], Iterable[Any]]) -> None:
         self._encode = encode
         self._known: dict[str, Any] = {}
 
     def of(self, texts: Sequence[str]) -> dict[str, Any]:
-        """Text → representation of these texts, and of some before them."""
+        """Return a mapping of text → representation that contains these texts."""
         if len(self._known) > REMEMBERED:
             self._known.clear()
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
@@ -129,15 +127,14 @@ class Remembered:
 class RetrieverTeacher:
     """A sparse or a multi-vector model: the dot product of word weights, or MaxSim over tokens.
 
-    Only the documents that are asked about are encoded.
+    Only the documents to be scored are encoded.
 
     Args:
         kind: "sparse" or "multi_vector".
         max_length: tokens of a text; the model's own by default.
 
     Raises:
-        InputError: the model is of another kind; made into this one it would begin with random
-            weights.
+        InputError: the model is of another kind; loaded as this kind it would have random weights.
     """
 
     def __init__(self, kind: str, model_spec: str, *, max_length: int | None = None) -> None:
@@ -163,17 +160,17 @@ class RetrieverTeacher:
         )
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
-        """Scores (n,) float32 of n pairs, as the model was made for."""
-        asked = dict(zip(dict.fromkeys(queries), self._encode(queries, "query"), strict=True))
+        """Scores (n,) float32 of n pairs."""
+        encoded = dict(zip(dict.fromkeys(queries), self._encode(queries, "query"), strict=True))
         known = self._known.of([document.full for document in documents])
         scores = np.empty(len(queries), dtype=np.float32)
-        for query, own in asked.items():
+        for query, own in encoded.items():
             rows = [row for row, other in enumerate(queries) if other == query]
-            found = [known[documents[row].full] for row in rows]
+            representations = [known[documents[row].full] for row in rows]
             if self.kind == "sparse":
-                scores[rows] = (own @ vstack(found).T).toarray()[0]
+                scores[rows] = (own @ vstack(representations).T).toarray()[0]
             else:
-                scores[rows] = maxsim_scores([own], found)[0]
+                scores[rows] = maxsim_scores([own], representations)[0]
         return scores
 
     def _encode(self, texts: Sequence[str], side: str) -> Any:

@@ -1,7 +1,4 @@
-"""A language model as pointwise teacher by one word: how much likelier "yes" is than "no".
-
-Which pairs are asked is `score.py`'s business, where the model runs is the model's.
-"""
+"""A language model as pointwise teacher by one word: how much likelier "yes" is than "no"."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.files import read_json, write_json
@@ -18,6 +16,7 @@ from retrieval_kd.models.lora import root_of
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.teachers.llm.prompts import Template, find_template, passages
 from retrieval_kd.teachers.llm.protocol import LanguageModel, Prompt, Side
+from retrieval_kd.teachers.options import PassageOptions
 
 TEMPLATES = (
     Template(
@@ -28,7 +27,7 @@ TEMPLATES = (
         "Does the passage answer the query? Answer yes or no.",
         answers=("yes", "no"),
     ),
-    Template(  # what Qwen/Qwen3-Reranker-* were trained with, by their model card
+    Template(  # the training prompt of Qwen/Qwen3-Reranker-*, from their model card
         "qwen3-reranker",
         system="Judge whether the Document meets the requirements based on the Query and the "
         'Instruct provided. Note that the answer can only be "yes" or "no".',
@@ -55,9 +54,9 @@ MADE_FOR = {"qwen3-reranker": "qwen3-reranker", "monot5": "monot5"}  # part of a
 
 
 def template_for(model: str) -> str:
-    """The template that a model was trained with, by its name; `judge` for all others.
+    """The name of the template that a model was trained with, or `judge`.
 
-    Of an adapter, the one of its base.
+    The model is recognised by its name, an adapter by the name of its base.
 
     Example:
         >>> template_for("Qwen/Qwen3-Reranker-0.6B"), template_for("Qwen/Qwen3-4B")
@@ -67,19 +66,24 @@ def template_for(model: str) -> str:
     return next((template for part, template in MADE_FOR.items() if part in name), "judge")
 
 
+class YesNoOptions(PassageOptions):
+    """Options of `yesno`."""
+
+    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
+    instruction: str | None = Field(None, description="the text for a prompt's {instruction}")
+
+
 class YesNoTeacher:
     """Scores a pair by log p(yes) − log p(no) of the answer's first word: a logit, never squashed.
 
-    That of the softmax over the two words, as in monoT5 (Nogueira et al. 2020, section 3) and
-    Qwen3-Reranker (Zhang et al. 2025, section 2, https://arxiv.org/abs/2506.05176).
+    It is the logit of the softmax over the two words, as in monoT5 (Nogueira et al. 2020, section
+    3) and Qwen3-Reranker (Zhang et al. 2025, section 2, https://arxiv.org/abs/2506.05176).
 
     Args:
-        model: where it runs is its own business.
-        prompt: a template, its name or YAML file; by default the one that the model was trained
-            with.
-        instruction: what a template's {instruction} stands for.
-        passage_tokens: of a longer passage the rest is cut off.
-        query_tokens: of a longer query, too.
+        prompt: a template, its name or YAML file; by default the template of the model's training.
+        instruction: the text for the template's {instruction}.
+        passage_tokens: length that longer passages are cut to.
+        query_tokens: length that longer queries are cut to.
         cut: which side of a passage is cut off.
     """
 
@@ -96,8 +100,8 @@ class YesNoTeacher:
         self.model = model
         if not isinstance(prompt, Template):
             prompt = find_template(prompt or template_for(model.name), TEMPLATES)
-        told = prompt.instruction if instruction is None else instruction
-        self.template = replace(prompt, instruction=told)
+        text = prompt.instruction if instruction is None else instruction
+        self.template = replace(prompt, instruction=text)
         self.passage_tokens, self.query_tokens, self.cut = passage_tokens, query_tokens, cut
 
     @property
@@ -117,33 +121,34 @@ class YesNoTeacher:
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ma.MaskedArray:
         """Logits (n,) float32 of n pairs, masked where the call failed."""
         prompts = self.prompts(queries, [document.full for document in documents])
-        found = self.model.options(prompts, self.template.answers)  # (n, 2)
-        return np.ma.masked_invalid((found[:, 0] - found[:, 1]).astype(np.float32))
+        logs = self.model.options(prompts, self.template.answers)  # (n, 2)
+        return np.ma.masked_invalid((logs[:, 0] - logs[:, 1]).astype(np.float32))
 
     def prompts(self, queries: Sequence[str], texts: Sequence[str]) -> list[Prompt]:
-        """What the model reads of n pairs of a query and a document's text."""
-        asked = passages(self.model, queries, self.query_tokens)
+        """The prompts of n pairs of a query and a document's text."""
+        quoted = passages(self.model, queries, self.query_tokens)
         shown = passages(self.model, texts, self.passage_tokens, self.cut)
         return [
             self.template.fill(query=query, passage=passage)
-            for query, passage in zip(asked, shown, strict=True)
+            for query, passage in zip(quoted, shown, strict=True)
         ]
 
 
-TOLD = "yes_no.json"  # in the folder of a model that was trained here: how it wants to be asked
+SETTINGS_FILE = "yes_no.json"  # in the folder of a model trained by this package
 
 
-def save_told(teacher: YesNoTeacher, folder: str | Path) -> None:
-    """Write how a teacher asks beside its model, so that it is asked so by whoever opens it."""
-    told = {name: getattr(teacher, name) for name in ("passage_tokens", "query_tokens", "cut")}
-    write_json(Path(folder) / TOLD, {"prompt": asdict(teacher.template), **told})
+def save_settings(teacher: YesNoTeacher, folder: str | Path) -> None:
+    """Save a teacher's prompt and lengths in its model's folder, for whoever opens it."""
+    names = ("passage_tokens", "query_tokens", "cut")
+    lengths = {name: getattr(teacher, name) for name in names}
+    write_json(Path(folder) / SETTINGS_FILE, {"prompt": asdict(teacher.template), **lengths})
 
 
-def read_told(folder: str | Path) -> dict[str, Any]:
-    """What `save_told` wrote, as arguments of `YesNoTeacher`; none of any other model's folder."""
-    path = Path(folder) / TOLD
+def read_settings(folder: str | Path) -> dict[str, Any]:
+    """Read what `save_settings` wrote, as arguments of `YesNoTeacher`; {} for other folders."""
+    path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         return {}
-    told = read_json(path)
-    answers = tuple(told["prompt"]["answers"])
-    return {**told, "prompt": Template(**{**told["prompt"], "answers": answers})}
+    saved = read_json(path)
+    answers = tuple(saved["prompt"]["answers"])
+    return {**saved, "prompt": Template(**{**saved["prompt"], "answers": answers})}

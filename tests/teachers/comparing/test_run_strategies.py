@@ -352,7 +352,7 @@ def test_unknown_queries_and_documents_are_named(collection, queries, tmp_path):
 )
 def test_impossible_options_are_named(spec, problem, collection):
     with pytest.raises(InputError, match=problem):
-        open_teacher(spec, collection, language_model=lambda name: Reader())
+        open_teacher(spec, collection, open_model=lambda name: Reader())
 
 
 def test_other_words_or_another_budget_are_another_teacher():

@@ -28,7 +28,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_prompts,
     template_for,
 )
-from retrieval_kd.teachers.spec_check import check_spec
+from retrieval_kd.teachers.spec import check_spec
 from tests.teachers.reader import PASSAGE, Reader
 
 HOSTILE = [

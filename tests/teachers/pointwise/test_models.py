@@ -19,11 +19,11 @@ from retrieval_kd.students.make import make_student
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.llm.prompts import find_template, passages, quote
 from retrieval_kd.teachers.llm.protocol import Prompt
+from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.pointwise.likelihood import LikelihoodTeacher
 from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES, YesNoTeacher
-from retrieval_kd.teachers.score import open_teacher, score, scores_of
-from retrieval_kd.teachers.spec import parse_spec
-from retrieval_kd.teachers.spec_check import check_spec
+from retrieval_kd.teachers.score import score, scores_of
+from retrieval_kd.teachers.spec import check_spec, parse_spec
 
 
 @pytest.fixture(scope="module")
@@ -265,10 +265,10 @@ def test_options_of_a_spec_reach_the_teacher(tiny_decoder, tiny_cross_encoder, c
         named.append(name)
         return opened(tiny_decoder)
 
-    open_teacher("yesno:served-name?prompt=judge", collection, language_model=elsewhere)
+    open_teacher("yesno:served-name?prompt=judge", collection, open_model=elsewhere)
     assert named == ["served-name"]
     with pytest.raises(InputError, match="last layer"):
-        open_teacher("yesno:served-name?layers=1", collection, language_model=elsewhere)
+        open_teacher("yesno:served-name?layers=1", collection, open_model=elsewhere)
 
 
 def test_a_cross_encoder_can_answer_from_a_lower_layer(tiny_cross_encoder, collection, pairs):

@@ -1,8 +1,8 @@
-"""Answers of a server that are not in the store yet: whatever kills a command, no call is repeated.
+"""A log of a server's answers that are not in the store yet, so that no paid call is repeated.
 
-Batches of answers are stored when they are complete; until then each answer is a line of a hidden
-file in the teacher's folder. It is gone when the command ends and all is stored. One that a command
-left that was stopped or killed is taken over by the next.
+Answers are stored in complete batches; until then each is a line of a hidden file in the teacher's
+folder. The file is deleted when the command ends and all answers are stored. The next command takes
+over the file of a command that was stopped or killed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ LOGS = ".calls-*.jsonl"
 
 @dataclass(frozen=True)
 class Call:
-    """What a server answered to a request, and what that took.
+    """A server's answer to a request, and what it took.
 
     Args:
-        answer: the part of its response that is read.
+        answer: the first choice of the response.
         calls: requests sent until it came.
     """
 
@@ -42,7 +42,7 @@ class Call:
 
 
 class CallLog:
-    """A context manager, around everything that asks and stores.
+    """A context manager around everything that queries the server and stores answers.
 
     Example:
         >>> import tempfile
@@ -62,8 +62,10 @@ class CallLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.left: list[Call] = []  # by commands before; a killed one noted no cost
-        self._known: dict[str, Call] = {}
+        self.left: list[
+            Call
+        ] = []  # taken over from earlier commands; a killed one recorded no cost
+        self._calls: dict[str, Call] = {}
         self._file: IO[str] | None = None
 
     def __enter__(self) -> CallLog:
@@ -87,33 +89,33 @@ class CallLog:
     ) -> None:
         assert self._file is not None
         path = Path(self._file.name)
-        if kind is None:  # all is stored
+        if kind is None:  # all answers are stored
             path.unlink(missing_ok=True)
-        else:  # the command still notes what it spent: the next one must not count it again
-            lines = [_line(request, Call(call.answer, 0)) for request, call in self._known.items()]
+        else:  # zero calls: this command records their cost itself
+            lines = [_line(request, Call(call.answer, 0)) for request, call in self._calls.items()]
             write_text(path, "".join(lines))
         self._file.close()
 
     def find(self, request: dict[str, Any]) -> Call | None:
-        """What was answered to the very same request and is not stored yet."""
-        return self._known.get(digest_json(request))
+        """The logged answer to exactly this request, if there is one."""
+        return self._calls.get(digest_json(request))
 
     def add(self, request: dict[str, Any], call: Call) -> None:
-        """Keep an answer; when this returns it outlives the process."""
+        """Log an answer; after this call it survives the process."""
         self._write(digest_json(request), call)
 
     def _write(self, request: str, call: Call) -> None:
         assert self._file is not None
-        self._known[request] = call
+        self._calls[request] = call
         self._file.write(_line(request, call))
         self._file.flush()
 
     def _take_over(self, line: str) -> None:
         try:
-            told = json.loads(line)
-            request, call = told.pop("request"), Call(**told)
+            row = json.loads(line)
+            request, call = row.pop("request"), Call(**row)
         except (ValueError, KeyError, TypeError, AttributeError):
-            return  # torn by the kill: it is asked again
+            return  # incomplete because of a kill: the call is repeated
         self.left.append(call)
         self._write(request, call)
 
@@ -123,7 +125,7 @@ def _line(request: str, call: Call) -> str:
 
 
 def _left_behind(folder: Path) -> list[IO[str]]:
-    """Logs whose commands are gone, opened and locked."""
+    """Open and lock the logs whose commands have ended."""
     left: list[IO[str]] = []
     for path in sorted(folder.glob(LOGS)):
         handle = path.open(encoding="utf-8", errors="replace")
@@ -135,7 +137,7 @@ def _left_behind(folder: Path) -> list[IO[str]]:
 
 
 def _lock(handle: IO[str]) -> bool:
-    """Whether this process now holds the file; a killed holder lets go by dying."""
+    """Try to lock the file for this process; the lock of a killed process is released."""
     if fcntl is None:
         return True
     try:

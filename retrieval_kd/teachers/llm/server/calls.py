@@ -1,7 +1,6 @@
-"""Many calls of one server: several at once, within limits, each kept until it is stored.
+"""Many calls of one server: several at a time, within the budget, each logged until it is stored.
 
-How one is repeated is in `server_repeats.py`, how it is sent in `server_client.py`; what is asked
-and what is made of it in `server_model.py`.
+`retries.py` repeats a call, `client.py` sends it; `model.py` writes requests and reads answers.
 """
 
 from __future__ import annotations
@@ -15,113 +14,116 @@ from typing import Any, TypeVar
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.usage import Usage
-from retrieval_kd.teachers.llm.server.budget import Limits, Stopped
+from retrieval_kd.teachers.llm.server.budget import Budget, Stopped
 from retrieval_kd.teachers.llm.server.call_log import Call, CallLog
-from retrieval_kd.teachers.llm.server.client import Client, Failed, Refused, Server
+from retrieval_kd.teachers.llm.server.client import Client, Failed, Refused
 from retrieval_kd.teachers.llm.server.responses import Json, is_refusal, tokens_of
 from retrieval_kd.teachers.llm.server.retries import Bill, until_answered
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 log = logging.getLogger("retrieval_kd")
 
 Result = TypeVar("Result")
-Check = Callable[[Json], None]  # raises if an answer shows that the server cannot do what is asked
+Check = Callable[[Json], None]  # raises if the answer lacks what was requested
 
-FEW = 5
-MOST = ("max_completion_tokens", "max_tokens")  # how requests say what may be written
+FEW = 5  # calls without success at the start, or in a row, after which we give up
+MOST = ("max_completion_tokens", "max_tokens")  # names of the limit on written tokens
 
 
 class Calls:
-    """Asks, in the order of the requests, and gives answers in that order.
+    """Calls of one server, made and answered in the order of the requests.
 
-    A call that fails is missing: None. After a limit, or when the server is gone, the rest of a
-    batch is missing, too, so that the caller can store what came; the next batch raises.
+    The answer of a failed call is None. After a limit is reached or the server is gone, the rest
+    of a batch is None too, so that the caller can store the others; the next batch raises.
 
     Attributes:
-        usage: what was asked so far.
-        stopped: why nothing more is asked.
+        usage: calls and tokens so far.
+        stopped: why no more calls are made.
     """
 
-    def __init__(self, server: Server, limits: Limits | None = None) -> None:
-        self.server, self.limits = server, limits or Limits()
+    def __init__(self, settings: ServerSettings, budget: Budget | None = None) -> None:
+        self.settings, self.budget = settings, budget or Budget(settings)
         self.usage = Usage()
         self.stopped: Stopped | None = None
         self._log: CallLog | None = None
-        self._client = Client(server)
+        self._client = Client(settings)
         self._runner = asyncio.Runner()
         self._answered = False
-        self._begun = 0  # calls
-        self._refused: set[int] = set()  # their numbers
-        self._failures = 0  # one after another
-        self._able: set[Check] = set()  # what answers have shown that the server can do
-        self._unable: list[InputError] = []  # answers that lacked it, while none had it
-        self._per_character: float | None = None  # tokens, by this server's count
+        self._begun = 0  # number of calls
+        self._refused: set[int] = set()  # numbers of refused calls
+        self._failures = 0  # in a row
+        self._able: set[Check] = set()  # checks that an answer has passed
+        self._unable: list[InputError] = []  # failed checks of the current batch
+        self._per_character: float | None = None  # tokens, the most this server has counted
 
     def keep_in(self, log: CallLog) -> None:
-        """Keep answers there, and take what a killed command left: its cost, too, is counted."""
+        """Log answers there, and count what a killed command spent on the answers it left."""
         self._log = log
         for call in log.left:
             self.usage.calls += call.calls
             self.usage.seconds += call.seconds
             self._count(call.prompt_tokens, call.answer_tokens)
 
-    def ask(self, path: str, bodies: Sequence[Json], check: Check | None = None) -> list[Any]:
-        """The first choice of each response, or None.
+    def query(self, path: str, bodies: Sequence[Json], check: Check | None = None) -> list[Any]:
+        """Query the server and return the first choice of each response, or None.
 
         Raises:
-            InputError: the server will not answer us, or cannot do what is asked.
-            Stopped: a limit was reached before.
+            InputError: the server answers no request, or cannot do what is requested.
+            Stopped: a limit was reached in an earlier batch.
         """
         if self.stopped is not None:
             raise self.stopped
         started, client = time.monotonic(), self._client
         before = client.requests
-        found: list[Json | None] = [None] * len(bodies)
+        answers: list[Json | None] = [None] * len(bodies)
         todo = iter(enumerate(bodies))
 
         async def work() -> None:
             for number, body in todo:
-                found[number] = await self._one(path, body, check)
+                answers[number] = await self._one(path, body, check)
 
-        async def all_of_them() -> None:
-            workers = [asyncio.create_task(work()) for _ in range(self.server.concurrency)]
+        async def all_calls() -> None:
+            workers = [asyncio.create_task(work()) for _ in range(self.settings.concurrency)]
             try:
                 await asyncio.gather(*workers)
             finally:
                 for worker in workers:
                     worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)  # their calls settle first
+                await asyncio.gather(
+                    *workers, return_exceptions=True
+                )  # wait until their calls are settled
 
         self._unable = []
         try:
-            self._run(all_of_them())
+            self._run(all_calls())
             if self._unable and check not in self._able:
                 raise self._unable[-1]
         finally:
             self.usage.calls += client.requests - before
             self.usage.seconds += time.monotonic() - started
-            self.limits.forget_calls()
-        return found
+            self.budget.forget_calls()
+        return answers
 
     def close(self) -> None:
-        """Let go of connections; the next call opens new ones."""
+        """Close all connections; the next call opens new ones."""
         self._run(self._client.close())
         self._runner.close()
         self._runner = asyncio.Runner()
 
     async def _one(self, path: str, body: Json, check: Check | None) -> Json | None:
         request = {"path": path, **body}
-        known = self._log.find(request) if self._log else None
-        if known is not None:
-            return known.answer
+        logged = self._log.find(request) if self._log else None
+        if logged is not None:
+            return logged.answer
         if self.stopped is not None:
             return None
         expected = (self._tokens(body), sum(body.get(name, 0) for name in MOST))
         number, bill, started = self._begun, Bill(), time.monotonic()
         self._begun += 1
-        client, retries = self._client, self.server.retries
+        client, retries = self._client, self.settings.retries
         try:
             response = await until_answered(
-                lambda: client.post(path, body), retries, self.limits, expected, bill
+                lambda: client.post(path, body), retries, self.budget, expected, bill
             )
         except Stopped as stop:
             self.stopped = stop
@@ -135,8 +137,8 @@ class Calls:
             return None
         finally:
             self._count(*bill.spent)
-        self._learn(body, tokens_of(response))
-        seconds = (time.monotonic() - started) / self.server.concurrency
+        self._note_answer(body, tokens_of(response))
+        seconds = (time.monotonic() - started) / self.settings.concurrency
         call = Call(response["choices"][0], bill.sent, *bill.spent, seconds)
         if check is not None and not is_refusal(call.answer) and not self._has(check, call.answer):
             return None
@@ -145,10 +147,11 @@ class Calls:
         return call.answer
 
     def _has(self, check: Check, answer: Json) -> bool:
-        """Whether an answer has what was asked for.
+        """Whether an answer has what was requested.
 
-        One without is missing: llama.cpp's server leaves probabilities out where the word is half
-        a character. Only if the first few have nothing, the server cannot do it.
+        An answer without it counts as failed: llama.cpp's server leaves probabilities out where the
+        word is half a character. Only if the first few answers all lack it, the server cannot do
+        it.
         """
         try:
             check(answer)
@@ -165,19 +168,19 @@ class Calls:
         self.usage.prompt_tokens += prompt_tokens
         self.usage.answer_tokens += answer_tokens
 
-    def _learn(self, body: Json, counted: tuple[int, int] | None) -> None:
-        """The server answers, and makes so many tokens of a character, at most."""
+    def _note_answer(self, body: Json, counted: tuple[int, int] | None) -> None:
+        """Note that the server answers, and the most tokens per character it has counted."""
         self._answered, self._failures = True, 0
         if counted is not None:
             share = counted[0] / max(1, _characters(body))
             self._per_character = max(self._per_character or 0.0, share)
 
     def _refuse(self, error: Refused, number: int) -> None:
-        """Note a request that is missing; stop where it is not its own fault.
+        """Note a refused request; raise if the cause is not the request itself.
 
-        A prompt may be too long for the model. But a server that refuses the first few to begin,
-        whatever they are, has no such model, or cannot be asked so. (Not the first few to end:
-        refusals come faster than answers.)
+        A single prompt may be too long for the model. But a server that refuses the first few calls
+        by start time lacks the model or this API. (By start time: refusals come faster than
+        answers, so the first few to end prove nothing.)
         """
         self.usage.failed += 1
         if not self._refused:
@@ -193,7 +196,7 @@ class Calls:
     def _fail(self, error: Failed) -> None:
         self.usage.failed += 1
         self._failures += 1
-        if self._failures >= max(FEW, self.server.concurrency) and self.stopped is None:
+        if self._failures >= max(FEW, self.settings.concurrency) and self.stopped is None:
             more = " any more" if self._answered else ""
             self.stopped = Stopped(
                 f"the server does not answer{more} ({self._failures} calls in a row: {error})",
@@ -201,7 +204,7 @@ class Calls:
             )
 
     def _tokens(self, body: Json) -> int:
-        """Of a request, guessed high: as many of a character as this server has ever counted."""
+        """A high estimate of a request's tokens, by the most per character counted so far."""
         prompt = body.get("prompt")
         if isinstance(prompt, list):
             return len(prompt)
@@ -209,7 +212,7 @@ class Calls:
         return int(_characters(body) * share) + 1
 
     def _run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Run until done, also where an event loop is running already (notebooks)."""
+        """Run to the end, also inside a running event loop (notebooks)."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -219,12 +222,12 @@ class Calls:
                 return other.submit(self._runner.run, work).result()
         try:
             return self._runner.run(work)
-        except (KeyboardInterrupt, SystemExit):  # calls under way are given up, not waited for
+        except (KeyboardInterrupt, SystemExit):  # abandon calls under way
             self._runner.close()
-            self._runner, self._client = asyncio.Runner(), Client(self.server)
+            self._runner, self._client = asyncio.Runner(), Client(self.settings)
             raise
 
 
 def _characters(body: Json) -> int:
-    said = [turn["content"] for turn in body.get("messages", ())]
-    return len(body.get("prompt") or "") + sum(map(len, said))
+    turns = [turn["content"] for turn in body.get("messages", ())]
+    return len(body.get("prompt") or "") + sum(map(len, turns))

@@ -1,7 +1,6 @@
-"""Talking to an OpenAI-compatible server: where it is, one request at a time, and how fast.
+"""A client of an OpenAI-compatible server: sends one request once, no faster than allowed.
 
-A request is sent once, by the openai client, and what went wrong says whether it may be sent again;
-that is done in `server_repeats.py`. What requests say is in `server_model.py`.
+Errors say whether the request may be repeated; `retries.py` repeats it.
 """
 
 from __future__ import annotations
@@ -11,80 +10,33 @@ import email.utils
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.llm.server.responses import Json
+from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, AsyncOpenAI
 
-KEY = "RETRIEVAL_KD_API_KEY"
-LONGEST_WAIT = 120.0  # seconds; a server that wants a longer pause is not asked again
+LONGEST_WAIT = 120.0  # seconds; a request is not repeated if the server wants a longer pause
 
 
-@dataclass(frozen=True)
-class Server:
-    """Where a server is and how much it may be asked at once.
-
-    Args:
-        url: its API, such as http://127.0.0.1:8000/v1. The key is read from the environment when
-            it is needed: `RETRIEVAL_KD_API_KEY`; for api.openai.com, `OPENAI_API_KEY` will do.
-        concurrency: calls under way at any moment.
-        timeout: seconds until a call counts as lost.
-        retries: how often a failed call is repeated, whatever goes wrong.
-        per_minute: requests sent in a minute, repeated ones too; None leaves it to the server to
-            say "not so fast".
-    """
-
-    url: str
-    concurrency: int = 8
-    timeout: float = 120.0
-    retries: int = 6
-    per_minute: float | None = None
-
-    def __post_init__(self) -> None:
-        try:
-            parts = urlsplit(self.url)
-            good = parts.scheme in ("http", "https") and bool(parts.hostname)
-            secret = bool(parts.username or parts.password or parts.query)
-        except ValueError:
-            good = secret = False
-        if secret:  # not shown: it may be a key
-            raise InputError(
-                "the server's address has a name, a password or a query in it",
-                remedy=f"give the bare address, and the key in the environment as {KEY}",
-            )
-        if not good:
-            raise InputError(
-                f"not a server's address: {self.url!r}", remedy="write http://HOST:PORT/v1"
-            )
-        least = {"concurrency": 1, "retries": 0, "timeout": 0.001, "per_minute": 0.001}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if value is not None and not smallest <= value < float("inf"):
-                raise InputError(f"{name} is {value}", remedy=f"give at least {smallest}")
-
-    @property
-    def key(self) -> str:
-        """The secret, or a word that no server takes for one."""
-        named = [KEY, "OPENAI_API_KEY"] if self.host == "api.openai.com" else [KEY]
-        return next((os.environ[name] for name in named if os.environ.get(name)), "none")
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
+def api_key(url: str) -> str:
+    """The key in the environment, or "none", which no server accepts as one."""
+    openai = urlsplit(url).hostname == "api.openai.com"
+    names = [KEY, "OPENAI_API_KEY"] if openai else [KEY]
+    return next((os.environ[name] for name in names if os.environ.get(name)), "none")
 
 
 class Failed(Exception):
-    """A request, or at last a call, that had no whole answer; the reason in a few words.
+    """A request, or a call with all its repeats, without a complete response.
 
     Attributes:
-        answered: an answer had begun to come, so it has to be paid for.
-        again: whether it may be sent again.
-        wait: how long the server wants us to wait before that (seconds), if it says so.
+        answered: a response had begun, so it has to be paid for.
+        again: whether the request may be repeated.
+        wait: the pause in seconds that the server wants before a repeat, if it names one.
     """
 
     def __init__(
@@ -95,25 +47,25 @@ class Failed(Exception):
 
 
 class Refused(Exception):
-    """A call that the server understood and will not answer; its words."""
+    """A request that the server understood and will not answer; the message is the server's."""
 
 
 class Client:
-    """Sends requests, no faster than allowed, and gives back what the server says."""
+    """A connection to one server. It opens at the first request and after each `close`."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self.requests = 0  # sent so far, repeated ones too
-        self._next = 0.0  # when the next request may be sent, by the clock of `per_minute`
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.requests = 0  # sent so far, repeats included
+        self._next = 0.0  # earliest time of the next request (monotonic clock), by `per_minute`
         self._client: AsyncOpenAI | None = None
 
     async def post(self, path: str, body: Json) -> Any:
-        """What the server says to a request, which is sent once.
+        """Send a request once and return the server's response.
 
         Raises:
-            Failed: nothing whole came.
+            Failed: no complete response came.
             Refused: the server will not answer this request.
-            InputError: it will not answer us at all.
+            InputError: the server will answer no request: wrong key, address or model.
         """
         client = self._opened()
         import openai
@@ -121,7 +73,7 @@ class Client:
         try:
             return await client.post(path, body=body, cast_to=object)
         except openai.APITimeoutError as error:
-            why = f"no answer within {self.server.timeout:g} s"
+            why = f"no answer within {self.settings.timeout:g} s"
             raise Failed(why, answered=_had_begun(error)) from error
         except openai.APIConnectionError as error:
             why = f"no connection: {error.__cause__}"
@@ -137,18 +89,18 @@ class Client:
                 again, wait = repeating(error.response.headers)
                 raise Failed(f"the server answered {code}", again=again, wait=wait) from error
             raise Refused(f"{code}: {_words(error.body)}") from error
-        except ValueError as error:  # JSON that does not end, or is none
+        except ValueError as error:  # incomplete or invalid JSON
             raise Failed("its answers are garbled", answered=True) from error
 
     async def _pace(self) -> None:
-        if self.server.per_minute is None:
+        if self.settings.per_minute is None:
             return
         now = time.monotonic()
-        self._next = max(now, self._next) + 60 / self.server.per_minute
-        await asyncio.sleep(self._next - now - 60 / self.server.per_minute)
+        self._next = max(now, self._next) + 60 / self.settings.per_minute
+        await asyncio.sleep(self._next - now - 60 / self.settings.per_minute)
 
     def _opened(self) -> AsyncOpenAI:
-        """The client; made at the first call, in the event loop that it belongs to."""
+        """The openai client, created at the first call, in the event loop it belongs to."""
         if self._client is None:
             try:
                 import openai
@@ -168,26 +120,26 @@ class Client:
             hooks: dict[str, list[Callable[..., Any]]]
             hooks = {"request": [sending], "response": [coming]}
             self._client = openai.AsyncOpenAI(
-                base_url=self.server.url,
-                api_key=self.server.key,
-                timeout=self.server.timeout,
+                base_url=self.settings.url,
+                api_key=api_key(self.settings.url),
+                timeout=self.settings.timeout,
                 max_retries=0,
                 http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
             )
         return self._client
 
     async def close(self) -> None:
-        """Let go of connections; the next call opens new ones."""
+        """Close all connections."""
         if self._client is not None:
             await self._client.close()
             self._client = None
 
 
 def repeating(headers: Mapping[str, str]) -> tuple[bool, float | None]:
-    """Whether a request may be sent again, and after how many seconds, if the server says so.
+    """Return whether a request may be repeated, and the pause in seconds the server wants, if any.
 
     `Retry-After` (RFC 9110, section 10.2.3) is a number of seconds or a date; `retry-after-ms` and
-    `x-should-retry` are OpenAI's own. Names are in small letters.
+    `x-should-retry` are OpenAI's own. Header names are in lower case.
 
     Example:
         >>> repeating({}), repeating({"retry-after": "2.5"}), repeating({"retry-after": "9999"})
@@ -195,13 +147,13 @@ def repeating(headers: Mapping[str, str]) -> tuple[bool, float | None]:
         >>> repeating({"retry-after": "soon"}), repeating({"x-should-retry": "false"})
         ((True, None), (False, None))
     """
-    told, exactly = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
-    wait = _number(exactly)
-    wait = _number(told) if wait is None else wait / 1000
-    date = email.utils.parsedate_tz(told)
+    seconds, milliseconds = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
+    wait = _number(milliseconds)
+    wait = _number(seconds) if wait is None else wait / 1000
+    date = email.utils.parsedate_tz(seconds)
     if wait is None and date is not None:
         wait = email.utils.mktime_tz(date) - time.time()
-    if wait is not None and not wait > 0:  # a date that has passed, no number
+    if wait is not None and not wait > 0:  # a date in the past, or not a number
         wait = None
     again = wait is None or wait <= LONGEST_WAIT
     return again and headers.get("x-should-retry") != "false", wait
@@ -214,7 +166,7 @@ def _number(text: str) -> float | None:
         return None
 
 
-_BEGUN = "retrieval_kd.begun"  # noted with a request when an answer to it begins
+_BEGUN = "retrieval_kd.begun"  # set on a request when its response begins
 
 
 def _had_begun(error: APIConnectionError) -> bool:
@@ -225,7 +177,7 @@ _REASONS = {401: "the key is missing or wrong", 403: "not allowed", 404: "no suc
 
 
 def _words(body: object) -> str:
-    """What a server says of a request that it does not like, on one line."""
+    """The server's error message on one line."""
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body
     return " ".join(str(body).split())[:300]

@@ -1,15 +1,13 @@
 """A language model on an OpenAI-compatible server: vLLM, llama.cpp, `transformers serve`, others.
 
-What is sent and what is made of it. Sending is in `server_calls.py`, reading in
-`server_answers.py`, the model's own tokenizer in `server_tokenizer.py`. A call that fails is
-missing, never made up.
+This file writes the requests; `calls.py` sends them, `responses.py` reads what comes back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +17,10 @@ from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
 from retrieval_kd.teachers.llm.rendering import Renderer
 from retrieval_kd.teachers.llm.server import responses as read
-from retrieval_kd.teachers.llm.server.budget import Limits
+from retrieval_kd.teachers.llm.server.budget import Budget
 from retrieval_kd.teachers.llm.server.calls import Calls
-from retrieval_kd.teachers.llm.server.client import Server
 from retrieval_kd.teachers.llm.server.responses import Json
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from retrieval_kd.teachers.llm.server.tokenizer import (
     as_text,
     cut,
@@ -32,10 +30,8 @@ from retrieval_kd.teachers.llm.server.tokenizer import (
     spelt,
 )
 
-Api = Literal["chat", "completions"]
-
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
-ENVELOPE_TOKENS = 32  # of {"answer": "…"}, generously
+ENVELOPE_TOKENS = 32  # more than enough for {"answer": "…"}
 NO_LOGPROBS = (
     "this server gives no log-probabilities",
     "ask for words (listwise:MODEL, pairwise:MODEL?answer=words), or serve the model with vLLM or "
@@ -49,61 +45,48 @@ NO_ECHO = (
 
 
 class ServerModel:
-    """Everything that `LanguageModel` asks, as far as the server gives it.
+    """A `LanguageModel` on a server. The answer of a failed call is missing, never made up.
+
+    With `api="chat"` the server puts turns into the model's format; `completions` sends plain text,
+    for models without a chat template. Likelihoods always use completions. With a `tokenizer`
+    prompts are formatted and cut here and sent as tokens: exactly what a model in this process
+    would read. Without one, a token counts as four characters where a text has to be cut. An option
+    that is not among the `logprobs` likeliest words is missing; many servers allow 20 at most.
 
     Args:
-        name: of the model, as the server calls it.
-        api: `chat` sends turns, which the server puts into the model's format; `completions` sends
-            plain text, for models without one. Likelihoods always go through completions.
-        tokenizer: the model's (folder or hub name), to put prompts into their format and to cut
-            them here, and to send tokens through completions: the very prompts that the model
-            would be given in this process. Without it, a token is taken for four characters where
-            a text has to be cut.
-        logprobs: how many of the likeliest words to ask for. An option that is not among them is
-            missing. 20 is the most that many servers allow.
-        structured: hold answers to the form that the teacher expects, by `response_format`.
-        limits: what may be spent.
+        name: the model's name on the server.
+        budget: shared by the models of one command; by default a new one.
     """
 
-    def __init__(
-        self,
-        name: str,
-        server: Server,
-        *,
-        api: Api = "chat",
-        tokenizer: str | None = None,
-        logprobs: int = 20,
-        structured: bool = False,
-        limits: Limits | None = None,
-    ) -> None:
-        self.name, self.api, self.tokenizer = name, api, tokenizer
-        self.logprobs, self.structured = logprobs, structured
-        self.calls = Calls(server, limits)
+    def __init__(self, name: str, settings: ServerSettings, budget: Budget | None = None) -> None:
+        self.name, self.settings = name, settings
+        self.calls = Calls(settings, budget)
         self.usage: Usage = self.calls.usage
-        told = [name, api if tokenizer is None else described(self.renderer)]
-        self.digest, self.dtype = digest_text("server", *told, str(structured)), ""
+        prompts = settings.api if settings.tokenizer is None else described(self.renderer)
+        self.digest = digest_text("server", name, prompts, str(settings.structured))
+        self.dtype = ""
 
     @cached_property
     def renderer(self) -> Renderer:
-        assert self.tokenizer is not None
-        return open_renderer(self.tokenizer)
+        assert self.settings.tokenizer is not None
+        return open_renderer(self.settings.tokenizer)
 
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
         """Log-probabilities (n, options) of each option's first word as the answer's first word.
 
-        NaN where the server does not name it among the likeliest, and where the call failed.
+        NaN where it is not among the likeliest words or the call failed.
 
         Raises:
-            InputError: the server gives no log-probabilities, or nothing at all.
-            Stopped: a limit was reached before.
+            InputError: the server returns no log-probabilities, or answers no request.
+            Stopped: a limit was reached in an earlier batch.
         """
         path, bodies = self._requests(prompts, 1)
-        wanted: Json = {"logprobs": True, "top_logprobs": self.logprobs}
+        wanted: Json = {"logprobs": True, "top_logprobs": self.settings.logprobs}
         if path == COMPLETIONS:
-            wanted = {"logprobs": self.logprobs}
+            wanted = {"logprobs": self.settings.logprobs}
         found = np.full((len(prompts), len(options)), np.nan, dtype=np.float32)
         firsts = self._first_words(prompts, options)
-        answers = self.calls.ask(path, [body | wanted for body in bodies], _needs_logprobs)
+        answers = self.calls.query(path, [body | wanted for body in bodies], _needs_logprobs)
         for row, choice in enumerate(answers):
             if choice is not None:
                 words = read.likeliest(choice) or []
@@ -120,8 +103,8 @@ class ServerModel:
         """Log-probability of each token of a continuation, (its tokens,); empty where it failed.
 
         Raises:
-            InputError: a continuation is empty, or the server does not tell.
-            Stopped: a limit was reached before.
+            InputError: a continuation is empty, or the server does not return likelihoods.
+            Stopped: a limit was reached in an earlier batch.
         """
         if not all(continuation.strip() for continuation in continuations):
             raise InputError(
@@ -131,16 +114,18 @@ class ServerModel:
         texts = [self._text(prompt) for prompt in prompts]
         wholes: list[Any]
         lengths: list[int] = []
-        if self.tokenizer is not None:  # as in this process, also what stands between the two
+        if (
+            self.settings.tokenizer is not None
+        ):  # with the same space between the two as in this process
             wholes, lengths = self.renderer.continued(texts, continuations)
         else:
             texts = [text + glue(text) for text in texts]
             wholes = [t + c for t, c in zip(texts, continuations, strict=True)]
-        # one token more is written and ignored: by none, some servers mean as many as they like
+        # one written token, which is ignored: some servers take 0 for "no limit"
         more = {"max_tokens": 1, "echo": True, "logprobs": 1}
         bodies = [self._body() | {"prompt": whole} | more for whole in wholes]
         found = [np.zeros(0, np.float32)] * len(bodies)
-        for row, choice in enumerate(self.calls.ask(COMPLETIONS, bodies, _needs_echo)):
+        for row, choice in enumerate(self.calls.query(COMPLETIONS, bodies, _needs_echo)):
             if choice is None:
                 continue
             tokens = read.echoed(choice) or []
@@ -151,32 +136,32 @@ class ServerModel:
         return found
 
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
-        """Greedy answers of at most so many tokens.
+        """Greedy answers of at most `most_tokens` tokens.
 
         Raises:
-            InputError: the server will not answer.
-            Stopped: a limit was reached before.
+            InputError: the server answers no request.
+            Stopped: a limit was reached in an earlier batch.
         """
         path, bodies = self._requests(prompts, most_tokens)
         for prompt, body in zip(prompts, bodies, strict=True):
-            if self.structured and prompt.form:
+            if self.settings.structured and prompt.form:
                 body["response_format"] = read.wrapping(prompt.form)
                 body[_most(path)] = most_tokens + ENVELOPE_TOKENS
-        answers = self.calls.ask(path, bodies)
+        answers = self.calls.query(path, bodies)
         return [self._completion(p, choice) for p, choice in zip(prompts, answers, strict=True)]
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Texts cut to so many tokens; without a tokenizer, of four characters, between words."""
-        if self.tokenizer is not None:
+        """Cut texts to `most_tokens` tokens; without a tokenizer, a token is four characters."""
+        if self.settings.tokenizer is not None:
             return self.renderer.shorten(texts, most_tokens, side)
         return [cut(text, most_tokens, side) for text in texts]
 
     def _requests(self, prompts: Sequence[Prompt], most_tokens: int) -> tuple[str, list[Json]]:
-        if self.tokenizer is not None:
+        if self.settings.tokenizer is not None:
             rows = self.renderer.tokens([self._text(p) for p in prompts], most_tokens)
             more = {"max_tokens": most_tokens}
             return COMPLETIONS, [self._body() | more | {"prompt": row} for row in rows]
-        path = CHAT if self.api == "chat" else COMPLETIONS
+        path = CHAT if self.settings.api == "chat" else COMPLETIONS
         return path, [self._request(path, prompt, most_tokens) for prompt in prompts]
 
     def _request(self, path: str, prompt: Prompt, most_tokens: int) -> Json:
@@ -185,7 +170,7 @@ class ServerModel:
             return body | {"prompt": as_text(prompt)}
         turns = [{"role": "system", "content": prompt.system}] if prompt.system else []
         turns.append({"role": "user", "content": prompt.user})
-        if prompt.start:  # vLLM's and llama.cpp's way to let a model go on from words of ours
+        if prompt.start:  # vLLM's and llama.cpp's way to prefill an answer
             turns.append({"role": "assistant", "content": prompt.start})
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body | {"messages": turns}
@@ -194,30 +179,30 @@ class ServerModel:
         return {"model": self.name, "temperature": 0}
 
     def _text(self, prompt: Prompt) -> str:
-        return as_text(prompt) if self.tokenizer is None else self.renderer.render(prompt)
+        return as_text(prompt) if self.settings.tokenizer is None else self.renderer.render(prompt)
 
     def _first_words(
         self, prompts: Sequence[Prompt], options: Sequence[str]
     ) -> list[tuple[str, str]] | None:
-        """What the options' first tokens look like, if that is known; see `spelt`."""
-        if self.tokenizer is None or not prompts:
+        """The spellings of the options' first tokens (see `spelt`); None without a tokenizer."""
+        if self.settings.tokenizer is None or not prompts:
             return None
         tokens = self.renderer.first_tokens(self._text(prompts[0]), options)
         return [spelt(self.renderer.tokenizer, token) for token in tokens]
 
     def _before_answer(self, path: str, prompt: Prompt) -> str:
-        """A space, or nothing where a chat's format ends a line."""
+        """What separates the answer from the prompt: a space, or nothing after a line break."""
         return glue(prompt.start if path == CHAT else as_text(prompt))
 
     def _completion(self, prompt: Prompt, choice: Json | None) -> Completion:
         if choice is None or read.is_refusal(choice):
             return Completion("", "failed")
         text, broken = read.text_of(choice) or "", choice.get("finish_reason") == "length"
-        if self.structured and prompt.form:
+        if self.settings.structured and prompt.form:
             inside = read.unwrapped(text)
             text, broken = (text, True) if inside is None else (inside, False)
         elif prompt.start and "message" in choice:
-            text = text.removeprefix(prompt.start)  # some servers repeat what they were given
+            text = text.removeprefix(prompt.start)  # some servers repeat the prefilled words
         return Completion(text, "cut off" if broken else "ok")
 
 

@@ -1,8 +1,8 @@
-"""Reading what OpenAI-compatible servers answer: words, and log-probabilities in all their forms.
+"""Readers of the responses of OpenAI-compatible servers: texts and log-probabilities.
 
-Servers differ: vLLM gives completions' log-probabilities as parallel lists, llama.cpp's server as
-in a chat; some ignore the wish, some ignore that the prompt's were meant. What is not there is not
-made up.
+Servers differ: vLLM returns the log-probabilities of completions as parallel lists, llama.cpp's
+server as in a chat; some ignore the request for them, others ignore that it includes the prompt's
+tokens. Missing values stay missing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Token = tuple[str, float | None]  # its text, its log-probability
 
 
 def is_answer(response: Any) -> bool:
-    """Whether this is a whole response: a text, a refusal, or thoughts that came to no end."""
+    """Whether a response is complete: a text, a refusal, or an answer cut off at its limit."""
     choices = response.get("choices") if isinstance(response, dict) else None
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
         return False
@@ -29,21 +29,21 @@ def is_answer(response: Any) -> bool:
 
 
 def is_refusal(choice: Json) -> bool:
-    """Whether the server, or the model behind it, declined."""
+    """Whether the server or its model declined to answer."""
     message = choice.get("message")
     declined = message.get("refusal") if isinstance(message, dict) else None
     return bool(declined) or choice.get("finish_reason") == "content_filter"
 
 
 def text_of(choice: Json) -> str | None:
-    """What was written, in a chat or without one."""
+    """The text of an answer, from a chat or a completion."""
     message = choice.get("message")
     text = message.get("content") if isinstance(message, dict) else choice.get("text")
     return text if isinstance(text, str) else None
 
 
 def tokens_of(response: Any) -> tuple[int, int] | None:
-    """Tokens read and written, by the server's own count; None if it gives none."""
+    """Tokens read and written by the server's own count, or None without a count."""
     usage = response.get("usage") if isinstance(response, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -52,7 +52,7 @@ def tokens_of(response: Any) -> tuple[int, int] | None:
 
 
 def likeliest(choice: Json) -> list[tuple[str, float]] | None:
-    """The likeliest first words of an answer; None if the server does not tell.
+    """The likeliest first words of an answer, or None without log-probabilities.
 
     Example:
         >>> likeliest({"logprobs": {"tokens": [" no"], "token_logprobs": [-0.25],
@@ -63,11 +63,11 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
     if not isinstance(logprobs, dict):
         return None
     content = logprobs.get("content")
-    if isinstance(content, list):  # as chats have it
+    if isinstance(content, list):  # the format of chats
         if not content:
             return []
         top = content[0].get("top_logprobs") or [content[0]]
-        return [(str(one["token"]), float(one["logprob"])) for one in top]
+        return [(str(word["token"]), float(word["logprob"])) for word in top]
     lists = logprobs.get("top_logprobs")
     if isinstance(lists, list):
         return [(str(word), float(log)) for word, log in (lists[0] if lists else {}).items()]
@@ -77,11 +77,11 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
 def option_logs(
     found: Sequence[tuple[str, float]], options: Sequence[str], before: str = ""
 ) -> np.ndarray:
-    """Log-probabilities (options,) of the options' first words; NaN where the server names none.
+    """Log-probabilities (options,) of the options' first words; NaN for an option without a match.
 
-    That of the option with `before` (a space, where a word has just ended) before it; or else the
-    likeliest that reads so, spaces aside; or else the longest of at least two letters that the
-    option, and no other, begins with.
+    An option matches the word that is `before` (a space after a word, else nothing) and the option;
+    else the likeliest word that equals it apart from spaces; else the longest word of at least two
+    letters that this option, and no other, begins with.
 
     Example:
         >>> option_logs([(" yes", -0.25), ("yes", -1.0), ("n", -3.0)], ["yes", "no"]).tolist()
@@ -112,13 +112,13 @@ def option_logs(
 
 
 def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str]]) -> np.ndarray:
-    """Log-probabilities (options,) where the options' first tokens are known; NaN if not named.
+    """Log-probabilities (options,) of options whose first tokens are known; NaN without a match.
 
     Args:
-        found: the likeliest words by the server's spelling.
-        firsts: each option's first token: its text, and as a server may spell it that leaves out
-            the space a token begins with. That spelling counts only where it can mean one token:
-            the server named no word with a space, and this one once.
+        found: the likeliest words in the server's spelling.
+        firsts: each option's first token: its text, and its spelling by a server that drops leading
+            spaces. The latter counts only if it is unambiguous: no word has a leading space, and
+            this word occurs once.
 
     Example:
         >>> exact_logs([(" no", -0.25), ("yes", -2.0), (" yes", -3.0)],
@@ -128,11 +128,11 @@ def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, s
         [-2.0, -0.25]
     """
     words = dict(reversed(found))
-    named = Counter(word for word, _ in found)
-    bare = not any(word[:1].isspace() for word in named)
+    counts = Counter(word for word, _ in found)
+    bare = not any(word[:1].isspace() for word in counts)
     wanted = Counter(short for _, short in firsts)
     logs = [
-        words[short] if bare and named[short] == wanted[short] == 1 else words.get(text, np.nan)
+        words[short] if bare and counts[short] == wanted[short] == 1 else words.get(text, np.nan)
         for text, short in firsts
     ]
     return np.array(logs)
@@ -143,23 +143,23 @@ def _starts_any(texts: Sequence[str], start: str) -> bool:
 
 
 def echoed(choice: Json) -> list[Token] | None:
-    """Tokens of the prompt and the answer; None if the server told of the answer's at most."""
+    """Tokens of the prompt and the answer, or None without those of the prompt."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         return None
     tokens, logs = logprobs.get("tokens"), logprobs.get("token_logprobs")
     if not isinstance(tokens, list) or not isinstance(logs, list) or len(tokens) != len(logs):
         return None
-    if len(tokens) < 2:  # the answer's only token: the prompt's were left out
+    if len(tokens) < 2:  # only the answer's token: the prompt is missing
         return None
     return [(str(token), None if log is None else float(log)) for token, log in zip(tokens, logs)]  # noqa: B905
 
 
 def continuation_logs(tokens: Sequence[Token], before: str, continuation: str) -> np.ndarray:
-    """Log-probabilities (tokens of the continuation,) from those of the whole; empty: not found.
+    """Log-probabilities (tokens of the continuation,) out of those of the whole text, or empty.
 
-    A token that has characters of both sides counts to the continuation. Where a character is more
-    than one token, servers spell it differently; then only what is ASCII is compared.
+    A token with characters of both sides belongs to the continuation. Servers differ in the
+    spelling of characters that take several tokens; then only ASCII characters are compared.
 
     Example:
         >>> tokens = [("<s>", None), ("Is", -3.0), (" it", -1.0), (" so", -2.0), ("?", -0.5)]
@@ -183,7 +183,7 @@ def continuation_logs(tokens: Sequence[Token], before: str, continuation: str) -
 
 
 def last_logs(tokens: Sequence[Token], count: int) -> np.ndarray:
-    """Those of the last `count` tokens, (count,); empty if one is missing."""
+    """Log-probabilities (count,) of the last `count` tokens; empty if one is missing."""
     logs = [log for _, log in tokens[-count:]]
     if len(logs) < count or any(log is None for log in logs):
         return np.zeros(0, dtype=np.float32)
@@ -195,27 +195,27 @@ def _ascii(text: str) -> str:
 
 
 def unwrapped(text: str) -> str | None:
-    """The answer in the JSON object that a server was held to; None if it is not whole.
+    """The answer inside the JSON object of a structured response, or None if it is incomplete.
 
     Example:
         >>> unwrapped('{"answer": "[2] > [1]"}'), unwrapped('{"answer": "[2')
         ('[2] > [1]', None)
     """
     try:
-        told = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return None
-    answer = told.get("answer") if isinstance(told, dict) else None
+    answer = value.get("answer") if isinstance(value, dict) else None
     return answer if isinstance(answer, str) else None
 
 
 def wrapping(form: str) -> Json:
-    """The response format that holds a server to a regular expression, as all of them know it."""
+    """The response format that constrains an answer to a regular expression on every server."""
     schema = {
         "type": "object",
         "properties": {"answer": {"type": "string", "pattern": f"^({form})$"}},
         "required": ["answer"],
         "additionalProperties": False,
     }
-    held = {"name": "answer", "strict": True, "schema": schema}
-    return {"type": "json_schema", "json_schema": held}
+    constraint = {"name": "answer", "strict": True, "schema": schema}
+    return {"type": "json_schema", "json_schema": constraint}

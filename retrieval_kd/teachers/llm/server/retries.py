@@ -1,7 +1,4 @@
-"""One call of a server, repeated until it is answered: every attempt within limits, and paid for.
-
-How a request is sent is in `server_client.py`, how many calls are under way in `server_calls.py`.
-"""
+"""One call of a server: a request repeated until it is answered, each attempt within the budget."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from retrieval_kd.teachers.llm.server.budget import Limits
+from retrieval_kd.teachers.llm.server.budget import Budget
 from retrieval_kd.teachers.llm.server.client import Failed
 from retrieval_kd.teachers.llm.server.responses import Json, is_answer, tokens_of
 
@@ -20,43 +17,38 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds
 
 @dataclass
 class Bill:
-    """What a call has taken so far, all its attempts together.
+    """What all attempts of a call have taken so far."""
 
-    Args:
-        sent: requests.
-        spent: tokens read and written.
-    """
-
-    sent: int = 0
-    spent: tuple[int, int] = (0, 0)
+    sent: int = 0  # requests
+    spent: tuple[int, int] = (0, 0)  # tokens read and written
 
 
 async def until_answered(
     send: Callable[[], Awaitable[Any]],
     retries: int,
-    limits: Limits,
+    budget: Budget,
     expected: tuple[int, int],
     bill: Bill,
 ) -> Json:
-    """The first whole response.
+    """Send a request until a complete response comes, and return that response.
 
-    Timeouts, broken connections, 408, 409, 429 and 5xx are repeated, and so are garbled and empty
-    answers: `retries` times in all, after growing pauses or as long as the server's Retry-After
-    says. Whatever answered, wholly or not, is paid for: by the server's own count where it came,
-    else by `expected`. A repeat is begun only if it fits into what is left then.
+    Timeouts, broken connections, 408, 409, 429, 5xx, and garbled or empty answers are repeated: at
+    most `retries` times in all, after growing pauses or the server's Retry-After. Every response
+    that has begun is paid for: by the server's own count if it came, else by `expected`. A repeat
+    starts only if it fits into the budget.
 
     Args:
-        send: one request.
-        expected: tokens that it may read and write.
-        bill: added to, also where there is no response in the end.
+        send: sends the request once.
+        expected: tokens that one attempt may read and write.
+        bill: filled in with every attempt, also if none succeeds.
 
     Raises:
-        Failed: no whole response came.
-        Refused, InputError: as `send` raises them.
-        Stopped: the next attempt does not fit into the limits.
+        Failed: no complete response came.
+        Refused, InputError: raised by `send`.
+        Stopped: the next attempt does not fit into the budget.
     """
     for attempt in range(retries + 1):
-        await limits.begin(*expected)
+        await budget.begin(*expected)
         spent = (0, 0)
         try:
             bill.sent += 1
@@ -68,7 +60,7 @@ async def until_answered(
         except Failed as error:
             spent, failed = expected if error.answered else (0, 0), error
         finally:
-            limits.settle(*expected, spent)
+            budget.settle(*expected, spent)
             bill.spent = (bill.spent[0] + spent[0], bill.spent[1] + spent[1])
         if attempt == retries or not failed.again:
             break
@@ -77,8 +69,8 @@ async def until_answered(
 
 
 def pause(attempt: int) -> float:
-    """Seconds after attempt 0, 1, …: doubled each time; by chance a little less, so that calls
-    that failed together do not come back together.
+    """Seconds to wait after attempt 0, 1, …: doubled each time, minus up to a quarter at random,
+    so that calls that failed together are not repeated together.
     """
     longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 16))
     return longest * random.uniform(0.75, 1.0)

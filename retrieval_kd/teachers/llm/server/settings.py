@@ -1,144 +1,116 @@
-"""`teacher.server` of a configuration: where and how teachers that are language models are asked.
-
-The same settings as those of `rkd score --server`; obeyed by `teachers/server_model.py`.
-"""
+"""The settings of a server with OpenAI's API: of `rkd score --server` and of `teacher.server`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from retrieval_kd.teachers.llm.server.budget import Limits
-from retrieval_kd.teachers.llm.server.client import Server
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-if TYPE_CHECKING:
-    from retrieval_kd.teachers.llm.server.model import Api, ServerModel
+from retrieval_kd.files import digest_text
+from retrieval_kd.schema import Part
 
-
-from collections.abc import Sequence
-from typing import Literal
-
-from pydantic import Field, model_validator
-
-from retrieval_kd.schema import Part, as_value_error
-from retrieval_kd.teachers.spec import LANGUAGE_MODELS, parse_spec
+KEY = "RETRIEVAL_KD_API_KEY"  # the environment variable with the server's key
 
 
-class TeacherServer(Part):
-    """A server with OpenAI's API; its key is in the environment: RETRIEVAL_KD_API_KEY."""
+class ServerSettings(Part):
+    """A server with OpenAI's API; its key is in the environment: RETRIEVAL_KD_API_KEY.
 
-    url: str = Field(description="of its API, such as http://127.0.0.1:8000/v1")
-    members: list[str] | None = Field(
-        None, description="teachers, as named in `teacher`, that it is asked for; none: all "
-        "language models"
-    )  # fmt: skip
+    For api.openai.com the key may also be in OPENAI_API_KEY.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # an address may hold a key
+
+    url: str = Field(description="address of the API, such as http://127.0.0.1:8000/v1")
     api: Literal["chat", "completions"] = Field(
-        "chat", description="completions: for models without a chat template"
+        "chat", description="chat, or completions for models without a chat template"
     )
     tokenizer: str | None = Field(
         None,
-        description="the MODEL's own, to format and cut prompts here and to send tokens (vLLM, "
+        description="the model's own, to format and cut prompts here and to send tokens (vLLM, "
         "llama.cpp)",
     )
-    logprobs: int = Field(20, ge=1, description="likeliest words to ask for; more find rarer ones")
-    structured: bool = Field(
-        False, description="hold the model to the form that is expected (response_format)"
+    logprobs: int = Field(
+        20, ge=1, description="number of likeliest words to request; more find rarer ones"
     )
-    concurrency: int = Field(8, ge=1, description="calls at once")
-    timeout: float = Field(120.0, gt=0, description="until a call counts as lost (seconds)")
+    structured: bool = Field(
+        False, description="constrain answers to the expected format (response_format)"
+    )
+    concurrency: int = Field(8, ge=1, description="number of calls at the same time")
+    timeout: float = Field(
+        120.0, ge=0.001, allow_inf_nan=False, description="seconds to wait for an answer"
+    )
     retries: int = Field(6, ge=0, description="how often a failed call is repeated")
     per_minute: float | None = Field(
-        None, gt=0, description="requests in a minute, repeats included, at most"
+        None,
+        ge=0.001,
+        allow_inf_nan=False,
+        description="most requests in a minute, repeats included",
+    )
+    prompt_price: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="price of a million tokens read"
+    )
+    answer_price: float = Field(
+        0.0, ge=0, allow_inf_nan=False, description="price of a million tokens written"
     )
     max_tokens: int | None = Field(
-        None, ge=0, description="of one `rkd run`, read and written (tokens)"
+        None, ge=0, description="stop before one command reads and writes more tokens"
     )
     max_cost: float | None = Field(
-        None, ge=0, description="of one `rkd run`, in the currency of the prices"
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="stop before one command spends more, in the currency of the prices",
     )
-    prompt_price: float = Field(0.0, ge=0, description="of a million tokens read")
-    answer_price: float = Field(0.0, ge=0, description="of a million tokens written")
 
-    @model_validator(mode="after")
-    def _possible(self) -> TeacherServer:
-        as_value_error(self.on_server)
-        return self
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            good = parts.scheme in ("http", "https") and bool(parts.hostname)
+            secret = bool(parts.username or parts.password or parts.query)
+        except ValueError:
+            good = secret = False
+        if secret:  # the message does not show the address
+            raise ValueError(
+                "the server's address contains a name, a password or a query; give the bare "
+                f"address, and the key in the environment as {KEY}"
+            )
+        if not good:
+            raise ValueError(f"not a server's address: {url!r}; write http://HOST:PORT/v1")
+        return url
 
-    def on_server(self) -> OnServer:
-        """How models are opened there; nothing is spent of its limits yet.
+    @field_validator("max_cost")
+    @classmethod
+    def _has_prices(cls, most: float | None, info: ValidationInfo) -> float | None:
+        if most is not None and not (
+            info.data.get("prompt_price") or info.data.get("answer_price")
+        ):
+            raise ValueError(
+                "a limit of cost needs the server's prices; give prompt_price and answer_price "
+                "(--prompt-price, --answer-price), of a million tokens"
+            )
+        return most
 
-        Raises:
-            InputError: the address is none, or a limit of cost has no prices.
+    def cost(self, prompt_tokens: int, answer_tokens: int) -> float:
+        """The price of these tokens.
+
+        Example:
+            >>> prices = {"prompt_price": 0.5, "answer_price": 2.0}
+            >>> ServerSettings(url="http://127.0.0.1:8000/v1", **prices).cost(1_000_000, 100_000)
+            0.7
         """
-        return OnServer(
-            Server(self.url, self.concurrency, self.timeout, self.retries, self.per_minute),
-            self.api,
-            self.tokenizer,
-            self.logprobs,
-            self.structured,
-            Limits(self.max_tokens, self.max_cost, self.prompt_price, self.answer_price),
-        )
+        return (prompt_tokens * self.prompt_price + answer_tokens * self.answer_price) / 1e6
 
+    def cache_key(self) -> list[Any]:
+        """Everything that may change an answer: not the address, the key, the pace or a limit."""
+        return [self.prompt_digest(), self.structured, self.logprobs]
 
-def served_by(server: TeacherServer, members: Sequence[str]) -> list[str]:
-    """Those of `members` that are asked on the server.
+    def prompt_digest(self) -> str:
+        """Digest of how prompts become a model's input: by the server, or by a tokenizer here."""
+        if self.tokenizer is None:
+            return digest_text(self.api)
+        from retrieval_kd.teachers.llm.server.tokenizer import described, open_renderer
 
-    Example:
-        >>> server = TeacherServer(url="http://127.0.0.1:8000/v1")
-        >>> served_by(server, ["bm25", "yesno:big", "org/cross-encoder"])
-        ['yesno:big']
-    """
-    able = [member for member in members if parse_spec(member).kind in LANGUAGE_MODELS]
-    return able if server.members is None else [m for m in able if m in server.members]
-
-
-def check_served(server: TeacherServer, members: Sequence[str]) -> None:
-    """Refuse a server for what it cannot be asked.
-
-    Raises:
-        ValueError: saying what.
-    """
-    served = served_by(server, members)
-    strangers = [name for name in server.members or () if name not in served]
-    if strangers:
-        raise ValueError(
-            f"server.members names {strangers[0]!r}, which is no teacher here that is a language "
-            f"model; teachers: {', '.join(members)}"
-        )
-    if not served:
-        raise ValueError(
-            "server: no teacher is a language model; name one with yesno:, likelihood:, pairwise: "
-            "or listwise:, or leave the server out"
-        )
-    for name in served:
-        if "layers" in parse_spec(name).options:
-            raise ValueError(f"{name}: a server answers from its model's last layer: no `layers`")
-
-
-@dataclass(frozen=True)
-class OnServer:
-    """A server, and how its model is to be asked; see `ServerModel`."""
-
-    server: Server
-    api: Api = "chat"
-    tokenizer: str | None = None
-    logprobs: int = 20
-    structured: bool = False
-    limits: Limits = field(default_factory=Limits)
-
-    def open(self, name: str) -> ServerModel:
-        from retrieval_kd.teachers.llm.server.model import ServerModel
-
-        return ServerModel(
-            name,
-            self.server,
-            api=self.api,
-            tokenizer=self.tokenizer,
-            logprobs=self.logprobs,
-            structured=self.structured,
-            limits=self.limits,
-        )
-
-    def cache_key(self, name: str) -> list[str | int]:
-        """All that may change what a model there answers; where the server is does not."""
-        return [self.open(name).digest, self.logprobs]
+        return digest_text(described(open_renderer(self.tokenizer)))

@@ -1,44 +1,45 @@
-"""The tokenizer, here, of a model that is on a server: opening it, and how servers spell tokens."""
+"""The tokenizer of a model on a server, or rules of thumb without one, and spellings of tokens."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.models.load import resolve_model
 from retrieval_kd.teachers.llm.protocol import Prompt, Side
 from retrieval_kd.teachers.llm.rendering import OPENING, Renderer
 
-SPACE = "▁"  # begins a word in tokenizers that are SentencePiece's
+SPACE = "▁"  # begins a word in SentencePiece tokenizers
 
 
 def open_renderer(spec: str) -> Renderer:
-    """For prompts of the model of this name or folder.
+    """Open the tokenizer of the model with this name or folder.
 
     Raises:
-        InputError: there is no tokenizer.
+        InputError: it has no tokenizer.
     """
     from transformers import AutoTokenizer
+
+    from retrieval_kd.models.load import resolve_model
 
     ref = resolve_model(spec)
     try:
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
     except (OSError, ValueError) as error:
         raise InputError(f"no tokenizer there: {error}", id=spec) from error
-    return Renderer(tokenizer, None, spec)  # how much the model reads is the server's to say
+    return Renderer(tokenizer, None, spec)  # the server knows how much the model reads
 
 
 def described(renderer: Renderer) -> str:
-    """Everything of a tokenizer that changes what a model is given."""
+    """Everything in a tokenizer that changes the model's input."""
     tokenizer = renderer.tokenizer
     return f"{tokenizer.backend_tokenizer.to_str()} {tokenizer.chat_template}"
 
 
 def spelt(tokenizer: Any, token: int) -> tuple[str, str]:
-    """A token's text, with the space it begins with, and as servers may spell it.
+    """A token's text with its leading space, and as servers may spell it.
 
-    These two differ where a tokenizer marks spaces by ▁ (Llama 2, Mistral): decoded alone, a
-    token's space is taken for that of the whole text, and left out, here and by some servers.
+    The two differ where a tokenizer marks spaces by ▁ (Llama 2, Mistral): decoding a single token
+    drops its space as if it began the whole text, here and on some servers.
     """
     decoded = tokenizer.decode([token])
     marked = tokenizer.convert_ids_to_tokens(token).startswith(SPACE)
@@ -46,11 +47,11 @@ def spelt(tokenizer: Any, token: int) -> tuple[str, str]:
     return spaced, decoded
 
 
-CHARACTERS = 4  # of a token, where nothing better is known: English in most tokenizers
+CHARACTERS = 4  # per token, about right for English in most tokenizers
 
 
 def as_text(prompt: Prompt) -> str:
-    """A prompt for a model without a chat format: its parts one after another.
+    """Join the parts of a prompt for a model without a chat template.
 
     Example:
         >>> as_text(Prompt("Query: tides", system="You judge.", start="Relevant:"))
@@ -62,12 +63,12 @@ def as_text(prompt: Prompt) -> str:
 
 
 def glue(text: str) -> str:
-    """What stands between a prompt and what comes next: a space, where a word has just ended."""
+    """What separates a text from its continuation: a space after a word, else nothing."""
     return "" if not text or text[-1].isspace() or text[-1] in OPENING else " "
 
 
 def cut(text: str, most_tokens: int, side: Side) -> str:
-    """A text cut between words to what so many tokens may hold.
+    """Cut a text between words to the length of `most_tokens` tokens of average size.
 
     Example:
         >>> cut("violin chord tempo", 3, "end"), cut("violin chord tempo", 3, "beginning")

@@ -1,4 +1,4 @@
-"""What goes wrong on a server is repeated, paid for, paced, and no limit is passed by it."""
+"""Failed calls are repeated, paid for and paced, and never exceed a limit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.llm.protocol import Prompt
-from retrieval_kd.teachers.llm.server import retries as server_repeats
-from retrieval_kd.teachers.llm.server.budget import Limits, Stopped
+from retrieval_kd.teachers.llm.server import retries
+from retrieval_kd.teachers.llm.server.budget import Stopped
 from retrieval_kd.teachers.llm.server.call_log import CallLog
 from retrieval_kd.teachers.llm.server.calls import FEW
 from tests.teachers.llm.server.echo_server import serving
@@ -27,7 +27,7 @@ pytest.importorskip("openai")
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(server_repeats, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
 
 
 class Meter:
@@ -59,12 +59,11 @@ def first(count: int, fault: str) -> Fault:
 
 def test_an_empty_answer_is_paid_for_each_time_it_comes():
     with metered(content=None) as (proxy, meter):
-        limits = Limits(most_tokens=1000)
-        model = on(proxy.url, retries=2, limits=limits)
+        model = on(proxy.url, retries=2, max_tokens=1000)
         [one] = model.generate(PROMPTS[:1], WRITTEN)
     assert one.status == "failed" and model.usage.failed == 1 and model.usage.calls == 3
-    assert limits.spent == (3 * READ, 3 * WRITTEN) == tuple(meter.tokens)
-    assert (model.usage.prompt_tokens, model.usage.answer_tokens) == limits.spent
+    assert model.calls.budget.spent == (3 * READ, 3 * WRITTEN) == tuple(meter.tokens)
+    assert (model.usage.prompt_tokens, model.usage.answer_tokens) == tuple(meter.tokens)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +72,12 @@ def test_an_empty_answer_is_paid_for_each_time_it_comes():
 )
 def test_what_answered_is_paid_for_as_guessed_where_it_was_not_counted(fault, paid):
     with metered(first(1, fault)) as (proxy, _):
-        limits = Limits()
-        model = on(proxy.url, limits=limits)
+        model = on(proxy.url)
         [one] = model.generate(PROMPTS[:1], WRITTEN)
     assert one.text == "yes" and model.usage.failed == 0
-    assert limits.spent == (READ + paid * GUESSED, WRITTEN + paid * WRITTEN)
-    assert (model.usage.prompt_tokens, model.usage.answer_tokens) == limits.spent
+    spent = model.calls.budget.spent
+    assert spent == (READ + paid * GUESSED, WRITTEN + paid * WRITTEN)
+    assert (model.usage.prompt_tokens, model.usage.answer_tokens) == spent
 
 
 def test_a_kept_answer_says_what_all_its_attempts_took(tmp_path):
@@ -95,22 +94,23 @@ def test_a_kept_answer_says_what_all_its_attempts_took(tmp_path):
 def test_no_limit_is_passed_however_often_answers_come_garbled(by, seed):
     most = 12 * (READ + WRITTEN)
     prices = {"prompt_price": 1e6, "answer_price": 1e6}  # one for each token
-    limits = Limits(most) if by == "tokens" else Limits(None, most, **prices)
+    limit = {"max_tokens": most} if by == "tokens" else {"max_cost": most, **prices}
     fault = failing(0.5, ("garbled", "cut off", "500"), seed)
     with metered(fault) as (proxy, meter):
-        model = on(proxy.url, concurrency=3, limits=limits)
+        model = on(proxy.url, concurrency=3, **limit)
         texts = [one.text for one in model.generate(PROMPTS, WRITTEN)]
         with pytest.raises(Stopped, match="would pass the limit"):
             model.generate(PROMPTS, WRITTEN)
     assert "yes" in texts and proxy.faults["garbled"] > 0
-    assert sum(meter.tokens) <= sum(limits.spent) <= most
-    assert (model.usage.prompt_tokens, model.usage.answer_tokens) == limits.spent
-    assert limits.under_way == (0, 0)
+    budget = model.calls.budget
+    assert sum(meter.tokens) <= sum(budget.spent) <= most
+    assert (model.usage.prompt_tokens, model.usage.answer_tokens) == budget.spent
+    assert budget.under_way == (0, 0)
 
 
 def test_a_repeat_that_does_not_fit_is_not_sent():
     with metered(content=None) as (proxy, meter):
-        model = on(proxy.url, limits=Limits(most_tokens=3 * (READ + WRITTEN) - 1))
+        model = on(proxy.url, max_tokens=3 * (READ + WRITTEN) - 1)
         [one] = model.generate(PROMPTS[:1], WRITTEN)
         assert one.status == "failed" and model.usage.failed == 1
         assert model.usage.calls == 2 and sum(meter.tokens) == 2 * (READ + WRITTEN)
@@ -177,10 +177,10 @@ def test_a_server_that_refuses_the_first_few_requests_is_not_asked_more():
 
 def test_after_an_error_no_call_is_under_way_nor_less_than_none():
     with metered(lambda number, question: "401" if number == 1 else "late") as (proxy, _):
-        limits = Limits(most_tokens=1000)
-        model = on(proxy.url, concurrency=3, limits=limits)
+        model = on(proxy.url, concurrency=3, max_tokens=1000)
         with pytest.raises(InputError, match="401"):
             model.generate(PROMPTS, WRITTEN)
         model.calls.close()
-    assert limits.under_way == (0, 0) and limits.spent == (0, 0)
-    assert limits.fits(1000, 0) and not limits.fits(1001, 0)
+    budget = model.calls.budget
+    assert budget.under_way == (0, 0) and budget.spent == (0, 0)
+    assert budget.fits(1000, 0) and not budget.fits(1001, 0)

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import validate
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt
-from retrieval_kd.teachers.llm.server.budget import Limits, Stopped
-from retrieval_kd.teachers.llm.server.client import Server
+from retrieval_kd.teachers.llm.server.budget import Stopped
 from retrieval_kd.teachers.llm.server.model import ServerModel
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from tests.teachers.llm.server.proxy import FAULTS, Fault, Proxy
 
 PROMPTS = [
@@ -29,8 +30,7 @@ EVERY_WORD = 512  # the decoder's vocabulary: at 20, a random decoder may not na
 
 
 def on(url: str, **settings: object) -> ServerModel:
-    server = {name: settings.pop(name) for name in list(settings) if name in Server.__annotations__}
-    return ServerModel("decoder", Server(url, **server), **settings)
+    return ServerModel("decoder", ServerSettings(url=url, **settings))
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +176,12 @@ def test_a_limit_is_not_passed_and_what_came_is_kept(by, llama, served_decoder):
     free.generate(prompts, 4)
     half = (free.usage.prompt_tokens + free.usage.answer_tokens) // 2
     prices = {"prompt_price": 1e6, "answer_price": 1e6}  # one for each token
-    limits = Limits(half) if by == "tokens" else Limits(None, half, **prices)
-    model = on(llama, tokenizer=str(served_decoder), limits=limits)
+    limit = {"max_tokens": half} if by == "tokens" else {"max_cost": half, **prices}
+    model = on(llama, tokenizer=str(served_decoder), **limit)
     statuses = [one.status for one in model.generate(prompts, 4)]
-    assert half - half / 6 < sum(limits.spent) <= half
-    assert limits.spent == (model.usage.prompt_tokens, model.usage.answer_tokens)
+    spent = model.calls.budget.spent
+    assert half - half / 6 < sum(spent) <= half
+    assert spent == (model.usage.prompt_tokens, model.usage.answer_tokens)
     assert statuses == sorted(statuses) and set(statuses) == {"cut off", "failed"}
     assert model.usage.failed == 0, "what was not asked has not failed"
     with pytest.raises(Stopped, match="would pass the limit"):
@@ -189,9 +190,9 @@ def test_a_limit_is_not_passed_and_what_came_is_kept(by, llama, served_decoder):
 
 def test_without_a_tokenizer_a_limit_holds_by_what_the_server_has_counted(llama):
     prompts = [Prompt(f"is passage {number} of these relevant") for number in range(10, 40)]
-    limits = Limits(most_tokens=300)
-    on(llama, limits=limits).generate(prompts, 2)
-    assert 200 < sum(limits.spent) <= 300
+    model = on(llama, max_tokens=300)
+    model.generate(prompts, 2)
+    assert 200 < sum(model.calls.budget.spent) <= 300
 
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(llama, monkeypatch, caplog):
@@ -210,13 +211,13 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(llama, monkeyp
 @pytest.mark.parametrize("url", ["http://me:pw@host/v1", "https://host/v1?api_key=pw"])
 def test_an_address_with_a_secret_is_refused_without_being_shown(url):
     with pytest.raises(InputError) as caught:
-        Server(url)
+        validate(ServerSettings, {"url": url})
     assert "pw" not in str(caught.value) and "environment" in str(caught.value)
 
 
 def test_an_address_that_is_none_is_refused():
     with pytest.raises(InputError, match="not a server's address"):
-        Server("localhost:8000")
+        validate(ServerSettings, {"url": "localhost:8000"})
 
 
 def test_what_is_too_long_is_missing_and_explained_if_it_is_all_there_is(llama):
@@ -231,6 +232,8 @@ def test_what_is_too_long_is_missing_and_explained_if_it_is_all_there_is(llama):
 def test_what_changes_an_answer_changes_the_digest(served_decoder):
     url = "http://127.0.0.1:1/v1"
     ways = [{}, {"api": "completions"}, {"structured": True}, {"tokenizer": str(served_decoder)}]
-    digests = [on(url, **way).digest for way in ways] + [ServerModel("b", Server(url)).digest]
+    digests = [on(url, **way).digest for way in ways] + [
+        ServerModel("b", ServerSettings(url=url)).digest
+    ]
     assert len(set(digests)) == 5
     assert on("http://elsewhere/v1", timeout=1, concurrency=1).digest == digests[0]

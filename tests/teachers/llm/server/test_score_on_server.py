@@ -70,7 +70,7 @@ def test_a_server_gives_the_answers_of_this_process(
     asked = {query: list(found) for query, found in read_run(run).results.items()}
     queries = {query: collection.queries[query].full for query in asked}
     here, there = ScoreStore(tmp_path / "here"), ScoreStore(tmp_path / "there")
-    mine = open_teacher(named, collection, language_model=lambda name: local)
+    mine = open_teacher(named, collection, open_model=lambda name: local)
     score(collection, queries, asked, mine, here)
     [key] = there.teachers()
     assert key.fingerprint != mine.key.fingerprint, "answers of two backends are not mixed"

@@ -1,0 +1,50 @@
+"""Options that several kinds of teachers share, and those of cross-encoders.
+
+Options of a single kind are beside its teacher; `kinds.py` says which kind takes which. This file
+imports no model library.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from retrieval_kd.schema import Part
+
+
+class NoOptions(Part):
+    """Options of teachers that take none."""
+
+
+class CrossEncoderOptions(Part):
+    """Options of `pointwise`."""
+
+    max_length: int | None = Field(None, gt=0, description="tokens of query and document together")
+    layers: int | None = Field(
+        None, gt=0, description="score from this layer; for models trained for early exit"
+    )
+    prompt: str = Field("", description="text before every query")
+
+
+class PassageOptions(Part):
+    """Options of every teacher that is a language model."""
+
+    prompt: str | None = Field(None, description="name of a template, or a YAML file with one")
+    passage_tokens: int = Field(256, gt=0, description="tokens of a passage; the rest is cut off")
+    cut: Literal["end", "beginning"] = Field("end", description="which side is cut off")
+    layers: int | None = Field(
+        None, gt=0, description="answer from this layer; for models trained for early exit"
+    )
+
+
+class SetOptions(PassageOptions):
+    """Options of teachers that read several passages at once."""
+
+    passage_tokens: int = Field(128, gt=0, description="tokens of a passage; the rest is cut off")
+    query_tokens: int = Field(128, gt=0, description="tokens of a query; the rest is cut off")
+
+
+def teacher_arguments(options: BaseModel) -> dict[str, Any]:
+    """Options as arguments of a teacher. `layers` is left out: it goes to the language model."""
+    return options.model_dump(exclude={"layers"})
