@@ -85,7 +85,7 @@ def test_a_kept_answer_says_what_all_its_attempts_took(tmp_path):
         model = on(proxy.url)
         model.calls.keep_in(log)
         model.generate(PROMPTS[:1], WRITTEN)
-        [call] = log._known.values()
+        [call] = log._calls.values()
     assert (call.calls, call.prompt_tokens) == (3, READ + 2 * GUESSED)
 
 
