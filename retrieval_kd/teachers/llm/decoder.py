@@ -1,7 +1,7 @@
-"""A decoder in this process, by transformers: answers, likelihoods, probabilities of first words.
+"""A decoder in this process, run with transformers.
 
-Prompts become tokens in `rendering.py`; batches and the shared beginning of prompts are in
-`prefix_cache.py`; encoder–decoders in `seq2seq_model.py`.
+`rendering.py` turns prompts into tokens, `prefix_cache.py` batches them and computes shared
+beginnings once. Encoder–decoders are in `encoder_decoder.py`.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from retrieval_kd.teachers.llm.rendering import Renderer
 
 
 class LocalModel:
-    """A Llama-style decoder: everything that `LanguageModel` asks.
+    """A `LanguageModel` that is a Llama-style decoder.
 
-    It is loaded at the first question, so a finished scoring costs no loading.
+    It is loaded at the first call, so nothing is loaded where all answers are stored.
 
     Args:
         spec: folder or hub name.
-        dtype: float32 or bfloat16; the machine's fast one by default.
+        dtype: float32 or bfloat16; by default the machine's fast one.
         batch_tokens: rows × tokens of a batch, padding included; by default 65,536 on a GPU and
-            2,048 elsewhere, where what a bigger batch makes does not stay in the processor's cache.
-        share_prefixes: False reads what prompts have in common again for each of them.
-        layers: answer from this layer, by the model's own last norm and output words, as models
+            2,048 elsewhere, where larger activations do not fit the processor's cache.
+        share_prefixes: whether to compute the common beginning of prompts only once.
+        layers: answer from this layer, with the model's final norm and output layer, as models
             trained for early exit allow (LayerSkip, Elhoushi et al. 2024, section 4.2,
             https://arxiv.org/abs/2404.16710); the layers above are not computed.
     """
@@ -116,7 +116,7 @@ class LocalModel:
         texts = [self.renderer.render(prompt) for prompt in prompts]
         sequences, lengths = self.renderer.continued(texts, continuations)
         found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
-        # the last token predicts nothing that is asked
+        # the prediction after the last token is not needed
         for rows, logits in self._logits([sequence[:-1] for sequence in sequences], lengths):
             kept = logits.shape[1]
             for number, row in enumerate(rows):
@@ -129,7 +129,7 @@ class LocalModel:
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
-        """Greedy answers of at most `most_tokens` tokens; the ends of turns are left out."""
+        """Greedy answers of at most `most_tokens` tokens, without end-of-turn tokens."""
         started = time.monotonic()
         texts = [self.renderer.render(prompt) for prompt in prompts]
         sequences = self.renderer.tokens(texts, most_tokens)
@@ -149,7 +149,7 @@ class LocalModel:
         return found
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Texts cut to `most_tokens` tokens, at their end or at their beginning."""
+        """Cut texts to `most_tokens` tokens, at the end or at the beginning."""
         return self.renderer.shorten(texts, most_tokens, side)
 
     @cached_property
@@ -169,7 +169,7 @@ class LocalModel:
         )
 
     def _answers(self, sequences: Sequence[Sequence[int]], most_tokens: int) -> Tensor:
-        """What the model writes after each sequence, (rows, at most `most_tokens`)."""
+        """Generate tokens after each sequence, (rows, at most `most_tokens`)."""
         longest, device = max(map(len, sequences)), self.model.device
         pad = self.tokenizer.pad_token_id
         pad = min(self._ends) if pad is None else pad
@@ -187,7 +187,7 @@ class LocalModel:
 
 
 def greedy(most_tokens: int, ends: int | list[int], pad: int, **more: Any) -> GenerationConfig:
-    """Always the likeliest token; what a model's own configuration wishes is not asked."""
+    """Greedy decoding, whatever the model's own generation configuration says."""
     return GenerationConfig(
         max_new_tokens=most_tokens,
         do_sample=False,
@@ -200,11 +200,7 @@ def greedy(most_tokens: int, ends: int | list[int], pad: int, **more: Any) -> Ge
 
 
 def check_finite(name: str, *found: np.ndarray) -> None:
-    """Refuse log-probabilities of which one is NaN or infinite.
-
-    Raises:
-        InputError: saying what to try.
-    """
+    """Raise InputError if a log-probability is NaN or infinite."""
     if not all(np.isfinite(values).all() for values in found):
         raise InputError(
             "the model gave probabilities that are not finite",
@@ -214,7 +210,7 @@ def check_finite(name: str, *found: np.ndarray) -> None:
 
 
 def _exit_at(model: Any, layers: int, spec: str) -> None:
-    """Drop the layers above; the last norm and the output words read what is then the last."""
+    """Drop the layers above; the final norm and the output layer read the last one left."""
     body = model.base_model
     stack = getattr(body, "layers", None)
     if stack is None:

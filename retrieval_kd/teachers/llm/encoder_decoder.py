@@ -1,7 +1,7 @@
-"""An encoder–decoder in this process, such as monoT5: the prompt goes to the encoder.
+"""An encoder–decoder in this process, such as monoT5; the encoder reads the prompt.
 
-Nothing can be shared between prompts here, since the encoder reads a prompt in both directions;
-batches are by length. Decoders are in `local_model.py`.
+Prompts share no computation, since the encoder reads them in both directions; they are batched by
+length. Decoders are in `decoder.py`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from retrieval_kd.teachers.llm.rendering import Renderer
 
 
 class Seq2SeqModel:
-    """A T5-style model: everything that `LanguageModel` asks. Loaded at the first question.
+    """A `LanguageModel` that is a T5-style encoder–decoder. It is loaded at the first call.
 
-    A prompt's `start` is what the decoder has written already.
+    A prompt's `start` is given to the decoder as the beginning of its answer.
 
     Args:
         spec: folder or hub name.
-        dtype: float32 or bfloat16; the machine's fast one by default.
+        dtype: float32 or bfloat16; by default the machine's fast one.
         batch_tokens: rows × tokens of a batch, padding included.
     """
 
@@ -128,11 +128,11 @@ class Seq2SeqModel:
         return found
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Texts cut to `most_tokens` tokens, at their end or at their beginning."""
+        """Cut texts to `most_tokens` tokens, at the end or at the beginning."""
         return self._loaded[1].shorten(texts, most_tokens, side)
 
     def _words(self, text: str) -> list[int]:
-        """An answer's tokens as the decoder writes them, without an end."""
+        """An answer's tokens, without an end token."""
         if not text.strip():
             raise InputError(
                 "an empty text has no likelihood",
@@ -141,7 +141,7 @@ class Seq2SeqModel:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _begun(self, prompt: Prompt) -> list[int]:
-        """What the decoder has before its answer."""
+        """The decoder's tokens before the answer."""
         start = int(self.model.config.decoder_start_token_id)
         return [start, *self._words(prompt.start)] if prompt.start.strip() else [start]
 
@@ -149,13 +149,13 @@ class Seq2SeqModel:
         if not prompts:
             return []
         plain = self._loaded[1].plain
-        texts = ["\n".join(plain(p) for p in (one.system, one.user) if p) for one in prompts]
+        texts = ["\n".join(plain(t) for t in (p.system, p.user) if t) for p in prompts]
         return [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 
     def _batches(
         self, sources: Sequence[Sequence[int]], answer_tokens: int
     ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Rows, their tokens (rows, L) and mask, longest first."""
+        """Batches of rows, longest first, with their tokens (rows, L) and mask."""
         order = sorted(range(len(sources)), key=lambda row: -len(sources[row]))
         while order:
             longest = len(sources[order[0]])
@@ -169,7 +169,7 @@ class Seq2SeqModel:
         prompts: Sequence[Prompt],
         wanted: Sequence[Sequence[int]],
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """Rows, and log-probabilities (rows, T, V) at each token that the decoder is given."""
+        """Batches of rows, with log-probabilities (rows, T, V) at each of the decoder's tokens."""
         most = max((len(words) for words in wanted), default=0) + 1
         for rows, ids, mask in self._batches(sources, most):
             given = [[*self._begun(prompts[row]), *wanted[row]] for row in rows]

@@ -1,9 +1,8 @@
-"""A decoder's last logits of many token sequences: what they share is read once, in even batches.
+"""A decoder's last logits for many token sequences, with shared beginnings computed once.
 
-Prompts about one query begin alike: role, instruction, query. That beginning is run once per query,
-its keys and values are handed to all the query's candidates, and what is left of these is batched
-by length, across queries. No number changes but by rounding. What a prompt is made of is
-`local_model.py`'s business.
+Prompts about one query begin alike: role, instruction, query. This beginning is run once per query,
+its keys and values are reused for all the query's candidates, and their remaining tokens are
+batched by length, across queries. Results change only by rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 Tokens = Sequence[int]
-SHORTEST = 8  # tokens; for less a group is not worth its bookkeeping
+SHORTEST = 8  # tokens; a shorter shared beginning is not worth a group
 MOST_LOGITS = 2**27  # floats of one batch's logits: 512 MiB
 
 
@@ -36,12 +35,12 @@ def share_prefixes(
 ) -> list[Group]:
     """Group rows so that as few tokens as possible are read more than once.
 
-    Of all ways to cut the sorted rows into groups of at most `window` the one that saves most, by
-    dynamic programming: a group of n rows that share p tokens saves (n − 1) · p.
+    Dynamic programming finds the best way to cut the sorted rows into groups of at most `window`: a
+    group of n rows that share p tokens saves (n − 1) · p.
 
     Args:
         sequences: rows of tokens.
-        keep: tokens at each row's end that are not to be shared, since their logits are wanted.
+        keep: tokens at each row's end that are not shared, since their logits are needed.
 
     Example:
         >>> query, other = list(range(10)), list(range(20, 29))
@@ -60,8 +59,8 @@ def share_prefixes(
     )
     common[common < SHORTEST] = 0
     best = np.zeros(len(order) + 1, dtype=np.int64)  # tokens saved among the first i rows
-    cut = np.zeros(len(order) + 1, dtype=np.int64)  # where the last of their groups begins
-    shared = np.array(room, dtype=np.int64)  # of a group from here to the row at hand
+    cut = np.zeros(len(order) + 1, dtype=np.int64)  # start of the last of their groups
+    shared = np.array(room, dtype=np.int64)  # tokens shared by a group from each row to row i
     for i in range(len(order)):
         first = max(0, i + 1 - window)
         if i:
@@ -83,15 +82,15 @@ def share_prefixes(
     return groups[::-1]
 
 
-def _alike(one: Tokens, other: Tokens) -> int:
+def _alike(left: Tokens, right: Tokens) -> int:
     """How many tokens two rows share at their beginning."""
-    most = min(len(one), len(other))
-    differ = np.flatnonzero(np.asarray(one[:most]) != np.asarray(other[:most]))
+    most = min(len(left), len(right))
+    differ = np.flatnonzero(np.asarray(left[:most]) != np.asarray(right[:most]))
     return int(differ[0]) if len(differ) else most
 
 
 def can_share(model: Any) -> bool:
-    """Whether the model's cache holds all tokens' keys and values, not a window or a state."""
+    """Whether the model's cache holds the keys and values of all tokens, not of a window."""
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=model.config).layers)
 
 
@@ -103,16 +102,17 @@ def last_logits(
     batch_tokens: int,
     share: bool = True,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """The logits at each row's last `keep` tokens, in batches of rows in an order of their own.
+    """The logits at each row's last `keep` tokens, in batches of rows in any order.
 
     Args:
         model: a causal language model in inference mode.
-        keep: how many positions of each row, at least 1.
+        keep: number of positions of each row, at least 1.
         batch_tokens: rows × tokens, padding and shared tokens included.
-        share: False reads every row whole.
+        share: whether to compute shared beginnings once.
 
     Yields:
-        rows, and their logits (rows, most kept, V) float32: of row r the last `keep[r]` count.
+        rows, and their logits (rows, largest keep, V) float32; only the last `keep[r]` of row r
+            are valid.
     """
     if share and can_share(model):
         groups = share_prefixes(sequences, keep)
@@ -136,7 +136,7 @@ def last_logits(
 def _windows(
     groups: Sequence[Group], sequences: Sequence[Tokens], batch_tokens: int
 ) -> Iterator[list[Group]]:
-    """Groups whose prefixes are in memory together, and enough rows of them for even batches."""
+    """Split groups so that prefixes fit in memory together, with enough rows for even batches."""
     window: list[Group] = []
     prefixes = rest = longest = 0
     for group in groups:
@@ -153,7 +153,7 @@ def _windows(
 
 
 def _read(model: Any, prefixes: Sequence[Tokens]) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values (prefixes, h, P, d) of each layer; what is right of a prefix is noise."""
+    """Keys and values (prefixes, h, P, d) of each layer; those right of a prefix are noise."""
     longest = max(map(len, prefixes))
     ids = torch.zeros(len(prefixes), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -179,7 +179,7 @@ def _batch_size(
     keep: Sequence[int],
     batch_tokens: int,
 ) -> int:
-    """How many of the next rows fit: by tokens, and by the logits that are kept of them."""
+    """How many of the next rows fit into a batch, by tokens and by kept logits."""
     own = len(sequences[rows[0]]) - place[rows[0]][1]  # the longest of them
     vocabulary = model.config.get_text_config().vocab_size
     shared = kept = 0
@@ -201,8 +201,8 @@ def _run(
 ) -> Tensor:
     """Logits (rows, kept, V) at the rows' last tokens.
 
-    A row is its prefix, padded on the right, then what is its own, padded on the left, so that all
-    rows end in the last column.
+    A row consists of its prefix, padded on the right, and its own tokens, padded on the left, so
+    that all rows end in the last column.
     """
     shared = [place[row][1] for row in rows]
     longest = max(shared)  # P

@@ -1,7 +1,7 @@
-"""What an LLM teacher needs of a language model, wherever it runs: three questions about prompts.
+"""The interface between teachers and language models, wherever a model runs.
 
-`local_model.py` answers them with transformers in this process, `server_model.py` through an
-OpenAI-compatible server. Teachers know neither.
+`decoder.py` and `encoder_decoder.py` implement it with transformers in this process,
+`server/model.py` through an OpenAI-compatible server.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 from retrieval_kd.store.usage import Usage
 
 Status = Literal["ok", "cut off", "failed"]
+Side = Literal["end", "beginning"]
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One chat turn. Consecutive prompts that begin alike share that part's computation.
+    """One chat turn. Prompts with the same beginning share its computation.
 
     Args:
-        user: instruction, query and passages, in this order where the teacher can choose, so that
-            a query's candidates share the longest beginning.
-        system: the role; empty for models without one.
-        start: words put into the model's mouth, after which it goes on.
-        form: a regular expression that the whole answer should match, for servers that can hold a
-            model to one; others do not look at it.
+        user: instruction, query and passages, in this order if possible, so that the prompts of a
+            query's candidates share the longest beginning.
+        system: the system message, if any.
+        start: the prefilled beginning of the answer, which the model continues.
+        form: a regular expression for the whole answer, used by servers with structured output.
     """
 
     user: str
@@ -38,17 +38,17 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote. `text` is empty where the call failed."""
+    """A generated answer. `text` is empty if the call failed."""
 
     text: str
     status: Status = "ok"
 
 
 class LanguageModel(Protocol):
-    """A model that reads prompts. All methods keep the order of what they are given."""
+    """A model that answers prompts. All methods return answers in the order of the prompts."""
 
     name: str  # as the user named it
-    digest: str  # of the weights, or of what the server calls its model
+    digest: str  # of the weights, or of the name on the server and the settings
     dtype: str
     usage: Usage
 
@@ -62,16 +62,13 @@ class LanguageModel(Protocol):
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """Log-probability of each token of a continuation (its tokens,); empty where it failed."""
+        """Log-probability of each token of a continuation (its tokens,); empty after a failure."""
         ...
 
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
-        """Greedy answers of at most so many tokens."""
+        """Greedy answers of at most `most_tokens` tokens."""
         ...
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Texts cut to so many tokens, at their end or at their beginning."""
+        """Cut texts to `most_tokens` tokens, at the end or at the beginning."""
         ...
-
-
-Side = Literal["end", "beginning"]

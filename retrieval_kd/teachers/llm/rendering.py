@@ -1,7 +1,4 @@
-"""From a prompt to tokens: the chat template, what passages may not write, where an answer begins.
-
-What is done with the tokens is in `local_model.py` and `seq2seq_model.py`.
-"""
+"""Turn prompts into tokens: the chat template, escaped control words, where an answer begins."""
 
 from __future__ import annotations
 
@@ -15,26 +12,26 @@ from jinja2 import TemplateError
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.llm.protocol import Prompt, Side
 
-OPENING = "([{<\"'“‘"  # characters after which an answer goes on without a space
+OPENING = "([{<\"'“‘"  # no space follows these characters
 
 
 class Renderer:
-    """A fast tokenizer, used on prompts.
+    """Renders prompts with a model's tokenizer.
 
     Args:
-        tokenizer: of transformers, with offsets.
-        positions: tokens that the model reads; None if it says no number.
-        name: of the model, for messages.
+        tokenizer: a fast tokenizer of transformers, which returns offsets.
+        positions: most tokens that the model reads; None if unknown.
+        name: the model's name, for messages.
     """
 
     def __init__(self, tokenizer: Any, positions: int | None, name: str) -> None:
         self.tokenizer, self.positions, self.name = tokenizer, positions, name
 
     def render(self, prompt: Prompt) -> str:
-        """The text a decoder reads: by its chat template, or a prompt's parts one after another.
+        """The text a decoder reads: the chat template filled in, or the prompt's parts joined.
 
-        Control words of the tokenizer are broken up in what the prompt says, so that no passage can
-        end its turn; only `start`, which no passage is part of, is put in as it is.
+        Control words of the tokenizer are escaped, so that no passage can end its turn; only
+        `start`, which contains no passage, keeps them.
         """
         user, system = self.plain(prompt.user), self.plain(prompt.system)
         if not self.tokenizer.chat_template:
@@ -53,24 +50,24 @@ class Renderer:
         except TemplateError:
             if not system:
                 raise
-            return self._chat("", f"{system}\n\n{user}")  # a template without that role
+            return self._chat("", f"{system}\n\n{user}")  # the template has no system role
 
     def plain(self, text: str) -> str:
-        """`text` without control words: `<|end|>` becomes `< |end|>`, which are other tokens."""
+        """Escape control words: `<|end|>` becomes `< |end|>`, which are ordinary tokens."""
         return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
         added = self.tokenizer.added_tokens_decoder.values()
         words = {token.content for token in added if token.special or token.content[0] in "<["}
-        found = sorted((w for w in words if len(w.strip()) > 1), key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, found)) or r"(?!)")
+        longest_first = sorted((w for w in words if len(w.strip()) > 1), key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def tokens(self, texts: Sequence[str], most_tokens: int = 1) -> list[list[int]]:
         """Tokens of rendered prompts.
 
         Raises:
-            InputError: a prompt and `most_tokens` of an answer are more than the model reads.
+            InputError: a prompt and an answer of `most_tokens` are longer than the model reads.
         """
         if not texts:
             return []
@@ -81,13 +78,13 @@ class Renderer:
     def continued(
         self, texts: Sequence[str], continuations: Sequence[str]
     ) -> tuple[list[list[int]], list[int]]:
-        """Tokens of each prompt with its continuation, and how many of them are the continuation's.
+        """Tokens of each prompt with its continuation, and the continuation's number of tokens.
 
-        Both are tokenised as one text, as the model has seen texts. A token that has characters of
-        both sides counts to the continuation.
+        Both are tokenised as one text, as in training. A token with characters of both sides
+        belongs to the continuation.
 
         Raises:
-            InputError: a continuation is empty, or the two are more than the model reads.
+            InputError: a continuation is empty, or the two are longer than the model reads.
         """
         if not texts:
             return [], []
@@ -106,10 +103,10 @@ class Renderer:
         return sequences, lengths
 
     def first_tokens(self, text: str, options: Sequence[str]) -> list[int]:
-        """The token that each option begins with where `text` ends.
+        """The first token of each option as a continuation of `text`.
 
         Raises:
-            InputError: two begin with the same.
+            InputError: two options begin with the same token.
         """
         sequences, lengths = self.continued([text] * len(options), options)
         first = [s[-n] for s, n in zip(sequences, lengths, strict=True)]
@@ -122,7 +119,7 @@ class Renderer:
         return first
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Texts cut to `most_tokens` tokens, at their end or at their beginning."""
+        """Cut texts to `most_tokens` tokens, at the end or at the beginning."""
         if not texts:
             return []
         encoded = self.tokenizer(
@@ -134,7 +131,7 @@ class Renderer:
         ]
 
     def check_lengths(self, sequences: Sequence[Sequence[int]], more: int) -> None:
-        """Refuse what the model has no positions for: it is never cut in silence."""
+        """Raise InputError for sequences longer than the model reads; nothing is cut silently."""
         longest = max(map(len, sequences)) + more
         if self.positions and longest > self.positions:
             raise InputError(
@@ -144,14 +141,14 @@ class Renderer:
             )
 
     def _glue(self, text: str) -> str:
-        """What stands between a prompt and its answer: a space, where a word has just ended."""
+        """What separates a prompt from its answer: a space after a word, else nothing."""
         ends = any(text.endswith(word) for word in self.tokenizer.all_special_tokens)
         return "" if not text or text[-1].isspace() or text[-1] in OPENING or ends else " "
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[Any]]]:
-        """Tokens of each text and their places in it; a first token is added if models expect it.
+        """Tokens of each text and their offsets, with a first special token if the model has one.
 
-        A chat template has written it already.
+        A chat template writes that token itself.
         """
         encoded = self.tokenizer(
             list(texts),
@@ -162,16 +159,16 @@ class Renderer:
         rows, spans = list(encoded["input_ids"]), list(encoded["offset_mapping"])
         for i, row in enumerate(rows):
             if row and row[-1] == self.tokenizer.eos_token_id and spans[i][-1][1] == 0:
-                rows[i], spans[i] = row[:-1], spans[i][:-1]  # an end that the tokenizer added
+                rows[i], spans[i] = row[:-1], spans[i][:-1]  # an end token that the tokenizer added
         return rows, spans
 
 
 def _cut(text: str, spans: Sequence[tuple[int, int]], most: int, side: Side) -> str:
-    """`text` without the tokens after the first `most`, or before the last `most`."""
+    """Keep the first, or the last, `most` tokens of a text."""
     if len(spans) <= most:
         return text
     if most <= 0:
         return ""
-    if side == "end":  # a character of several tokens goes whole
+    if side == "end":  # a character of several tokens is removed as a whole
         return text[: min(spans[most - 1][1], spans[most][0])]
     return text[max(spans[-most][0], spans[-most - 1][1]) :]
