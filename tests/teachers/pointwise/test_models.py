@@ -223,7 +223,7 @@ def test_a_prompt_whose_query_is_scored_does_not_say_it(tiny_decoder, tmp_path):
     assert teacher.template.fill(query="", passage="b").user == "b What might one ask?"
     check_spec(f"likelihood:m?prompt={file}", on_server=True)
     file.write_text('user: "{passage} {query}"\n')
-    with pytest.raises(InputError, match=r"says \{query\}, whose likelihood is asked"):
+    with pytest.raises(InputError, match=r"contains \{query\}, whose likelihood is the score"):
         check_spec(f"likelihood:m?prompt={file}", on_server=True)
     assert LikelihoodTeacher(opened(tiny_decoder), answers={"a": "b"}, prompt=str(file))
 
