@@ -15,6 +15,7 @@ from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport, Spent, record_usage
 from retrieval_kd.teachers.comparing.strategy_run import Scores
 from retrieval_kd.teachers.kinds import LanguageModelTeacher, Teacher
+from retrieval_kd.teachers.llm.protocol import LanguageModel
 from retrieval_kd.teachers.llm.server.call_log import CallLog
 from retrieval_kd.teachers.llm.server.calls import Calls
 from retrieval_kd.teachers.llm.server.model import ServerModel
@@ -103,9 +104,8 @@ def score_and_record(
             )
             scored = report.scored
         finally:
-            if isinstance(teacher, LanguageModelTeacher):
-                spent = _spent_by(teacher).since(before)
-            else:
+            spent = _spent_by(teacher).since(before)
+            if _language_model(teacher) is None:  # a pair is a call
                 spent = Spent(calls=scored, seconds=time.monotonic() - started)
             record_usage(folder, spent)
     if calls is not None and calls.stopped is not None:
@@ -129,17 +129,22 @@ def score_query_and_record(
     return scores
 
 
+def _language_model(teacher: Teacher) -> LanguageModel | None:
+    return teacher.model if isinstance(teacher, LanguageModelTeacher) else None
+
+
 def _server_calls(teacher: Teacher) -> Calls | None:
     """The calls of a teacher whose model is on a server."""
-    model = teacher.model if isinstance(teacher, LanguageModelTeacher) else None
+    model = _language_model(teacher)
     return model.calls if isinstance(model, ServerModel) else None
 
 
 def _spent_by(teacher: Teacher) -> Spent:
     """What a language model has spent since it was opened; zero for other teachers."""
-    if not isinstance(teacher, LanguageModelTeacher):
+    model, calls = _language_model(teacher), _server_calls(teacher)
+    if model is None:
         return Spent()
-    usage, calls = teacher.model.usage, _server_calls(teacher)
+    usage = model.usage
     tokens = (usage.prompt_tokens, usage.answer_tokens)
     return Spent(**asdict(usage), cost=calls.settings.cost(*tokens) if calls else 0.0)
 

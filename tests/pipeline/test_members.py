@@ -1,4 +1,4 @@
-"""Teachers of one run that need another: who chooses what is asked; and dev of a single query."""
+"""The teachers of one run: teachers that choose pairs for others, latency, a single dev query."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARTS = ("train", "dev", "test", "unlabelled")
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
-    """Queries are there, and three candidates of two of them in each part; nothing was asked."""
+    """A run with its queries, and three candidates for two of them in each part; no scores."""
     values = {
         "name": "Members",
         "collection": str(tiny_collection),
@@ -47,7 +47,7 @@ def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
 
 @pytest.fixture
 def few(told, tmp_path) -> dict:
-    """A copy, to ask in."""
+    """A copy of the run, to score in."""
     shutil.copytree(told["out"], tmp_path / "run")
     return {**told, "out": str(tmp_path / "run")}
 
@@ -100,7 +100,7 @@ def test_a_query_is_timed_with_the_teacher_that_chooses(few, tiny_decoder):
 def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(
     few, tiny_decoder, tiny_cross_encoder
 ):
-    """Not by its name in the store, where it lies also as it was asked before."""
+    """Not by its name in the store, which also has its scores with other settings."""
     named = f"pointwise:{tiny_cross_encoder}"
     shutil.copytree(tiny_cross_encoder, Path(few["out"], "teacher"))  # as if it was fitted
     fit = {"base": str(tiny_cross_encoder)}
@@ -130,7 +130,7 @@ def test_one_judged_query_is_enough_to_tune_but_not_to_hold_some_out(few, how):
 
 
 def test_two_strategies_of_one_model_are_two_teachers(few, tiny_decoder):
-    """Their answers share a folder of the store; what each says does not depend on the other."""
+    """Their answers share a folder of the store, and neither changes the other's scores."""
     every, near = (
         f"pairwise:{tiny_decoder}?passage_tokens=16&pairs={pairs}" for pairs in ("all", "adjacent")
     )
@@ -150,7 +150,7 @@ def test_two_strategies_of_one_model_are_two_teachers(few, tiny_decoder):
 def test_who_teaches_single_students_is_asked_for_them_and_not_about_test_queries(
     few, tiny_decoder
 ):
-    """The teachers' ranking of test queries is made by those with a weight alone."""
+    """Test queries are ranked by the teachers with a weight alone."""
     dense, pairwise = f"dense:{few['encoder']}", f"pairwise:{tiny_decoder}?passage_tokens=16"
     told = {
         **few,
@@ -176,7 +176,7 @@ def test_who_teaches_single_students_is_asked_for_them_and_not_about_test_querie
 def test_a_query_for_which_nothing_was_found_is_timed_too(
     few, kind, tiny_encoder, tiny_cross_encoder, tiny_decoder, monkeypatch
 ):
-    """As BM25 finds nothing for a query of unknown words; also in a big collection."""
+    """BM25 finds nothing for a query of unknown words; also in a big collection."""
     monkeypatch.setattr(first_stage, "WHOLE", 0)
     models = {"dense": tiny_encoder, "pointwise": tiny_cross_encoder, "pairwise": tiny_decoder}
     member = f"{kind}:{models[kind]}" if kind in models else kind

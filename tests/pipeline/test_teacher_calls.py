@@ -1,4 +1,4 @@
-"""What teachers are asked for a training, counted from candidates and settings."""
+"""Teacher calls of a training, counted from candidates and settings."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CASES = {
 
 @pytest.fixture
 def work(tmp_path):
-    """A run's folder with what its first stages leave."""
+    """A run's folder with the files of its first stages."""
     folder = Workspace(tmp_path)
     queries = {
         "train": Queries({"q0": "a", "q1": "b"}, {"q0": {"judged": 1, "d0": 1, "no": 0}}, {}),
@@ -100,7 +100,7 @@ def test_who_chooses_what_is_asked_is_counted_without_a_weight(work):
 
 
 def test_models_whose_vectors_or_states_are_learnt_are_asked_too(work, tiny_collection):
-    """Vectors of all documents and of the queries, once; states of each slate's pairs or texts."""
+    """Vectors of all documents and queries once; states of each slate's pairs or texts."""
     documents = len(open_collection(str(tiny_collection)).documents)
     vectors = {"objective": [{"name": "embedding_mse", "teacher": "big"}]}
     config = config_of(work, {"stages": [vectors] * 2}, collection=str(tiny_collection))

@@ -33,7 +33,7 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def told(tiny_collection, tmp_path_factory):
-    """What `rkd` says of mistakes, and which heavy libraries it had imported by then."""
+    """The messages of `rkd` about mistakes, and the heavy libraries imported by then."""
     folder = tmp_path_factory.mktemp("mistakes")
     (folder / "store").mkdir()
     (folder / "run.trec").write_text("q-tide0 Q0 tide0 1 1.0 x\n")
@@ -85,7 +85,7 @@ def test_it_is_one_line_and_no_model_library_was_imported(told, mistake, said):
 
 
 def test_every_kind_is_checked_for_the_options_that_opening_it_takes(tiny_encoder):
-    """What the check refuses is refused there, in the same words."""
+    """Opening refuses what the check refuses, with the same message."""
     for name, kind in KINDS.items():
         spec = f"{name}:{tiny_encoder}?stranger=1" if kind.needs_model else f"{name}?stranger=1"
         with pytest.raises(InputError) as checked:

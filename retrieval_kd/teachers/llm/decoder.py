@@ -214,7 +214,7 @@ def _exit_at(model: Any, layers: int, spec: str) -> None:
     body = model.base_model
     stack = getattr(body, "layers", None)
     if stack is None:
-        raise InputError("this model's layers cannot be told", id=spec, remedy="leave ?layers= out")
+        raise InputError("cannot find this model's layers", id=spec, remedy="leave ?layers= out")
     check_exit(layers, len(stack), spec)
     body.layers = stack[:layers]
     model.config.num_hidden_layers = layers

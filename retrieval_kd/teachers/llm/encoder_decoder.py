@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval_kd.errors import InputError
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.load import load_language_model, model_digest
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.decoder import check_finite, greedy
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
-from retrieval_kd.teachers.llm.rendering import Renderer
+from retrieval_kd.teachers.llm.rendering import Renderer, check_distinct, check_not_empty
 
 
 class Seq2SeqModel:
@@ -67,12 +66,7 @@ class Seq2SeqModel:
         started, sources = time.monotonic(), self._sources(prompts)
         found = np.empty((len(prompts), len(options)), dtype=np.float32)
         first = [self._words(option)[0] for option in options]
-        if len(set(first)) < len(first):
-            raise InputError(
-                f"some of the answers {', '.join(map(repr, options))} begin with the same token",
-                id=self.name,
-                remedy="choose answers whose first tokens differ in this model's tokenizer",
-            )
+        check_distinct(first, options, self.name)
         for rows, words in self._logs(sources, prompts, [[] for _ in prompts]):
             last = [len(self._begun(prompts[row])) - 1 for row in rows]
             found[rows] = words[torch.arange(len(rows)), last][:, first].cpu().numpy()
@@ -133,11 +127,7 @@ class Seq2SeqModel:
 
     def _words(self, text: str) -> list[int]:
         """An answer's tokens, without an end token."""
-        if not text.strip():
-            raise InputError(
-                "an empty text has no likelihood",
-                remedy="leave queries and answers without text out",
-            )
+        check_not_empty([text])
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _begun(self, prompt: Prompt) -> list[int]:

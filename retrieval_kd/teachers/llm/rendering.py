@@ -88,11 +88,7 @@ class Renderer:
         """
         if not texts:
             return [], []
-        if not all(continuation.strip() for continuation in continuations):
-            raise InputError(
-                "an empty text has no likelihood",
-                remedy="leave queries and answers without text out",
-            )
+        check_not_empty(continuations)
         whole = [t + self._glue(t) + c for t, c in zip(texts, continuations, strict=True)]
         sequences, spans = self._encode(whole)
         self.check_lengths(sequences, 0)
@@ -110,12 +106,7 @@ class Renderer:
         """
         sequences, lengths = self.continued([text] * len(options), options)
         first = [s[-n] for s, n in zip(sequences, lengths, strict=True)]
-        if len(set(first)) < len(first):
-            raise InputError(
-                f"some of the answers {', '.join(map(repr, options))} begin with the same token",
-                id=self.name,
-                remedy="choose answers whose first tokens differ in this model's tokenizer",
-            )
+        check_distinct(first, options, self.name)
         return first
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
@@ -161,6 +152,24 @@ class Renderer:
             if row and row[-1] == self.tokenizer.eos_token_id and spans[i][-1][1] == 0:
                 rows[i], spans[i] = row[:-1], spans[i][:-1]  # an end token that the tokenizer added
         return rows, spans
+
+
+def check_not_empty(texts: Sequence[str]) -> None:
+    """Raise InputError for an empty text, which has no likelihood."""
+    if not all(text.strip() for text in texts):
+        raise InputError(
+            "an empty text has no likelihood", remedy="leave queries and answers without text out"
+        )
+
+
+def check_distinct(first: Sequence[int], options: Sequence[str], model: str) -> None:
+    """Raise InputError if two options begin with the same token."""
+    if len(set(first)) < len(first):
+        raise InputError(
+            f"some of the answers {', '.join(map(repr, options))} begin with the same token",
+            id=model,
+            remedy="choose answers whose first tokens differ in this model's tokenizer",
+        )
 
 
 def _cut(text: str, spans: Sequence[tuple[int, int]], most: int, side: Side) -> str:

@@ -15,7 +15,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
-from retrieval_kd.teachers.llm.rendering import Renderer
+from retrieval_kd.teachers.llm.rendering import Renderer, check_not_empty
 from retrieval_kd.teachers.llm.server import responses as read
 from retrieval_kd.teachers.llm.server.budget import Budget
 from retrieval_kd.teachers.llm.server.calls import Calls
@@ -106,11 +106,7 @@ class ServerModel:
             InputError: a continuation is empty, or the server does not return likelihoods.
             Stopped: a limit was reached in an earlier batch.
         """
-        if not all(continuation.strip() for continuation in continuations):
-            raise InputError(
-                "an empty text has no likelihood",
-                remedy="leave queries and answers without text out",
-            )
+        check_not_empty(continuations)
         texts = [self._text(prompt) for prompt in prompts]
         wholes: list[Any]
         lengths: list[int] = []

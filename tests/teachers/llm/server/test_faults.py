@@ -31,7 +31,7 @@ def short_pauses(monkeypatch):
 
 
 class Meter:
-    """A server's own count of what it has to be paid for; it takes a character for a token."""
+    """A server's own count of billed tokens; a character is a token."""
 
     def __init__(self, content: str | None = "yes") -> None:
         self.content, self.tokens = content, [0, 0]

@@ -1,4 +1,4 @@
-"""A model on llama.cpp's server gives what the same model gives in this process."""
+"""A model on llama.cpp's server answers as the same model does in this process."""
 
 from __future__ import annotations
 

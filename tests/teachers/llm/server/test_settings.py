@@ -1,4 +1,4 @@
-"""`teacher.server`: a language model of `rkd run` is asked over HTTP, once, and is in the keys."""
+"""`teacher.server`: language models of `rkd run` on a server: no call twice, complete keys."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READ = 300  # tokens of a prompt, by the server's count
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory, tiny_collection, tiny_encoder) -> dict:
-    """A configuration whose queries and candidates are there."""
+    """A configuration whose queries and candidates exist."""
     values = {
         "name": "On a server",
         "collection": str(tiny_collection),
@@ -65,7 +65,7 @@ def keys(values: dict) -> dict[str, str]:
 
 
 def chat(reader: Reader):
-    """What a server answers whose model is the reader."""
+    """The answers of a server whose model is the reader."""
 
     def answer(body: dict) -> dict:
         assert body["model"] == "served-name" and body["temperature"] == 0
@@ -111,7 +111,7 @@ def test_a_model_that_runs_here_has_no_price_of_the_servers(told, tiny_decoder, 
 
 
 def test_what_the_teacher_that_chooses_did_not_answer_is_in_no_pair(told, tiny_decoder, tmp_path):
-    """And keeps nobody from asking about the others."""
+    """The other candidates are compared all the same."""
     pytest.importorskip("openai")
     shutil.copytree(told["out"], tmp_path / "run")
     by = "yesno:served-name"
@@ -172,7 +172,7 @@ def test_keys_hold_what_changes_answers_and_not_where_the_server_is(told, tiny_d
 
 
 def test_a_configuration_without_a_server_keeps_its_keys(told, tiny_decoder):
-    """Also the keys of teachers that a server is not asked for."""
+    """Also the keys of teachers that do not run on the server."""
     here = f"yesno:{tiny_decoder}"
     both = with_teacher(told, fuse_with=["bm25", SPEC, here], server=None)
     with pytest.raises(InputError, match="served-name"):
