@@ -39,7 +39,7 @@ def score(
     """Score the candidates that the store lacks: one by one, or by the teacher's comparisons.
 
     A pointwise teacher's scores are on disk after every `shard_pairs` pairs; a killed job loses at
-    most the shard it was in. For a comparing teacher see `run_strategies.run_strategies`.
+    most the shard it was in. For a comparing teacher see `run_strategies`.
 
     Args:
         queries: query ID → text.

@@ -192,7 +192,7 @@ def strategy_in(spec: str) -> Strategy | None:
     """The strategy of a pairwise or listwise teacher; None for teachers that score one by one.
 
     Example:
-        >>> strategy_in("pairwise:org/model").calls(10), strategy_in("yesno:org/model")
+        >>> strategy_in("pairwise:org/model").most_requests(10), strategy_in("yesno:org/model")
         (90, None)
     """
     parsed = parse_spec(spec)
