@@ -13,7 +13,11 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.teachers.comparing.conclude import PairPreferences, conclude_pairs, latest_strategies
+from retrieval_kd.teachers.comparing.conclude import (
+    PairPreferences,
+    conclude_pairs,
+    latest_strategies,
+)
 from retrieval_kd.teachers.score import Candidates, scores_of
 
 Qrels = Mapping[str, Mapping[str, int]]
