@@ -136,7 +136,7 @@ def _topics(source: Source, name: str, reading: Reading) -> Iterator[Row]:
         if number is None:
             remedy = "write <num> Number: ID"
             raise InputError("a <top> without <num>", file=file, line=line, remedy=remedy)
-        text = _open_field(inside, "title", "QueryCandidates")
+        text = _open_field(inside, "title", "Topic")
         if not text and (text := _open_field(inside, "desc", "Description")):
             reading.drops.add("topic without title, its description is used", number[1])
         yield Row(number[1], "", text, file, line)
