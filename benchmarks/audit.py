@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import save
+from retrieval_kd import Collection, open_collection
 from retrieval_kd.audit.audit import audit
 from retrieval_kd.audit.near import near_pairs
 from retrieval_kd.audit.normalise import normalise, words
 from retrieval_kd.audit.overlap import DOCUMENTS, QUERIES
 from retrieval_kd.audit.texts import DistinctTexts, TextList
-from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import write_text
 
@@ -126,7 +126,9 @@ def same(originals: dict[str, str], left: str, right: str) -> bool:
     return left == right or normalise(originals[left]) == normalise(originals[right])
 
 
-def near_ids(copies: DistinctTexts, sources: DistinctTexts, threshold: float) -> set[tuple[str, str]]:
+def near_ids(
+    copies: DistinctTexts, sources: DistinctTexts, threshold: float
+) -> set[tuple[str, str]]:
     """Return the pairs of IDs that the check finds."""
     return {
         (copies.texts.id(a), sources.texts.id(b))

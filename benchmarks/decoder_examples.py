@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from retrieval_kd.data.collection import Collection
+from retrieval_kd import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.requests import RequestTexts

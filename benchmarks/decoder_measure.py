@@ -10,12 +10,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.runs import Run
-from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd import Collection, Run, ScoreStore, evaluate, open_teacher
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
 
 MEASURE = "ndcg@10"

@@ -33,7 +33,7 @@ from benchmarks.decoder_examples import (
 )
 from benchmarks.decoder_measure import TASK_OF, TEACHERS, measured
 from benchmarks.measure import save
-from retrieval_kd.data.collection import open_collection
+from retrieval_kd import open_collection
 from retrieval_kd.teachers.comparing.set_prompts import ORDER_TEMPLATES, PAIR_TEMPLATES
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.pointwise.likelihood import TEMPLATES as LIKELIHOOD

@@ -16,8 +16,7 @@ import numpy as np
 import pytrec_eval
 
 from benchmarks.measure import interleaved, save
-from retrieval_kd.data.runs import Run
-from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd import Run, evaluate
 
 # ours → trec_eval's
 SAME = {

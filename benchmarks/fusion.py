@@ -18,13 +18,10 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks.measure import save
-from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd import Collection, ScoreStore, compare, evaluate, open_collection
 from retrieval_kd.evaluation.diagnostics.calibration import expected_calibration_error, reliability
 from retrieval_kd.evaluation.report.table import print_table
 from retrieval_kd.files import read_json
-from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.metrics.significance import compare
-from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.calibrate import Method, fit_on, log_loss
 from retrieval_kd.targets.combine import How, fit_combination
 from retrieval_kd.targets.normalise import Scores, rerank

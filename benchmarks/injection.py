@@ -21,15 +21,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import save
-from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd import Collection, ScoreStore, evaluate, open_collection, open_teacher
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, query_digest
-from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.normalise import rerank
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
 
 ATTACKS = {

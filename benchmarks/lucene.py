@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measure import save
-from retrieval_kd.data.runs import Run, read_run
+from retrieval_kd import Run, read_run
 from retrieval_kd.files import read_json
 
 RETRIEVERS = ("lucene", "lucene-multifield", "bm25-lucene", "bm25")

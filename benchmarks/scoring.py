@@ -18,7 +18,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from benchmarks.measure import interleaved, matrix_peak, save
-from retrieval_kd.data.collection import open_collection
+from retrieval_kd import open_collection
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.names import resolve_model
 from retrieval_kd.retrieval.bm25 import bm25_run

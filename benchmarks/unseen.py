@@ -13,12 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measure import save
-from retrieval_kd.data.collection import open_collection
+from retrieval_kd import Index, compare, evaluate, open_collection
 from retrieval_kd.evaluation.report.table import print_table
 from retrieval_kd.files import read_json
-from retrieval_kd.indexing.index import Index
-from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.metrics.significance import compare
 from retrieval_kd.pipeline.queries import sample
 
 SEEN = (500, 600, 800)  # sizes of the samples evaluated during tuning, drawn with seed 1

@@ -29,7 +29,9 @@ def test_writing_and_reading_changes_nothing(qrels: Qrels) -> None:
 
 @pytest.mark.parametrize("separator", [" ", "\t", "   "])
 @pytest.mark.parametrize("name", ["qrels.txt", "qrels.txt.gz"])
-def test_trec_form_is_told_by_its_four_columns(tmp_path: Path, separator: str, name: str) -> None:
+def test_trec_form_is_recognised_by_its_four_columns(
+    tmp_path: Path, separator: str, name: str
+) -> None:
     lines = "".join(separator.join(("7", "0", document, "1")) + "\r\n" for document in ("a", "b"))
     assert read_qrels(write(tmp_path / name, lines)) == {"7": {"a": 1, "b": 1}}
 
