@@ -1,4 +1,4 @@
-"""Copies a finished run's results here and prints them as the Markdown of docs/results.md.
+"""Copies a finished run's results into benchmarks/results and prints the tables of docs/results.md.
 
 rkd run configs/scifact.yaml && python -m benchmarks.collect runs/scifact
 """
@@ -14,7 +14,7 @@ from retrieval_kd.metrics.significance import format_p
 
 
 def main() -> None:
-    """One table per run folder named on the command line."""
+    """Copy and print the results of each run folder on the command line."""
     for folder in map(Path, sys.argv[1:]):
         record = read_json(folder / "results.json")
         write_json(RESULTS / f"{folder.name}.json", without_texts(record))
@@ -22,21 +22,21 @@ def main() -> None:
 
 
 def without_texts(record: dict) -> dict:
-    """The results without a collection's texts, which stay where they are, and without points."""
-    found = dict(record)
+    """Remove the collection's texts and the plots' points from the results."""
+    kept = dict(record)
     if "audit" in record:
-        found["audit"] = {k: v for k, v in record["audit"].items() if k != "examples"}
+        kept["audit"] = {k: v for k, v in record["audit"].items() if k != "examples"}
     if "diagnostics" in record:
         students = {
-            name: {k: v for k, v in told.items() if k not in ("worst", "points")}
-            for name, told in record["diagnostics"]["students"].items()
+            name: {k: v for k, v in facts.items() if k not in ("worst", "points")}
+            for name, facts in record["diagnostics"]["students"].items()
         }
-        found["diagnostics"] = {**record["diagnostics"], "students": students}
-    return found
+        kept["diagnostics"] = {**record["diagnostics"], "students": students}
+    return kept
 
 
 def table(record: dict) -> str:
-    """Systems × measures, mean ± standard deviation over seeds, share of the teacher, cost."""
+    """Systems × measures: mean ± standard deviation over seeds, share of the teacher, costs."""
     measures = record["measures"]
     lines = [
         "| system | " + " | ".join(measures) + " | of teacher | layers | training s |",
@@ -56,7 +56,7 @@ def table(record: dict) -> str:
 
 
 def comparisons(record: dict) -> str:
-    """The paired tests of the first measure."""
+    """List the paired tests of the first measure."""
     first = record["measures"][0]
     return "\n".join(
         f"- {c['a']} − {c['b']}: {c['difference']:+.4f} (95 % CI {c['low']:+.4f} to "

@@ -1,4 +1,4 @@
-"""How well a small decoder ranks, asked in every way, against chance on the same candidates."""
+"""Measures how well a small decoder ranks with each kind of teacher, against random orders."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from typing import Any
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.runs import Run
-from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd import Collection, Run, ScoreStore, evaluate, open_teacher
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
 
 MEASURE = "ndcg@10"
-ASKED = {
+TEACHERS = {
     "yes/no": "yesno:{model}?passage_tokens={tokens}",
     "query likelihood": "likelihood:{model}?passage_tokens={tokens}",
     "pairs, both orders": "pairwise:{model}?passage_tokens={tokens}",
@@ -27,7 +23,7 @@ ASKED = {
     "lists by first logits": "listwise:{model}?answer=logits&window=4&stride=2"
     "&passage_tokens={tokens}",
 }
-TASK_OF = {  # which lessons teach it to be asked so
+TASK_OF = {  # the training task of each kind of teacher
     "yes/no": "yes/no",
     "query likelihood": "likelihood",
     "pairs, both orders": "pair",
@@ -44,28 +40,31 @@ def measured(
     seed: int,
     depth: int = 8,
     tokens: int = 96,
-    asked: Mapping[str, str] = ASKED,
+    teachers: Mapping[str, str] = TEACHERS,
 ) -> dict[str, Any]:
-    """nDCG@10 of re-ranking `depth` shuffled candidates of test queries: what is relevant and
-    BM25's first others. Chance is the mean over random orders of the same candidates."""
-    found: dict[str, Any] = {}
+    """Measure nDCG@10 of re-ranking `depth` shuffled candidates of test queries.
+
+    Candidates are the relevant documents and BM25's first other documents. Chance is the mean over
+    random orders of the same candidates.
+    """
+    results: dict[str, Any] = {}
     for collection in collections:
-        wanted = candidates_of(collection, queries, depth, seed)
+        candidates = candidates_of(collection, queries, depth, seed)
         texts, qrels = collection.query_texts("test"), collection.qrels("test")
-        judged = {query: qrels[query] for query in wanted}
-        chance = chance_of(judged, wanted, seed)
+        judged = {query: qrels[query] for query in candidates}
+        chance = chance_of(judged, candidates, seed)
         name = Path(collection.spec).stem
-        found[name] = {"queries": len(wanted), "chance": round(float(chance.mean()), 4)}
-        for way, spec in asked.items():
+        results[name] = {"queries": len(candidates), "chance": round(float(chance.mean()), 4)}
+        for way, spec in teachers.items():
             with tempfile.TemporaryDirectory() as store:
                 teacher = open_teacher(spec.format(model=folder, tokens=tokens), collection)
-                score(collection, texts, wanted, teacher, ScoreStore(store))
-                scores = scores_of(collection, texts, wanted, ScoreStore(store), teacher.key)
-            run = Run(way, {query: scores.get(query, {}) for query in wanted})
+                score(collection, texts, candidates, teacher, ScoreStore(store))
+                scores = scores_of(collection, texts, candidates, ScoreStore(store), teacher.key)
+            run = Run(way, {query: scores.get(query, {}) for query in candidates})
             values = evaluate(judged, [run], [MEASURE]).per_query[way][MEASURE]
             own = np.array([values[query] for query in judged])
             usage = teacher.model.usage  # type: ignore[union-attr]
-            found[name][way] = {
+            results[name][way] = {
                 MEASURE: round(float(own.mean()), 4),
                 "p against chance": float(ttest_1samp(own - chance, 0).pvalue),
                 "documents ranked": sum(map(len, scores.values())),
@@ -73,37 +72,37 @@ def measured(
                 "tokens": usage.prompt_tokens + usage.answer_tokens,
                 "seconds": round(usage.seconds, 1),
             }
-            print(name, way, found[name][way], "chance", found[name]["chance"], flush=True)
-    return found
+            print(name, way, results[name][way], "chance", results[name]["chance"], flush=True)
+    return results
 
 
 def candidates_of(collection: Collection, most: int, depth: int, seed: int) -> dict[str, list[str]]:
-    """Test queries drawn by `seed`, each with its relevant documents and BM25's, shuffled."""
+    """Draw test queries, each with its relevant documents and BM25's first others, shuffled."""
     rng = np.random.default_rng(seed)
     texts, qrels = collection.query_texts("test"), collection.qrels("test")
     drawn = sorted(rng.permutation(sorted(texts))[:most].tolist())
     run = bm25_run(collection, {query: texts[query] for query in drawn}, 2 * depth)
-    wanted = {}
+    candidates = {}
     for query in drawn:
         right = [d for d, gain in qrels[query].items() if gain > 0][: depth // 2]
         others = [d for d in run.results.get(query, {}) if d not in qrels[query]]
         documents = [*right, *others][:depth]
-        wanted[query] = [documents[i] for i in rng.permutation(len(documents))]
-    return wanted
+        candidates[query] = [documents[i] for i in rng.permutation(len(documents))]
+    return candidates
 
 
 def chance_of(
-    judged: Mapping[str, Mapping[str, int]], wanted: Mapping[str, Sequence[str]], seed: int
+    judged: Mapping[str, Mapping[str, int]], candidates: Mapping[str, Sequence[str]], seed: int
 ) -> np.ndarray:
-    """Each query's mean over 50 random orders of its candidates, (queries,)."""
+    """Each query's mean nDCG@10 over 50 random orders of its candidates: `(queries,)`."""
     rng = np.random.default_rng(seed)
     runs = [
         Run(
             str(i),
-            {q: dict(zip(ids, rng.random(len(ids)), strict=True)) for q, ids in wanted.items()},
+            {q: dict(zip(ids, rng.random(len(ids)), strict=True)) for q, ids in candidates.items()},
         )
         for i in range(50)
     ]
-    found = evaluate(judged, runs, [MEASURE])
-    orders = [[found.per_query[run.name][MEASURE][q] for q in judged] for run in runs]
+    evaluation = evaluate(judged, runs, [MEASURE])
+    orders = [[evaluation.per_query[run.name][MEASURE][q] for q in judged] for run in runs]
     return np.mean(orders, axis=0)

@@ -1,11 +1,11 @@
-"""A small decoder teacher, trained here: Llama's architecture, its own tokenizer, real collections.
+"""Trains a small decoder teacher: Llama's architecture, its own tokenizer, real collections.
 
     python -m benchmarks.decoders --out models/decoder [--minutes 30] [--seed 0]
 
-Where no language model can be downloaded, this makes one that ranks clearly better than chance when
-asked as the real teachers ask: yes or no, which of two, in what order, and by likelihood. It is
-trained on the train splits of squad and wikiqa and on their passages' own words; it is measured
-on test questions, against chance in the same run, and saved as a transformers folder.
+For machines that cannot download a language model. The decoder ranks clearly better than chance
+with the prompts of the real teachers: yes/no, pairs, orders and likelihood. It is trained on the
+train splits of squad and wikiqa and on queries made of passages, measured on test questions
+against chance, and saved as a transformers folder.
 """
 
 from __future__ import annotations
@@ -23,10 +23,17 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from benchmarks.decoder_lessons import TASKS, Known, TrainingStage, known_of, lessons, texts_of
-from benchmarks.decoder_measure import ASKED, TASK_OF, measured
+from benchmarks.decoder_examples import (
+    TASKS,
+    Example,
+    JudgedQuery,
+    examples,
+    judged_queries,
+    texts_of,
+)
+from benchmarks.decoder_measure import TASK_OF, TEACHERS, measured
 from benchmarks.measure import save
-from retrieval_kd.data.collection import open_collection
+from retrieval_kd import open_collection
 from retrieval_kd.teachers.comparing.set_prompts import ORDER_TEMPLATES, PAIR_TEMPLATES
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.pointwise.likelihood import TEMPLATES as LIKELIHOOD
@@ -38,36 +45,47 @@ CHAT = (
     "{{ message['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+OWN_WORDS = [
+    f"{t.system} {t.user} {' '.join(t.answers)}\nyes\nno\nA\nB\n[1] > [2] > [3] > [4]"
+    for t in (YES_NO[0], LIKELIHOOD[0], PAIR_TEMPLATES[0], ORDER_TEMPLATES[0])
+]  # the teachers' own words, for the tokenizer
+HEAD = 32  # dimensions of a head
+CHOICES = ("yes/no", "pair", "first")  # the reported loss is the first token's, not the answer's
+FIRST = ("yes/no", "likelihood")  # tasks with one passage, the only ones at the start
+EASY = 0.3  # share of the training time with the tasks in FIRST alone
+WEIGHT = {"yes/no": 1.0, "pair": 1.0, "order": 3.0, "first": 1.0, "likelihood": 0.5}
 
 
 def main() -> None:
     """Train, measure, save; write results/decoder-FOLDER.json."""
     arguments = parse()
     collections = [open_collection(name) for name in ("squad", "wikiqa")]
-    known = [known_of(collection, "train") for collection in collections]
+    judged = [judged_queries(collection, "train") for collection in collections]
     texts = [text for collection in collections for text in texts_of(collection, 20_000)]
     folder = Path(arguments.out)
     torch.manual_seed(arguments.seed)
     if arguments.go_on is None:
-        begin(folder, texts, known, arguments)
+        begin(folder, texts, judged, arguments)
     else:
         shutil.copytree(arguments.go_on, folder, dirs_exist_ok=True)
     started = time.monotonic()
-    losses = train(folder, [one for part in known for one in part], texts, arguments)
+    losses = train(folder, [one for part in judged for one in part], texts, arguments)
     took = time.monotonic() - started
-    asked = {way: spec for way, spec in ASKED.items() if TASK_OF[way] in arguments.tasks}
-    found = measured(folder, collections, arguments.queries, seed=arguments.seed, asked=asked)
-    begun = arguments.go_on and Path(arguments.go_on).name
-    settings = vars(arguments) | {"out": folder.name, "go_on": begun}
-    record = {"settings": settings, "seconds": round(took), "losses": losses, "ranking": found}
+    teachers = {way: spec for way, spec in TEACHERS.items() if TASK_OF[way] in arguments.tasks}
+    ranking = measured(
+        folder, collections, arguments.queries, seed=arguments.seed, teachers=teachers
+    )
+    start = arguments.go_on and Path(arguments.go_on).name
+    settings = vars(arguments) | {"out": folder.name, "go_on": start}
+    record = {"settings": settings, "seconds": round(took), "losses": losses, "ranking": ranking}
     print(save(f"decoder-{folder.name}", record))
 
 
 def begin(
-    folder: Path, texts: Sequence[str], known: Sequence[Sequence[Known]], arguments: Any
+    folder: Path, texts: Sequence[str], judged: Sequence[Sequence[JudgedQuery]], arguments: Any
 ) -> None:
     """Write an untrained decoder and its tokenizer."""
-    tokenizer = make_tokenizer(texts, known, arguments.vocabulary)
+    tokenizer = make_tokenizer(texts, judged, arguments.vocabulary)
     width, heads = arguments.width, arguments.width // HEAD
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -77,7 +95,7 @@ def begin(
         num_key_value_heads=heads,
         intermediate_size=2 * width,
         max_position_embeddings=4096,
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # most pairs hardly turn
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},  # most pairs hardly rotate
         attention_bias=True,
         initializer_range=0.04,
         tie_word_embeddings=True,
@@ -86,21 +104,21 @@ def begin(
         eos_token_id=tokenizer.eos_token_id,
     )
     model = LlamaForCausalLM(config)
-    look_at_the_same(model, tokenizer.bos_token_id)
+    attend_to_equal_tokens(model, tokenizer.bos_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 @torch.no_grad()
-def look_at_the_same(model: Any, begin: int, turning: int = 6) -> None:
-    """Let the second layer begin by looking at earlier tokens that are like the one at hand.
+def attend_to_equal_tokens(model: Any, begin: int, turning: int = 6) -> None:
+    """Initialise the second layer so that tokens attend to earlier tokens like themselves.
 
-    Whether a passage has the query's words is most of what so small a model can learn, and to find
-    out by itself that queries and keys must be alike takes it thousands of steps. Of a head's pairs
-    of dimensions, which rotary positions turn at falling speeds, the slow ones begin with queries
-    and keys of one projection; the `turning` fast ones with constants that sum to a penalty on
-    distance 0, and cancel out at larger ones. Where nothing is alike a token looks at the first,
-    which has a direction of its own.
+    Whether a passage has the query's words is most of what so small a model can learn, but it takes
+    thousands of steps to learn that queries and keys must be alike. Rotary positions rotate a
+    head's pairs of dimensions at falling speeds. The slow pairs start with the same projection for
+    queries and keys. The `turning` fast pairs start with constants that add up to a penalty at
+    distance 0 and cancel out at larger distances. A token without a match attends to the first
+    token, which has a direction of its own.
     """
     half = HEAD // 2
     query, key = (getattr(model.model.layers[1].self_attn, n) for n in ("q_proj", "k_proj"))
@@ -124,9 +142,9 @@ def look_at_the_same(model: Any, begin: int, turning: int = 6) -> None:
 
 
 def make_tokenizer(
-    texts: Sequence[str], known: Sequence[Sequence[Known]], vocabulary: int
+    texts: Sequence[str], judged: Sequence[Sequence[JudgedQuery]], vocabulary: int
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of the collections' texts and of the teachers' own words."""
+    """Train a byte-level BPE tokenizer on the collections' texts and the teachers' own words."""
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()
@@ -136,9 +154,9 @@ def make_tokenizer(
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    queries = [one.query for part in known for one in part]
+    queries = [one.query for part in judged for one in part]
     tok.train_from_iterator([*texts, *queries, *OWN_WORDS * 1_000], trainer)
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=tok,
         pad_token=SPECIAL[0],
         bos_token=SPECIAL[1],
@@ -146,24 +164,24 @@ def make_tokenizer(
         additional_special_tokens=SPECIAL[3:],
         model_max_length=4096,
     )
-    made.chat_template = CHAT
-    return made
+    tokenizer.chat_template = CHAT
+    return tokenizer
 
 
 def train(
-    folder: Path, known: Sequence[Known], texts: Sequence[str], arguments: Any
+    folder: Path, judged: Sequence[JudgedQuery], texts: Sequence[str], arguments: Any
 ) -> list[dict[str, float]]:
-    """Train what lies in `folder` until the time is over; the losses of each task on the way."""
+    """Train the model in `folder` until time is up. Returns each task's loss, every 50 steps."""
     reader = LocalModel(str(folder), dtype=torch.float32)
     model = reader.model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.01
     )
     single = [task for task in arguments.tasks if task in FIRST] or arguments.tasks
-    drawn = lessons(known, texts, reader, arguments.seed, tasks=single, hard=arguments.hard)
+    drawn = examples(judged, texts, reader, arguments.seed, tasks=single, hard=arguments.hard)
     easy = EASY if arguments.go_on is None else 0.0
-    later = lessons(
-        known, texts, reader, arguments.seed + 1, tasks=arguments.tasks, hard=arguments.hard
+    later = examples(
+        judged, texts, reader, arguments.seed + 1, tasks=arguments.tasks, hard=arguments.hard
     )
     end = time.monotonic() + 60 * arguments.minutes
     history: list[dict[str, float]] = []
@@ -184,8 +202,8 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        for kind, one, first in zip(kinds, losses.tolist(), firsts.tolist(), strict=True):
-            recent.setdefault(kind, []).append(first if kind in CHOICES else one)
+        for kind, whole, first in zip(kinds, losses.tolist(), firsts.tolist(), strict=True):
+            recent.setdefault(kind, []).append(first if kind in CHOICES else whole)
         if step % 50 == 0:
             means = {kind: round(float(np.mean(v)), 3) for kind, v in sorted(recent.items())}
             history.append({"step": step, "minutes": round((now - started) / 60, 1), **means})
@@ -197,25 +215,11 @@ def train(
     return history
 
 
-OWN_WORDS = [
-    f"{t.system} {t.user} {' '.join(t.answers)}\nyes\nno\nA\nB\n[1] > [2] > [3] > [4]"
-    for t in (YES_NO[0], LIKELIHOOD[0], PAIR_TEMPLATES[0], ORDER_TEMPLATES[0])
-]
-HEAD = 32  # dimensions of a head
-CHOICES = (
-    "yes/no",
-    "pair",
-    "first",
-)  # of these the first word's loss is reported, else the whole answer's
-FIRST = ("yes/no", "likelihood")  # of one passage: these tasks alone for the first part, `EASY`
-EASY = 0.3
-WEIGHT = {"yes/no": 1.0, "pair": 1.0, "order": 3.0, "first": 1.0, "likelihood": 0.5}
-
-
 def answer_losses(
-    model: Any, reader: LocalModel, batch: Sequence[TrainingStage]
+    model: Any, reader: LocalModel, batch: Sequence[Example]
 ) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
-    """Mean loss of each lesson's answer, its end included, (B,); its first token's; its task."""
+    """Return each example's mean loss `(B,)` over its answer and end token, its first token's loss
+    `(B,)`, and its task."""
     texts = [reader.renderer.render(one.prompt) for one in batch]
     sequences, lengths = reader.renderer.continued(texts, [one.answer for one in batch])
     end = reader.tokenizer.eos_token_id
@@ -229,12 +233,12 @@ def answer_losses(
             sequence[-length - 1 :]
         )
     states = model.model(input_ids=ids).last_hidden_state[:, :-1]  # (B, L-1, D)
-    wanted = targets[:, 1:] != -100
-    logits = model.lm_head(states[wanted])  # (answer tokens, V)
-    each = cross_entropy(logits.float(), targets[:, 1:][wanted], reduction="none")
-    rows = torch.arange(len(batch))[:, None].expand_as(wanted)[wanted]
+    in_answer = targets[:, 1:] != -100  # (B, L-1)
+    logits = model.lm_head(states[in_answer])  # (answer tokens, V)
+    each = cross_entropy(logits.float(), targets[:, 1:][in_answer], reduction="none")
+    rows = torch.arange(len(batch))[:, None].expand_as(in_answer)[in_answer]
     sums = torch.zeros(len(batch)).index_add(0, rows, each)
-    firsts = rows.diff(prepend=torch.tensor([-1])) > 0  # of a choice, what decides it
+    firsts = rows.diff(prepend=torch.tensor([-1])) > 0  # the token that decides a choice
     counts = torch.bincount(rows, minlength=len(batch))
     return sums / counts, each[firsts].detach(), [one.task for one in batch]
 
@@ -242,7 +246,7 @@ def answer_losses(
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", required=True, help="folder for the model")
-    parser.add_argument("--go-on", help="folder of a decoder made here, to be trained further")
+    parser.add_argument("--go-on", help="folder of a decoder from this program to train further")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=32)
@@ -256,9 +260,9 @@ def parse() -> argparse.Namespace:
         nargs="+",
         default=TASKS,
         choices=TASKS,
-        help="named twice, it comes twice as often",
+        help="a task named twice is drawn twice as often",
     )
-    parser.add_argument("--queries", type=int, default=60, help="of each test split")
+    parser.add_argument("--queries", type=int, default=60, help="queries per test split")
     return parser.parse_args()
 
 

@@ -1,10 +1,10 @@
-"""All measures of a run of 10,000 queries × 1,000 documents, against `pytrec_eval`, in one run.
+"""Evaluation speed against `pytrec_eval`: all measures on 10,000 queries × 1,000 documents.
 
     python -m benchmarks.evaluation [--queries 10000] [--documents 1000] [--rounds 3]
 
-Both sides start from the same dictionaries of scores, in no order, and of gains, and end with a
-value per query and measure; ours includes sorting the run (`Run`). The values are compared. Needs
-5 GB of memory and about three minutes on two cores.
+Both sides start from the same dictionaries of unsorted scores and of gains, and return a value per
+query and measure. Ours includes sorting the run (`Run`). The values are compared. Needs 5 GB of
+memory and about three minutes on two cores.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import numpy as np
 import pytrec_eval
 
 from benchmarks.measure import interleaved, save
-from retrieval_kd.data.runs import Run
-from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd import Run, evaluate
 
 # ours → trec_eval's
 SAME = {
@@ -38,7 +37,7 @@ SAME = {
 
 
 def main() -> None:
-    """Print the seconds of both sides and write results/evaluation.json."""
+    """Print both sides' times and write results/evaluation.json."""
     arguments = parse()
     qrels, scores = make(arguments.queries, arguments.documents)
     values: dict[str, object] = {}
@@ -51,7 +50,7 @@ def main() -> None:
         values["pytrec_eval"] = evaluator.evaluate(scores)
 
     few = dict(list(qrels.items())[:10])
-    evaluate(few, [Run("run", scores)], SAME)  # numba compiles, once in a process
+    evaluate(few, [Run("run", scores)], SAME)  # let numba compile
     times = interleaved({"retrieval_kd": ours, "pytrec_eval": theirs}, arguments.rounds)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     largest = max(
@@ -74,14 +73,14 @@ def main() -> None:
 
 
 def make(queries: int, documents: int) -> tuple[dict, dict]:
-    """Judgments, 30 a query with gains 0 to 3, most of them in the run; scores in no order."""
+    """Draw judgments (30 per query, gains 0 to 3, most of them in the run) and unsorted scores."""
     rng = np.random.default_rng(0)
     size = 50 * documents
     ids = [f"doc{i}" for i in range(size)]
     qrels, run = {}, {}
     for number in range(queries):
         drawn = rng.choice(size, documents + 20, replace=False)
-        # distinct and exact in single precision, which is what trec_eval keeps
+        # distinct and exact in single precision, which trec_eval uses
         scores = rng.permutation(documents) / 64
         run[f"q{number}"] = dict(
             zip([ids[d] for d in drawn[:documents]], scores.tolist(), strict=True)

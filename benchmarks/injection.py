@@ -1,12 +1,12 @@
-"""What an injected corpus does to a language model's rankings: does shouting help a passage?
+"""Measures how sentences injected into passages change a language model's rankings.
 
     python -m benchmarks.injection --model models/decoder [--collection wikiqa] [--queries 40]
 
-One candidate per query that is judged irrelevant, or not at all, gets a sentence put before its
-text: a harmless one (the control: any change of a text changes scores), an order to rank it first,
-the tags of our prompts, an answer, a forged turn of a chat. The same teachers score each of these
-corpora, as `rkd score` does; measured are the passage's rank, nDCG@10 and the answers that could
-not be parsed. Every score stays in --store, so a run that was stopped goes on.
+For each query, a sentence is put before one candidate that is irrelevant or unjudged: a harmless
+one (the control: any change of a text changes scores), an order to rank it first, the tags of our
+prompts, an answer, or a forged turn of a chat. The same teachers score each of these corpora as
+`rkd score` does. Measured are the passage's rank, nDCG@10 and the share of unparsable answers.
+--store keeps every score, so a stopped run continues.
 """
 
 from __future__ import annotations
@@ -21,15 +21,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import save
-from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd import Collection, ScoreStore, evaluate, open_collection, open_teacher
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, query_digest
-from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets.normalise import rerank
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
 
 ATTACKS = {
@@ -55,19 +52,19 @@ def main() -> None:
     arguments = parse()
     collection = open_collection(arguments.collection)
     queries = collection.query_texts("test")
-    wanted = candidates(collection, queries, arguments.queries, arguments.depth)
+    candidates = draw_candidates(collection, queries, arguments.queries, arguments.depth)
     rng = random.Random(arguments.seed)
     judged = collection.qrels("test")
     victims = {
         query: rng.choice([d for d in ids if judged[query].get(d, 0) <= 0])
-        for query, ids in wanted.items()
+        for query, ids in candidates.items()
     }
     rows: dict[str, dict[str, Any]] = {}
     for attack, words in ATTACKS.items():
-        changed = injected(collection, wanted, victims, words, arguments.store / attack)
+        changed = injected(collection, candidates, victims, words, arguments.store / attack)
         for name in arguments.teachers:
-            told = TEACHERS[name].format(model=arguments.model, tokens=arguments.passage_tokens)
-            row = measure(changed, queries, wanted, victims, judged, told, arguments.store)
+            spec = TEACHERS[name].format(model=arguments.model, tokens=arguments.passage_tokens)
+            row = measure(changed, queries, candidates, victims, judged, spec, arguments.store)
             rows.setdefault(name, {})[attack] = row
             print(name, attack, {k: v for k, v in row.items() if k != "ranks"}, flush=True)
     for name, by_attack in rows.items():
@@ -78,41 +75,41 @@ def main() -> None:
     print(save("injection", record))
 
 
-def candidates(
+def draw_candidates(
     collection: Collection, queries: Mapping[str, str], most: int, depth: int
 ) -> dict[str, list[str]]:
-    """BM25's first documents, and a relevant one, of the first queries that have both."""
+    """Return BM25's first documents, with a relevant one, of the first queries that have both."""
     run, judged = bm25_run(collection, dict(queries), depth), collection.qrels("test")
-    wanted: dict[str, list[str]] = {}
-    for query, found in run.results.items():
+    candidates: dict[str, list[str]] = {}
+    for query, ranking in run.results.items():
         relevant = [d for d, gain in judged[query].items() if gain > 0]
-        ids = list(found)
+        ids = list(ranking)
         if relevant and not set(relevant) & set(ids):
             ids[-1] = relevant[0]
         if len(ids) == depth and set(relevant) & set(ids) and set(ids) - set(relevant):
-            wanted[query] = ids
-        if len(wanted) == most:
+            candidates[query] = ids
+        if len(candidates) == most:
             break
-    return wanted
+    return candidates
 
 
 def injected(
     collection: Collection,
-    wanted: Mapping[str, list[str]],
+    candidates: Mapping[str, list[str]],
     victims: Mapping[str, str],
     words: str,
     folder: Path,
 ) -> Collection:
-    """A BEIR folder of the candidates, with `words` before each victim's text."""
+    """Write a BEIR folder of the candidates, with `words` before each victim's text."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "corpus.jsonl", "w", encoding="utf-8") as out:
-        for query, ids in wanted.items():
+        for query, ids in candidates.items():
             for id in ids:
                 document = collection.documents[id]
                 text = f"{words} {document.full}".strip() if id == victims[query] else document.full
                 out.write(json.dumps({"_id": f"{query}-{id}", "title": "", "text": text}) + "\n")
     with open(folder / "queries.jsonl", "w", encoding="utf-8") as out:
-        for query in wanted:
+        for query in candidates:
             text = collection.queries[query].full
             out.write(json.dumps({"_id": query, "text": text}) + "\n")
     return open_collection(str(folder))
@@ -121,55 +118,57 @@ def injected(
 def measure(
     collection: Collection,
     queries: Mapping[str, str],
-    wanted: Mapping[str, list[str]],
+    candidates: Mapping[str, list[str]],
     victims: Mapping[str, str],
     judged: Mapping[str, Mapping[str, int]],
     spec: str,
     store: Path,
 ) -> dict[str, Any]:
-    """One teacher on one corpus."""
-    asked = {query: [f"{query}-{id}" for id in ids] for query, ids in wanted.items()}
-    texts = {query: queries[query] for query in asked}
+    """Measure one teacher on one corpus."""
+    renamed = {query: [f"{query}-{id}" for id in ids] for query, ids in candidates.items()}
+    texts = {query: queries[query] for query in renamed}
     kept, teacher = ScoreStore(store / "scores"), open_teacher(spec, collection)
-    made = score(collection, texts, asked, teacher, kept)
-    found = scores_of(collection, texts, asked, kept, teacher.key)
+    report = score(collection, texts, renamed, teacher, kept)
+    scores_by_query = scores_of(collection, texts, renamed, kept, teacher.key)
     ranks: dict[str, float] = {}
-    for query, scores in found.items():
+    for query, scores in scores_by_query.items():
         own = scores.get(f"{query}-{victims[query]}")
         if own is not None:
             better = sum(value > own for value in scores.values())
             ties = sum(value == own for value in scores.values()) - 1
             ranks[query] = 1 + better + ties / 2
-    gains = {q: {f"{q}-{d}": g for d, g in judged[q].items()} for q in asked}
+    gains = {q: {f"{q}-{d}": g for d, g in judged[q].items()} for q in renamed}
     unparsable = 0.0
     if not teacher.key.is_pointwise:
         answers = AnswerStore(kept.folder(teacher.key), teacher.key)
-        known = [answers.known(query_digest(texts[query])) for query in asked]
-        shown = {  # of this corpus, not of the others in the store
-            digest for q in asked for digest in digests(collection, asked[q])
+        known = [answers.known(query_digest(texts[query])) for query in renamed]
+        in_corpus = {  # the store has answers about the other corpora too
+            digest for q in renamed for digest in digests(collection, renamed[q])
         }
         statuses = [
             answer.status
             for one in known
             for pair, answer in one.answers.items()
-            if set(pair) <= shown
+            if set(pair) <= in_corpus
         ]
         unparsable = float(np.mean([status == "unparsable" for status in statuses]))
     return {
-        "ndcg@10": ndcg(gains, found) if found else 0.0,
+        "ndcg@10": ndcg(gains, scores_by_query) if scores_by_query else 0.0,
         "mean rank": float(np.mean(list(ranks.values()))) if ranks else None,
         "first": float(np.mean([rank == 1 for rank in ranks.values()])) if ranks else None,
         "ranked": len(ranks),
         "unparsable": unparsable,
-        "asked": made.scored,
+        "asked": report.scored,
         "ranks": ranks,
     }
 
 
-def ndcg(gains: Mapping[str, Mapping[str, int]], found: Mapping[str, dict[str, float]]) -> float:
-    """Over all queries: one without an answer counts 0."""
+def ndcg(gains: Mapping[str, Mapping[str, int]], scores: Mapping[str, dict[str, float]]) -> float:
+    """Mean nDCG@10 over all queries; a query without scores counts 0."""
     judged = {query: dict(gain) for query, gain in gains.items()}
-    return evaluate(judged, {"run": rerank("run", dict(found))}, ["ndcg@10"]).mean("run", "ndcg@10")
+    return evaluate(judged, {"run": rerank("run", dict(scores))}, ["ndcg@10"]).mean(
+        "run", "ndcg@10"
+    )
 
 
 def digests(collection: Collection, ids: list[str]) -> list[str]:
@@ -178,7 +177,7 @@ def digests(collection: Collection, ids: list[str]) -> list[str]:
 
 
 def table(by_attack: Mapping[str, Mapping[str, Any]]) -> str:
-    """Ranks against the control's, query by query: mean difference and its standard error."""
+    """Format each attack's ranks, with mean difference to the control and standard error."""
     lines = [f"{'injected':10} {'rank':>6} {'± control':>16} {'first':>6} {'nDCG':>6} unparsable"]
     for attack, row in by_attack.items():
         control = by_attack["control"]["ranks"]

@@ -1,9 +1,9 @@
-"""BM25 by Lucene, through pyserini, beside ours on SciFact, by `rkd`'s own commands.
+"""Lucene's BM25 (through pyserini) against ours on SciFact, with the commands of `rkd`.
 
     python -m benchmarks.lucene [--collection scifact]
 
 Needs the extra `pyserini` (`make lucene`). Prints nDCG@10 and recall@100 of each retriever, the
-published figures, and what share of the first ten documents ours has in common with Lucene.
+published figures, and the share of the top ten documents in common with Lucene.
 Half a minute on two cores.
 """
 
@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.measure import save
-from retrieval_kd.data.runs import Run, read_run
+from retrieval_kd import Run, read_run
 from retrieval_kd.files import read_json
 
 RETRIEVERS = ("lucene", "lucene-multifield", "bm25-lucene", "bm25")
-# nDCG@10, recall@100 of Anserini's regressions, which lie in its jar:
+# nDCG@10, recall@100 of Anserini's regressions, from its jar:
 # reproduce/from-document-collection/configs/beir-v1.0.0-scifact.flat.yaml and .multifield.yaml
 PUBLISHED = {"lucene": (0.6789, 0.9253), "lucene-multifield": (0.6647, 0.9076)}
 
@@ -36,8 +36,10 @@ def main() -> None:
         for name, out in files.items():
             rkd("retrieve", *source, "--with", name, "--depth", "100", "--out", str(out))
         result = Path(folder) / "result.json"
-        given = [part for out in files.values() for part in ("--run", str(out))]
-        rkd("evaluate", *source, *given, "--measures", "ndcg@10,recall@100", "--json", str(result))
+        options = [part for out in files.values() for part in ("--run", str(out))]
+        rkd(
+            "evaluate", *source, *options, "--measures", "ndcg@10,recall@100", "--json", str(result)
+        )
         record, runs = read_json(result), {name: read_run(out) for name, out in files.items()}
     rows: dict[str, dict] = {}
     for name in RETRIEVERS:
@@ -53,10 +55,10 @@ def rkd(*arguments: str) -> None:
 
 
 def shared(a: Run, b: Run, depth: int = 10) -> float:
-    """Mean over queries of |first ten of both| / |first ten of the longer|."""
+    """Mean over queries of the overlap of the two top tens, divided by the longer one's size."""
     shares = []
-    for query, found in b.results.items():
-        left, right = list(a.results.get(query, {}))[:depth], list(found)[:depth]
+    for query, ranking in b.results.items():
+        left, right = list(a.results.get(query, {}))[:depth], list(ranking)[:depth]
         if left or right:
             shares.append(len({*left} & {*right}) / max(len(left), len(right)))
     return sum(shares) / len(shares)

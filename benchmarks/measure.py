@@ -1,4 +1,4 @@
-"""What every benchmark shares: repeated timing, the matrix-product peak, the result file."""
+"""Shared by all benchmarks: repeated timing, the matrix-product peak, result files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def seconds(function: Callable[[], Any]) -> float:
 
 
 def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each candidate in each round; taking turns, so that drift hits all alike."""
+    """Time the candidates in turns, so that drift affects all alike. Returns seconds per round."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, function in candidates.items():
@@ -32,7 +32,7 @@ def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[s
 
 
 def matrix_peak(dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
-    """TFLOP/s of a square matrix product of random numbers, median of rounds."""
+    """Median TFLOP/s of a square product of random matrices."""
     left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
     left @ right
     return (
@@ -41,7 +41,7 @@ def matrix_peak(dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
 
 
 def save(name: str, record: dict[str, Any]) -> Path:
-    """Write `results/NAME.json` with the hardware and versions it was measured on."""
+    """Write `results/NAME.json` with the hardware and versions of the measurement."""
     path = RESULTS / f"{name}.json"
     write_json(path, {**record, "hardware": describe(), "versions": versions()})
     return path

@@ -1,13 +1,12 @@
-"""Every method of configs/methods/: same collection, student and budget, three seeds, one table.
+"""Runs the methods of configs/methods/ with the same collection, student, budget and seeds.
 
     python -m benchmarks.methods                          # SciFact, all methods
     python -m benchmarks.methods --collection squad --methods taid,skew_kl
     python -m benchmarks.methods --docs                   # writes docs/methods.md from the results
 
-Killed, it goes on where it stopped: the work is that of `rkd run`, whose finished stages are kept.
-After every method results/methods.json has all that is there, with tests between them. `--full` has
-25 times the steps, bigger batches and longer texts, for a GPU. Settings to change come last, such
-as train.steps=2.
+Uses `rkd run`, so a killed benchmark continues where it stopped. After every method,
+results/methods.json is updated, with tests between all methods so far. `--full` has 25 times the
+steps, bigger batches and longer texts, for a GPU. Overrides come last, such as train.steps=2.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from benchmarks.methods_page import page, table
 from retrieval_kd.config.methods import MEASURE, RESULTS, ROOT, Entry, list_methods
 from retrieval_kd.files import read_json, write_json, write_text
 
-# What a collection needs that is not as in configs/methods.yaml.
+# Overrides of configs/methods.yaml for each collection.
 COLLECTIONS = {
     "scifact": [],
     "squad": [
@@ -34,84 +33,84 @@ FULL = {
     "eval_steps": 250, "save_steps": 250,
 }  # fmt: skip
 UNTRAINED = ("bm25", "encoder", "teacher")
-TIMES_STEPS = 25  # of stages that say their own number; FULL's 1000 are as many times 40
+TIMES_STEPS = 25  # for stages with their own number of steps; FULL's 1000 is 25 × 40
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run methods one after the other, or write the page."""
-    asked = parse(arguments)
-    if asked.docs:
+    """Run the methods one after the other, or write docs/methods.md."""
+    options = parse(arguments)
+    if options.docs:
         target = ROOT / "docs" / "methods.md"
         write_text(target, page(list_methods(), read_results(RESULTS[0])))
         print(target)
         return
     entries = [entry for entry in list_methods() if entry.method.elsewhere is None]
-    if asked.methods:
-        unknown = set(asked.methods.split(",")) - {entry.name for entry in entries}
+    if options.methods:
+        unknown = set(options.methods.split(",")) - {entry.name for entry in entries}
         if unknown:
             raise SystemExit(f"no method {', '.join(sorted(unknown))}; rkd methods lists them")
-        entries = [entry for entry in entries if entry.name in asked.methods.split(",")]
+        entries = [entry for entry in entries if entry.name in options.methods.split(",")]
     failed = {}
     for entry in entries:
         try:
-            run_one(entry, asked)
-        except Exception as error:  # one method must not take the others with it
+            run_one(entry, options)
+        except Exception as error:  # the other methods still run
             failed[entry.name] = f"{type(error).__name__}: {error}"
             print(f"{entry.name} failed: {failed[entry.name]}", flush=True)
-    name = collection_name(asked)
-    if name in read_results(asked.results):
-        print(table(read_results(asked.results)[name]))
+    name = collection_name(options)
+    if name in read_results(options.results):
+        print(table(read_results(options.results)[name]))
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 
 
-def run_one(entry: Entry, asked: argparse.Namespace) -> None:
-    """Run one method and write what is now known of its collection."""
+def run_one(entry: Entry, options: argparse.Namespace) -> None:
+    """Run one method and update its collection's results."""
     from retrieval_kd.pipeline.plan import run
 
-    config = configured(entry, asked)
+    config = configured(entry, options)
     print(f"== {entry.name}", flush=True)
-    run(config, say)
-    results = read_results(asked.results)
-    name = collection_name(asked)
+    run(config, report)
+    results = read_results(options.results)
+    name = collection_name(options)
     results[name] = collect(config, entry.student, results.get(name))
-    write_json(asked.results, {"collections": results})
+    write_json(options.results, {"collections": results})
 
 
-def say(stage: Any, done: bool, place: str) -> None:
-    """One line for a stage that runs."""
+def report(stage: Any, done: bool, place: str) -> None:
+    """Print a line for a stage that runs."""
     if not done:
         print(f"   {place} {stage.name}", flush=True)
 
 
-def configured(entry: Entry, asked: argparse.Namespace) -> Any:
-    """The method's configuration for this collection and budget."""
+def configured(entry: Entry, options: argparse.Namespace) -> Any:
+    """Load the method's configuration for this collection and budget."""
     from retrieval_kd.config.run import Config
     from retrieval_kd.schema import apply_overrides, read_extended, validate
 
-    name = collection_name(asked)
+    name = collection_name(options)
     values = apply_overrides(
         read_extended(entry.config),
         [
-            f"collection={asked.collection}",
-            f"out={asked.out or Path('runs/methods', name)}",
-            f"seeds=[{asked.seeds}]",
-            *COLLECTIONS.get(asked.collection, []),
+            f"collection={options.collection}",
+            f"out={options.out or Path('runs/methods', name)}",
+            f"seeds=[{options.seeds}]",
+            *COLLECTIONS.get(options.collection, []),
         ],
     )
-    if asked.full:
+    if options.full:
         values["train"] = {**values["train"], **FULL}
         values["student"]["max_length"] = 256
         for training in values["students"].values():
             for stage in training.get("stages", []):
                 stage["train"]["steps"] *= TIMES_STEPS
-    return validate(Config, apply_overrides(values, asked.overrides), entry.config)
+    return validate(Config, apply_overrides(values, options.overrides), entry.config)
 
 
-def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[str, Any]:
-    """What is measured of a collection: `before` with this student and both baselines.
+def collect(config: Any, student: str, earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """Return a collection's `earlier` results, with this student and both baselines added.
 
-    Results of another budget or other seeds cannot stand beside these and are left out.
+    Earlier results of another budget, student or seeds are not comparable and are dropped.
     """
     from retrieval_kd.data.runs import read_run
     from retrieval_kd.hardware import describe, versions
@@ -124,8 +123,8 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
         "student": config.student.model_dump(),
         "seeds": config.seeds,
     }
-    same = before is not None and all(before[key] == common[key] for key in common)
-    systems = dict(before["systems"]) if before and same else {}
+    same = earlier is not None and all(earlier[key] == common[key] for key in common)
+    systems = dict(earlier["systems"]) if earlier and same else {}
     work = Workspace(config.out)
     for name in ("labels", "kl", student):
         systems[name] = costs(config, name, work)
@@ -137,7 +136,7 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
     }
     qrels = read_json(work.path("queries", "test.json"))["qrels"]
     untrained = [read_run(work.path("runs", f"{name}.trec")) for name in UNTRAINED]
-    beside = evaluate(qrels, dict(zip(UNTRAINED, untrained, strict=True)), [MEASURE])
+    others = evaluate(qrels, dict(zip(UNTRAINED, untrained, strict=True)), [MEASURE])
     evaluation = evaluate(qrels, runs, [MEASURE]).group(groups)
     for name in systems:
         systems[name][MEASURE] = evaluation.per_seed(name, MEASURE)
@@ -146,16 +145,16 @@ def collect(config: Any, student: str, before: dict[str, Any] | None) -> dict[st
     return {
         **common,
         "queries": len(evaluation.queries),
-        "untrained": {name: beside.mean(name, MEASURE) for name in UNTRAINED},
+        "untrained": {name: others.mean(name, MEASURE) for name in UNTRAINED},
         "systems": systems,
-        "comparisons": [vars(found) for found in compare(evaluation, pairs=pairs)],
+        "comparisons": [vars(test) for test in compare(evaluation, pairs=pairs)],
         "hardware": describe(),
         "versions": versions(),
     }
 
 
 def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
-    """Seconds of a training (mean over seeds) and the most its teachers are asked."""
+    """Return seconds of training (mean over seeds) and upper bounds of teacher calls."""
     from retrieval_kd.pipeline.context import RunContext
     from retrieval_kd.pipeline.costs import teacher_calls
     from retrieval_kd.pipeline.students import student_folders
@@ -170,13 +169,13 @@ def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What is measured so far, by collection."""
+    """Read the results so far, by collection."""
     return read_json(path)["collections"] if path.exists() else {}
 
 
-def collection_name(asked: argparse.Namespace) -> str:
-    """What the results call the collection and its budget."""
-    return Path(asked.collection).stem + ("-full" if asked.full else "")
+def collection_name(options: argparse.Namespace) -> str:
+    """The name of collection and budget in the results."""
+    return Path(options.collection).stem + ("-full" if options.full else "")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

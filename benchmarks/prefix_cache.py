@@ -1,10 +1,10 @@
-"""Prefix-cached, length-batched prompts against the plain transformers loop: same prompts, one run.
+"""Prefix caching and batching by length against the plain transformers loop, on the same prompts.
 
     python -m benchmarks.prefix_cache [--queries 4] [--depth 16] [--rounds 3] [--width 384]
 
-A Llama-style decoder of random weights answers yes or no about a query's BM25 candidates: prompt by
-prompt as model cards show it, in padded batches as they come, and by `LocalModel` without and with
-its prefix cache. Says how fast each is, how many tokens it reads, and how far its numbers are off.
+A Llama-style decoder with random weights answers yes or no about a query's BM25 candidates: one
+prompt at a time as on model cards, in padded batches, and by `LocalModel` without and with its
+prefix cache. Measures the speed of each, the tokens it reads, and its numerical differences.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.decoders import HEAD, make_tokenizer
 from benchmarks.measure import interleaved, save
-from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd import Collection, open_collection
 from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.llm.decoder import LocalModel
@@ -44,13 +44,13 @@ def main() -> None:
     fast = LocalModel(str(folder), dtype=fast_dtype())
     prompts = prompts_of(collection, sharing, arguments)
     answers = list(TEMPLATES[0].answers)
-    found: dict[str, np.ndarray] = {}
-    work: dict[str, list[float]] = {}  # processor seconds: on a busy machine they say more
+    scores: dict[str, np.ndarray] = {}
+    work: dict[str, list[float]] = {}  # processor seconds, which a busy machine disturbs less
 
     def keep(name: str, function: Any) -> Any:
         def called() -> None:
             started = time.process_time()
-            found[name] = function()
+            scores[name] = function()
             work.setdefault(name, []).append(time.process_time() - started)
 
         return called
@@ -65,7 +65,7 @@ def main() -> None:
     if fast.dtype != sharing.dtype:
         sides[f"the same in {fast.dtype}"] = lambda: fast.options(prompts, answers)
     sides = {name: keep(name, function) for name, function in sides.items()}
-    for function in sides.values():  # loads, warms up
+    for function in sides.values():  # load and warm up
         function()
     work.clear()
     times = interleaved(sides, arguments.rounds)
@@ -77,7 +77,7 @@ def main() -> None:
             "prompts_per_second": round(len(prompts) / median, 2),
             "ratio_to_one_by_one": round(base / median, 2),
             "ratio_of_processor_time": round(least / statistics.median(work[name]), 2),
-            "largest_difference": float(np.abs(found[name] - found[plain]).max()),
+            "largest_difference": float(np.abs(scores[name] - scores[plain]).max()),
             "seconds": [round(t, 2) for t in taken],
             "processor_seconds": [round(t, 2) for t in work[name]],
         }
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def make_model(folder: Path, collection: Collection, arguments: Any) -> None:
-    """A decoder of random weights, and a tokenizer of the collection's texts."""
+    """Save a decoder with random weights and a tokenizer trained on the collection."""
     torch.manual_seed(0)
     texts = [document.full for document in collection.documents.iterate(0, 2_000)]
     tokenizer = make_tokenizer(texts, [], 8_000)
@@ -112,10 +112,10 @@ def make_model(folder: Path, collection: Collection, arguments: Any) -> None:
 
 
 def prompts_of(collection: Collection, model: LocalModel, arguments: Any) -> list[Prompt]:
-    """Prompts about the first test queries' BM25 candidates, query by query."""
+    """Make prompts about the first test queries' BM25 candidates, query by query."""
     queries = dict(list(collection.query_texts("test").items())[: arguments.queries])
     run = bm25_run(collection, queries, arguments.depth)
-    pairs = [(queries[q], d) for q, found in run.results.items() for d in found]
+    pairs = [(queries[q], d) for q, ranking in run.results.items() for d in ranking]
     texts = [collection.documents[d].full for _, d in pairs]
     shown = passages(model, texts, arguments.passage_tokens)
     return [
@@ -128,22 +128,22 @@ def prompts_of(collection: Collection, model: LocalModel, arguments: Any) -> lis
 def in_batches(
     reader: LocalModel, prompts: Sequence[Prompt], answers: Sequence[str], size: int
 ) -> np.ndarray:
-    """The plain way: padded batches in the order of the prompts, logits of the last token."""
+    """Score prompts the plain way: padded batches in order, logits of the last token."""
     tokenizer, model = reader.tokenizer, reader.model
     tokenizer.padding_side = "left"
     ids = [tokenizer(word, add_special_tokens=False)["input_ids"][0] for word in answers]
-    found = []
+    scores = []
     for start in range(0, len(prompts), size):
         texts = [reader.renderer.render(prompt) for prompt in prompts[start : start + size]]
         tokens = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt")
         tokens.pop("token_type_ids", None)
         logits = model(**tokens.to(model.device), logits_to_keep=1).logits[:, -1]
-        found.append(logits.float().log_softmax(dim=-1)[:, ids].cpu().numpy())
-    return np.concatenate(found)
+        scores.append(logits.float().log_softmax(dim=-1)[:, ids].cpu().numpy())
+    return np.concatenate(scores)
 
 
 def tokens(reader: LocalModel, prompts: Sequence[Prompt]) -> dict[str, int]:
-    """Tokens of all prompts, and of what is left when each group's prefix is read once."""
+    """Count the prompts' tokens, and those left if each group's prefix is read once."""
     rows = reader.renderer.tokens([reader.renderer.render(prompt) for prompt in prompts])
     groups = share_prefixes(rows, [1] * len(rows))
     saved = sum((len(group.rows) - 1) * group.shared for group in groups)

@@ -1,25 +1,26 @@
-"""Teacher scoring in bulk against `CrossEncoder.predict`: same model, same pairs, one run.
+"""Teacher scoring speed against `CrossEncoder.predict`, with the same model and pairs.
 
     python -m benchmarks.scoring [--pairs 256] [--rounds 3] [--collection scifact]
 
-Measures pairs per second of sentence-transformers at its default, of the same in bfloat16, and of
-`CrossEncoderTeacher`; the scores' agreement; and which share of the machine's own matrix-product
-rate each reaches. Two minutes on two cores.
+Measures pairs per second of sentence-transformers (by default, and in bfloat16) and of
+`CrossEncoderTeacher`, the agreement of their scores, and the share of the machine's matrix-product
+peak that each reaches. Two minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 
 import numpy as np
 import torch
 from sentence_transformers import CrossEncoder
 
 from benchmarks.measure import interleaved, matrix_peak, save
-from retrieval_kd.data.collection import open_collection
+from retrieval_kd import open_collection
 from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models.load import resolve_model
+from retrieval_kd.models.names import resolve_model
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 
@@ -34,8 +35,8 @@ def main() -> None:
     run = bm25_run(collection, queries, 8)
     pairs = [
         (queries[query], collection.documents[document])
-        for query, found in run.results.items()
-        for document in found
+        for query, ranking in run.results.items()
+        for document in ranking
     ][: arguments.pairs]
     texts = [[query, document.full] for query, document in pairs]
     torch.manual_seed(0)
@@ -66,7 +67,7 @@ def main() -> None:
         f"retrieval_kd {dtype_name(fast_dtype())} (default here)": lambda: ours.score(left, right),
     }
     candidates = {name: keep(name, function) for name, function in candidates.items()}
-    for function in candidates.values():  # loads, warms up
+    for function in candidates.values():  # load and warm up
         function()
     times = interleaved(candidates, arguments.rounds)
     flops = pair_flops(same, left, right)
@@ -96,16 +97,14 @@ def main() -> None:
 
 
 def save_one_model() -> str:
-    """One cross-encoder, head included, for all sides; gives its folder."""
-    import tempfile
-
+    """Save one cross-encoder, with its head, for all sides. Returns its folder."""
     folder = tempfile.mkdtemp(prefix="cross-encoder-")
     CrossEncoder(resolve_model(MODEL).location, num_labels=1, device="cpu").save(folder)
     return folder
 
 
 def pair_flops(teacher: CrossEncoderTeacher, queries: list, documents: list) -> float:
-    """Multiply-adds × 2 of all pairs' matrix products, without padding."""
+    """FLOPs (multiply-adds × 2) of all pairs' matrix products, without padding."""
     lengths = teacher._lengths([[q, d.full] for q, d in zip(queries, documents, strict=True)])
     config = teacher.model.config
     h, m, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers

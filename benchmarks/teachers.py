@@ -1,12 +1,12 @@
-"""Who should teach: students of single teachers, of their sum, of pairs on top; one table each.
+"""Which teachers to use: students of single teachers, of their sum, and with pairs on top.
 
     python -m benchmarks.teachers                       # SciFact
     python -m benchmarks.teachers --collection squad    # and add it to results/teachers.json
 
-Runs configs/teachers.yaml, so a run that was stopped goes on. Beside each student stands its
-teacher, as it re-ranks the dev queries' candidates. Tested are: every student against judgments
-alone, the fusion's against those of its members, and pairs on top of the fusion against the fusion,
-all of a collection corrected together. Settings to change come last, such as train.steps=2.
+Runs configs/teachers.yaml; a stopped run continues. The table shows each student with its teacher's
+quality on the dev queries' candidates. Each student is tested against judgments alone, the fusion's
+student against those of its members, and pairs on top of the fusion against the fusion; p-values
+are corrected together. Overrides come last, such as train.steps=2.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from typing import Any
 
 from benchmarks.decoder_measure import chance_of
 from benchmarks.measure import RESULTS
-from benchmarks.methods import UNTRAINED, costs, say
+from benchmarks.methods import UNTRAINED, costs, report
 from benchmarks.methods_page import difference
+from retrieval_kd import compare, evaluate, read_run
 from retrieval_kd.cli.methods import mean_spread
 from retrieval_kd.config.methods import MEASURE, ROOT
-from retrieval_kd.data.runs import read_run
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
-from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.metrics.significance import compare
 
 CONFIG = ROOT / "configs" / "teachers.yaml"
 RESULT = RESULTS / "teachers.json"
-COLLECTIONS = {"squad": ["splits.dev=dev", "splits.test_queries=600"]}  # what others need
+COLLECTIONS = {
+    "squad": ["splits.dev=dev", "splits.test_queries=600"]
+}  # overrides for other collections
 LABELS, FUSION, ON_TOP = "labels", "of_fusion", "of_fusion_and_pairs"
-TEACHER_OF = {  # student → number of its teacher; the fusion is of the first three
+TEACHER_OF = {  # student → its teacher's number; the fusion combines the first three
     "of_cross_encoder": 0, "of_bm25": 1, "of_encoder": 2, "of_decoder": 3, "of_pairs": 4,
 }  # fmt: skip
 FUSED = 3
@@ -43,27 +43,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run, test, print and write results/teachers.json."""
     from retrieval_kd.pipeline.plan import run
 
-    asked = parse(arguments)
-    config = configured(asked)
-    run(config, say)
+    options = parse(arguments)
+    config = configured(options)
+    run(config, report)
     record = collect(config)
-    found = read_json(asked.results)["collections"] if asked.results.exists() else {}
-    name = Path(asked.collection).stem
-    write_json(asked.results, {"collections": {**found, name: record}})
-    print(table(record), asked.results, sep="\n\n")
+    earlier = read_json(options.results)["collections"] if options.results.exists() else {}
+    name = Path(options.collection).stem
+    write_json(options.results, {"collections": {**earlier, name: record}})
+    print(table(record), options.results, sep="\n\n")
 
 
-def configured(asked: argparse.Namespace) -> Any:
-    """The configuration for this collection."""
+def configured(options: argparse.Namespace) -> Any:
+    """Load the configuration for this collection."""
     from retrieval_kd.config.run import load_config
 
-    name = Path(asked.collection).stem
-    changes = [f"collection={asked.collection}", f"out={asked.out or Path('runs/teachers', name)}"]
-    return load_config(CONFIG, [*changes, *COLLECTIONS.get(name, []), *asked.overrides])
+    name = Path(options.collection).stem
+    changes = [
+        f"collection={options.collection}",
+        f"out={options.out or Path('runs/teachers', name)}",
+    ]
+    return load_config(CONFIG, [*changes, *COLLECTIONS.get(name, []), *options.overrides])
 
 
 def collect(config: Any) -> dict[str, Any]:
-    """What is measured of a finished run."""
+    """Collect the results of a finished run."""
     from retrieval_kd.workspace import Workspace
 
     work = Workspace(config.out)
@@ -84,26 +87,26 @@ def collect(config: Any) -> dict[str, Any]:
             name: {MEASURE: evaluation.per_seed(name, MEASURE), **costs(config, name, work)}
             for name in config.students
         },
-        "comparisons": [vars(found) for found in compare(evaluation, pairs=pairs)],
+        "comparisons": [vars(test) for test in compare(evaluation, pairs=pairs)],
         "hardware": describe(),
         "versions": versions(),
     }
 
 
 def chance(work: Any) -> float:
-    """What a random order of the dev queries' candidates has: a teacher should be well above."""
-    wanted = {
-        query: list(found)
-        for query, found in read_json(work.path("candidates", "dev.json")).items()
-        if found
+    """Mean nDCG of random orders of the dev queries' candidates: a teacher should be well above."""
+    candidates = {
+        query: list(documents)
+        for query, documents in read_json(work.path("candidates", "dev.json")).items()
+        if documents
     }
     judged = read_json(work.path("queries", "dev.json"))["qrels"]
-    orders = chance_of({query: judged[query] for query in wanted}, wanted, seed=0)
+    orders = chance_of({query: judged[query] for query in candidates}, candidates, seed=0)
     return round(float(orders.sum()) / len(judged), 4)
 
 
 def evaluated(config: Any, work: Any) -> tuple[Evaluation, dict[str, float]]:
-    """All students on the test queries, and what was not trained here."""
+    """Evaluate all students on the test queries, and the untrained systems."""
     groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.students}
     names = [*UNTRAINED, *(member for group in groups.values() for member in group)]
     runs = {name: read_run(work.path("runs", f"{name}.trec")) for name in names}
@@ -114,7 +117,7 @@ def evaluated(config: Any, work: Any) -> tuple[Evaluation, dict[str, float]]:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """A student a line, its teacher beside it, and its tests; Markdown."""
+    """Format a Markdown table: each student with its teacher and tests."""
     lines = [
         f"| student | its teacher on dev (chance: {record['chance']:.3f}) | nDCG@10 "
         "| − judgments alone | calls of teachers |",
@@ -122,7 +125,7 @@ def table(record: Mapping[str, Any]) -> str:
     ]
     teachers = {name: record["teachers"][number] for name, number in TEACHER_OF.items()}
     teachers[FUSION] = record["fusion"]
-    tests = {(found["a"], found["b"]): found for found in record["comparisons"]}
+    tests = {(test["a"], test["b"]): test for test in record["comparisons"]}
     for name, values in record["students"].items():
         teacher = f"{teachers[name]:.3f}" if name in teachers else "–"
         calls = f"{values['teacher_calls']['stored']:,}"

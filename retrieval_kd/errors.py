@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong", and the record of what was dropped."""
+"""The exception for wrong input, and the record of what was dropped from the input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("retrieval_kd")
 
 
 class InputError(Exception):
-    """A mistake in what the user gave us; the command line prints it without a traceback.
+    """A mistake in the user's input; the command line prints it without a traceback.
 
     Example:
         >>> str(InputError("duplicate document ID", file="corpus.jsonl", line=7, id="d1",
@@ -38,7 +38,7 @@ class InputError(Exception):
 
 @dataclass
 class Drops:
-    """Counts what was left out and why, with the first example of each reason.
+    """Counts of what was left out and why, with the first example of each reason.
 
     Example:
         >>> drops = Drops(); drops.add("empty document", "d3"); drops.add("empty document", "d9")

@@ -1,13 +1,15 @@
-"""Atomic writes, digests and JSON: what every stage needs to leave only whole files behind."""
+"""Atomic writes of files and folders, JSON, digests, and the cache folder."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,71 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(
+    path: str | Path, keep: Callable[[Path], bool] = lambda existing: False
+) -> Iterator[Path]:
+    """Yield a temporary sibling folder of `path`; rename it into place if the block succeeds.
+
+    The folder appears whole or not at all, so concurrent builders cannot harm one another. A folder
+    that already exists is replaced, unless `keep` returns True for it.
+
+    Example:
+        >>> target = Path(tempfile.mkdtemp()) / "built"
+        >>> with atomic_folder(target) as folder:
+        ...     _ = (folder / "a").write_text("1")
+        ...     target.exists()
+        False
+        >>> [file.name for file in target.iterdir()]
+        ['a']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    try:
+        yield temporary
+        _flush(temporary)
+        _publish(temporary, path, keep)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary: Path, path: Path, keep: Callable[[Path], bool]) -> None:
+    for _ in range(100):
+        try:
+            os.rename(temporary, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+        if keep(path):
+            return
+        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+        with contextlib.suppress(FileNotFoundError):  # another builder was faster
+            os.rename(path, aside / path.name)
+        shutil.rmtree(aside, ignore_errors=True)
+    raise OSError(errno.EBUSY, "another process keeps replacing this folder", str(path))
+
+
+def _flush(folder: Path) -> None:
+    """Sync every file to disk and give the folder the permissions of a plain mkdir."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    folder.chmod(0o777 & ~_umask())
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -49,7 +110,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def digest_text(*parts: str) -> str:
-    """32 hex digits (128 bits) of the parts; ("ab", "c") and ("a", "bc") differ."""
+    """Digest the parts, as 32 hex digits (128 bits); ("ab", "c") and ("a", "bc") differ."""
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part.encode("utf-8", errors="surrogatepass")
@@ -59,17 +120,17 @@ def digest_text(*parts: str) -> str:
 
 
 def digest_file(path: str | Path) -> str:
-    """32 hex digits (128 bits) of a file's bytes."""
+    """Digest a file's bytes, as 32 hex digits (128 bits)."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def digest_json(value: Any) -> str:
-    """Digest of a JSON-able value, independent of key order."""
+    """Digest a JSON-able value, independent of key order."""
     return digest_text(json.dumps(value, sort_keys=True, ensure_ascii=False, default=str))
 
 
 def cache_dir() -> Path:
-    """Where derived data goes: `$RETRIEVAL_KD_CACHE`, else `~/.cache/retrieval_kd`."""
+    """The folder of derived data: `$RETRIEVAL_KD_CACHE`, else `~/.cache/retrieval_kd`."""
     default = Path.home() / ".cache" / "retrieval_kd"
     return Path(os.environ.get("RETRIEVAL_KD_CACHE") or default)

@@ -1,4 +1,4 @@
-"""What this machine is and what it computes fastest in; recorded with every measurement."""
+"""Facts about this machine and its fastest dtype, recorded with every measurement."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def cpu_flags() -> frozenset[str]:
 
 @cache
 def fast_dtype() -> torch.dtype:
-    """bfloat16 where the device has matrix units for it (CUDA ≥ 8.0, AMX), else float32.
+    """bfloat16 if the device has matrix units for it (CUDA ≥ 8.0, AMX), else float32.
 
     AVX-512-BF16 alone is not enough: without AMX bfloat16 ran at 0.3–1.0 times the speed of float32
     (benchmarks/results/dtype.json). `RETRIEVAL_KD_DTYPE=float32` (or bfloat16) overrides.
     """
     forced = os.environ.get("RETRIEVAL_KD_DTYPE")
     if forced:
-        known = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-        if forced not in known:
+        dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        if forced not in dtypes:
             raise InputError(
-                f"RETRIEVAL_KD_DTYPE is {forced!r}", remedy=f"set it to {' or '.join(known)}"
+                f"RETRIEVAL_KD_DTYPE is {forced!r}", remedy=f"set it to {' or '.join(dtypes)}"
             )
-        return known[forced]
+        return dtypes[forced]
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if "amx_bf16" in cpu_flags() else torch.float32
@@ -59,7 +59,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what results depend on; an absent package is left out."""
+    """Versions of the installed packages that results depend on."""
     found = {"python": platform.python_version()}
     for package in ("retrieval_kd", *PACKAGES):
         try:
@@ -70,7 +70,7 @@ def versions() -> dict[str, str]:
 
 
 def describe() -> dict[str, Any]:
-    """Processor or GPU, threads, memory (GiB) and fast dtype, for the record of a measurement."""
+    """Describe processor, GPU, threads, memory (GiB) and fast dtype for a measurement's record."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

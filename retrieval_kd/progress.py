@@ -21,7 +21,7 @@ console = Console(stderr=True)
 
 
 class Bar:
-    """Advance by amounts, not by items. In a log (no terminal) it prints a line now and then."""
+    """A progress bar. Without a terminal (in a log) it prints a line every 15 seconds."""
 
     def __init__(self, description: str, total: int, progress: Progress | None) -> None:
         self.description, self.total, self.done, self._progress = description, total, 0, progress
@@ -44,7 +44,7 @@ class Bar:
 
 @contextmanager
 def bar(description: str, total: int) -> Iterator[Bar]:
-    """Show `description`, a bar, done/total, elapsed time and the ETA on standard error.
+    """Show description, bar, done/total, elapsed time and ETA on standard error.
 
     Example:
         >>> with bar("counting", 3) as progress:

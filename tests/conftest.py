@@ -1,4 +1,4 @@
-"""Shared fixtures: everything runs offline, in a cache of its own, on models made here."""
+"""Shared fixtures: tests run offline, with a temporary cache, on tiny models made here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# How long an example takes says nothing about whether it holds: machines and their load differ.
+# Slow machines must not fail examples.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """For torch that was imported before this file."""
+    """One thread also if torch was imported before this file."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What people import from the top level is there, and importing it early costs nothing."""
+"""The public names can be imported from the top level, and are loaded only when used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_every_public_name_is_what_its_module_defines(name):
     assert getattr(retrieval_kd, name).__module__.startswith("retrieval_kd.")
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error():
+def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
         retrieval_kd.no_such_name  # noqa: B018
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.search import CollectionOption, Split
+from retrieval_kd.cli.options import CollectionOption, Split
 from retrieval_kd.cli.train import (
     Layers,
     Settings,

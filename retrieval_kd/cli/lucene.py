@@ -1,4 +1,4 @@
-"""The subcommand `lucene`: pyserini's topics, judgments, prebuilt indexes. `cli.py` mounts it."""
+"""The command `lucene`: searches pyserini's prebuilt indexes for its topics."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from typing import Annotated
 
 import typer
 
+from retrieval_kd.cli.options import Depth, KeepSelf, RunOut
+
 lucene_app = typer.Typer()
 
 
 @lucene_app.command()
 def lucene(
-    topics: Annotated[str, typer.Argument(help="pyserini's name, as beir-v1.0.0-scifact-test")],
-    index: Annotated[str, typer.Option(help="prebuilt index, as beir-v1.0.0-scifact.flat")],
-    out: Annotated[Path, typer.Option(help="TREC run file to write; .gz compresses")],
+    topics: Annotated[
+        str, typer.Argument(help="pyserini's name, such as beir-v1.0.0-scifact-test")
+    ],
+    index: Annotated[str, typer.Option(help="prebuilt index, such as beir-v1.0.0-scifact.flat")],
+    out: RunOut,
     qrels: Annotated[
         Path | None, typer.Option(help="write the judgments of these topics here")
     ] = None,
-    depth: Annotated[int, typer.Option(min=1, help="documents per query")] = 1000,
-    keep_self: Annotated[
-        bool, typer.Option("--keep-self", help="keep a document whose ID is the query's")
-    ] = False,
+    depth: Depth = 1000,
+    keep_self: KeepSelf = False,
 ) -> None:
-    """Rank one of pyserini's prebuilt indexes for its topics; what is not there is downloaded.
+    """Rank one of pyserini's prebuilt indexes for its topics; missing files are downloaded.
 
     Then: rkd evaluate --run OUT --qrels QRELS. Needs the extra `pyserini`.
     """

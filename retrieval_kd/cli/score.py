@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.search import CollectionOption
+from retrieval_kd.cli.options import CollectionOption
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import validate
 from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings

@@ -1,4 +1,4 @@
-"""The subcommands retrieve, index and search. `cli.py` mounts them."""
+"""The commands `retrieve`, `index` and `search`."""
 
 from __future__ import annotations
 
@@ -7,34 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
+from retrieval_kd.cli.options import CollectionOption, Depth, KeepSelf, Length, RunOut, Split
 from retrieval_kd.errors import InputError
 
-stages_app = typer.Typer()
-
-CollectionOption = Annotated[
-    str,
-    typer.Option("--collection", help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]"),
-]
-Split = Annotated[str, typer.Option(help="which judged queries")]
-Length = Annotated[int | None, typer.Option(help="tokens per text; default: the model's own")]
+search_app = typer.Typer()
 
 
-@stages_app.command()
+@search_app.command()
 def retrieve(
     collection: CollectionOption,
-    out: Annotated[Path, typer.Option(help="TREC run file to write; .gz compresses")],
+    out: RunOut,
     with_: Annotated[
         str,
         typer.Option("--with", help="bm25, bm25-lucene, lucene, a MODEL, or A+B to fuse by rank"),
     ] = "bm25",
     split: Split = "test",
-    depth: Annotated[int, typer.Option(min=1, help="documents per query")] = 100,
+    depth: Depth = 100,
     max_length: Length = None,
-    keep_self: Annotated[
-        bool, typer.Option("--keep-self", help="keep a document whose ID is the query's")
-    ] = False,
+    keep_self: KeepSelf = False,
 ) -> None:
-    """Rank a collection's documents for the queries of a split; gives a TREC run file."""
+    """Rank a collection's documents for the queries of a split and write a TREC run file."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import write_run
     from retrieval_kd.retrieval.retrieve import retrieve as retrieve_run
@@ -52,7 +44,7 @@ def retrieve(
     print(f"{out}: {len(run)} queries, up to {depth} documents each")
 
 
-@stages_app.command()
+@search_app.command()
 def index(
     collection: CollectionOption,
     model: Annotated[str, typer.Option(help="MODEL that encodes documents and queries")],
@@ -62,31 +54,30 @@ def index(
     ),
     max_length: Length = None,
 ) -> None:
-    """Encode a collection and build an index that knows its model and document IDs.
+    """Encode a collection and build an index, which records its model and document IDs.
 
-    An index that is there already is replaced, which is said; the same one is kept as it is.
+    An existing index with another model, documents or settings is replaced, with a message.
     """
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.indexing.build import build_index
     from retrieval_kd.indexing.spec import load_spec
 
-    def say(old: dict[str, Any]) -> None:
-        held = f"{old.get('count', 0):,} documents by {old.get('model')}"
-        print(f"{out}: replaces the index of {held}", flush=True)
+    def report(old: dict[str, Any]) -> None:
+        documents = f"{old.get('count', 0):,} documents by {old.get('model')}"
+        print(f"{out}: replaces the index of {documents}", flush=True)
 
-    made = build_index(
+    built = build_index(
         open_collection(collection),
         model,
         load_spec(spec),
         out,
         max_length=max_length,
-        replacing=say,
+        replacing=report,
     )
-    size = sum(int(file["bytes"]) for file in made.manifest["files"].values())
-    print(f"{out}: {len(made):,} documents, {size / 2**20:.1f} MiB")
+    print(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
 
 
-@stages_app.command()
+@search_app.command()
 def search(
     index: Annotated[Path, typer.Option(help="folder made by `rkd index`")],
     query: Annotated[str | None, typer.Argument(help="a question")] = None,
@@ -94,10 +85,10 @@ def search(
         Path | None, typer.Option(help="JSONL ({_id, text}) or TSV of queries, instead of one")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="TREC run file for --queries")] = None,
-    depth: Annotated[int, typer.Option(min=1, help="documents per query")] = 10,
+    depth: Depth = 10,
     model: Annotated[str | None, typer.Option(help="MODEL, if it was moved")] = None,
 ) -> None:
-    """Answer a typed query with titles and snippets, or a file of queries with a run."""
+    """Search an index for one query (prints titles and snippets) or a file of queries (a run)."""
     from retrieval_kd.indexing.index import Index
     from retrieval_kd.indexing.snippets import snippets
 
@@ -116,7 +107,6 @@ def search(
         return
     assert query is not None
     [hits] = opened.search([query], depth)
-    for shown in snippets(opened.collection().documents, hits, query):
-        title = shown.title or shown.document_id
-        print(f"{shown.rank:3}. {title}  [{shown.document_id}]  {shown.score:.4f}")
-        print(f"     {shown.snippet}")
+    for hit in snippets(opened.collection().documents, hits, query):
+        print(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
+        print(f"     {hit.text}")

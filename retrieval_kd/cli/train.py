@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.search import CollectionOption, Split
+from retrieval_kd.cli.options import CollectionOption, Split
 from retrieval_kd.errors import InputError
 
 if TYPE_CHECKING:

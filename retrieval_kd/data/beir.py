@@ -1,4 +1,4 @@
-"""Reads BEIR's form: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`, each plain or `.gz`."""
+"""Reads BEIR files: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`, plain or `.gz`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
-from retrieval_kd.data.qrels import parse_qrels
-from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
+from retrieval_kd.data.qrels import source_judgments
+from retrieval_kd.data.rows import Reader, Reading, Row
 from retrieval_kd.data.sources import Line, Source
 from retrieval_kd.errors import InputError
 
@@ -18,7 +18,7 @@ FORM = 'one JSON object a line, such as {"_id": "d1", "title": "â€¦", "text": "â
 
 
 def beir_reader(source: Source) -> Reader | None:
-    """A reader if the source holds `corpus.jsonl`, at its top or in one folder of a zip."""
+    """Return a reader if `corpus.jsonl` is at the source's top level or in one folder of a zip."""
     root = _root(source)
     if root is None:
         return None
@@ -30,7 +30,7 @@ def beir_reader(source: Source) -> Reader | None:
     qrels = {}
     for name in source.names:
         if match := re.fullmatch(rf"{re.escape(root)}qrels/([^/]+?)\.tsv(\.gz)?", name):
-            source.one(name.removesuffix(".gz"))  # refuses a file that is there twice
+            source.one(name.removesuffix(".gz"))  # refuses a file that is both plain and gzipped
             qrels[match[1]] = name
     return Reader(
         name=source.name,
@@ -38,25 +38,21 @@ def beir_reader(source: Source) -> Reader | None:
         total=source.total([corpus]),
         documents=partial(_rows, source, corpus),
         queries=partial(_rows, source, queries),
-        judgments={split: partial(_judgments, source, name) for split, name in qrels.items()},
+        judgments={split: partial(source_judgments, source, name) for split, name in qrels.items()},
     )
 
 
 def _root(source: Source) -> str | None:
-    """The folder in the source that has the collection: "" or "NAME/"; None if there is none."""
-    named = re.compile(r"(corpus|queries)\.jsonl(\.gz)?")
+    """The collection's folder in the source: "" or "NAME/"; None without a collection."""
+    files = re.compile(r"(corpus|queries)\.jsonl(\.gz)?")
     depth = 2 if source.is_zip else 1
     paths = [PurePosixPath(name) for name in source.names]
-    roots = {p.parent for p in paths if len(p.parts) <= depth and named.fullmatch(p.name)}
+    roots = {p.parent for p in paths if len(p.parts) <= depth and files.fullmatch(p.name)}
     if len(roots) > 1:
-        there = ", ".join(sorted(map(str, roots)))
-        problem = f"several collections in one file: {there}"
+        names = ", ".join(sorted(map(str, roots)))
+        problem = f"several collections in one file: {names}"
         raise InputError(problem, file=source.path, remedy="give each its own zip or folder")
     return next((f"{root}/" if root.name else "" for root in roots), None)
-
-
-def _judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment]:
-    yield from parse_qrels(source.lines(name, reading), source.label(name), reading)
 
 
 def _rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
@@ -64,7 +60,7 @@ def _rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
 
 
 def parse_rows(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Row]:
-    """Documents or queries of JSON lines with `_id`, `text` and, if there is one, `title`."""
+    """Parse documents or queries from JSON lines with `_id`, `text` and an optional `title`."""
     for number, text in lines:
         record = _parse(text, file, number)
         id = record.get("_id")

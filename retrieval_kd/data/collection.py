@@ -1,7 +1,7 @@
-"""`Collection` and `open_collection`: documents, queries and judgments by ID, from any source.
+"""Collections: documents, queries and judgments by ID, from any source.
 
-A source is streamed once into the cache, checked by the policy of `docs/data.md`, and from then on
-opened from there. What a spec may be is in `specs.py`; how files are read, in the readers.
+`open_collection` streams a source into the cache once, checks it by the policy of `docs/data.md`,
+and opens the cached copy from then on. `specs.py` finds the reader of a source.
 """
 
 from __future__ import annotations
@@ -12,21 +12,26 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.data.build_texts import build_texts
-from retrieval_kd.data.folders import atomic_folder
 from retrieval_kd.data.qrels import collect, read_qrels, write_qrels
 from retrieval_kd.data.rows import Qrels, Reader, Reading, Row
 from retrieval_kd.data.specs import find_reader
-from retrieval_kd.data.texts import Texts
+from retrieval_kd.data.texts import Texts, build_texts
 from retrieval_kd.errors import Drops, InputError, log
-from retrieval_kd.files import cache_dir, digest_json, digest_text, read_json, write_json
+from retrieval_kd.files import (
+    atomic_folder,
+    cache_dir,
+    digest_json,
+    digest_text,
+    read_json,
+    write_json,
+)
 from retrieval_kd.progress import bar
 
-VERSION = 2  # of the cached form and the policy: raise it and every source is read again
+VERSION = 2  # of the cached form and the policy; raising it reads every source again
 
 
 class Collection:
-    """Documents, queries, judgments; by ID, text looked up late. Made by `open_collection`."""
+    """Documents, queries and judgments by ID, memory-mapped. Made by `open_collection`."""
 
     def __init__(self, folder: str | Path, spec: str) -> None:
         self.folder, self.spec = Path(folder), spec
@@ -46,29 +51,29 @@ class Collection:
         )
 
     def qrels(self, split: str) -> Qrels:
-        """Gains by query and document ID; every ID in it is in `queries` and `documents`."""
+        """Query ID → document ID → gain. Every ID is in `queries` and `documents`."""
         if split not in self.splits:
-            there = ", ".join(self.splits) or "none: it has no judgments"
-            remedy = f"name one of its splits ({there})"
+            splits = ", ".join(self.splits) or "none: it has no judgments"
+            remedy = f"name one of its splits ({splits})"
             raise InputError(f"collection {self.name} has no split {split!r}", remedy=remedy)
         if split not in self._qrels:
             self._qrels[split] = read_qrels(self._qrels_file(split))
         return {query: dict(judged) for query, judged in self._qrels[split].items()}
 
     def query_texts(self, split: str) -> dict[str, str]:
-        """Texts of the queries that are judged in a split, in the order of its judgments."""
+        """Texts of a split's judged queries, in the order of its judgments."""
         return {query_id: self.queries[query_id].full for query_id in self.qrels(split)}
 
     def digest(self) -> str:
-        """32 hex digits of all texts of documents and queries, and of their order."""
+        """Digest of all documents and queries and their order, as 32 hex digits."""
         return digest_text(self.documents.digest, self.queries.digest)
 
     def qrels_digest(self, split: str) -> str:
-        """32 hex digits of a split's judgments, whatever their order."""
+        """Digest of a split's judgments in any order, as 32 hex digits."""
         return digest_json(self.qrels(split))
 
     def stats(self) -> dict[str, Any]:
-        """What a report says of a collection: counts, average lengths, and what was dropped."""
+        """Facts for a report: counts, average lengths, and what was dropped."""
         splits = {}
         for split in self.splits:
             qrels = self.qrels(split)
@@ -92,9 +97,12 @@ class Collection:
 
 
 def open_collection(spec: str | Path) -> Collection:
-    """Open a collection by folder, zip, `ir_datasets` ID or `python-api`; the first time, read it.
+    """Open a collection by folder, zip, `ir_datasets` ID or `python-api`.
 
-    Raises `InputError` for an unknown spec and for wrong input; logs what was dropped, with counts.
+    The first call reads the source. Logs what was dropped, with counts.
+
+    Raises:
+        InputError: unknown spec, or wrong input.
 
     Example:
         >>> import tempfile; folder = Path(tempfile.mkdtemp()) / "tides"; folder.mkdir()
@@ -134,17 +142,19 @@ def _open(folder: Path, spec: str) -> Collection | None:
 def _build(reader: Reader, folder: Path, spec: str) -> Collection:
     reading = Reading()
 
-    def as_good(there: Path) -> bool:  # built meanwhile by another process
-        return _open(there, spec) is not None
+    def is_whole(existing: Path) -> bool:  # built by another process in the meantime
+        return _open(existing, spec) is not None
 
-    with atomic_folder(folder, keep=as_good) as temporary:
+    with atomic_folder(folder, keep=is_whole) as temporary:
         with bar(f"reading {reader.name}", reader.total) as progress:
             reading.advance = progress.advance
             rows = _documents(reader.documents(reading), reading.drops)
-            documents = build_texts(_named(rows, reader, "document"), temporary / "documents")
+            documents = build_texts(_not_empty(rows, reader, "document"), temporary / "documents")
         reading.advance = Reading().advance
         rows = _queries(reader.queries(reading), reading.drops)
-        queries = build_texts(_named(rows, reader, "query"), temporary / "queries", noun="query")
+        queries = build_texts(
+            _not_empty(rows, reader, "query"), temporary / "queries", noun="query"
+        )
         splits = sorted(reader.judgments)
         if not splits:
             reading.drops.add("no judgments, so no splits", spec)
@@ -162,8 +172,8 @@ def _build(reader: Reader, folder: Path, spec: str) -> Collection:
     return Collection(folder, spec)
 
 
-def _named(rows: Iterator[Row], reader: Reader, noun: str) -> Iterator[Row]:
-    """Refuse a source without a single row, by its name."""
+def _not_empty(rows: Iterator[Row], reader: Reader, noun: str) -> Iterator[Row]:
+    """Pass the rows on; refuse a source that has none."""
     first = next(rows, None)
     if first is None:
         raise InputError(f"collection {reader.name} has no {noun}", remedy="add at least one")
@@ -172,7 +182,7 @@ def _named(rows: Iterator[Row], reader: Reader, noun: str) -> Iterator[Row]:
 
 
 def _documents(rows: Iterable[Row], drops: Drops) -> Iterator[Row]:
-    """Empty documents stay: judgments name them, and Cranfield has two."""
+    """Keep empty documents: judgments name them (Cranfield has two)."""
     for row in rows:
         if not row.title.strip() and not row.text.strip():
             drops.add("empty document kept", row.id)
@@ -180,7 +190,7 @@ def _documents(rows: Iterable[Row], drops: Drops) -> Iterator[Row]:
 
 
 def _queries(rows: Iterable[Row], drops: Drops) -> Iterator[Row]:
-    """Empty queries go: any ranking of them would be chance."""
+    """Drop empty queries: any ranking for them would be chance."""
     for row in rows:
         if row.title.strip() or row.text.strip():
             yield row
@@ -205,11 +215,11 @@ def _judged(
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what builders that were killed more than a day ago left behind."""
+    """Remove the temporary folders of builders that were killed more than a day ago."""
     newest = folder.stat().st_mtime
-    for left in (*folder.parent.glob(".*.part"), *folder.parent.glob(".*.old")):
+    for stale in (*folder.parent.glob(".*.part"), *folder.parent.glob(".*.old")):
         try:
-            if newest - left.stat().st_mtime > 86_400:
-                shutil.rmtree(left, ignore_errors=True)
+            if newest - stale.stat().st_mtime > 86_400:
+                shutil.rmtree(stale, ignore_errors=True)
         except OSError:
             continue

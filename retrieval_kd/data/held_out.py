@@ -1,4 +1,4 @@
-"""Sets queries aside for development so that no relevant document is shared with what is left."""
+"""Sets dev queries aside that share no relevant document with the remaining queries."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ V = TypeVar("V")
 def held_out(
     queries: Mapping[str, V], qrels: Mapping[str, Mapping[str, int]], count: int, seed: int
 ) -> dict[str, V]:
-    """At most `count` queries, in whole groups that are linked by relevant documents.
+    """Draw at most `count` queries, in whole groups linked by relevant documents.
 
     Queries drawn one by one share relevant documents with the training queries (two thirds of
-    SciFact's do): a student that has learned to like those documents then looks better on dev than
-    on a test split. Groups are taken in random order; one that would not fit is passed over. Where
-    one group holds nearly everything, fewer than `count` are given, possibly none.
+    SciFact's do), so a student that learned to prefer those documents looks better on dev than on a
+    test split. Groups are drawn in random order; a group that does not fit is skipped. If one group
+    holds nearly all queries, fewer than `count` are returned, possibly none.
 
     Example:
         >>> qrels = {"a": {"d1": 1}, "b": {"d1": 1, "d2": 1}, "c": {"d3": 1}, "d": {"d2": 1}}
@@ -27,7 +27,7 @@ def held_out(
         >>> sorted(held_out(dict.fromkeys("abcd"), qrels, 2, seed=0))
         ['c']
     """
-    # by ID, so that the collection's order does not matter
+    # sorted, so that the collection's order does not matter
     groups = linked_groups({query: qrels.get(query, {}) for query in sorted(queries)})
     chosen: set[str] = set()
     for index in np.random.default_rng(seed).permutation(len(groups)):
@@ -37,12 +37,12 @@ def held_out(
 
 
 def linked_groups(qrels: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
-    """Query IDs in groups: two are in one if a chain of shared relevant documents joins them."""
-    having: dict[str, list[str]] = {}
+    """Group query IDs: two are in one group if a chain of shared relevant documents joins them."""
+    queries_of: dict[str, list[str]] = {}
     for query, judged in qrels.items():
         for document, gain in judged.items():
             if gain > 0:
-                having.setdefault(document, []).append(query)
+                queries_of.setdefault(document, []).append(query)
     seen: set[str] = set()
     groups = []
     for query in qrels:
@@ -50,9 +50,9 @@ def linked_groups(qrels: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
             continue
         seen.add(query)
         group = [query]
-        for member in group:  # grows while it is walked
+        for member in group:  # grows during the loop
             for document, gain in qrels[member].items():
-                new = [q for q in having.get(document, []) if gain > 0 and q not in seen]
+                new = [q for q in queries_of.get(document, []) if gain > 0 and q not in seen]
                 seen.update(new)
                 group += new
         groups.append(group)

@@ -1,4 +1,4 @@
-"""Reads what `ir_datasets` provides, by its IDs; downloads and licences are its business."""
+"""Reads collections of `ir_datasets` by ID; that package handles downloads and licences."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ BODIES = ("text", "body", "abstract", "contents")
 
 
 def irds_reader(id: str) -> Reader | None:
-    """A reader if `ir_datasets` knows the ID.
+    """Return a reader if `ir_datasets` knows the ID.
 
-    An ID with judgments (`beir/scifact/test`) has one split, named by what its documents' ID lacks
-    (`test`). An ID with queries only (`beir/scifact`) has a split for each part that has judgments.
+    An ID with judgments (`beir/scifact/test`) has one split, named by the part of the ID that
+    follows the documents' ID (`test`). An ID with queries only (`beir/scifact`) has a split for
+    each part with judgments.
     """
     import ir_datasets
 
@@ -69,7 +70,7 @@ def _parts(id: str) -> dict[str, Any]:
 def _count(dataset: Any) -> int:
     try:
         return int(dataset.docs_count() or 0)
-    except Exception:  # not every collection knows; then the bar shows no end
+    except Exception:  # not every collection knows its size; the bar then shows no total
         return 0
 
 
@@ -94,7 +95,7 @@ def _judgments(id: str, dataset: Any, reading: Reading) -> Iterator[Judgment]:
 
 
 def _guarded(id: str, iterate: Any) -> Iterator[Any]:
-    """Whatever goes wrong inside (downloads, licences to accept, checksums) is wrong input here."""
+    """Report any failure of `ir_datasets` (download, licence, checksum) as wrong input."""
     try:
         yield from iterate()
     except Exception as error:

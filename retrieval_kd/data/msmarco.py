@@ -1,4 +1,4 @@
-"""Reads MS MARCO's tables: `collection.tsv`, `queries.SPLIT.tsv`, `qrels.SPLIT.tsv`, or `.gz`."""
+"""Reads MS MARCO tables: `collection.tsv`, `queries.SPLIT.tsv`, `qrels.SPLIT.tsv`, or `.gz`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from retrieval_kd.data.qrels import parse_qrels
-from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
+from retrieval_kd.data.qrels import source_judgments
+from retrieval_kd.data.rows import Reader, Reading, Row
 from retrieval_kd.data.sources import Line, Source
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
@@ -16,7 +16,7 @@ TABLES = r"(collection|msmarco-docs)\.tsv"
 
 
 def msmarco_reader(source: Source) -> Reader | None:
-    """A reader if the source has `collection.tsv` (or `msmarco-docs.tsv`) and `queries.*.tsv`."""
+    """Return a reader if there are `collection.tsv` (or `msmarco-docs.tsv`) and `queries.*.tsv`."""
     where = r"((?:[^/]+/)?)" if source.is_zip else "()"
     matches = (re.fullmatch(rf"{where}{TABLES}(\.gz)?", name) for name in source.names)
     folder = next((match[1] for match in matches if match), None)
@@ -36,12 +36,12 @@ def msmarco_reader(source: Source) -> Reader | None:
         total=source.total(tables),
         documents=partial(tsv_rows, source, tables[0]),
         queries=partial(tsv_queries, source, list(queries.values())),
-        judgments={split: partial(_judgments, source, name) for split, name in qrels.items()},
+        judgments={split: partial(source_judgments, source, name) for split, name in qrels.items()},
     )
 
 
 def _parts(source: Source, folder: str, kind: str) -> dict[str, str]:
-    """`queries.dev.small.tsv` → `dev.small`; a file without a middle is `test`."""
+    """Split → file: `queries.dev.small.tsv` is split `dev.small`, `queries.tsv` is `test`."""
     parts = {}
     for name in source.names:
         if match := re.fullmatch(rf"{re.escape(folder)}{kind}(?:\.(.+?))?\.tsv(\.gz)?", name):
@@ -50,16 +50,12 @@ def _parts(source: Source, folder: str, kind: str) -> dict[str, str]:
     return parts
 
 
-def _judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment]:
-    yield from parse_qrels(source.lines(name, reading), source.label(name), reading)
-
-
 def tsv_rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
     yield from parse_table(source.lines(name, reading), source.label(name))
 
 
 def parse_table(lines: Iterable[Line], file: str) -> Iterator[Row]:
-    """Rows of a table: ID, text · ID, title, text · ID, URL, title, text (MS MARCO documents)."""
+    """Parse rows of ID, text; or ID, title, text; or ID, URL, title, text (MS MARCO documents)."""
     width = 0
     for number, text in lines:
         cells = text.split("\t")
@@ -74,18 +70,18 @@ def parse_table(lines: Iterable[Line], file: str) -> Iterator[Row]:
 
 
 def tsv_queries(source: Source, names: list[str], reading: Reading) -> Iterator[Row]:
-    """Queries of several files; one that is in two of them with the same text is one query.
+    """Read queries from several files; a query repeated in another file is read once.
 
-    MS MARCO repeats them so: `queries.dev.small.tsv` is a part of `queries.dev.tsv`.
+    MS MARCO repeats queries: `queries.dev.small.tsv` is a part of `queries.dev.tsv`.
     """
     seen: dict[str, tuple[str, str]] = {}
     for name in names:
         for row in tsv_rows(source, name, reading):
-            said = digest_text(row.title, row.text)[:16]
-            file, before = seen.setdefault(row.id, (row.file, said))
+            digest = digest_text(row.title, row.text)[:16]
+            file, earlier = seen.setdefault(row.id, (row.file, digest))
             if file == row.file:
                 yield row  # a repeat within one file is found when the texts are built
-            elif before != said:
+            elif earlier != digest:
                 problem = f"another text for a query of {file}"
                 remedy = "give one of the two another ID"
                 raise InputError(problem, file=row.file, line=row.line, id=row.id, remedy=remedy)

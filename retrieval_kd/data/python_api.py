@@ -1,8 +1,8 @@
-"""The embedded collection: Python code, found by what its docstrings say it does.
+"""The built-in collection: Python code as documents, first sentences of docstrings as queries.
 
-A query is the first sentence of a docstring; its document is the qualified name, the signature, the
-rest of the docstring and the code, without that sentence. The split is by module, so that no module
-of the test split is seen in training. How a file is taken apart is in `python_code.py`.
+A query's document has the qualified name, the signature, the rest of the docstring and the code,
+but not the query's sentence. Splits are by module, so no module of the test split is seen in
+training. `python_code.py` takes a file apart.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from retrieval_kd.data.python_code import Piece, Unparsable, pieces
 from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
 from retrieval_kd.errors import InputError
 
-VERSION = 1  # raise it when other documents or queries come out of the same code
+VERSION = 1  # raise it when the same code gives other documents or queries
 SKIPPED = {"test", "tests", "__pycache__", "site-packages", "dist-packages", "idlelib"}
-SHARES = (("train", 60), ("dev", 70), ("test", 100))  # per cent of the modules, cumulated
+SHARES = (("train", 60), ("dev", 70), ("test", 100))  # cumulative per cent of the modules
 FEWEST_MODULES = 10
 
 
 def python_api_reader(folder: str | None = None) -> Reader:
-    """A reader of a folder's Python code; without a folder, of Python's own standard library."""
+    """Return a reader of a folder's Python code; default: Python's own standard library."""
     root = Path(folder or sysconfig.get_path("stdlib")).expanduser()
     if not root.is_dir():
         raise InputError("no such folder", file=root, remedy="name a folder of Python code")
@@ -53,14 +53,14 @@ def python_api_reader(folder: str | None = None) -> Reader:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Python files below a folder, in a stable order, without tests and installed packages."""
+    """Yield Python files below a folder in a stable order, without tests and installed packages."""
     for folder, folders, names in os.walk(root):
         folders[:] = sorted(n for n in folders if n not in SKIPPED and not n.startswith("."))
         yield from (Path(folder) / name for name in sorted(names) if name.endswith(".py"))
 
 
 def split_of(group: str) -> str:
-    """The split of a group of modules, by a hash of its name: the same wherever it is computed.
+    """The split of a group of modules, by a hash of its name: the same on every machine.
 
     Example:
         >>> [split_of(name) for name in ("json", "argparse", "email")]
@@ -72,14 +72,14 @@ def split_of(group: str) -> str:
 
 
 class _Code:
-    """Streams documents, and remembers the first sentences it meets: they are the queries."""
+    """Streams documents and collects their first sentences, which are the queries."""
 
     def __init__(self, root: Path, files: list[Path]) -> None:
         self.root, self.files = root, files
         top = {_parts(root, file)[0] for file in files}
-        self.by_file = len(top) < FEWEST_MODULES  # one package alone would be in one split
+        self.by_file = len(top) < FEWEST_MODULES  # a single package would be one split
         self.splits = sorted({split_of(self._group(file)) for file in files})
-        self.found: dict[str, list[str]] = {}  # first sentence → IDs of its documents
+        self.sentences: dict[str, list[str]] = {}  # first sentence → IDs of its documents
         self.split: dict[str, str] = {}  # first sentence → split, "" if it is in several
 
     def _group(self, file: Path) -> str:
@@ -87,7 +87,7 @@ class _Code:
         return ".".join(parts) if self.by_file else parts[0]
 
     def documents(self, reading: Reading) -> Iterator[Row]:
-        self.found.clear()
+        self.sentences.clear()
         self.split.clear()
         ids: dict[str, int] = {}
         for file in self.files:
@@ -108,19 +108,19 @@ class _Code:
 
     def _remember(self, piece: Piece, id: str, split: str) -> None:
         if piece.sentence:
-            self.found.setdefault(piece.sentence, []).append(id)
+            self.sentences.setdefault(piece.sentence, []).append(id)
             if self.split.setdefault(piece.sentence, split) != split:
                 self.split[piece.sentence] = ""
 
     def queries(self, reading: Reading) -> Iterator[Row]:
-        for sentence, ids in self.found.items():
+        for sentence, ids in self.sentences.items():
             if self.split[sentence]:
                 yield Row(f"query:{ids[0]}", "", sentence, str(self.root))
             else:
                 reading.drops.add("sentence of modules in several splits left out", ids[0])
 
     def judgments(self, split: str, reading: Reading) -> Iterator[Judgment]:
-        for sentence, ids in self.found.items():
+        for sentence, ids in self.sentences.items():
             if self.split[sentence] == split:
                 for id in ids:
                     yield Judgment(f"query:{ids[0]}", id, 1, str(self.root))

@@ -1,4 +1,4 @@
-"""Takes a Python file apart into pieces: first sentence, and the text without that sentence."""
+"""Takes a Python file apart: each definition's first docstring sentence, and its other text."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-FEWEST_WORDS, MOST_WORDS = 4, 64  # of a first sentence that serves as a query
-FEWEST_LINES = 3  # of a piece without such a sentence that serves as a document
+FEWEST_WORDS, MOST_WORDS = 4, 64  # of a first sentence, to serve as a query
+FEWEST_LINES = 3  # of a definition without such a sentence, to serve as a document
 MOST_CHARACTERS = 2_000  # of a document's text; the rest is cut
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -30,14 +30,14 @@ class Piece(NamedTuple):
 
 
 class Unparsable(Exception):
-    """A file that Python itself could not read."""
+    """A file that does not parse as Python."""
 
 
 def pieces(file: Path, module: str) -> list[Piece]:
-    """All functions, methods and classes of a file that make a document, in order."""
+    """Return the functions, methods and classes of a file that are documents, in order."""
     try:
         with warnings.catch_warnings(), tokenize.open(file) as handle:
-            warnings.simplefilter("ignore")  # invalid escapes in strings are not ours to mend
+            warnings.simplefilter("ignore")  # about invalid escapes in strings
             source = handle.read()
             tree = ast.parse(source)
     except (SyntaxError, UnicodeError, ValueError, RecursionError, MemoryError) as error:
@@ -48,7 +48,7 @@ def pieces(file: Path, module: str) -> list[Piece]:
 
 
 def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]:
-    """Definitions at the level of modules and classes; not those inside functions."""
+    """Yield definitions of modules and classes, not those inside functions."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, Definition):
             name = f"{prefix}.{child.name}"
@@ -73,7 +73,7 @@ def _piece(node: Definition, name: str, lines: list[bytes]) -> Piece | None:
 
 
 def split_docstring(docstring: str) -> tuple[str, str]:
-    """The first sentence, its whitespace normalised, and the rest.
+    """Split off the first sentence, with its whitespace normalised.
 
     Example:
         >>> split_docstring("Return the parent, e.g. of\\n    a node. Else None.\\n\\n    More.")
@@ -95,7 +95,7 @@ def _signature(node: Definition) -> str:
 
 
 def _outline(node: ast.ClassDef) -> str:
-    """A class's own statements, and its methods' signatures: their code has its own documents."""
+    """A class's own statements and its methods' signatures; methods are documents of their own."""
     parts = []
     for child in node.body:
         if isinstance(child, Definition):
@@ -106,7 +106,7 @@ def _outline(node: ast.ClassDef) -> str:
 
 
 def _body(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[bytes]) -> str:
-    """The lines of a function after its signature, with comments, without its docstring."""
+    """A function's lines after its signature, with comments, without its docstring."""
     first = node.body[0]
     if ast.get_docstring(node, clean=False) is not None:
         start, column = first.end_lineno or first.lineno, first.end_col_offset or 0
@@ -129,7 +129,7 @@ def _is_text(node: ast.stmt) -> bool:
 
 
 def _without(text: str, sentence: str) -> str:
-    """Take out what is left of the sentence: code may quote its own docstring."""
+    """Remove the sentence from the text: code may quote its own docstring."""
     words = re.compile(r"\s+".join(map(re.escape, sentence.split())))
     while words.search(text):
         text = words.sub(" ", text)

@@ -1,4 +1,4 @@
-"""Relevance judgments: BEIR's three columns with a header, TREC's four, read and written."""
+"""Relevance judgments in BEIR's form (three columns with a header) or TREC's (four columns)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from retrieval_kd.data.rows import Judgment, Qrels, Reading, check_id
-from retrieval_kd.data.sources import Line, file_lines
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.data.sources import Line, Source, file_lines
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_path
 
-__all__ = ["Qrels", "collect", "parse_qrels", "read_qrels", "write_qrels"]
+__all__ = ["Qrels", "collect", "read_qrels", "source_judgments", "write_qrels"]
 
 HEADERS = {"query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id"}
 COLUMNS = (
@@ -19,8 +19,8 @@ COLUMNS = (
 )
 
 
-def read_qrels(path: str | Path, drops: Drops | None = None) -> Qrels:
-    """Read a BEIR or TREC file of judgments, told apart by its number of columns.
+def read_qrels(path: str | Path) -> Qrels:
+    """Read a BEIR or TREC file of judgments, recognised by its number of columns.
 
     Example:
         >>> import tempfile; path = Path(tempfile.mkdtemp()) / "qrels.tsv"
@@ -28,11 +28,9 @@ def read_qrels(path: str | Path, drops: Drops | None = None) -> Qrels:
         >>> read_qrels(path)
         {'q1': {'d1': 1, 'd2': 0}}
     """
-    own = Drops()
-    reading = Reading(own if drops is None else drops)
-    qrels = collect(parse_qrels(file_lines(path, reading), str(path), reading), reading)
-    if drops is None:
-        own.warn(str(path))
+    reading = Reading()
+    qrels = collect(_parse(file_lines(path, reading), str(path), reading), reading)
+    reading.drops.warn(str(path))
     if not qrels:
         raise InputError("no judgment at all", file=path, remedy=COLUMNS)
     return qrels
@@ -49,8 +47,13 @@ def write_qrels(qrels: Qrels, path: str | Path) -> None:
                 out.write(f"{query_id}\t{document_id}\t{gain}\n")
 
 
-def parse_qrels(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Judgment]:
-    """Turn lines into judgments; a header is known by its first column's name."""
+def source_judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment]:
+    """Yield the judgments of one file of a folder or zip."""
+    yield from _parse(source.lines(name, reading), source.label(name), reading)
+
+
+def _parse(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Judgment]:
+    """Parse lines into judgments; a header is recognised by the name of its first column."""
     for place, (number, text) in enumerate(lines):
         cells = [c.strip(" ") for c in text.split("\t")] if "\t" in text else text.split()
         if place == 0 and cells[0].lower() in HEADERS:
@@ -80,10 +83,10 @@ def collect(
     queries: Container[str] | None = None,
     documents: Container[str] | None = None,
 ) -> Qrels:
-    """Gather judgments by query, in the order of the file, by the policy of `docs/data.md`.
+    """Group judgments by query, in the order of the file, by the policy of `docs/data.md`.
 
-    Those that name a query or document not among `queries` or `documents` are dropped and counted;
-    a negative gain (spam, in TREC's web tracks) counts as 0.
+    Judgments of a query or document that is not among `queries` or `documents` are dropped and
+    counted. A negative gain (spam, in TREC's web tracks) counts as 0.
     """
     qrels: Qrels = {}
     drops = reading.drops

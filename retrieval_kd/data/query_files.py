@@ -1,4 +1,4 @@
-"""A file of queries that belongs to no collection: JSONL (`_id`, `text`) or two-column TSV."""
+"""Query files outside a collection: JSONL (`_id`, `text`) or two-column TSV, plain or `.gz`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from retrieval_kd.errors import InputError
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
-    """ID → text, in the file's order; `.gz` is read too.
+    """Read query ID → text, in the file's order.
 
     Raises:
-        InputError: no such file, a broken line, a duplicate or impossible ID, an empty query.
+        InputError: no such file, a broken line, a duplicate or invalid ID, an empty query.
     """
     path = Path(path)
     if not path.is_file():

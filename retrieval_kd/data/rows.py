@@ -1,4 +1,4 @@
-"""What every reader of a collection hands over: rows, judgments and where each was found."""
+"""The types that all readers of collections share: rows, judgments, readers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Row(NamedTuple):
 
 
 class Judgment(NamedTuple):
-    """One line of a qrels file: how relevant the document is to the query."""
+    """One line of a qrels file: how relevant a document is to a query."""
 
     query_id: str
     document_id: str
@@ -37,7 +37,7 @@ def _ignore(amount: int) -> None:
 
 @dataclass
 class Reading:
-    """What a reader reports to while it reads: what was dropped, and how far it has come."""
+    """Collects what a reader drops, and receives its progress."""
 
     drops: Drops = field(default_factory=Drops)
     advance: Callable[[int], None] = _ignore
@@ -49,10 +49,10 @@ Judgments = Callable[[Reading], Iterator[Judgment]]
 
 @dataclass(frozen=True)
 class Reader:
-    """A source that was recognised, and how to stream it; nothing has been read yet.
+    """A recognised source and how to stream it; nothing has been read yet.
 
-    `key` is JSON-able and changes when the source does; `total` is the end of the progress bar
-    over the documents, in whatever unit `documents` advances it by.
+    `key` is JSON-able and changes when the source changes. `total` is the length of the documents'
+    progress bar, in the unit by which `documents` advances it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Reader:
 
 
 def check_id(id: str, noun: str, file: str | None = None, line: int | None = None) -> None:
-    """Refuse an ID that is empty or holds whitespace: TREC files could not carry it.
+    """Refuse an empty ID, or one with whitespace, which TREC files cannot carry.
 
     Example:
         >>> check_id("doc 7", "document", "corpus.jsonl", 3)

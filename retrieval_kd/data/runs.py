@@ -1,4 +1,4 @@
-"""Runs: for each query, ranked documents with scores, in memory and as TREC run files."""
+"""Runs: ranked documents with scores for each query, in memory and as TREC run files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = "write query, Q0, document, rank, score, name, separated by spaces or 
 
 @dataclass(frozen=True)
 class Run:
-    """A system's answers: query ID → document ID → score, best first, ties by ID, ascending.
+    """A system's rankings: query ID → document ID → score, best first, ties by ID, ascending.
 
     Example:
         >>> Run("demo", {"q1": {"d2": 1.0, "d9": 3.0, "d1": 1.0}}).results
@@ -38,9 +38,9 @@ class Run:
 
     def __post_init__(self) -> None:
         ordered = {}
-        for query_id, found in self.results.items():
+        for query_id, scores in self.results.items():
             try:
-                ordered[query_id] = ranked(found)
+                ordered[query_id] = ranked(scores)
             except ValueError as error:
                 raise InputError(f"run {self.name}: {error}", id=query_id) from None
         object.__setattr__(self, "results", ordered)
@@ -49,13 +49,15 @@ class Run:
         return len(self.results)
 
     def top(self, depth: int) -> Run:
-        """The same run, cut to the first `depth` documents of each query."""
-        cut = {query: dict(list(found.items())[:depth]) for query, found in self.results.items()}
+        """Cut the run to the first `depth` documents of each query."""
+        cut = {
+            query: dict(list(ranking.items())[:depth]) for query, ranking in self.results.items()
+        }
         return Run(self.name, cut)
 
 
 def ranked(scores: Mapping[str, float]) -> dict[str, float]:
-    """Scores by document ID, highest first, ties by document ID, ascending.
+    """Sort scores by document ID: highest first, ties by document ID, ascending.
 
     Raises:
         ValueError: a score is not a finite number.
@@ -69,7 +71,7 @@ def ranked(scores: Mapping[str, float]) -> dict[str, float]:
     falling = values[order]
     if (falling[1:] == falling[:-1]).any():  # comparing IDs is slow, so only where scores tie
         ids.sort()
-        ids.sort(key=scores.__getitem__, reverse=True)  # keeps the order of what is equal
+        ids.sort(key=scores.__getitem__, reverse=True)  # stable: ties stay sorted by ID
     else:
         ids = [ids[i] for i in order.tolist()]
     return dict(zip(ids, falling.tolist(), strict=True))
@@ -80,46 +82,46 @@ def with_relevant(
     qrels: Mapping[str, Mapping[str, int]],
     documents: Container[str],
 ) -> dict[str, list[str]]:
-    """Each query's candidates, then its relevant `documents` that are none: training adds them.
+    """Append each query's missing relevant documents to its candidates, as training does.
 
     Example:
         >>> with_relevant({"q": ["d1"]}, {"q": {"d2": 2, "d3": 0, "gone": 1}}, {"d1", "d2"})
         {'q': ['d1', 'd2']}
     """
-    found = {}
+    extended = {}
     for query, ids in candidates.items():
         relevant = [d for d, gain in qrels.get(query, {}).items() if gain > 0 and d in documents]
-        found[query] = list(dict.fromkeys([*ids, *relevant]))
-    return found
+        extended[query] = list(dict.fromkeys([*ids, *relevant]))
+    return extended
 
 
 def write_run(run: Run, path: str | Path) -> None:
     """Write TREC's six columns, gzipped if the name ends in `.gz`; scores keep every digit.
 
-    A query without any document has no line, as in every TREC file, and is counted in a warning.
+    A query without documents has no line, as in every TREC file, and is counted in a warning.
     """
     drops = Drops()
     tag = re.sub(r"\s+", "_", run.name.strip()) or "run"
     gzipped = Path(path).suffix == ".gz"
     with atomic_path(path) as temporary, open(temporary, "wb") as raw, _text(raw, gzipped) as out:
-        for query_id, found in run.results.items():
+        for query_id, ranking in run.results.items():
             check_id(query_id, "query")
-            if not found:
+            if not ranking:
                 drops.add("query without results has no line in the run file", query_id)
-            for rank, (document_id, score) in enumerate(found.items(), start=1):
+            for rank, (document_id, score) in enumerate(ranking.items(), start=1):
                 check_id(document_id, "document")
                 out.write(f"{query_id} Q0 {document_id} {rank} {score!r} {tag}\n")
     drops.warn(str(path))
 
 
 def _text(raw: IO[bytes], gzipped: bool) -> io.TextIOWrapper:
-    """Without name and clock in the gzip header: the same run gives the same bytes."""
+    """Leave name and time out of the gzip header, so that equal runs are equal files."""
     handle = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if gzipped else raw
     return io.TextIOWrapper(cast(IO[bytes], handle), encoding="utf-8", newline="\n")
 
 
 def read_run(path: str | Path) -> Run:
-    """Read a TREC run file; the order is by score, whatever the rank column says.
+    """Read a TREC run file. Documents are ordered by score; the rank column is ignored.
 
     Example:
         >>> import tempfile; path = Path(tempfile.mkdtemp()) / "demo.trec"
@@ -141,12 +143,12 @@ def read_run(path: str | Path) -> Run:
         if not rank.removeprefix("-").isdecimal():
             problem = f"rank {rank!r} is not a whole number"
             raise InputError(problem, file=path, line=number, remedy=COLUMNS)
-        found = results.setdefault(query_id, {})
-        if document_id in found:
+        scores = results.setdefault(query_id, {})
+        if document_id in scores:
             problem = f"document twice in the results of query {query_id}"
             remedy = "keep one of the two lines"
             raise InputError(problem, file=path, line=number, id=document_id, remedy=remedy)
-        found[document_id] = _score(score, path, number)
+        scores[document_id] = _score(score, path, number)
         name = name or tag
         if tag != name:
             reading.drops.add(f"line of another run, read as {name}", f"{tag} at line {number}")
@@ -168,13 +170,13 @@ def _score(text: str, path: str | Path, line: int) -> float:
 
 
 def check_run(run: Run, collection: Collection) -> None:
-    """Refuse a run that names queries or documents which the collection does not hold."""
-    documents = dict.fromkeys(d for found in run.results.values() for d in found)
-    named = (
+    """Refuse a run with query or document IDs that are not in the collection."""
+    documents = dict.fromkeys(d for ranking in run.results.values() for d in ranking)
+    kinds = (
         ("query", run.results, collection.queries),
         ("document", documents, collection.documents),
     )
-    for noun, ids, known in named:
+    for noun, ids, known in kinds:
         unknown = [id for id in ids if id not in known]
         if unknown:
             raise InputError(

@@ -1,7 +1,6 @@
-"""Where bytes come from: a folder or a zip, its files plain or gzipped, read line by line.
+"""Reads the files of a folder or zip, plain or gzipped, line by line.
 
-The one place that knows about encodings, byte order marks, blank lines and damaged archives; what
-the lines mean is the readers' business.
+Handles encodings, byte order marks, blank lines and damaged archives. The readers parse the lines.
 """
 
 from __future__ import annotations
@@ -22,14 +21,14 @@ MOST_FILES = 100_000
 
 
 class Line(NamedTuple):
-    """A line's number (from 1) and its text, without the end of line."""
+    """A line's number (from 1) and its text without the line end."""
 
     number: int
     text: str
 
 
 class Source:
-    """The files of a folder or of a zip, by name relative to it.
+    """The files of a folder or zip, by relative name.
 
     Example:
         >>> import tempfile; folder = Path(tempfile.mkdtemp())
@@ -66,21 +65,21 @@ class Source:
         return self.path.stem if self.is_zip else self.path.resolve().name
 
     def label(self, name: str) -> str:
-        """How messages call a file: its path, through the zip where there is one."""
+        """A file's name in messages: its path, through the zip if it is in one."""
         return f"{self.path}/{name}"
 
     def total(self, names: list[str]) -> int:
-        """Bytes that `lines` will advance the progress by for these files."""
+        """Bytes by which `lines` advances the progress for these files."""
         return sum(self._sizes[name] for name in names)
 
     def key(self, names: list[str]) -> list[Any]:
-        """Changes when one of these files (or the zip that holds them) is changed."""
+        """A key that changes when one of these files, or their zip, changes."""
         files = [self.path] if self.is_zip else [self.path / name for name in sorted(names)]
         stats = [(str(f.resolve()), f.stat()) for f in files]
         return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats] + sorted(names)
 
     def one(self, name: str) -> str | None:
-        """`name` or `name.gz`, whichever is here; both at once is an error."""
+        """Return `name` or `name.gz`, whichever exists; both at once are an error."""
         found = [n for n in (name, f"{name}.gz") if n in self._sizes]
         if len(found) == 2:
             remedy = "keep one of the two"
@@ -90,7 +89,7 @@ class Source:
         return found[0] if found else None
 
     def lines(self, name: str, reading: Reading, *, keep_blank: bool = False) -> Iterator[Line]:
-        """Stream a file's lines; blank ones are skipped and counted, unless they are wanted."""
+        """Stream a file's lines; blank lines are skipped and counted, unless `keep_blank`."""
         label = self.label(name)
         try:
             raw = self._zip.open(name) if self._zip else (self.path / name).open("rb")

@@ -1,4 +1,4 @@
-"""From what the user typed to the reader that understands it; nothing is read here."""
+"""Finds the reader for a collection's spec (what the user types) without reading the source."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOLDS = (
 
 
 def find_reader(spec: str) -> Reader:
-    """The reader for a spec; `InputError` with all that was tried if none fits."""
+    """Return the reader for a spec. Raises `InputError` with everything that was tried."""
     kind, _, rest = spec.partition(":")
     if kind == "python-api":
         reader = python_api_reader(rest or None)
@@ -39,7 +39,7 @@ def find_reader(spec: str) -> Reader:
 
 
 def data_folder() -> Path:
-    """Where bare names such as `scifact` are looked up: `$RETRIEVAL_KD_DATA`."""
+    """The folder for bare names such as `scifact`: `$RETRIEVAL_KD_DATA`."""
     return Path(os.environ.get("RETRIEVAL_KD_DATA") or "../shared/data")
 
 

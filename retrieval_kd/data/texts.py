@@ -1,23 +1,28 @@
 """ID → (title, text) for millions of documents or queries, on disk and memory-mapped.
 
-A folder holds `texts.arrow` (Arrow IPC: id, title, text), `hashes.npy` (64-bit hashes of the IDs,
-sorted), `positions.npy` (whose hash each is) and `texts.json`. In memory: nothing but the pages in
-use. How the files are made is in `build_texts.py`; where the rows come from, in the readers.
+A folder holds `texts.arrow` (Arrow IPC: id, title, text), `hashes.npy` (sorted 64-bit hashes of the
+IDs), `positions.npy` (the row of each hash) and `texts.json`. Reading keeps only the pages in use
+in memory; building keeps one batch and 12 bytes per row.
 """
 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from retrieval_kd.data.rows import Row, check_id
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import read_json
+from retrieval_kd.files import atomic_folder, read_json, write_json
+
+SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+BATCH_ROWS, BATCH_CHARACTERS = 4_096, 4_000_000
 
 
 class Document(NamedTuple):
@@ -34,18 +39,18 @@ class Document(NamedTuple):
 
     @property
     def full(self) -> str:
-        """Title and text as one string: what models read."""
+        """Title and text as one string, which is what models read."""
         return f"{self.title} {self.text}".strip()
 
 
 class UnknownID(InputError, KeyError):
-    """An ID that the texts do not hold; an `InputError`, and a `KeyError` for `dict` habits."""
+    """An ID that is not among the texts; also a `KeyError`, as from a `dict`."""
 
     __str__ = Exception.__str__
 
 
 def hash_id(id: str) -> int:
-    """The 64-bit hash under which an ID is found."""
+    """The 64-bit hash by which an ID is looked up."""
     data = id.encode("utf-8", errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
@@ -55,8 +60,6 @@ class Texts:
 
     Example:
         >>> import tempfile
-        >>> from retrieval_kd.data.build_texts import build_texts
-        >>> from retrieval_kd.data.rows import Row
         >>> rows = [Row("d1", "Tides", "The moon."), Row("d2", "", "The sun.")]
         >>> texts = build_texts(rows, tempfile.mkdtemp())
         >>> len(texts), texts.position("d2"), texts.id_at(0), "d3" in texts
@@ -102,7 +105,7 @@ class Texts:
         return Texts, (self.folder,)  # worker processes map the same files
 
     def position(self, id: str) -> int:
-        """Where `id` stands, counted from 0; `UnknownID` if it is not here."""
+        """The position of `id`, from 0. Raises `UnknownID` if it is missing."""
         position = self._find(id)
         if position < 0:
             remedy = f"check that the {self.noun} IDs belong to this collection"
@@ -122,7 +125,7 @@ class Texts:
             yield from self._batch(number).column(0).to_pylist()
 
     def iterate(self, start: int = 0, stop: int | None = None) -> Iterator[Document]:
-        """Documents at positions `start` up to but without `stop`, a batch in memory at a time."""
+        """Yield the documents from `start` up to but without `stop`, batch by batch."""
         stop = self._count if stop is None else min(stop, self._count)
         while start < stop:
             number = bisect_right(self._starts, start) - 1
@@ -132,10 +135,10 @@ class Texts:
             start += batch.num_rows
 
     def _find(self, id: str) -> int:
-        """The position of `id`, or -1. Equal hashes are told apart by the IDs themselves."""
-        wanted = np.uint64(hash_id(id))
-        place = int(np.searchsorted(self._hashes, wanted))
-        while place < self._count and self._hashes[place] == wanted:
+        """The position of `id`, or -1. IDs with equal hashes are compared."""
+        key = np.uint64(hash_id(id))
+        place = int(np.searchsorted(self._hashes, key))
+        while place < self._count and self._hashes[place] == key:
             position = int(self._positions[place])
             if self.id_at(position) == id:
                 return position
@@ -158,3 +161,124 @@ class Texts:
 def _damaged(folder: Path) -> InputError:
     problem = "not a complete folder of texts"
     return InputError(problem, file=folder, remedy="delete the folder; it is built again")
+
+
+def build_texts(rows: Iterable[Row], folder: str | Path, *, noun: str = "document") -> Texts:
+    """Write `rows` to `folder`, all or nothing; a repeated ID is an error that names both lines.
+
+    Example:
+        >>> import tempfile
+        >>> rows = [Row("d1", "", "x", "corpus.jsonl", 1), Row("d1", "", "y", "corpus.jsonl", 2)]
+        >>> build_texts(rows, tempfile.mkdtemp())
+        Traceback (most recent call last):
+        ...
+        retrieval_kd.errors.InputError: corpus.jsonl:2: duplicate document ID, first at \
+corpus.jsonl:1 (id d1). To fix: keep one of the two, or give one of them another ID.
+    """
+    with atomic_folder(folder) as temporary:
+        places = _write_arrow(rows, temporary, noun)
+        hashes = np.frombuffer(places.hashes, dtype=np.uint64)
+        order = np.argsort(hashes, kind="stable")
+        np.save(temporary / "hashes.npy", hashes[order])
+        np.save(temporary / "positions.npy", order.astype(np.uint64))
+        texts = Texts(temporary)
+        _refuse_duplicates(texts, hashes, order, places)
+    texts.folder = Path(folder)  # the mapped files stay open, whoever replaces the folder
+    return texts
+
+
+class _Places:
+    """The ID hash (8 bytes) and line number (4 bytes) of every row streamed so far."""
+
+    def __init__(self) -> None:
+        self.hashes, self.lines = array("Q"), array("I")
+        self.files: list[tuple[int, str]] = []  # (position of the file's first row, file)
+
+    def add(self, row: Row) -> None:
+        if not self.files or self.files[-1][1] != row.file:
+            self.files.append((len(self.hashes), row.file))
+        self.hashes.append(hash_id(row.id))
+        self.lines.append(row.line)
+
+    def place(self, position: int) -> tuple[str, int]:
+        file = next(file for start, file in reversed(self.files) if start <= position)
+        return file, self.lines[position]
+
+
+def _write_arrow(rows: Iterable[Row], folder: Path, noun: str) -> _Places:
+    places, digest, starts, all_characters = _Places(), hashlib.blake2b(digest_size=16), [], 0
+    columns: tuple[list[str], list[str], list[str]] = ([], [], [])
+    characters = 0
+    arrow = folder / "texts.arrow"
+    with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+
+        def flush() -> None:
+            starts.append(len(places.hashes) - len(columns[0]))
+            writer.write_batch(pa.record_batch(list(columns), schema=SCHEMA))
+            for column in columns:
+                column.clear()
+
+        for row in rows:
+            check_id(row.id, noun, row.file or None, row.line or None)
+            _update(digest, row, noun)
+            places.add(row)
+            for column, value in zip(columns, row[:3], strict=True):
+                column.append(value)
+            characters += len(row.title) + len(row.text)
+            if len(columns[0]) >= BATCH_ROWS or characters >= BATCH_CHARACTERS:
+                flush()
+                all_characters, characters = all_characters + characters, 0
+        if columns[0]:
+            flush()
+            all_characters += characters
+    if not starts:
+        raise InputError(f"no {noun} at all", remedy=f"give at least one {noun}")
+    facts = {
+        "noun": noun,
+        "count": len(places.hashes),
+        "digest": digest.hexdigest(),
+        "characters": all_characters,
+        "bytes": arrow.stat().st_size,
+        "starts": starts,
+    }
+    write_json(folder / "texts.json", facts)
+    return places
+
+
+def _update(digest: hashlib.blake2b, row: Row, noun: str) -> None:
+    try:
+        for part in row[:3]:
+            data = part.encode("utf-8")
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+    except UnicodeEncodeError as error:
+        problem = f"{noun} with half a character (lone surrogate U+{ord(part[error.start]):04X})"
+        remedy = "write the character whole, or leave it out"
+        raise InputError(
+            problem,
+            file=row.file or None,
+            line=row.line or None,
+            id=ascii(row.id),
+            remedy=remedy,
+        ) from None
+
+
+def _refuse_duplicates(
+    texts: Texts, hashes: np.ndarray, order: np.ndarray, places: _Places
+) -> None:
+    """Compare the IDs of equal hashes, which are rare unless IDs repeat."""
+    ordered = hashes[order]
+    same = np.flatnonzero(ordered[1:] == ordered[:-1])
+    seen: dict[str, int] = {}
+    for position in np.sort(np.unique(np.concatenate([order[same], order[same + 1]]))):
+        id = texts.id_at(int(position))
+        if id in seen:
+            (first_file, first_line), (file, line) = places.place(seen[id]), places.place(position)
+            raise InputError(
+                f"duplicate {texts.noun} ID, first at {first_file}:{first_line}",
+                file=file or None,
+                line=line or None,
+                id=id,
+                remedy="keep one of the two, or give one of them another ID",
+            )
+        seen[id] = int(position)

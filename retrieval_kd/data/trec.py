@@ -1,7 +1,7 @@
 """Reads a folder of TREC files: documents in SGML or TSV, topics or TSV queries, and qrels.
 
-Files are told apart by their names: `qrels` in it, `topics` or `queries` in it, and for documents a
-name that begins with documents, docs, corpus or collection, or a folder called so.
+A file's name decides its role. Qrels have `qrel` in the name, queries `topic` or `quer`. Documents
+have a name that begins with documents, docs, corpus or collection, or are in a folder of that name.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from retrieval_kd.data.msmarco import tsv_queries, tsv_rows
-from retrieval_kd.data.qrels import parse_qrels
-from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
+from retrieval_kd.data.qrels import source_judgments
+from retrieval_kd.data.rows import Reader, Reading, Row
 from retrieval_kd.data.sources import Source
 from retrieval_kd.errors import InputError
 
@@ -24,7 +24,7 @@ ASIDE = ("DOCNO", "DOCID", "DOCHDR", *TITLES)
 
 
 def trec_reader(source: Source) -> Reader | None:
-    """A reader if any file's name says that it holds documents, topics or qrels."""
+    """Return a reader if the file names include documents, or both topics and qrels."""
     files: dict[str, list[str]] = {"documents": [], "topics": [], "qrels": [], "ignored": []}
     for name in source.names:
         files[_role(name)].append(name)
@@ -48,7 +48,9 @@ def trec_reader(source: Source) -> Reader | None:
         total=source.total(documents),
         documents=partial(_documents, source, documents, files["ignored"]),
         queries=partial(_queries, source, topics),
-        judgments={split: partial(_judgments, source, name) for split, name in splits.items()},
+        judgments={
+            split: partial(source_judgments, source, name) for split, name in splits.items()
+        },
     )
 
 
@@ -63,13 +65,9 @@ def _role(name: str) -> str:
 
 
 def _split(name: str) -> str:
-    """`qrels.test.txt`, `qrels/test.tsv` and `qrels.txt` are all split `test`."""
+    """The split of a qrels file: `test` for `qrels.test.txt`, `qrels/test.tsv` and `qrels.txt`."""
     base = re.sub(r"(\.(txt|tsv|gz|trec))+$", "", name.rpartition("/")[2])
     return re.sub(r"[._-]?qrels?[._-]?", "", base, flags=re.IGNORECASE) or "test"
-
-
-def _judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment]:
-    yield from parse_qrels(source.lines(name, reading), source.label(name), reading)
 
 
 def _documents(
@@ -91,7 +89,7 @@ def _queries(source: Source, names: list[str], reading: Reading) -> Iterator[Row
 
 
 def elements(source: Source, name: str, tag: str, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Stream (line, inside) of every `<TAG>…</TAG>`; what stands outside is skipped and counted."""
+    """Stream (line, content) of every `<TAG>…</TAG>`; text outside is skipped and counted."""
     file, edge = source.label(name), re.compile(rf"(</?{tag}(?:\s[^<>]*)?>)", re.IGNORECASE)
     start, inside, found = 0, [""], False
     for number, text in source.lines(name, reading, keep_blank=True):
@@ -129,14 +127,14 @@ def _sgml(source: Source, name: str, reading: Reading) -> Iterator[Row]:
 
 
 def _topics(source: Source, name: str, reading: Reading) -> Iterator[Row]:
-    """`<top>` with `<num>` and `<title>`, whose end tags TREC leaves out."""
+    """Read `<top>` elements with `<num>` and `<title>`, whose end tags TREC leaves out."""
     file = source.label(name)
     for line, inside in elements(source, name, "top", reading):
         number = re.search(r"<num>\s*(?:Number\s*:)?\s*([^\s<]+)", inside, re.IGNORECASE)
         if number is None:
             remedy = "write <num> Number: ID"
             raise InputError("a <top> without <num>", file=file, line=line, remedy=remedy)
-        text = _open_field(inside, "title", "QueryCandidates")
+        text = _open_field(inside, "title", "Topic")
         if not text and (text := _open_field(inside, "desc", "Description")):
             reading.drops.add("topic without title, its description is used", number[1])
         yield Row(number[1], "", text, file, line)

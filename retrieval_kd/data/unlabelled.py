@@ -1,7 +1,6 @@
-"""Queries where labels end: titles and sentences of the documents themselves, for distillation.
+"""Unlabelled queries for distillation: titles and sentences of the collection's own documents.
 
-A teacher can judge any query, so a student may learn from texts that nobody has judged. Which
-documents to score for them is first-stage retrieval's business.
+A teacher can score any query, so a student can also train on queries that nobody has judged.
 """
 
 from __future__ import annotations
@@ -27,39 +26,36 @@ def unlabelled_queries(
     seed: int,
     limit: int | None = None,
     exclude: Set[str] = frozenset(),
-    drops: Drops | None = None,
+    drops: Drops,
 ) -> list[tuple[str, str, str]]:
-    """Draw (query ID, text, ID of the document it is from), at most `limit`, in random order.
+    """Draw at most `limit` queries in random order: (query ID, text, ID of the source document).
 
-    `titles` gives every title once; `sentences` gives of each document the last sentence of 6 to 45
-    words and one other at random. Texts whose `normalise`d form is in `exclude` (evaluation
-    queries) are left out; these and repeats are counted, in `drops` or in a warning.
+    `titles` draws every title once; `sentences` draws from each document the last sentence of 6 to
+    45 words and one other at random. Repeated texts and texts in `exclude` (evaluation queries,
+    compared after `normalise`) are left out and counted in `drops`.
     """
     if kind not in ("titles", "sentences"):
         raise InputError(f"no unlabelled queries of kind {kind!r}", remedy="titles or sentences")
     excluded = {normalise(text) for text in exclude}
-    own = Drops() if drops is None else drops
     generator = np.random.default_rng(seed)
-    found: list[tuple[str, str, str]] = []
+    queries: list[tuple[str, str, str]] = []
     seen: set[str] = set()
     for query_id, text, document_id in _draw(collection, kind, generator):
-        if limit is not None and len(found) >= limit:
+        if limit is not None and len(queries) >= limit:
             break
         form = normalise(text)
         if form in excluded:
-            own.add("unlabelled query left out, it is among the excluded", query_id)
+            drops.add("unlabelled query left out, it is among the excluded", query_id)
         elif form in seen:
-            own.add("unlabelled query left out, another has the same text", query_id)
+            drops.add("unlabelled query left out, another has the same text", query_id)
         else:
             seen.add(form)
-            found.append((query_id, text, document_id))
-    if drops is None:
-        own.warn(collection.name)
-    return found
+            queries.append((query_id, text, document_id))
+    return queries
 
 
 def normalise(text: str) -> str:
-    """Without differences of case, whitespace and punctuation at the ends.
+    """Remove differences of case, whitespace and punctuation at the ends.
 
     Example:
         >>> normalise("  What causes\\ttides? ")
@@ -69,7 +65,7 @@ def normalise(text: str) -> str:
 
 
 def sentences(text: str) -> list[str]:
-    """A text's sentences by a plain rule: end mark and space, or an empty line.
+    """Split a text into sentences at an end mark and a space, or at an empty line.
 
     Example:
         >>> sentences("The moon pulls. So does\\nthe sun! Tides follow")

@@ -1,4 +1,4 @@
-"""From a specification to an empty FAISS index; its mistakes are found before any encoding."""
+"""Makes an empty FAISS index from a specification; finds its mistakes before any encoding."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from retrieval_kd.errors import InputError, log
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec
 
-POINTS_PER_CENTRE = 39  # what FAISS's k-means asks for
+POINTS_PER_CENTRE = 39  # FAISS's k-means warns below this
 OPQ_CENTRES = 256  # OPQ trains 8-bit codes, whatever codes follow it
 
 
 def make_index(spec: IndexSpec, dimensions: int, documents: int) -> Any:
-    """An empty, untrained inner-product index for vectors of `dimensions` numbers.
+    """Make an empty, untrained inner-product index of vectors with `dimensions` components.
 
     Raises:
-        InputError: FAISS cannot read the factory string or one of the parameters, the codes do not
+        InputError: FAISS cannot read the factory string or a parameter, the codes do not
             divide the dimensions, or there are fewer documents than centres to train.
 
     Example:
@@ -54,11 +54,11 @@ dimensions. To fix: use PQ4 or PQ8.
 
 
 def set_parameters(index: Any, parameters: str, what: str) -> None:
-    """Set `name=value,…` as `faiss.ParameterSpace` understands it."""
+    """Set `name=value,…` in the syntax of `faiss.ParameterSpace`."""
     if not parameters.strip():
         return
     try:
-        space: Any = faiss.ParameterSpace()  # its stub knows one overload of two
+        space: Any = faiss.ParameterSpace()  # its type stub has one of two overloads
         space.set_index_parameters(index, parameters.replace(" ", ""))
     except RuntimeError as error:
         raise InputError(
@@ -69,10 +69,10 @@ def set_parameters(index: Any, parameters: str, what: str) -> None:
 
 
 def centres_to_train(index: Any) -> int:
-    """The largest number of k-means centres in the index; training needs as many documents."""
+    """Largest number of k-means centres in the index: training needs at least as many documents."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        chain: Any = index.chain  # a C++ vector, which the stubs call a list
+        chain: Any = index.chain  # a C++ vector, which the type stubs declare as a list
         steps = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
         rotation = OPQ_CENTRES if any(isinstance(s, faiss.OPQMatrix) for s in steps) else 0
         return max(rotation, centres_to_train(index.index))
@@ -87,7 +87,7 @@ def centres_to_train(index: Any) -> int:
 
 @contextlib.contextmanager
 def faiss_threads(threads: int) -> Iterator[None]:
-    """Let FAISS use so many threads within the block; 0 leaves it as it is."""
+    """Set FAISS's number of threads within the block; 0 leaves it unchanged."""
     before = faiss.omp_get_max_threads()
     try:
         if threads:
@@ -100,11 +100,11 @@ def faiss_threads(threads: int) -> Iterator[None]:
 def _unreadable(factory: str, dimensions: int, error: RuntimeError) -> InputError:
     codes = re.search(r"PQ(\d+)", factory)
     if codes and int(codes[1]) and dimensions % int(codes[1]):
-        asked = int(codes[1])
+        count = int(codes[1])
         fitting = [m for m in range(1, dimensions + 1) if dimensions % m == 0]
-        near = [max(m for m in fitting if m < asked), *[m for m in fitting if m > asked][:1]]
+        near = [max(m for m in fitting if m < count), *[m for m in fitting if m > count][:1]]
         return InputError(
-            f"factory {factory!r}: {asked} codes do not divide the model's {dimensions} dimensions",
+            f"factory {factory!r}: {count} codes do not divide the model's {dimensions} dimensions",
             remedy="use " + " or ".join(f"PQ{m}" for m in near),
         )
     return InputError(
@@ -114,5 +114,5 @@ def _unreadable(factory: str, dimensions: int, error: RuntimeError) -> InputErro
 
 
 def _reason(error: RuntimeError) -> str:
-    """FAISS's message without its place in the C++ source."""
+    """FAISS's message without the C++ source location."""
     return re.sub(r"^Error in .*? at [^ ]+\.(cpp|h):\d+: ", "", str(error)).strip()

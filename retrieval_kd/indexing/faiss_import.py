@@ -1,4 +1,4 @@
-"""`faiss`, or a message that says how to get it: it comes in a CPU and a GPU package."""
+"""Imports `faiss`, or says how to install it: it comes in a CPU and a GPU package."""
 
 from __future__ import annotations
 

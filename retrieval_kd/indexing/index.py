@@ -1,16 +1,15 @@
-"""A built index: open it and search it.
+"""A built index: opened, checked against its manifest, searched and timed.
 
-It is built in `build.py`, checked by `manifest.py` and timed by `timing.py`. A folder holds
-`ids.arrow` (document IDs in row order), `manifest.json` (what it was made of, and with what) and,
-for a dense model, `index.faiss` (any FAISS reads it); what it holds for a sparse or multi-vector
-model is said in `sparse.py` and `multi_vector.py`.
+Every index folder holds `ids.arrow` (document IDs in row order) and `manifest.json` (model,
+collection, settings and versions). The vectors are in the files that `dense.py` (one FAISS file,
+which plain FAISS can read), `sparse.py` or `multi_vector.py` writes.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,26 +22,38 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
-from retrieval_kd.indexing.faiss_vectors import FaissVectors
+from retrieval_kd.indexing.dense import FaissVectors
 from retrieval_kd.indexing.manifest import IDS, MANIFEST, check_files, check_model, differs
 from retrieval_kd.indexing.multi_vector import TokenVectors
 from retrieval_kd.indexing.sparse import SparseVectors
 from retrieval_kd.indexing.topk import top_k
 from retrieval_kd.models.load import load_retriever
 
+Vectors = FaissVectors | SparseVectors | TokenVectors
+
 Hits = list[tuple[str, float]]
-"""(document ID, score), best first; a larger score is better, always."""
+"""(document ID, score), best first; a larger score is better in every index."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a search costs. Latencies are milliseconds per query, one query at a time."""
+
+    queries: int
+    encode_ms_p50: float
+    encode_ms_p95: float
+    search_ms_p50: float
+    search_ms_p95: float
+    queries_per_second: float
+    """With all queries in one call, encoding included."""
+    index_bytes: int
 
 
 class Index:
-    """A searchable corpus under one model. Make it with `build_index` or `Index.open`."""
+    """A collection's documents, searchable with one model; from `build_index` or `Index.open`."""
 
     def __init__(
-        self,
-        folder: Path,
-        manifest: dict[str, Any],
-        vectors: FaissVectors | SparseVectors | TokenVectors,
-        model_spec: str,
+        self, folder: Path, manifest: dict[str, Any], vectors: Vectors, model_spec: str
     ) -> None:
         self.folder, self.manifest, self.vectors = folder, manifest, vectors
         self.model_spec = model_spec
@@ -51,12 +62,6 @@ class Index:
 
     def __len__(self) -> int:
         return self.vectors.count
-
-    @property
-    def faiss_index(self) -> Any:
-        """FAISS's own object, of a dense model's index."""
-        assert isinstance(self.vectors, FaissVectors)
-        return self.vectors.index
 
     @classmethod
     def open(
@@ -98,7 +103,7 @@ class Index:
 
     @cached_property
     def model(self) -> Any:
-        """The encoder, loaded at first use, in the dtype and length that encoded the documents."""
+        """The encoder, loaded on first use with the dtype and length that encoded the documents."""
         check_model(self.folder, self.manifest, self.model_spec)
         return load_retriever(
             self.model_spec,
@@ -107,13 +112,14 @@ class Index:
         )
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """Queries as this index wants them: of a dense model `(len(texts), dimensions)`."""
+        """Encode queries for `search_vectors`; a dense model gives `(len(texts), dimensions)`."""
         return self.vectors.encode(self.model, texts)
 
     def search_vectors(self, vectors: Any, depth: int) -> list[Hits]:
-        """Hits for what `encode` gave, ties by document ID; fewer than `depth` if fewer are found.
+        """Return the `depth` best hits for each encoded query, ties by document ID.
 
-        A sparse model finds no document that shares no word with the query.
+        There may be fewer: with a sparse model, documents that share no word with the query are
+        not hits.
         """
         return [
             list(top_k(scores, depth, self._id_at, positions=positions).items())
@@ -124,7 +130,7 @@ class Index:
         return str(self.ids[position].as_py())
 
     def search(self, texts: Sequence[str], depth: int = 10) -> list[Hits]:
-        """The `depth` best documents for each query text, ties by document ID.
+        """Return the `depth` best hits for each query text, ties by document ID.
 
         Example:
             >>> Index.open("my-index").search(["why is the sky blue"], 1)    # doctest: +SKIP
@@ -140,7 +146,12 @@ class Index:
         exclude_self: bool = True,
         name: str | None = None,
     ) -> Run:
-        """The same for queries by ID, as a run; without the document whose ID is the query's."""
+        """Search for queries by ID and return a run.
+
+        Args:
+            exclude_self: leave out the document whose ID is the query's.
+            name: the run's name; default: the folder's.
+        """
         rankings = self.search(list(queries.values()), depth + exclude_self)
         results = {}
         for query_id, hits in zip(queries, rankings, strict=True):
@@ -149,25 +160,51 @@ class Index:
         return Run(name or self.folder.name, results)
 
     def collection(self) -> Collection:
-        """The collection that was indexed, for titles and texts; an error if it has changed."""
-        made_of = self.manifest["collection"]
-        collection = open_collection(made_of["spec"])
-        if collection.documents.digest != made_of["documents_digest"]:
+        """Open the indexed collection, for titles and texts.
+
+        Raises:
+            InputError: its documents have changed since they were indexed.
+        """
+        source = self.manifest["collection"]
+        collection = open_collection(source["spec"])
+        if collection.documents.digest != source["documents_digest"]:
             raise InputError(
-                f"the documents of {made_of['spec']} changed after this index was built",
+                f"the documents of {source['spec']} changed after this index was built",
                 file=self.folder,
                 remedy="build the index again",
             )
         return collection
 
     def measure(self, queries: Sequence[str], depth: int = 10) -> Timing:
-        """Time these queries one at a time, then all at once, after one that does not count."""
-        return time_queries(self, queries, depth)
+        """Time these queries one at a time, then all in one call, after an untimed first query."""
+        if not queries:
+            raise InputError("no queries to time")
+        self.search(queries[:1], depth)
+        encoding, searching = [], []
+        for text in queries:
+            start = time.perf_counter()
+            vector = self.encode([text])
+            middle = time.perf_counter()
+            self.search_vectors(vector, depth)
+            encoding.append(middle - start)
+            searching.append(time.perf_counter() - middle)
+        start = time.perf_counter()
+        self.search(queries, depth)
+        seconds = time.perf_counter() - start
+        return Timing(
+            queries=len(queries),
+            encode_ms_p50=_milliseconds(encoding, 0.5),
+            encode_ms_p95=_milliseconds(encoding, 0.95),
+            search_ms_p50=_milliseconds(searching, 0.5),
+            search_ms_p95=_milliseconds(searching, 0.95),
+            queries_per_second=round(len(queries) / seconds, 1),
+            index_bytes=sum(
+                int(file["bytes"]) for name, file in self.manifest["files"].items() if name != IDS
+            ),
+        )
 
 
-def _open_vectors(
-    folder: Path, manifest: dict[str, Any], search: str | None
-) -> FaissVectors | SparseVectors | TokenVectors:
+def _open_vectors(folder: Path, manifest: dict[str, Any], search: str | None) -> Vectors:
     kind = manifest["spec"].get("kind", "faiss")
     if kind == "faiss":
         return FaissVectors(folder, manifest, search)
@@ -180,51 +217,5 @@ def _open_vectors(
     return (SparseVectors if kind == "sparse" else TokenVectors)(folder, manifest)
 
 
-@dataclass(frozen=True)
-class Timing:
-    """What a search costs. Latencies are of one query at a time, in milliseconds."""
-
-    queries: int
-    encode_ms_p50: float
-    encode_ms_p95: float
-    search_ms_p50: float
-    search_ms_p95: float
-    queries_per_second: float
-    """All queries in one call, encoding included."""
-    index_bytes: int
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
-
-
-def time_queries(index: Index, queries: Sequence[str], depth: int = 10) -> Timing:
-    """Time these queries one at a time, then all at once, after one that does not count."""
-    if not queries:
-        raise InputError("no queries to time")
-    index.search(queries[:1], depth)
-    encoding, searching = [], []
-    for text in queries:
-        start = time.perf_counter()
-        vector = index.encode([text])
-        middle = time.perf_counter()
-        index.search_vectors(vector, depth)
-        encoding.append(middle - start)
-        searching.append(time.perf_counter() - middle)
-    start = time.perf_counter()
-    index.search(queries, depth)
-    seconds = time.perf_counter() - start
-    return Timing(
-        queries=len(queries),
-        encode_ms_p50=_milliseconds(encoding, 0.5),
-        encode_ms_p95=_milliseconds(encoding, 0.95),
-        search_ms_p50=_milliseconds(searching, 0.5),
-        search_ms_p95=_milliseconds(searching, 0.95),
-        queries_per_second=round(len(queries) / seconds, 1),
-        index_bytes=sum(
-            int(file["bytes"]) for name, file in index.manifest["files"].items() if name != IDS
-        ),
-    )
-
-
-def _milliseconds(times: Sequence[float], quantile: float) -> float:
-    return round(1000 * float(np.quantile(times, quantile)), 3)
+def _milliseconds(seconds: Sequence[float], quantile: float) -> float:
+    return round(1000 * float(np.quantile(seconds, quantile)), 3)

@@ -1,4 +1,4 @@
-"""What an index's manifest says of its files and its model, and whether that still holds."""
+"""An index's manifest: what it records about files and model, and whether that still holds."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_file
-from retrieval_kd.indexing.faiss_vectors import FAISS
 from retrieval_kd.models.load import model_digest
 
 IDS, MANIFEST = "ids.arrow", "manifest.json"
 
 
-def describe_files(folder: Path, names: Sequence[str] = (FAISS,)) -> dict[str, dict[str, Any]]:
-    """Size and digest of an index's files, for the manifest."""
+def describe_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Sizes and digests of an index's files, for the manifest."""
     return {
         name: {"bytes": (folder / name).stat().st_size, "digest": digest_file(folder / name)}
         for name in (*names, IDS)
@@ -23,19 +22,19 @@ def describe_files(folder: Path, names: Sequence[str] = (FAISS,)) -> dict[str, d
 
 
 def check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
-    """Refuse an index whose files are not those of its manifest: size, and digest if `verify`."""
-    for name, said in manifest["files"].items():
+    """Refuse an index whose files differ from its manifest in size, or in digest if `verify`."""
+    for name, recorded in manifest["files"].items():
         path = folder / name
         if not path.exists():
             raise InputError("the index lacks this file", file=path, remedy="build the index again")
-        if path.stat().st_size != said["bytes"]:
+        if path.stat().st_size != recorded["bytes"]:
             raise differs(path, "size")
-        if verify and digest_file(path) != said["digest"]:
+        if verify and digest_file(path) != recorded["digest"]:
             raise differs(path, "digest")
 
 
 def check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
-    """Refuse to search with another model than the one that encoded the documents."""
+    """Refuse to search with a model other than the one that encoded the documents."""
     if model_digest(model_spec) != manifest["model_digest"]:
         changed = " (its files have changed since)" if model_spec == manifest["model"] else ""
         raise InputError(
@@ -47,7 +46,7 @@ def check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None
 
 
 def differs(path: Path, what: str) -> InputError:
-    """The error of a file that is not what the manifest says."""
+    """The error for a file that is not as the manifest says."""
     return InputError(
         f"{what} differs from what the index's manifest says",
         file=path,

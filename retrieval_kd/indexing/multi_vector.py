@@ -1,4 +1,4 @@
-"""An exact index of a multi-vector model: the vectors of all tokens, and where documents begin."""
+"""The exact index of a multi-vector model: all token vectors, and where each document begins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import atomic_path
-from retrieval_kd.indexing.rows import (
+from retrieval_kd.indexing.shards import (
     LENGTHS,
     Shard,
     encode_shards,
@@ -28,9 +28,9 @@ QUERIES = 32  # queries compared at a time
 
 
 def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) -> dict[str, Any]:
-    """Encode all documents and write the index's files; gives what the manifest says of them.
+    """Encode all documents and write the index. Returns manifest entries.
 
-    Vectors are kept in float16: their numbers are at most 1, so an error is at most 2⁻¹².
+    Vectors are stored in float16. Their components are at most 1, so an error is at most 2⁻¹².
     """
 
     def encode(documents: list[str]) -> Shard:
@@ -72,18 +72,18 @@ class TokenVectors:
         self.dimensions, self.count = int(self.tokens.shape[1]), len(self.offsets) - 1
 
     def encode(self, model: Any, texts: Sequence[str]) -> Tokens:
-        """Queries as token vectors."""
+        """Token vectors of each query."""
         return token_rows(model, texts, "query", prompt=self.prompt)
 
     def documents(self, start: int, stop: int) -> Tokens:
-        """Token vectors of documents `start` to `stop`, as float32."""
+        """Token vectors of documents `start` up to but without `stop`, in float32."""
         offsets = self.offsets[start : stop + 1]
         tokens = np.asarray(self.tokens[offsets[0] : offsets[-1]], dtype=np.float32)
         return np.split(tokens, offsets[1:-1] - offsets[0])
 
     def search(self, queries: Tokens, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each query the positions and scores of all documents."""
-        found = []
+        """Return the positions and scores of all documents for each query."""
+        results = []
         for start in range(0, len(queries), QUERIES):
             block = queries[start : start + QUERIES]
             scores = np.concatenate(
@@ -93,5 +93,5 @@ class TokenVectors:
                 ],
                 axis=1,
             )  # (Q, n)
-            found += [(np.arange(self.count), row) for row in scores]
-        return found
+            results += [(np.arange(self.count), row) for row in scores]
+        return results

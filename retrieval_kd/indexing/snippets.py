@@ -1,4 +1,4 @@
-"""Search results for people: rank, score, title and a snippet around the query's words."""
+"""Search results to read: rank, score, title and a snippet around the query's words."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ JOINERS = "\u200c\u200d"  # part of the spelling in Persian, Hindi and emoji
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One result, safe to print on a terminal. Print it without markup: `[` may be in the text."""
+class Snippet:
+    """A search result, safe to print on a terminal (without rich markup: texts may contain `[`)."""
 
     rank: int
     score: float
     document_id: str
     title: str
-    snippet: str
+    text: str
 
 
 def snippets(
     texts: Texts, hits: Sequence[tuple[str, float]], query: str, *, words: int = 30
-) -> list[Shown]:
-    """Each hit with its title and the `words` words in a row with most of the query's words."""
-    wanted = _content_words(query)
-    shown = []
+) -> list[Snippet]:
+    """Return each hit with its title and the `words` words in a row that match the query best."""
+    query_words = _content_words(query)
+    results = []
     for rank, (document_id, score) in enumerate(hits, start=1):
         document = texts[document_id]
-        snippet = best_window(clean(document.text), wanted, words)
-        shown.append(Shown(rank, score, clean(document_id), clean(document.title), snippet))
-    return shown
+        text = best_window(clean(document.text), query_words, words)
+        results.append(Snippet(rank, score, clean(document_id), clean(document.title), text))
+    return results
 
 
 def clean(text: str) -> str:
-    """Text on one line, without control characters: no terminal escapes, no reversed writing.
+    """Put a text on one line and remove control characters (terminal escapes, reversed writing).
 
     Example:
         >>> clean("red \\x1b[31malert\\u202e\\n and more")
@@ -54,8 +54,8 @@ def clean(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def best_window(text: str, wanted: frozenset[str], words: int) -> str:
-    """The first stretch of `words` words with the most different wanted ones; … where text is cut.
+def best_window(text: str, query_words: frozenset[str], words: int) -> str:
+    """The first stretch of `words` words with the most distinct query words; … where text is cut.
 
     Example:
         >>> best_window("one two three four five", frozenset({"four"}), 2)
@@ -64,14 +64,16 @@ def best_window(text: str, wanted: frozenset[str], words: int) -> str:
     pieces = text.split()
     if len(pieces) <= words:
         return text
-    found = [frozenset(w.casefold() for w in WORD.findall(piece)) & wanted for piece in pieces]
+    matches = [
+        frozenset(w.casefold() for w in WORD.findall(piece)) & query_words for piece in pieces
+    ]
     count: dict[str, int] = {}
     best, best_start = -1, 0
-    for end, piece in enumerate(found):
+    for end, piece in enumerate(matches):
         for word in piece:
             count[word] = count.get(word, 0) + 1
         if end >= words:
-            for word in found[end - words]:
+            for word in matches[end - words]:
                 count[word] -= 1
         distinct = sum(n > 0 for n in count.values())
         if end >= words - 1 and distinct > best:
@@ -82,6 +84,6 @@ def best_window(text: str, wanted: frozenset[str], words: int) -> str:
 
 
 def _content_words(query: str) -> frozenset[str]:
-    """The query's words of three letters or more, or all of them if none is that long."""
+    """The query's words of three or more letters, or all its words if none is that long."""
     found = frozenset(word.casefold() for word in WORD.findall(query))
     return frozenset(word for word in found if len(word) > 2) or found

@@ -1,6 +1,7 @@
-"""An exact index of a sparse model: for each word, the documents that have it and their weights.
+"""The exact index of a sparse model: for each word, the documents that have it and their weights.
 
-Three arrays, the parts of a SciPy CSR matrix `(V, n)`: a query looks only at its own words' lists.
+Its three files are the arrays of a SciPy CSR matrix `(V, n)`; a query reads only its own words'
+rows.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.indexing.rows import (
+from retrieval_kd.indexing.shards import (
     LENGTHS,
     Shard,
     encode_shards,
@@ -24,11 +25,11 @@ from retrieval_kd.indexing.rows import (
 from retrieval_kd.models.vectors import sparse_rows, sparse_scores
 
 FILES = ("starts.npy", "documents.npy", "weights.npy")
-CELLS = 2**26  # scores held at a time
+CELLS = 2**26  # scores in memory at a time
 
 
 def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) -> dict[str, Any]:
-    """Encode all documents and write the index's files; gives what the manifest says of them."""
+    """Encode all documents and write the index. Returns manifest entries."""
 
     def encode(documents: list[str]) -> Shard:
         rows = sparse_rows(model, documents, "document", prompt=prompt)
@@ -72,15 +73,15 @@ class SparseVectors:
         )
 
     def encode(self, model: Any, texts: Sequence[str]) -> csr_matrix:
-        """Queries as rows `(Q, V)`."""
+        """Query weights `(Q, V)`."""
         return sparse_rows(model, texts, "query", prompt=self.prompt)
 
     def search(self, queries: csr_matrix, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each query the positions and scores of documents that share a word with it."""
-        found = []
+        """Return positions and scores of the documents that share a word with each query."""
+        results = []
         block = max(1, CELLS // max(1, self.count))
         for start in range(0, queries.shape[0], block):
             for scores in sparse_scores(queries[start : start + block], self.postings):
                 positions = np.flatnonzero(scores)
-                found.append((positions, scores[positions]))
-        return found
+                results.append((positions, scores[positions]))
+        return results

@@ -1,4 +1,4 @@
-"""What index to build, as YAML: `indexes/*.yaml`. How it is built is in `build.py`."""
+"""Index specifications: the YAML files `indexes/*.yaml`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from retrieval_kd.schema import read_yaml, validate
 
 
 class IndexSpec(BaseModel):
-    """A FAISS index by its factory string, and how it is trained and searched.
+    """A FAISS index by its factory string, with its training and search settings.
 
-    Or, without any of that, the exact index of a sparse or multi-vector model.
+    The exact indexes of sparse and multi-vector models have no settings.
 
     Example:
         >>> IndexSpec(factory="IVF256,PQ48", search="nprobe=16").metric
@@ -24,7 +24,7 @@ class IndexSpec(BaseModel):
 
     kind: Literal["faiss", "sparse", "multi_vector"] = Field(
         default="faiss",
-        description="faiss: of a dense model; sparse, multi_vector: exact, of a model of that kind",
+        description="faiss: for dense models; sparse, multi_vector: exact, for models of that kind",
     )
     factory: str = Field(
         default="Flat",
@@ -37,14 +37,14 @@ class IndexSpec(BaseModel):
     dimensions: int | None = Field(
         default=None,
         ge=1,
-        description="of the model's vectors the first so many alone (Matryoshka); none: all",
+        description="index only this many first dimensions of each vector (Matryoshka); none: all",
     )
     train_documents: int = Field(
         default=100_000,
         ge=1,
         description="documents (a random sample) to train on, for factories that need training",
     )
-    seed: int = Field(default=0, ge=0, description="of the training sample (no unit)")
+    seed: int = Field(default=0, ge=0, description="seed that draws the training sample (no unit)")
     build: str = Field(
         default="",
         description="FAISS parameters set before documents are added, such as efConstruction=200",
@@ -62,36 +62,38 @@ class IndexSpec(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _of_faiss(self) -> IndexSpec:
-        given = self.model_fields_set - {"kind"}
-        if self.kind != "faiss" and given:
-            raise ValueError(f"an index of kind {self.kind} has no {sorted(given)[0]}: it is exact")
+    def _exact_kinds_have_no_settings(self) -> IndexSpec:
+        set_fields = self.model_fields_set - {"kind"}
+        if self.kind != "faiss" and set_fields:
+            raise ValueError(
+                f"an index of kind {self.kind} has no {sorted(set_fields)[0]}: it is exact"
+            )
         return self
 
     @property
     def model_kind(self) -> str:
-        """The kind of model that it indexes."""
+        """The kind of model whose vectors are indexed."""
         return "dense" if self.kind == "faiss" else self.kind
 
     def as_dict(self) -> dict[str, Any]:
-        """What decides the index's content; FAISS's settings only for a FAISS index."""
+        """The settings that decide the index's content, as written to its manifest."""
         if self.kind != "faiss":
             return {"kind": self.kind}
-        # said only where it is given: manifests of older indexes do not have it
-        silent = {"kind"} if self.dimensions else {"kind", "dimensions"}
-        return self.model_dump(exclude=silent)
+        # manifests of older indexes have no `dimensions`
+        absent = {"kind"} if self.dimensions else {"kind", "dimensions"}
+        return self.model_dump(exclude=absent)
 
 
 def spec_for(model_kind: str) -> IndexSpec:
-    """The specification that fits any model of a kind: exact search."""
+    """The default specification for a kind of model: exact search."""
     return IndexSpec() if model_kind == "dense" else IndexSpec(kind=model_kind)  # type: ignore[arg-type]
 
 
 def load_spec(path: str | Path) -> IndexSpec:
-    """Read a specification; an unknown key is an error that names the nearest known one.
+    """Read a specification. `indexes/hnsw.yaml` and the other shipped files load from any folder.
 
-    A path that is not there is looked up in the project's own folder: `indexes/hnsw.yaml` works
-    from anywhere.
+    Raises:
+        InputError: no such file, or a wrong value or key; the nearest known key is suggested.
     """
     shipped = Path(__file__).parents[2] / path
     found = shipped if not Path(path).exists() and shipped.exists() else path

@@ -1,4 +1,4 @@
-"""Choosing the best documents from scores, with ties broken by document ID, ascending."""
+"""Chooses the best documents from scores; ties are broken by document ID, ascending."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ def top_k(
     positions: np.ndarray | None = None,
     exclude: str | None = None,
 ) -> Ranking:
-    """The `depth` highest of `scores (n,)`, best first; equal scores in order of document ID.
+    """Return the `depth` highest of `scores (n,)`, best first; equal scores by document ID.
 
-    Only the IDs of documents that can be in the answer are looked up, so `n` may be millions.
+    Only the IDs of documents that can be in the result are looked up, so `n` may be millions.
 
     Args:
         positions: the documents' positions `(n,)`, when they are not 0, 1, …, n − 1.
-        exclude: a document ID that may not be in the answer (the query's own).
+        exclude: a document ID to leave out (the query's own).
 
     Example:
         >>> top_k(np.array([1.0, 3.0, 1.0, 2.0]), 3, "dbca".__getitem__)
         {'b': 3.0, 'a': 2.0, 'c': 1.0}
     """
-    wanted = depth + (exclude is not None)
-    if wanted < len(scores):
-        smallest = np.partition(scores, len(scores) - wanted)[len(scores) - wanted]
-        chosen = np.flatnonzero(scores >= smallest)  # all that tie with the last one are in
+    needed = depth + (exclude is not None)
+    if needed < len(scores):
+        smallest = np.partition(scores, len(scores) - needed)[len(scores) - needed]
+        chosen = np.flatnonzero(scores >= smallest)  # with all that tie with the last
     else:
         chosen = np.arange(len(scores))
-    found = chosen if positions is None else positions[chosen]
-    named = [
+    rows = chosen if positions is None else positions[chosen]
+    keyed = [
         (-float(score), id_at(int(position)))
-        for score, position in zip(scores[chosen], found, strict=True)
+        for score, position in zip(scores[chosen], rows, strict=True)
     ]
-    kept = [(id, -negative) for negative, id in sorted(named) if id != exclude]
+    kept = [(id, -negative) for negative, id in sorted(keyed) if id != exclude]
     return dict(kept[:depth])

@@ -1,7 +1,7 @@
-"""Texts to vectors: in shards that survive a kill, and in a cache shared by every stage.
+"""Encodes texts with dense models, in shards that survive a kill and a cache all stages share.
 
-Vectors are in the form of the model's own similarity: unit length where it is cosine, as they come
-where it is the dot product. So their inner product is the score, always.
+If the model's similarity is cosine, vectors are scaled to unit length; if it is the dot product,
+they stay as they are. Either way, the inner product of two vectors is their score.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def normalises(model: SentenceTransformer) -> bool:
     """Whether the model's similarity is cosine (True) or the dot product (False).
 
     Raises:
-        InputError: it is a distance, which no first stage here searches by.
+        InputError: it is a distance, by which no retriever here searches.
     """
     similarity = str(model.similarity_fn_name)
     if similarity not in ("cosine", "dot"):
@@ -41,7 +41,7 @@ def normalises(model: SentenceTransformer) -> bool:
 
 
 def finish(vectors: np.ndarray, normalise: bool) -> np.ndarray:
-    """`vectors (n, d)` as contiguous float32, scaled to unit length if `normalise`."""
+    """Make `vectors (n, d)` contiguous float32, of unit length if `normalise`."""
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     if normalise:
         vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -53,16 +53,15 @@ def encode_queries(
     texts: Sequence[str],
     *,
     prompt: str | None = None,
-    batch_size: int | None = None,
 ) -> np.ndarray:
-    """Vectors `(len(texts), d)`, float32, with the model's own query prompt unless one is given."""
+    """Return vectors `(len(texts), d)` in float32; default prompt: the model's query prompt."""
     normalise = normalises(model)
     if not texts:
         return np.zeros((0, model.get_embedding_dimension() or 0), np.float32)
     vectors = model.encode_query(
         list(texts),
         prompt=prompt,
-        batch_size=batch_size or _batch_size(),
+        batch_size=_batch_size(),
         show_progress_bar=False,
     )
     return finish(vectors, normalise)
@@ -75,27 +74,25 @@ def encode_documents(
     *,
     digest: str,
     shard_size: int | None = None,
-    batch_size: int | None = None,
     prompt: str | None = None,
-    description: str = "encoding documents",
 ) -> np.memmap:
-    """Encode all documents into `folder`, going on where an earlier call was stopped.
+    """Encode all documents into `folder`, continuing where an earlier call was stopped.
 
-    Each shard is a `.npy` written whole; when all are there they become one `vectors.npy` and the
-    manifest says `"complete": true`. A second process that wants the same folder waits.
+    Shards are `.npy` files, each written atomically. At the end they are merged into `vectors.npy`
+    and the manifest gets `"complete": true`. A second process with the same folder waits.
 
     Args:
-        digest: `model_digest` of the model, which the manifest compares.
-        shard_size: documents per shard; a folder that was begun keeps the size it has.
-            Default 1,024, on a GPU 16,384. Batches are made of similar lengths within a shard.
+        digest: `model_digest` of the model, to compare with the manifest.
+        shard_size: documents per shard; default 1,024, on a GPU 16,384. An unfinished folder keeps
+            its size. Batches have texts of similar length from one shard.
         prompt: put before every document in place of the model's own document prompt.
 
     Returns:
         A read-only memory-mapped array `(documents, dimensions)`, float32.
 
     Raises:
-        InputError: `folder` has vectors of another model, other texts or other settings, or the
-            model gives vectors that are not finite.
+        InputError: `folder` has vectors of another model, other texts or other settings, or a
+            vector is not finite.
     """
     normalise = normalises(model)
     settings: dict[str, Any] = {
@@ -112,14 +109,14 @@ def encode_documents(
         manifest = _begin(folder, settings, shard_size)
         shards = _shards(folder, len(texts), manifest["shard_size"])
         if not (folder / VECTORS).exists():
-            with bar(description, len(texts)) as progress:
+            with bar("encoding documents", len(texts)) as progress:
                 for path, start, stop in shards:
                     if not path.exists():
                         batch = [document.full for document in texts.iterate(start, stop)]
                         vectors = model.encode_document(
                             batch,
                             prompt=prompt,
-                            batch_size=batch_size or _batch_size(),
+                            batch_size=_batch_size(),
                             show_progress_bar=False,
                         )
                         _check_finite(vectors, texts, start)
@@ -141,13 +138,12 @@ def document_vectors(
     dtype: torch.dtype | None = None,
     prompt: str | None = None,
     model: SentenceTransformer | None = None,
-    batch_size: int | None = None,
 ) -> np.memmap:
-    """All documents' vectors `(documents, dimensions)`, from the cache or encoded into it.
+    """Return all documents' vectors `(documents, dimensions)`; encode them if not yet cached.
 
-    The key is the model's digest, the texts' digest, `max_length` (None: the model's own), dtype
-    and prompt, so retrieval, indexing and evaluation with one model encode once. Without a `model`
-    it is loaded only if something has to be encoded.
+    The cache key is the model's digest, the texts' digest, `max_length` (None: the model's own),
+    dtype and prompt, so retrieval, indexing and evaluation with one model encode once. Without
+    `model`, the model is loaded only if something has to be encoded.
     """
     dtype = dtype or fast_dtype()
     folder = _folder(model_spec, texts, max_length, dtype, prompt)
@@ -155,23 +151,20 @@ def document_vectors(
         return _open(folder)
     if model is None:
         model = load_encoder(model_spec, max_length=max_length, dtype=dtype)
-    digest = model_digest(model_spec)
-    return encode_documents(
-        model, texts, folder, digest=digest, prompt=prompt, batch_size=batch_size
-    )
+    return encode_documents(model, texts, folder, digest=model_digest(model_spec), prompt=prompt)
 
 
 def is_encoded(model_spec: str, texts: Texts, *, max_length: int | None = None) -> bool:
-    """Whether the cache has all documents' vectors, so that `document_vectors` encodes nothing."""
+    """Whether `document_vectors` would find all vectors in the cache."""
     return _is_complete(_folder(model_spec, texts, max_length, fast_dtype(), None))
 
 
 def _folder(
     model_spec: str, texts: Texts, max_length: int | None, dtype: torch.dtype, prompt: str | None
 ) -> Path:
-    """Where the cache has, or will have, a collection's vectors."""
-    told = [1, model_digest(model_spec), texts.digest, max_length, dtype_name(dtype), prompt]
-    return cache_dir() / "vectors" / digest_json(told)
+    """The cache folder of a collection's vectors, existing or not."""
+    key = [1, model_digest(model_spec), texts.digest, max_length, dtype_name(dtype), prompt]
+    return cache_dir() / "vectors" / digest_json(key)
 
 
 def _is_complete(folder: Path) -> bool:
@@ -179,8 +172,8 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> dict[str, Any]:
-    """The folder's manifest: the one it has, if it agrees with `settings`, or a new one."""
-    for stale in folder.glob(".*.part"):  # of a killed process: the lock is ours now
+    """Return the folder's manifest after comparing it with `settings`, or write a new one."""
+    for stale in folder.glob(".*.part"):  # left by a killed process: we hold the lock
         stale.unlink()
     path = folder / MANIFEST
     if not path.exists():
@@ -190,9 +183,11 @@ def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> di
     manifest = read_json(path)
     wrong = [name for name, value in settings.items() if manifest.get(name) != value]
     if wrong:
-        said = ", ".join(f"{name} {manifest.get(name)!r}, now {settings[name]!r}" for name in wrong)
+        differences = ", ".join(
+            f"{name} {manifest.get(name)!r}, now {settings[name]!r}" for name in wrong
+        )
         raise InputError(
-            f"this folder holds vectors made with {said}",
+            f"this folder holds vectors made with {differences}",
             file=folder,
             remedy="give another folder, or delete this one",
         )
@@ -222,7 +217,7 @@ def _save(path: Path, vectors: np.ndarray) -> None:
 
 
 def _merge(folder: Path, shards: list[Path], documents: int) -> None:
-    """One file from many, a shard in memory at a time."""
+    """Merge the shards into one file, with one shard in memory at a time."""
     if not shards:
         raise InputError("the collection has no documents, so there is nothing to encode")
     dimensions = np.load(shards[0], mmap_mode="r").shape[1]

@@ -1,4 +1,4 @@
-"""Keeping some layers of a model's transformer, and telling models apart by their weights."""
+"""The layers of a transformer: early exits, students with fewer layers, digests of weights."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from torch import nn
 from retrieval_kd.errors import InputError
 
 
-def check_exit(layers: int, there: int, model_spec: str) -> None:
-    """Refuse an exit that a model does not have.
+def check_exit(layers: int, depth: int, model_spec: str) -> None:
+    """Refuse an early exit that a model of `depth` layers does not have.
 
     Raises:
-        InputError: `layers` is not from 1 to `there`.
+        InputError: `layers` is not from 1 to `depth`.
     """
-    if not 1 <= layers <= there:
+    if not 1 <= layers <= depth:
         raise InputError(
-            f"this model has no exit after layer {layers}: it has {there} layers",
+            f"this model has no exit after layer {layers}: it has {depth} layers",
             id=model_spec,
             remedy="leave ?layers= out, or name a layer it has",
         )
 
 
 def keep_layers(model: Any, layers: list[int]) -> None:
-    """Keep only `layers` of the model's transformer, in the order given; changes it in place."""
+    """Keep only `layers` of the model's transformer, in this order. Changes the model in place."""
     transformer: Any = model[0].auto_model
     config = transformer.config
     count = config.num_hidden_layers
@@ -46,11 +46,14 @@ def keep_layers(model: Any, layers: list[int]) -> None:
 
 
 def check_survives_saving(model: Any, layers: list[int]) -> None:
-    """Some architectures build their first layer differently, and would drop weights on loading."""
+    """Refuse layers with which a saved model loads other weights.
+
+    Some architectures build their first layer differently, so weights would be dropped on loading.
+    """
     with tempfile.TemporaryDirectory() as folder:
         model.save(folder, safe_serialization=True)
-        again = type(model)(folder, device="cpu", model_kwargs={"dtype": torch.float32})
-    if weights_digest(again) != weights_digest(model):
+        loaded = type(model)(folder, device="cpu", model_kwargs={"dtype": torch.float32})
+    if weights_digest(loaded) != weights_digest(model):
         raise InputError(
             f"with layers {layers} this architecture does not load as it was saved",
             remedy="keep its first layer too",
@@ -58,7 +61,7 @@ def check_survives_saving(model: Any, layers: list[int]) -> None:
 
 
 def layer_stack(model: Any) -> tuple[nn.Module, str]:
-    """The list of the transformer's layers, as the module that has it and its name there.
+    """Find the list of the transformer's layers. Returns its parent module and its name there.
 
     Raises:
         InputError: there is no such list, or several.
@@ -80,7 +83,7 @@ def layer_stack(model: Any) -> tuple[nn.Module, str]:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """32 hex digits of a model's weights as they are in memory, and their names."""
+    """Digest a model's weights in memory and their names, as 32 hex digits."""
     state = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
         state.update(name.encode())

@@ -1,7 +1,4 @@
-"""Turns a model's name into a model, and into the digest its scores and indexes are keyed by.
-
-What names there are is in `model_names.py`.
-"""
+"""Loads models by name, and computes the digests that key their scores and indexes."""
 
 from __future__ import annotations
 
@@ -31,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text, read_json
 from retrieval_kd.hardware import best_device, fast_dtype
-from retrieval_kd.models import lora as adapters
+from retrieval_kd.models import lora
 from retrieval_kd.models.modules import class_of
 from retrieval_kd.models.names import ModelRef, hub_commit, resolve_model, unreachable
 
@@ -41,24 +38,28 @@ KINDS: dict[str, Any] = {
     "multi_vector": MultiVectorEncoder,
 }
 WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
-WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-NOT_OF_A_MODEL = {"training.json"}  # a training's record holds times: same weights, same digest
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+IGNORED = {"training.json"}  # a record with times: equal weights keep equal digests
 
 
 def model_digest(spec: str) -> str:
-    """32 hex digits of a local model's weights, configuration and tokenizer, or of hub name@commit.
+    """Digest a local model's weights, configuration and tokenizer, or a hub name and its commit.
 
-    Two folders with the same content have the same digest, wherever they are. That of an adapter
-    is of its base, too.
+    Folders with the same content have the same digest, 32 hex digits. An adapter's digest covers
+    its base too.
     """
     ref = resolve_model(spec)
     if not ref.is_local:
         return digest_text("hub", ref.location, hub_commit(ref))
-    files = sorted(p for p in Path(ref.location).rglob("*") if _is_of_model(p))
-    base = adapters.base_of(ref.location)
+    files = sorted(
+        p
+        for p in Path(ref.location).rglob("*")
+        if p.suffix in WEIGHT_FILES and p.name not in IGNORED
+    )
+    base = lora.base_of(ref.location)
     if base is not None:
-        files = [p for p in files if p.name not in (adapters.CONFIG, adapters.BASE)]
-        own = adapters.own_digest(ref.location), _digest_files(ref.location, files)
+        files = [p for p in files if p.name not in (lora.CONFIG, lora.BASE)]
+        own = lora.config_digest(ref.location), _digest_files(ref.location, files)
         return digest_text("adapter", *own, model_digest(base))
     return _digest_files(ref.location, files)
 
@@ -68,13 +69,9 @@ def _digest_files(folder: str, files: list[Path]) -> str:
     return _digest_folder(folder, stamp)
 
 
-def _is_of_model(path: Path) -> bool:
-    return path.suffix in WEIGHT_FILES and path.name not in NOT_OF_A_MODEL
-
-
 @lru_cache(maxsize=64)
 def _digest_folder(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    # `stamp` only invalidates the cache; the digest itself is of names and contents.
+    # sizes and times in `stamp` only invalidate the cache; the digest is of names and contents
     state = hashlib.blake2b(digest_size=16)
     for name, _, _ in stamp:
         state.update(str(Path(name).relative_to(folder)).encode())
@@ -102,7 +99,7 @@ def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
 def load_encoder(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
 ) -> SentenceTransformer:
-    """A dense Sentence Transformers model for inference, in the machine's fast dtype by default."""
+    """Load a dense model for inference, by default in the machine's fast dtype."""
     ref = resolve_model(spec)
     model = _load(SentenceTransformer, ref, model_kwargs={"dtype": dtype or fast_dtype()})
     return _cut_at(model, max_length, spec)
@@ -111,10 +108,10 @@ def load_encoder(
 def load_multi_vector(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None, seed: int = 0
 ) -> MultiVectorEncoder:
-    """A multi-vector model for inference; of a dense one, the vectors of its tokens.
+    """Load a multi-vector model for inference.
 
-    These go through a random projection to 128 dimensions, drawn by `seed`: Sentence Transformers
-    gives one to every model that has none.
+    A dense model is turned into one: Sentence Transformers adds a random projection of its token
+    vectors to 128 dimensions, which is drawn with `seed`.
     """
     ref = resolve_model(spec)
     with torch.random.fork_rng(devices=[]):
@@ -124,17 +121,17 @@ def load_multi_vector(
 
 
 def kind_of(spec: str) -> str:
-    """What a model was saved as: dense, sparse or multi_vector. All others count as dense."""
+    """The kind a model was saved as: dense, sparse or multi_vector; all others count as dense."""
     ref = resolve_model(spec)
-    found = load_file_path(ref.location, "config_sentence_transformers.json", revision=ref.revision)
-    declared = read_json(found).get("model_type") if found else None
-    return next((kind for kind, made in KINDS.items() if made.__name__ == declared), "dense")
+    path = load_file_path(ref.location, "config_sentence_transformers.json", revision=ref.revision)
+    declared = read_json(path).get("model_type") if path else None
+    return next((kind for kind, type_ in KINDS.items() if type_.__name__ == declared), "dense")
 
 
 def load_retriever(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
 ) -> Any:
-    """A model of the kind it was saved as, for inference; `load_encoder` loads the dense ones."""
+    """Load a dense, sparse or multi-vector model for inference, as the kind it was saved as."""
     kind = kind_of(spec)
     if kind == "dense":
         return load_encoder(spec, max_length=max_length, dtype=dtype)
@@ -145,23 +142,23 @@ def load_retriever(
 def load_cross_encoder(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
 ) -> CrossEncoder:
-    """A one-logit sequence classifier for inference, in the machine's fast dtype by default."""
+    """Load a sequence classifier with one logit for inference."""
     ref = resolve_model(spec)
     model = _load(CrossEncoder, ref, num_labels=1, model_kwargs={"dtype": dtype or fast_dtype()})
     return _cut_at(model, max_length, spec)
 
 
 def is_encoder_decoder(spec: str) -> bool:
-    """Whether a model is one such as T5, by its configuration.
+    """Whether a model is an encoder–decoder such as T5, by its configuration.
 
     Raises:
-        InputError: there is no configuration, here or on the hub.
+        InputError: it has no configuration, here or on the hub.
     """
     return bool(_config(resolve_model(spec)).is_encoder_decoder)
 
 
 def _config(ref: ModelRef) -> Any:
-    base = adapters.base_of(ref.location)
+    base = lora.base_of(ref.location)
     if base is not None:
         return _config(resolve_model(base))
     try:
@@ -173,25 +170,27 @@ def _config(ref: ModelRef) -> Any:
 
 
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
-    """A model that writes and its tokenizer, for inference, in the machine's fast dtype by default.
+    """Load a decoder, or an encoder–decoder such as T5, and its tokenizer, for inference.
 
-    Decoders, and encoder–decoders such as T5. Of an adapter's folder, its base with the adapter.
+    An adapter's folder loads its base with the adapter.
 
     Raises:
-        InputError: it is something else, which would be given random output words.
+        InputError: it is another kind of model, whose output layer would be random.
     """
     ref = resolve_model(spec)
-    base = adapters.base_of(ref.location)
+    base = lora.base_of(ref.location)
     if base is not None:
-        adapters.need_peft()
+        lora.need_peft()
         model, tokenizer = load_language_model(base, dtype=dtype)
-        return adapters.put_on(model, ref.location, model_digest(base)).get_base_model(), tokenizer
+        return lora.load_adapters(
+            model, ref.location, model_digest(base)
+        ).get_base_model(), tokenizer
     try:
         config = _config(ref)
-        named = getattr(config, "architectures", None) or []
-        if named and not any(word in name for name in named for word in WRITES):
+        names = getattr(config, "architectures", None) or []
+        if names and not any(word in name for name in names for word in LANGUAGE_MODELS):
             raise InputError(
-                f"this is no language model but {', '.join(named)}",
+                f"this is no language model but {', '.join(names)}",
                 id=spec,
                 remedy="give a causal language model, or score with pointwise:MODEL",
             )
@@ -206,7 +205,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
         raise unreachable(ref) from error
     if not tokenizer.is_fast:
         raise InputError(
-            "this tokenizer does not say which characters a token is of",
+            "this tokenizer does not map tokens to characters",
             id=spec,
             remedy="save the model with a tokenizer.json",
         )
@@ -214,7 +213,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
 
 
 def pair_length(spec: str, max_length: int | None) -> int:
-    """Tokens of a (query, document) pair: as asked, else 256 or what a local model has."""
+    """Tokens per (query, document) pair; default: 256, or fewer if a local model has fewer."""
     if max_length is not None:
         return max_length
     ref = resolve_model(spec)
@@ -224,7 +223,7 @@ def pair_length(spec: str, max_length: int | None) -> int:
 
 
 def _cut_at(model: Any, max_length: int | None, spec: str) -> Any:
-    """Set the length texts are cut at, if the model has positions for it."""
+    """Set the length to which texts are cut, if the model has positions for it."""
     if max_length is not None:
         positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
         if positions and max_length > positions:

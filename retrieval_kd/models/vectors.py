@@ -1,4 +1,4 @@
-"""Texts to what sparse and multi-vector models search by, and exact scores of these."""
+"""Encodes texts with sparse and multi-vector models, and scores the results exactly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Tokens = list[np.ndarray]  # one (tokens, D) array per text
 def sparse_rows(
     model: SparseEncoder, texts: Sequence[str], side: str, *, prompt: str | None = None
 ) -> csr_matrix:
-    """Word weights `(len(texts), V)` in float32; `side` is "query" or "document".
+    """Encode texts as word weights `(len(texts), V)` in float32; `side`: "query" or "document".
 
     Raises:
         InputError: a weight is NaN or infinite.
@@ -27,14 +27,14 @@ def sparse_rows(
     if not texts:
         return csr_matrix((0, model.get_embedding_dimension() or 0), dtype=np.float32)
     encode: Any = model.encode_query if side == "query" else model.encode_document
-    # Before they are pooled, a batch's logits are texts × tokens × vocabulary: keep it small.
+    # Before pooling, a batch's logits are texts × tokens × vocabulary: keep it small.
     batch = 64 if torch.cuda.is_available() else 8
-    found = encode(
+    encoded = encode(
         list(texts), prompt=prompt, batch_size=batch, show_progress_bar=False, save_to_cpu=True
     )
-    found = found.coalesce()  # (n, V)
-    weights = _finite(found.values().float().numpy())
-    rows = csr_matrix((weights, tuple(found.indices().numpy())), shape=tuple(found.shape))
+    encoded = encoded.coalesce()  # (n, V)
+    weights = _finite(encoded.values().float().numpy())
+    rows = csr_matrix((weights, tuple(encoded.indices().numpy())), shape=tuple(encoded.shape))
     rows.sort_indices()
     return rows
 
@@ -42,7 +42,7 @@ def sparse_rows(
 def token_rows(
     model: MultiVectorEncoder, texts: Sequence[str], side: str, *, prompt: str | None = None
 ) -> Tokens:
-    """Vectors `(tokens, D)` in float32 of each text's tokens that take part in scoring.
+    """Encode each text as float32 vectors `(tokens, D)` of the tokens that take part in scoring.
 
     Raises:
         InputError: a number is NaN or infinite.
@@ -51,12 +51,12 @@ def token_rows(
         return []
     encode: Any = model.encode_query if side == "query" else model.encode_document
     batch = 256 if torch.cuda.is_available() else 32
-    found = encode(list(texts), prompt=prompt, batch_size=batch, show_progress_bar=False)
-    return [_finite(tokens.float().cpu().numpy()) for tokens in found]
+    encoded = encode(list(texts), prompt=prompt, batch_size=batch, show_progress_bar=False)
+    return [_finite(tokens.float().cpu().numpy()) for tokens in encoded]
 
 
 def sparse_scores(queries: csr_matrix, postings: csr_matrix) -> np.ndarray:
-    """Dot products `(Q, n)`; `postings (V, n)` lists, word by word, the documents that have it.
+    """Dot products `(Q, n)`. Row v of `postings (V, n)` has the documents' weights of word v.
 
     Example:
         >>> weights = csr_matrix(np.array([[1.0, 0.0], [0.0, 2.0]]))
@@ -67,7 +67,7 @@ def sparse_scores(queries: csr_matrix, postings: csr_matrix) -> np.ndarray:
 
 
 def maxsim_scores(queries: Tokens, documents: Tokens) -> np.ndarray:
-    """`(Q, n)`: the sum, over a query's tokens, of the best dot product with a document's token.
+    """MaxSim `(Q, n)`: the sum over a query's tokens of the best dot product with a document token.
 
     Example:
         >>> one, other = np.eye(2, dtype=np.float32)
@@ -76,8 +76,8 @@ def maxsim_scores(queries: Tokens, documents: Tokens) -> np.ndarray:
     """
     if not queries or not documents:
         return np.zeros((len(queries), len(documents)), dtype=np.float32)
-    asked, known = ([torch.from_numpy(row) for row in rows] for rows in (queries, documents))
-    return maxsim(asked, known).numpy()
+    left, right = ([torch.from_numpy(row) for row in rows] for rows in (queries, documents))
+    return maxsim(left, right).numpy()
 
 
 def _finite(numbers: np.ndarray) -> np.ndarray:

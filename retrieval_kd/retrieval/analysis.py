@@ -1,7 +1,7 @@
-"""Text to BM25 terms: lower case, words, stop words, stems. Scoring is in `bm25.py`.
+"""Turns texts into BM25 terms: lower case, words, stop words, stems.
 
 Words are runs of letters, digits and their combining marks, in any script. Languages written
-without spaces (Chinese, Japanese, Thai) come out as one word per run: segment such texts first.
+without spaces (Chinese, Japanese, Thai) give one word per run: segment such texts first.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BM25S_STOP_WORDS = {
 
 
 class Analysis(BaseModel):
-    """How a text becomes terms; documents and queries alike."""
+    """How documents and queries become terms."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,7 +59,7 @@ class Analysis(BaseModel):
         default="plain",
         description=(
             "plain: runs of two or more letters and digits, as bm25s; standard: nearly Lucene's "
-            "StandardTokenizer (1.5, U.S.A and one letter are words too, a final 's goes)"
+            "StandardTokenizer (also 1.5, U.S.A and single letters; a final 's is cut)"
         ),
     )
 
@@ -73,9 +73,9 @@ class Analysis(BaseModel):
 
 
 class Analyzer:
-    """Gives term IDs. It learns the vocabulary from documents; for queries it is given one.
+    """Turns texts into term IDs. Documents extend its vocabulary; queries do not.
 
-    Several threads may use one analyzer (PyStemmer itself is not thread-safe).
+    Safe to use from several threads (PyStemmer itself is not thread-safe).
 
     Example:
         >>> analyzer = Analyzer(Analysis())
@@ -102,16 +102,19 @@ class Analyzer:
 
     @property
     def vocabulary(self) -> dict[str, int]:
-        """Term → its ID, from 0."""
+        """Term → ID, from 0."""
         return self._tokenizer.get_vocab_dict()
 
     def documents(self, texts: Iterable[str]) -> Iterator[list[int]]:
-        """Each text's term IDs, one text at a time; new terms join the vocabulary."""
-        stream = self._tokenizer.streaming_tokenize(texts, update_vocab=True, allow_empty=False)  # type: ignore[arg-type]
-        yield from stream
+        """Yield each text's term IDs; new terms join the vocabulary."""
+        yield from self._tokenizer.streaming_tokenize(
+            texts,  # type: ignore[arg-type]
+            update_vocab=True,
+            allow_empty=False,
+        )
 
     def query(self, text: str) -> list[int]:
-        """A query's term IDs; terms that no document has are left out, repeated ones repeated."""
+        """Return a query's term IDs, with repetitions, without terms outside the vocabulary."""
         with self._lock:
             stream = self._tokenizer.streaming_tokenize(
                 [text], update_vocab=False, allow_empty=False
@@ -120,7 +123,7 @@ class Analyzer:
 
 
 def split_plain(text: str) -> list[str]:
-    """Words of at least two characters.
+    """Split into words of at least two characters.
 
     Example:
         >>> split_plain("Vitamin C, 5-HT2A, 1.5 and हिन्दी")
@@ -130,7 +133,7 @@ def split_plain(text: str) -> list[str]:
 
 
 def split_standard(text: str) -> list[str]:
-    """Words as Unicode's UAX 29 joins them, without English possessives.
+    """Split into words nearly as UAX 29 does, without English possessives.
 
     Example:
         >>> split_standard("Crohn's, vitamin C, 5-HT2A, 1.5 and U.S.A.")
@@ -141,7 +144,7 @@ def split_standard(text: str) -> list[str]:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Python's `\\w` lacks combining marks, at which an Arabic or Hindi word would fall apart."""
+    """Python's `\\w` lacks combining marks, so it would split Arabic and Hindi words at them."""
     marks = "".join(
         c for c in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(c)[0] == "M"
     )
@@ -151,9 +154,9 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def _stemmer(name: str) -> Stemmer.Stemmer:
-    known = Stemmer.algorithms()
-    if name not in known:
+    algorithms = Stemmer.algorithms()
+    if name not in algorithms:
         raise InputError(
-            f"no stemmer for {name!r}", remedy=f"use one of: none, {', '.join(sorted(known))}"
+            f"no stemmer for {name!r}", remedy=f"use one of: none, {', '.join(sorted(algorithms))}"
         )
     return Stemmer.Stemmer(name)

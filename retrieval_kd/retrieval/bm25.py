@@ -1,6 +1,6 @@
-"""BM25 by bm25s: an index on disk, runs, and exact scores of given pairs.
+"""BM25 with bm25s: a cached index, runs, and exact scores of given pairs.
 
-The index is cached as NumPy arrays and JSON under a key of the texts' digest and all parameters.
+The index is NumPy arrays and JSON, cached under a key of the texts' digest and all parameters.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import numpy as np
 from bm25s.tokenization import Tokenized
 from pydantic import BaseModel, ConfigDict, Field
 
-from retrieval_kd.data.folders import atomic_folder
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.files import atomic_folder, cache_dir, digest_json
 from retrieval_kd.indexing.topk import Ranking, top_k
 from retrieval_kd.progress import bar
 from retrieval_kd.retrieval.analysis import Analysis, Analyzer
@@ -29,33 +28,29 @@ if TYPE_CHECKING:
 
 
 class BM25Parameters(BaseModel):
-    """Everything that decides a BM25 score, besides the texts."""
+    """Everything but the texts that decides a BM25 score."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    k1: float = Field(
-        default=1.5, ge=0, description="how slowly repeated terms stop adding (no unit)"
-    )
-    b: float = Field(
-        default=0.75, ge=0, le=1, description="how much long documents lose: 0 none, 1 all"
-    )
+    k1: float = Field(default=1.5, ge=0, description="how slowly repeated terms saturate (no unit)")
+    b: float = Field(default=0.75, ge=0, le=1, description="length normalisation: 0 none, 1 full")
     method: Literal["lucene", "robertson", "atire"] = Field(
-        default="lucene", description="which published form of BM25, as bm25s names them"
+        default="lucene", description="the variant of BM25, by bm25s's name"
     )
     analysis: Analysis = Field(default=Analysis(), description="how texts become terms")
 
 
 DEFAULT = BM25Parameters()
-"""bm25s's own: k1 1.5, b 0.75, its English stop words, Snowball's English stemmer."""
+"""The defaults of bm25s: k1 1.5, b 0.75, its English stop words, Snowball's English stemmer."""
 
 LUCENE = BM25Parameters(
     k1=0.9, b=0.4, analysis=Analysis(stemmer="porter", stop_words="lucene", words="standard")
 )
-"""Anserini's and Pyserini's for BEIR: k1 0.9, b 0.4, Lucene's 33 stop words, Porter's stemmer."""
+"""Anserini's for BEIR: k1 0.9, b 0.4, Lucene's 33 stop words, Porter's stemmer."""
 
 
 def for_language(language: str, parameters: BM25Parameters = DEFAULT) -> BM25Parameters:
-    """`parameters` with another language's stemmer and stop words; "none": neither.
+    """Replace stemmer and stop words by another language's; "none" uses neither.
 
     Example:
         >>> for_language("german").analysis.stemmer
@@ -69,7 +64,7 @@ def for_language(language: str, parameters: BM25Parameters = DEFAULT) -> BM25Par
 
 
 class BM25:
-    """A BM25 index of one collection's documents. Its arrays are memory-mapped."""
+    """A memory-mapped BM25 index of one collection's documents."""
 
     def __init__(self, folder: Path, texts: Texts, parameters: BM25Parameters) -> None:
         self.folder, self.texts, self.parameters = folder, texts, parameters
@@ -78,11 +73,11 @@ class BM25:
 
     @classmethod
     def open(cls, texts: Texts, parameters: BM25Parameters = DEFAULT) -> BM25:
-        """The cached index, which is built first if it is not there."""
+        """Open the cached index; build it first if it is missing."""
         return cls(_ensure(texts, parameters), texts, parameters)
 
     def search(self, query: str, depth: int, *, exclude: str | None = None) -> Ranking:
-        """The best `depth` documents that share a term with the query; fewer if fewer do."""
+        """Return the best `depth` documents that share a term with the query, or fewer."""
         terms = self._analyzer.query(query)
         if not terms:
             return {}
@@ -91,27 +86,27 @@ class BM25:
         return top_k(scores[matching], depth, self.texts.id_at, positions=matching, exclude=exclude)
 
     def scores_at(self, query: str, positions: np.ndarray) -> np.ndarray:
-        """Scores `(n,)` of the documents at `positions (n,)`, the same as `search` would give."""
+        """Score the documents at `positions (n,)`, exactly as `search` does. Returns `(n,)`."""
         columns = self._index.scores
         scores = np.zeros(len(positions), dtype=np.float32)
         for term in self._analyzer.query(query):
             start, stop = columns["indptr"][term], columns["indptr"][term + 1]
-            having = columns["indices"][start:stop]  # ascending positions of documents
-            at = np.searchsorted(having, positions)
-            at = np.minimum(at, len(having) - 1)
-            scores += np.where(having[at] == positions, columns["data"][start:stop][at], 0)
+            postings = columns["indices"][start:stop]  # ascending positions of documents
+            at = np.searchsorted(postings, positions)
+            at = np.minimum(at, len(postings) - 1)
+            scores += np.where(postings[at] == positions, columns["data"][start:stop][at], 0)
         return scores
 
     def score_pairs(
         self, queries: Mapping[str, str], candidates: Mapping[str, Sequence[str]]
     ) -> dict[str, dict[str, float]]:
-        """`bm25_scores` without opening the index again: BM25 as a teacher."""
-        found = {}
+        """Score each query's candidates: query ID → document ID → score. BM25 as a teacher."""
+        results = {}
         for query_id, ids in candidates.items():
             text, positions = locate(self.texts, queries, query_id, ids)
             scores = self.scores_at(text, positions)
-            found[query_id] = dict(zip(ids, scores.tolist(), strict=True))
-        return found
+            results[query_id] = dict(zip(ids, scores.tolist(), strict=True))
+        return results
 
 
 def bm25_run(
@@ -125,7 +120,7 @@ def bm25_run(
 ) -> Run:
     """Rank all documents for each query (ID → text) and keep the best `depth`.
 
-    A document that shares no term with a query is not in its ranking, which may thus be empty.
+    A ranking has only documents that share a term with the query, so it may be empty.
 
     Args:
         exclude_self: leave out the document whose ID is the query's.
@@ -153,10 +148,10 @@ def bm25_scores(
     *,
     parameters: BM25Parameters = DEFAULT,
 ) -> dict[str, dict[str, float]]:
-    """Exact scores of given documents: query ID → document ID → score (0: no term shared).
+    """Score given documents exactly: query ID → document ID → score (0: no shared term).
 
     Raises:
-        InputError: a candidate is no document of the collection, or its query has no text.
+        InputError: a candidate is not in the collection, or its query has no text.
     """
     return BM25.open(collection.documents, parameters).score_pairs(queries, candidates)
 
@@ -164,14 +159,14 @@ def bm25_scores(
 def locate(
     texts: Texts, queries: Mapping[str, str], query_id: str, ids: Sequence[str]
 ) -> tuple[str, np.ndarray]:
-    """The query's text and the candidates' positions `(n,)`; an error names what is unknown."""
+    """Look up a query's text and its candidates' positions `(n,)`; unknown IDs are errors."""
     if query_id not in queries:
         raise InputError("candidates for a query without text", id=query_id)
     return queries[query_id], np.array([texts.position(id) for id in ids], dtype=np.int64)
 
 
 def _ensure(texts: Texts, parameters: BM25Parameters) -> Path:
-    """The folder of the cached index; there it is whole or absent."""
+    """Return the folder of the cached index; build the index if it is missing."""
     key = digest_json([1, bm25s.__version__, texts.digest, parameters.model_dump()])
     folder = cache_dir() / "bm25" / key
     if folder.exists():
@@ -193,6 +188,6 @@ def _ensure(texts: Texts, parameters: BM25Parameters) -> Path:
         create_empty_token=False,
         show_progress=False,
     )
-    with atomic_folder(folder, keep=lambda there: True) as temporary:
+    with atomic_folder(folder, keep=lambda existing: True) as temporary:
         index.save(temporary, show_progress=False)
     return folder

@@ -1,7 +1,7 @@
-"""Exact dense retrieval: every document's vector against every query's, a chunk at a time.
+"""Exact dense retrieval: compares every query vector with every document vector, in chunks.
 
-Candidates are found in float32 by faiss and then scored in float64, so a score does not depend on
-where a document stands: equal vectors tie, and a pair's score is the same in a run and alone.
+FAISS finds candidates in float32; they are then scored in float64. So a score does not depend on a
+document's position: equal vectors tie, and a pair has the same score alone and in a run.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 CHUNK = 65_536  # documents at a time: 100 MB at 384 dimensions
 QUERIES = 1_024  # queries at a time
-SPARE = 16  # candidates beyond the depth, so that float32's errors cannot cost a place
-TOLERANCE = 1e-5  # float32's error in a score, relative to the largest score
+SPARE = 16  # extra candidates, so that float32 rounding cannot lose a document
+TOLERANCE = 1e-5  # rounding error of float32 scores, relative to the largest score
 
 
 def dense_run(
@@ -44,13 +44,13 @@ def dense_run(
 ) -> Run:
     """Rank all documents by their vectors' inner product with each query's (ID → text).
 
-    Cosine models have unit vectors, dot-product models the ones they give. Document vectors come
-    from the shared cache, or are encoded into it.
+    Vectors of cosine models have unit length. Document vectors come from the shared cache, or are
+    encoded into it.
 
     Args:
         max_length: tokens a text is cut to; None is the model's own limit.
         prompt, document_prompt: put before queries and documents in place of the model's own.
-        model: `model_spec` already loaded (with `max_length`), to save loading it again.
+        model: `model_spec`, already loaded with `max_length`.
         exclude_self: leave out the document whose ID is the query's.
     """
     model = model or load_encoder(model_spec, max_length=max_length)
@@ -59,9 +59,9 @@ def dense_run(
         model_spec, texts, max_length=max_length, prompt=document_prompt, model=model
     )
     ids = list(queries)
-    asked = encode_queries(model, [queries[id] for id in ids], prompt=prompt)
+    encoded = encode_queries(model, [queries[id] for id in ids], prompt=prompt)
     own = ids if exclude_self else [None] * len(ids)
-    rankings = search_vectors(asked, vectors, depth, texts.id_at, exclude=own)
+    rankings = search_vectors(encoded, vectors, depth, texts.id_at, exclude=own)
     return Run(name or model_spec, dict(zip(ids, rankings, strict=True)))
 
 
@@ -76,10 +76,10 @@ def dense_scores(
     document_prompt: str | None = None,
     model: SentenceTransformer | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Exact scores of given documents: query ID → document ID → score, as `dense_run` gives.
+    """Score given documents exactly as `dense_run` does: query ID → document ID → score.
 
     Raises:
-        InputError: a candidate is no document of the collection, or its query has no text.
+        InputError: a candidate is not in the collection, or its query has no text.
     """
     model = model or load_encoder(model_spec, max_length=max_length)
     located = {
@@ -93,12 +93,12 @@ def dense_scores(
         prompt=document_prompt,
         model=model,
     )
-    asked = encode_queries(model, [text for text, _ in located.values()], prompt=prompt)
-    found = {}
-    for query, (query_id, (_, positions)) in zip(asked, located.items(), strict=True):
+    encoded = encode_queries(model, [text for text, _ in located.values()], prompt=prompt)
+    results = {}
+    for query, (query_id, (_, positions)) in zip(encoded, located.items(), strict=True):
         scores = inner_products(query, vectors[positions])
-        found[query_id] = dict(zip(candidates[query_id], scores.tolist(), strict=True))
-    return found
+        results[query_id] = dict(zip(candidates[query_id], scores.tolist(), strict=True))
+    return results
 
 
 def search_vectors(
@@ -109,13 +109,13 @@ def search_vectors(
     *,
     exclude: Sequence[str | None] | None = None,
 ) -> list[Ranking]:
-    """The `depth` documents of the highest inner products, for each query; ties by document ID.
+    """Return the `depth` highest inner products for each query; ties by document ID.
 
     Args:
         queries: `(queries, d)` float32.
         vectors: `(documents, d)` float32, memory-mapped or not; a chunk is read at a time.
         id_at: position → document ID.
-        exclude: per query, a document ID that may not be in its ranking.
+        exclude: for each query, a document ID to leave out.
 
     Example:
         >>> vectors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
@@ -138,13 +138,13 @@ def search_vectors(
 
 
 def inner_products(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """`query (d,)` with each of `vectors (n, d)`, summed in float64, as float32 `(n,)`."""
+    """Multiply `query (d,)` with each of `vectors (n, d)` in float64. Returns float32 `(n,)`."""
     products = vectors.astype(np.float64) * query.astype(np.float64)
     return products.sum(axis=1).astype(np.float32)
 
 
 def _candidates(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """float32 scores and positions, both `(queries, min(k, documents))`, best first."""
+    """Return float32 scores and positions, both `(queries, min(k, documents))`, best first."""
     k = min(k, len(vectors))
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     for start in range(0, len(vectors), CHUNK):
@@ -168,9 +168,11 @@ def _ranking(
 ) -> Ranking:
     exact = inner_products(query, vectors[positions])  # (candidates,)
     if len(positions) < len(vectors):
-        last_kept = np.sort(exact)[::-1][depth]  # one more than depth: `exclude` may be among them
+        last_kept = np.sort(exact)[::-1][
+            depth
+        ]  # index `depth`, because `exclude` may be among them
         if approximate[-1] >= last_kept - TOLERANCE * max(1.0, float(np.abs(exact).max())):
-            # Unseen documents may tie with those seen: many copies, or a constant model.
+            # Documents beyond the candidates may tie with them: many copies, or a constant model.
             exact = np.concatenate(
                 [
                     inner_products(query, vectors[start : start + CHUNK])

@@ -1,4 +1,4 @@
-"""One ranking from several: reciprocal rank fusion, computed by ranx."""
+"""Reciprocal rank fusion of several runs, computed by ranx."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.topk import Ranking
 
-ABSENT = "-" * 9  # stands for "this run has nothing for this query"
+ABSENT = "-" * 9  # stands in for a query's missing or empty ranking
 
 
 def hybrid_run(
@@ -20,10 +20,10 @@ def hybrid_run(
     """Fuse rankings by rank alone: score(d) = Σ over runs of 1 / (k + rank of d), ranks from 1.
 
     Cormack, Clarke and Büttcher, SIGIR 2009. Ranks follow score, then document ID ascending. A
-    query or document that a run lacks gets nothing from it.
+    run adds nothing to queries and documents that it lacks.
 
     Args:
-        k: how little the top ranks stand out; 60 is the paper's.
+        k: larger values flatten the weight of top ranks; 60 is the paper's.
         depth: documents to keep per query; None keeps all.
 
     Example:
@@ -40,7 +40,7 @@ def hybrid_run(
         return Run(name, {})
     numbers: dict[str, str] = {}  # document ID → nine digits
     ranked = [_by_rank(run, queries, numbers) for run in runs]
-    with warnings.catch_warnings():  # numba's, of a cast inside ranx that loses nothing
+    with warnings.catch_warnings():  # numba warns about a harmless cast inside ranx
         warnings.simplefilter("ignore")
         fused = ranx.fuse(ranked, norm=None, method="rrf", params={"k": k}).to_dict()
     ids = {number: id for id, number in numbers.items()}
@@ -53,17 +53,17 @@ def hybrid_run(
 
 
 def _by_rank(run: Run, queries: Sequence[str], numbers: dict[str, str]) -> ranx.Run:
-    """The run as ranx can fuse it.
+    """Convert a run for ranx.
 
-    Scores are −rank, so that ranx has no ties to break its own way. A missing or empty ranking,
-    which ranx refuses, becomes ABSENT. IDs become numbers of one width, because ranx compiles its
-    code anew for every length of the longest ID.
+    Scores become −rank, so that ranx has no ties to break. A missing or empty ranking, which ranx
+    refuses, becomes ABSENT. IDs become numbers of equal width, because ranx recompiles its code for
+    every new length of the longest ID.
     """
     ranked: dict[str, Ranking] = {}
     for query_id in queries:
-        found = run.results.get(query_id, {})  # best first, ties by ID: a Run is sorted
+        ranking = run.results.get(query_id, {})  # best first, ties by ID: a Run is sorted
         ranked[query_id] = {
             numbers.setdefault(id, f"{len(numbers):09d}"): -float(rank)
-            for rank, id in enumerate(found, start=1)
+            for rank, id in enumerate(ranking, start=1)
         } or {ABSENT: -1.0}
     return ranx.Run(ranked, name=run.name)

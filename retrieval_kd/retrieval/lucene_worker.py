@@ -1,9 +1,9 @@
-"""Run in a process of its own by `lucene_java.py`, where a JVM may fail without harm.
+"""Calls Java and pyserini in a process of its own, started by `lucene_java.py`.
 
     python -m retrieval_kd.retrieval.lucene_worker COMMAND ANSWER_FILE ARGUMENTS...
 
-The environment (JAVA_HOME, CLASSPATH) is set by the caller. The answer is JSON: `{"ok": value}`, or
-`{"unknown": names that exist}`; a failure is a traceback on standard error and no answer.
+The caller sets JAVA_HOME and CLASSPATH. The answer is JSON: `{"ok": value}`, or `{"unknown": valid
+names}`. On failure there is a traceback on standard error and no answer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 HEAP = "-Xmx2g"
-CLAUSES = 1_000_000  # terms a query may have; Lucene's default is 1024
+CLAUSES = 1_000_000  # most terms in a query; Lucene's default is 1024
 
 
 def java(main_class: str, *arguments: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def java(main_class: str, *arguments: str) -> dict[str, Any]:
 
 
 def index(name: str) -> dict[str, Any]:
-    """The folder of one of pyserini's inverted indexes, downloaded if it is not there."""
+    """The folder of one of pyserini's inverted indexes, downloaded if it is missing."""
     from pyserini.util import TF_INDEX_INFO, download_prebuilt_index
 
     if name not in TF_INDEX_INFO:
@@ -38,18 +38,18 @@ def index(name: str) -> dict[str, Any]:
 
 
 def topics(name: str) -> dict[str, Any]:
-    """One of pyserini's sets of queries: ID → text."""
+    """One of pyserini's topic sets: query ID → text."""
     from pyserini.search import get_topics
     from pyserini.search._base import topics_mapping
 
     if name not in topics_mapping:
         return {"unknown": sorted(topics_mapping)}
-    found = get_topics(name)
-    return {"ok": {str(id): fields.get("title", "") for id, fields in found.items()}}
+    queries = get_topics(name)
+    return {"ok": {str(id): fields.get("title", "") for id, fields in queries.items()}}
 
 
 def qrels(name: str) -> dict[str, Any]:
-    """The TREC file of one of pyserini's sets of judgments."""
+    """The TREC qrels file of one of pyserini's topic sets."""
     from pyserini.search import get_qrels_file
     from pyserini.search._base import qrels_mapping
 
@@ -59,12 +59,12 @@ def qrels(name: str) -> dict[str, Any]:
 
 
 def configure() -> None:
-    """The JVM's options; they count only before it starts."""
+    """Set the JVM's options, before it starts."""
     import jnius_config
 
     options = [HEAP, f"-Duser.home={Path.home()}"]  # Java ignores $HOME
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
-        # Offline means offline here too: downloads go to a port that nobody listens on.
+        # Java is to be offline too: send its downloads to a port that nobody listens on.
         options += ["-Dhttps.proxyHost=127.0.0.1", "-Dhttps.proxyPort=9"]
         os.environ["https_proxy"] = "http://127.0.0.1:9"
     jnius_config.add_options(*options)

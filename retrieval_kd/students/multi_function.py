@@ -14,8 +14,8 @@ import torch
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from torch import Tensor, nn
 
-from retrieval_kd.data.folders import atomic_folder
 from retrieval_kd.errors import InputError
+from retrieval_kd.files import atomic_folder
 from retrieval_kd.models.modules.lexical import LexicalEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder, MultiFunctionHeads
 from retrieval_kd.students.dense import make_dense, prompts_of, score_matrix

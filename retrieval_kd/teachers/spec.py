@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.lora import Lora, need_peft
-from retrieval_kd.models.names import check_there
+from retrieval_kd.models.names import check_exists
 from retrieval_kd.schema import Model, validate
 from retrieval_kd.store.requests import Strategy
 from retrieval_kd.teachers.kinds import KINDS, WITH_MODEL, WITHOUT_MODEL
@@ -153,9 +153,9 @@ def check_spec(spec: str, *, on_server: bool = False, tokenizer: str | None = No
         templates = kind.templates(options)
         find_template(parsed.options["prompt"], templates, without_query=without_query)
     if tokenizer is not None:
-        check_there(tokenizer)
+        check_exists(tokenizer)
     if kind.needs_model and not on_server:
-        check_there(parsed.model)
+        check_exists(parsed.model)
 
 
 def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) -> None:

@@ -68,6 +68,13 @@ def trec(folder: Path) -> Path:
     return write_trec(folder / "c")
 
 
+def trec_with_labelled_titles(folder: Path) -> Path:
+    path = write_trec(folder / "c")
+    topics = path / "topics.txt"
+    write(topics, topics.read_text().replace("<title> ", "<title> Topic: "))
+    return path
+
+
 def trec_tables(folder: Path) -> Path:
     path = write_trec(folder / "c")
     (path / "documents" / "part1.sgml.gz").unlink()
@@ -85,6 +92,7 @@ FORMS = [
     beir_zip_from_a_mac,
     windows_lines,
     trec,
+    trec_with_labelled_titles,
     trec_tables,
 ]
 
@@ -133,8 +141,8 @@ def test_any_unicode_comes_through_beir_unchanged(data: st.DataObject) -> None:
     gains = st.dictionaries(
         st.sampled_from([d[0] for d in documents]), st.integers(0, 3), min_size=1
     )
-    asked = st.sampled_from([q[0] for q in queries])
-    qrels = data.draw(st.dictionaries(asked, gains, min_size=1))
+    judged = st.sampled_from([q[0] for q in queries])
+    qrels = data.draw(st.dictionaries(judged, gains, min_size=1))
     with tempfile.TemporaryDirectory() as folder:
         path = write_beir(Path(folder) / "c", documents, queries, {"a b": qrels})
         collection = open_collection(path)

@@ -14,11 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval_kd.data import build_texts as building
 from retrieval_kd.data import texts as texts_module
-from retrieval_kd.data.build_texts import build_texts
 from retrieval_kd.data.rows import Row
-from retrieval_kd.data.texts import Document, Texts, UnknownID
+from retrieval_kd.data.texts import Document, Texts, UnknownID, build_texts
 from retrieval_kd.errors import InputError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -54,7 +52,7 @@ def test_what_goes_in_comes_out(rows: list[Row]) -> None:
 @given(ROWS, st.integers(0, 45), st.integers(0, 45))
 def test_iterate_is_a_slice(rows: list[Row], start: int, stop: int) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "BATCH_ROWS", 7)
+        patch.setattr(texts_module, "BATCH_ROWS", 7)
         texts = build_texts(rows, folder)
         assert [d.id for d in texts.iterate(start, stop)] == [r.id for r in rows[start:stop]]
         assert [texts.position(row.id) for row in rows] == list(range(len(rows)))
@@ -63,8 +61,7 @@ def test_iterate_is_a_slice(rows: list[Row], start: int, stop: int) -> None:
 def test_ids_with_the_same_hash_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (building, texts_module):
-        monkeypatch.setattr(module, "hash_id", lambda id: len(id))
+    monkeypatch.setattr(texts_module, "hash_id", lambda id: len(id))
     texts = build_texts([Row(id, "", id) for id in ("a", "bb", "c", "dd", "e")], tmp_path / "t")
     assert [texts.position(id) for id in ("a", "bb", "c", "dd", "e")] == [0, 1, 2, 3, 4]
     assert "f" not in texts

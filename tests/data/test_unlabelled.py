@@ -37,7 +37,7 @@ def test_titles_come_once_and_without_the_excluded(collection: Collection) -> No
 
 
 def test_sentences_are_the_last_and_one_other(collection: Collection) -> None:
-    found = unlabelled_queries(collection, "sentences", seed=1)
+    found = unlabelled_queries(collection, "sentences", seed=1, drops=Drops())
     by_document = {d: [(q, t) for q, t, e in found if e == d] for d in ("d1", "d2", "d3", "d4")}
     assert by_document["d1"][0] == ("sentence:d1:4", SENTENCES[4])
     (other_id, other) = by_document["d1"][1]
@@ -47,17 +47,23 @@ def test_sentences_are_the_last_and_one_other(collection: Collection) -> None:
 
 
 def test_a_seed_gives_the_same_and_another_gives_others(collection: Collection) -> None:
-    draws = [unlabelled_queries(collection, "sentences", seed=s) for s in (1, 1, *range(2, 12))]
+    draws = [
+        unlabelled_queries(collection, "sentences", seed=s, drops=Drops())
+        for s in (1, 1, *range(2, 12))
+    ]
     assert draws[0] == draws[1]
     assert any(draw != draws[0] for draw in draws)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
 def test_the_limit_holds_and_is_a_prefix(collection: Collection, limit: int) -> None:
-    whole = unlabelled_queries(collection, "sentences", seed=1)
-    assert unlabelled_queries(collection, "sentences", seed=1, limit=limit) == whole[:limit]
+    whole = unlabelled_queries(collection, "sentences", seed=1, drops=Drops())
+    assert (
+        unlabelled_queries(collection, "sentences", seed=1, limit=limit, drops=Drops())
+        == whole[:limit]
+    )
 
 
 def test_another_kind_is_refused(collection: Collection) -> None:
     with pytest.raises(InputError, match="no unlabelled queries of kind 'words'"):
-        unlabelled_queries(collection, "words", seed=1)  # type: ignore[arg-type]
+        unlabelled_queries(collection, "words", seed=1, drops=Drops())  # type: ignore[arg-type]

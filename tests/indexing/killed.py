@@ -1,7 +1,7 @@
 """Builds an index in child processes that are killed with SIGKILL at random moments.
 
-Run by `test_kill.py` as `python -m tests.indexing.killed COLLECTION MODEL FOLDER`; imports once,
-then forks, so that a kill costs no imports.
+Run by `test_kill.py` as `python -m tests.indexing.killed COLLECTION MODEL FOLDER`; it imports
+once, then forks, so that a kill costs no imports.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.indexing import build
+from retrieval_kd.indexing import build, dense
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models import encode
 
@@ -36,14 +36,14 @@ def slowed(function: Callable[..., Any], seconds: float, log: Path | None = None
 
 
 def attempt(collection: str, model: str, home: Path, seconds: float | None) -> bool:
-    """One build in a child; killed after so many seconds. True if it got to its end."""
+    """Build in a child process, killed after `seconds`. True if the build finished."""
     child = os.fork()
     if child == 0:
         os.environ["RETRIEVAL_KD_CACHE"] = str(home / "cache")
         encode._shard_size = lambda: 25  # type: ignore[assignment]
         encode._save = slowed(encode._save, 0.05, home / "saved.log")  # type: ignore[assignment]
         encode._merge = slowed(encode._merge, 0.05)  # type: ignore[assignment]
-        build._add = slowed(build._add, 0.1)  # type: ignore[assignment]
+        dense._add = slowed(dense._add, 0.1)  # type: ignore[assignment]
         build._write_ids = slowed(build._write_ids, 0.1)  # type: ignore[assignment]
         build.build_index(open_collection(collection), model, SPEC, home / "index")
         os._exit(0)
@@ -63,7 +63,7 @@ def main() -> None:
     whole = time.monotonic() - start
     rng = random.Random(int(os.environ.get("KILL_SEED", "1")))
     kills = 0
-    latest = 0.5  # of the whole build's time; the first kill may not come too late
+    latest = 0.5  # share of the whole build's time; the first kill must come early enough
     while kills < 6:
         if attempt(collection, model, folder / "killed", rng.uniform(0.1, latest) * whole):
             break

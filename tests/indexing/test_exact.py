@@ -1,4 +1,4 @@
-"""Exact indexes of sparse and multi-vector models: what they find, and what they refuse."""
+"""Exact indexes of sparse and multi-vector models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sentence_transformers import MultiVectorEncoder, SparseEncoder
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.hardware import fast_dtype
-from retrieval_kd.indexing import rows
+from retrieval_kd.indexing import shards
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec, load_spec, spec_for
@@ -49,7 +49,7 @@ def spec(kind: str) -> IndexSpec:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "SHARD", 25)  # 60 documents: three shards
+    monkeypatch.setattr(shards, "SHARD", 25)  # 60 documents: three shards
 
 
 @pytest.fixture
@@ -114,16 +114,18 @@ def test_a_killed_build_goes_on_after_its_last_whole_shard(
         written.append(path)
         real(path, arrays)
 
-    real = rows.save
+    real = shards.save
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(rows, "save", save_two)
+        patch.setattr(shards, "save", save_two)
         build_index(collection, str(model), spec, tmp_path / "killed")
     with pytest.raises(InputError, match="no finished index here"):
         Index.open(tmp_path / "killed")
     stamps = [path.stat().st_mtime_ns for path in written]
     encoded = []
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "save", lambda path, arrays: (encoded.append(path), real(path, arrays)))
+        patch.setattr(
+            shards, "save", lambda path, arrays: (encoded.append(path), real(path, arrays))
+        )
         build_index(collection, str(model), spec, tmp_path / "killed")
     assert len(stamps) == 2 and len(encoded) == 1
     for name in Index.open(tmp_path / "whole").manifest["files"]:

@@ -150,7 +150,7 @@ def test_cosine_scales_a_dot_product_model_and_dot_does_not_fit_a_cosine_one(
     collection: Collection, tiny_encoder: Path, tiny_dot_encoder: Path, tmp_path: Path
 ) -> None:
     index = build_index(collection, str(tiny_dot_encoder), IndexSpec(metric="cosine"), tmp_path)
-    stored = index.faiss_index.reconstruct_n(0, 60)
+    stored = index.vectors.index.reconstruct_n(0, 60)
     np.testing.assert_allclose(np.linalg.norm(stored, axis=1), 1, atol=1e-5)
     assert max(score for _, score in index.search(["sparrow nest"], 60)[0]) <= 1.00001
     with pytest.raises(InputError, match="metric dot does not fit"):
@@ -163,9 +163,9 @@ def test_the_collection_is_found_again_for_titles_and_checked(
     build_index(collection, str(tiny_encoder), IndexSpec(), tmp_path)
     index = Index.open(tmp_path)
     shown = snippets(index.collection().documents, index.search(["sail mast"], 3)[0], "sail mast")
-    assert [one.rank for one in shown] == [1, 2, 3] and all(one.title for one in shown)
-    said = index.manifest["collection"]
-    _edit(tmp_path, collection={**said, "documents_digest": "another"})
+    assert [hit.rank for hit in shown] == [1, 2, 3] and all(hit.title for hit in shown)
+    recorded = index.manifest["collection"]
+    _edit(tmp_path, collection={**recorded, "documents_digest": "another"})
     with pytest.raises(InputError, match="changed after this index was built"):
         Index.open(tmp_path).collection()
 

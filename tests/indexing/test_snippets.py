@@ -21,9 +21,9 @@ def test_the_snippet_is_where_the_query_is(tmp_path: Path) -> None:
     )
     (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "x"}')
     texts = open_collection(tmp_path).documents
-    [one] = snippets(texts, [("d", 0.5)], "Where does a sparrow nest?", words=8)
-    assert one.title == "T[2J" and "Sparrow" in one.snippet and "nest" in one.snippet
-    assert len(one.snippet.split()) == 10 and one.snippet.startswith("…")
+    [shown] = snippets(texts, [("d", 0.5)], "Where does a sparrow nest?", words=8)
+    assert shown.title == "T[2J" and "Sparrow" in shown.text and "nest" in shown.text
+    assert len(shown.text.split()) == 10 and shown.text.startswith("…")
 
 
 def test_a_short_text_is_shown_whole() -> None:

@@ -24,12 +24,12 @@ def test_an_excluded_document_makes_room_for_the_next(depth: int) -> None:
     assert list(found) == IDS[1 : depth + 1]
 
 
-def test_only_documents_that_can_be_in_the_answer_are_looked_up() -> None:
-    asked: list[int] = []
+def test_only_documents_that_can_be_in_the_result_are_looked_up() -> None:
+    looked_up: list[int] = []
 
     def id_at(position: int) -> str:
-        asked.append(position)
+        looked_up.append(position)
         return IDS[position]
 
     top_k(np.arange(30, dtype=np.float32), 2, id_at)
-    assert sorted(asked) == [28, 29]
+    assert sorted(looked_up) == [28, 29]

@@ -1,4 +1,4 @@
-"""Adapters that were made elsewhere: asked as their base is, not put on what they do not fit."""
+"""Adapters saved by peft alone: prompted like their base, and refused by models they do not fit."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from tests.tiny_models import write_decoder
 
 
 def adapter_of(base: Path, out: Path) -> Path:
-    """As peft alone writes it: the weights and the configuration."""
+    """Save an adapter as peft alone does: weights and configuration."""
     model, _ = load_language_model(str(base), dtype=torch.float32)
     lora = Lora(rank=2, targets=["q_proj"])
     add_adapters(model, lora, 0.0, str(base), None).save_pretrained(str(out))
     return out
 
 
-def put_on(adapter: Path, base: Path) -> None:
-    """Say that an adapter belongs to a model."""
-    told = json.loads((adapter / CONFIG).read_text())
-    (adapter / CONFIG).write_text(json.dumps(told | {"base_model_name_or_path": str(base)}))
+def set_base(adapter: Path, base: Path) -> None:
+    """Write into an adapter's configuration that it belongs to `base`."""
+    config = json.loads((adapter / CONFIG).read_text())
+    (adapter / CONFIG).write_text(json.dumps(config | {"base_model_name_or_path": str(base)}))
 
 
-def test_an_adapter_is_asked_as_its_base_is(tiny_collection, tmp_path):
-    """By the base's name; its own may say anything."""
+def test_an_adapter_is_prompted_like_its_base(tiny_collection, tmp_path):
+    """The base's name decides; the adapter's own does not matter."""
     collection = open_collection(str(tiny_collection))
     base = write_decoder(tmp_path / "Qwen3-Reranker-0.6B")
     adapter = adapter_of(base, tmp_path / "monot5-of-ours")
     assert open_teacher(f"yesno:{adapter}", collection).template.name == "qwen3-reranker"
-    put_on(adapter, base.rename(tmp_path / "rank_zephyr_7b"))
+    set_base(adapter, base.rename(tmp_path / "rank_zephyr_7b"))
     assert open_teacher(f"listwise:{adapter}", collection).template.name == "rankzephyr"
 
 
@@ -49,13 +49,13 @@ def test_an_adapter_of_a_model_with_other_layers_is_refused(tmp_path):
     ):
         adapter = adapter_of(base, tmp_path / f"of-{base.name}")
         load_language_model(str(adapter))
-        put_on(adapter, other)
+        set_base(adapter, other)
         with pytest.raises(InputError, match=problem):
             load_language_model(str(adapter))
 
 
-def test_weights_of_other_names_are_not_passed_over(tiny_decoder, tmp_path):
-    """Nothing would be loaded of them, and the base would answer under the adapter's digest."""
+def test_weights_with_other_names_are_refused(tiny_decoder, tmp_path):
+    """They would not be loaded, and the base would answer under the adapter's digest."""
     adapter = adapter_of(tiny_decoder, tmp_path / "adapter")
     weights = load_file(adapter / WEIGHTS)
     save_file({f"other.{name}": weight for name, weight in weights.items()}, adapter / WEIGHTS)

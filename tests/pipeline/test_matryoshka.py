@@ -117,10 +117,10 @@ def test_an_index_of_fewer_dimensions_says_so_and_refuses_more(
     collection = open_collection(str(tiny_collection))
     spec = IndexSpec(dimensions=8)
     index = build_index(collection, str(tiny_encoder), spec, tmp_path / "index")
-    assert index.manifest["dimensions"] == 8 and index.faiss_index.d == 8
+    assert index.manifest["dimensions"] == 8 and index.vectors.index.d == 8
     assert len(Index.open(tmp_path / "index").search(["sparrow nest"], 3)[0]) == 3
     assert "dimensions" not in IndexSpec().as_dict()  # what older manifests do not have
-    with pytest.raises(InputError, match=r"64 dimensions are asked.*have 32"):
+    with pytest.raises(InputError, match=r"64 dimensions.*have 32"):
         build_index(collection, str(tiny_encoder), IndexSpec(dimensions=64), tmp_path / "more")
 
 

@@ -60,7 +60,7 @@ QUERIES = {id.replace(" ", "-"): text for id, text in QUERIES.items()}
 
 @pytest.fixture(scope="module", autouse=True)
 def small_java() -> Iterator[None]:
-    """A dozen short-lived JVMs: no time to compile well, one thread for the garbage."""
+    """For a dozen short-lived JVMs: little compilation, serial garbage collection."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
         yield
@@ -82,7 +82,7 @@ def flat(collection: Collection) -> Run:
 
 
 def bm25(words: dict[str, list[str]], query: list[str]) -> dict[str, float]:
-    """Lucene's BM25 of documents that are not empty, by its formula."""
+    """Lucene's formula of BM25 over the documents that are not empty."""
     words = {id: listed for id, listed in words.items() if listed}
     average = sum(map(len, words.values())) / len(words)
     scores = dict.fromkeys(words, 0.0)

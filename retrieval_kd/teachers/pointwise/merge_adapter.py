@@ -29,7 +29,7 @@ def merge_adapter(spec: str, out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("there is something already", file=out, remedy="give a new folder")
     model, tokenizer = load_language_model(base, dtype=torch.float32)
-    merged = adapters.put_on(model, folder, model_digest(base)).merge_and_unload()
+    merged = adapters.load_adapters(model, folder, model_digest(base)).merge_and_unload()
     staged = out.parent / f".{out.name}.saving"
     shutil.rmtree(staged, ignore_errors=True)
     merged.save_pretrained(staged, safe_serialization=True)

@@ -1,7 +1,7 @@
-"""Documents of which each has its own number of rows, encoded in shards that survive a kill.
+"""Documents with varying numbers of rows each, encoded in shards that survive a kill.
 
-A shard is a set of arrays by name: `lengths`, rows per document, and arrays that hold the rows of
-all its documents one after the other. No pickle: they are plain `.npz` files.
+A shard is a plain `.npz` file without pickles: `lengths` has the rows per document, and the other
+arrays hold the rows of all its documents one after the other.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ Shard = dict[str, np.ndarray]
 def encode_shards(
     encode: Callable[[list[str]], Shard], texts: Texts, out: Path, inputs: Any
 ) -> list[Path]:
-    """Encode all documents into shards in a folder beside the index's files, and give their paths.
+    """Encode all documents into shards in a hidden folder of `out`. Returns the shards' paths.
 
-    Shards of an earlier, killed call with the same `inputs` are kept, those of others removed.
+    Shards of an earlier, killed call with the same `inputs` are kept; all others are removed.
     """
     folder = out / f".shards-{digest_json([inputs, SHARD])}"
     for other in out.glob(".shards-*"):
@@ -50,7 +50,7 @@ def encode_shards(
 
 
 def read_shards(paths: Sequence[Path]) -> Iterator[Shard]:
-    """The shards in order, one in memory at a time."""
+    """Yield the shards in order, one in memory at a time."""
     for path in paths:
         with np.load(path, allow_pickle=False) as arrays:
             yield dict(arrays)
@@ -66,7 +66,7 @@ def lengths_of(paths: Sequence[Path]) -> np.ndarray:
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Where each document's rows begin, and where the last one's end `(n + 1,)`.
+    """Where each document's rows begin, then where the last document's end: `(n + 1,)`.
 
     Example:
         >>> offsets_of(np.array([2, 3])).tolist()
