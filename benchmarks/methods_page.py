@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_kd.cli.methods import mean_spread
-from retrieval_kd.config.methods import MEASURE, SECTIONS, Entry, shown
+from retrieval_kd.config.methods import MEASURE, SECTIONS, Entry, mean_spread, shown
 
 HEAD = """\
 # Methods

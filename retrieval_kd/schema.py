@@ -1,4 +1,4 @@
-"""YAML into pydantic models: one clear error for a wrong key, `extends`, `key=value` overrides."""
+"""Reads YAML into pydantic models, with `extends`, `key=value` overrides and clear errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retrieval_kd.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-# how pydantic's types of mistakes begin → what belongs there
+# how pydantic's error types begin → what to write instead
 TYPES = {
     "int": "a whole number, such as 8,",
     "float": "a number, such as 0.5,",
@@ -38,12 +38,16 @@ class Part(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
+    def cache_key(self) -> Any:
+        """Return what of this part decides results, as plain values. By default all of it."""
+        return self.model_dump(mode="json")
+
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """Read the mapping in a YAML file.
 
     Raises:
-        InputError: no such file, not YAML, or not a mapping; with the line where there is one.
+        InputError: no such file, not YAML, or not a mapping; with the line if known.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -68,9 +72,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def read_extended(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, laid over that of the file it names in `extends`, if any.
+    """Read the mapping in a YAML file, over that of the file it names in `extends`, if any.
 
-    `extends: ../base.yaml` is relative to the file that says so, and may itself extend another.
+    `extends: ../base.yaml` is relative to the file it is in; that file may extend another one.
 
     Raises:
         InputError: a file cannot be read, or one extends itself.
@@ -103,7 +107,7 @@ def read_extended(path: str | Path) -> dict[str, Any]:
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with what `top` says: mappings are merged key by key, all else is replaced.
+    """Lay `top` over `base`: mappings are merged key by key, all else is replaced.
 
     Example:
         >>> overlay({"train": {"steps": 40, "seed": 0}, "seeds": [0]}, {"train": {"steps": 2}})
@@ -118,7 +122,7 @@ def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Put `a.b=VALUE` into nested mappings; VALUE is read as YAML. Items of a list are numbered.
+    """Set `a.b=VALUE` in nested mappings. VALUE is YAML; items of a list go by number from 0.
 
     Example:
         >>> apply_overrides({"student": {"base": "m"}}, ["student.layers=[0,2,5]"])
@@ -149,12 +153,12 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
 
 
 def _inside(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | list[Any]:
-    """The mapping or list that a key's first parts lead to; mappings that are missing are made."""
+    """Return the mapping or list at a path; missing mappings are created."""
     at: dict[str, Any] | list[Any] = values
     for part in path:
         place: Any = _number(".".join(path), part, at) if isinstance(at, list) else part
         below = at[place] if isinstance(at, list) else at.get(place)
-        if isinstance(below, list):  # copied: by an alias it may stand elsewhere, too
+        if isinstance(below, list):  # copied, as a YAML alias may use it elsewhere too
             below = list(below)
         else:
             below = dict(below) if isinstance(below, dict) else {}
@@ -164,7 +168,7 @@ def _inside(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any] | lis
 
 
 def _number(key: str, part: str, items: list[Any]) -> int:
-    """The place in a list that a part of a key names."""
+    """Parse the part of a key that numbers an item of a list."""
     if not part.isdecimal() or int(part) >= len(items):
         remedy = f"write a number below {len(items)}, or the whole list"
         raise InputError(f"{key}: {part!r} is no item of a list of {len(items)}", remedy=remedy)
@@ -172,7 +176,7 @@ def _number(key: str, part: str, items: list[Any]) -> int:
 
 
 def validate(model: type[Model], values: Any, file: str | Path | None = None) -> Model:
-    """Check `values` against a model; the first mistake becomes one sentence.
+    """Check `values` against a model; the first mistake is raised as one sentence.
 
     Example:
         >>> class Spec(BaseModel, extra="forbid"):
@@ -199,46 +203,47 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
         raise InputError(f"{key}: unknown key", file=file, remedy=remedy) from error
 
 
-def as_value_error(check: Callable[..., object], *told: Any) -> None:
-    """Run a check in a model's validator: what it refuses is then named with its key."""
+def as_value_error(check: Callable[..., object], *arguments: Any) -> None:
+    """Run a check in a model's validator; its InputError becomes pydantic's error with the key."""
     try:
-        check(*told)
+        check(*arguments)
     except InputError as error:
         raise ValueError(f"{error.problem}; {error.remedy}") from error
 
 
-def as_input_error(check: Callable[..., object], *told: Any) -> None:
-    """Run a validator's check where there is no model; what it refuses is the user's mistake."""
+def as_input_error(check: Callable[..., object], *arguments: Any) -> None:
+    """Run a validator's check outside a model; its ValueError becomes an InputError."""
     try:
-        check(*told)
+        check(*arguments)
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
 def _remedy(key: str, mistake: Mapping[str, Any]) -> str:
-    """What to write instead, where only the value's type or range is wrong."""
-    kind, given = str(mistake["type"]), mistake.get("input")
-    told = repr(given) if isinstance(given, str | int | float | None) else "it"
+    """Return what to write instead, if only the value's type or range is wrong."""
+    kind, value = str(mistake["type"]), mistake.get("input")
+    shown = repr(value) if isinstance(value, str | int | float | None) else "it"
     if kind == "missing":
         return f"add {key}"
     for start, wanted in TYPES.items():
         if kind.startswith(start):
-            return f"write {wanted} in place of {told}"
-    return f"choose another value than {told}" if kind in RANGES else LENGTHS.get(kind, "")
+            return f"write {wanted} in place of {shown}"
+    return f"choose another value than {shown}" if kind in RANGES else LENGTHS.get(kind, "")
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
-    """The keys of the (nested) model that `path` leads to."""
+    """Return the keys of the (nested) model at a path."""
     for part in path:
         field = model.model_fields.get(str(part))
-        nested = [m for m in _models_in(field.annotation) if field] if field else []
+        nested = [m for m in models_in(field.annotation) if field] if field else []
         if nested:
             model = nested[0]
     return list(model.model_fields)
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """Return the models in a field's annotation, such as in `list[Model] | None`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     arguments = getattr(annotation, "__args__", ())
-    return [model for argument in arguments for model in _models_in(argument)]
+    return [model for argument in arguments for model in models_in(argument)]

@@ -1,7 +1,7 @@
-"""Stages on disk: which are done, which must run again, and what each one cost.
+"""The stages of a pipeline on disk: which are done, which must run again, what each one took.
 
-A stage's key is the digest of its settings and of the keys of what it builds on. So a changed
-setting reruns exactly what depends on it, and a plan is known without running anything.
+A stage's key is the digest of its settings and of the keys of the stages it needs. So a changed
+setting runs exactly those stages again that depend on it, and this is known without running any.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from retrieval_kd.files import digest_json, digest_text, read_json, write_json
 class Stage:
     """One step of a pipeline.
 
-    `run` leaves `outputs` (paths in the workspace) and may give facts to remember. `settings` are
-    everything it depends on besides the stages in `needs`; `about` says in words how much it is.
+    Attributes:
+        name: unique in the workspace; the stage's record is kept under it.
+        run: writes `outputs` (paths in the workspace); may return facts for the record.
+        settings: all that decides the outputs, besides the stages in `needs`.
+        label: the name shown to users; the name itself if empty.
+        about: how much work it is, in words.
     """
 
     name: str
@@ -31,7 +35,13 @@ class Stage:
     outputs: tuple[str, ...]
     settings: Any
     needs: tuple[str, ...] = ()
+    label: str = ""
     about: str = ""
+
+    @property
+    def title(self) -> str:
+        """The name shown to users."""
+        return self.label or self.name
 
 
 class Workspace:
@@ -40,30 +50,30 @@ class Workspace:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.stages: list[Stage] = []
-        self._keys: dict[str, str] = {}
+        self.keys: dict[str, str] = {}
 
     def add(self, stage: Stage) -> None:
-        """Append a stage; what it needs must have been added before."""
-        upstream = [self._keys[name] for name in stage.needs]
-        self._keys[stage.name] = digest_json([stage.name, stage.settings, upstream])
+        """Append a stage; the stages it needs must have been added before."""
+        upstream = [self.keys[name] for name in stage.needs]
+        self.keys[stage.name] = digest_json([stage.name, stage.settings, upstream])
         self.stages.append(stage)
 
     def path(self, *parts: str) -> Path:
         return self.folder.joinpath(*parts)
 
     def done(self, stage: Stage) -> bool:
-        """Whether the stage has run with these settings and its outputs are still there."""
+        """Whether the stage has run with this key and its outputs still exist."""
         record = self.record(stage.name)
-        there = all(self.path(output).exists() for output in stage.outputs)
-        return there and record.get("key") == self._keys[stage.name]
+        complete = all(self.path(output).exists() for output in stage.outputs)
+        return complete and record.get("key") == self.keys[stage.name]
 
     def record(self, name: str) -> dict[str, Any]:
-        """What is known of a stage that ran: key, seconds, facts; empty if it did not."""
+        """Return the record of a stage that ran: key, seconds, facts; empty if it did not."""
         path = self._record_path(name)
         return read_json(path) if path.exists() else {}
 
     def execute(self, before: Callable[[Stage, bool, str], None]) -> list[str]:
-        """Run what is not done, in order; gives the names of the stages that ran.
+        """Run the stages that are not done, in order; returns the names of those that ran.
 
         Args:
             before: called with each stage, whether it is done already, and its number, as in 3/19.
@@ -83,7 +93,7 @@ class Workspace:
             lock.release()
 
     def todo(self) -> list[Stage]:
-        """What would run: stages that are not done, and all that builds on them."""
+        """Return what would run: stages that are not done, and all that depend on them."""
         waiting: list[Stage] = []
         for stage in self.stages:
             names = {other.name for other in waiting}
@@ -98,18 +108,18 @@ class Workspace:
             before(stage, stage.name not in waiting, f"{number}/{len(self.stages)}")
             if stage.name not in waiting:
                 continue
-            # From here on the outputs are those of no settings, until the stage is through.
+            # Until the stage is through, its outputs belong to no key.
             self._record_path(stage.name).unlink(missing_ok=True)
             started = time.monotonic()
             facts = stage.run() or {}
             seconds = round(time.monotonic() - started, 2)
-            record = {"key": self._keys[stage.name], "seconds": seconds, "facts": facts}
+            record = {"key": self.keys[stage.name], "seconds": seconds, "facts": facts}
             write_json(self._record_path(stage.name), record)
             ran.append(stage.name)
         return ran
 
     def seconds(self, names: Iterable[str]) -> float:
-        """What the named stages took when they ran (s)."""
+        """Return the seconds that the named stages took when they ran."""
         return sum(float(self.record(name).get("seconds", 0.0)) for name in names)
 
     def _record_path(self, name: str) -> Path:

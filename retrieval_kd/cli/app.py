@@ -1,11 +1,12 @@
-"""The command `rkd`: one subcommand per stage, and `run` for all of them.
+"""The command `rkd`: mounts all subcommands, and has `run` and `report`.
 
-Commands only parse and print; what they do lives in the module each of them imports. Imports are
-late so that `rkd --help` answers at once.
+Commands only parse and print; the work is done in the modules they import. They import late, so
+that `rkd --help` answers at once.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -29,24 +30,23 @@ from retrieval_kd.cli.search import search_app
 from retrieval_kd.cli.suite import suite_app
 from retrieval_kd.cli.teach import teach_app
 from retrieval_kd.cli.train import train_app
-from retrieval_kd.errors import InputError, log
+from retrieval_kd.errors import InputError
 
 
 class Commands(TyperGroup):
-    """The subcommands; an option's wrong value is said as any other wrong input is."""
+    """The subcommands; a wrong value of an option is reported like any other wrong input."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except typer.BadParameter as error:
             message = error.format_message().rstrip(".").replace("Value error, ", "")
-            wanted = {"valid integer": "give a whole number", "valid number": "give a number",
-                      "valid float": "give a number", "Missing": "add it",
-                      "one of": "choose one of them"}  # fmt: skip
-            found = next((fix for said, fix in wanted.items() if said in message), "give another")
-            path = error.ctx.command_path.split() if error.ctx else []
-            command = " ".join(["rkd", *path[1:], "--help"])
-            remedy = f"{found}; {command} says what it means"
+            remedies = {"valid integer": "give a whole number", "valid number": "give a number",
+                        "valid float": "give a number", "Missing": "add it",
+                        "one of": "choose one of them"}  # fmt: skip
+            fix = next((fix for part, fix in remedies.items() if part in message), "give another")
+            command = error.ctx.command_path if error.ctx else "rkd"
+            remedy = f"{fix}; {command} --help says what it means"
             raise InputError(message, remedy=remedy) from error
 
 
@@ -60,12 +60,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+<<<<<<< HEAD
 PARTS = (
     search_app, score_app, fit_app, train_app, evaluate_app, suite_app, lucene_app, audit_app,
+=======
+COMMANDS = (
+    stages_app, score_app, fit_app, train_app, evaluate_app, suite_app, lucene_app, audit_app,
+>>>>>>> refs/heads/pipeline
     diagnose_app, methods_app,
 )  # fmt: skip
-for part in PARTS:
-    app.registered_commands += part.registered_commands
+for commands in COMMANDS:
+    app.registered_commands += commands.registered_commands
 app.add_typer(scores_app, name="scores")
 app.add_typer(teach_app, name="teach")
 
@@ -82,48 +87,40 @@ def run(
         typer.Argument(help="a YAML file, or the name of a method (`rkd methods` lists them)"),
     ] = None,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option(help="only show which stages would run")] = False,
+    dry_run: Annotated[bool, typer.Option(help="only list which stages would run")] = False,
     schema: Annotated[bool, typer.Option(help="print the configuration's JSON Schema")] = False,
 ) -> None:
-    """Everything from one file: teacher, students, indexes, evaluation, report.
+    """Run everything in one file: teacher, students, indexes, evaluation, report.
 
-    Stages that are done are skipped; one that was killed goes on where it stopped.
+    Finished stages are skipped; a stage that was interrupted goes on where it stopped.
     """
-    from retrieval_kd.config.run import Config, load_config, out_of_reach
+    from retrieval_kd.config.methods import config_file
+    from retrieval_kd.config.run import Config, load_config
 
     if schema:
-        import json
-
         print(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
         return
     if config is None:
         raise InputError("no configuration", remedy="rkd run configs/quickstart.yaml")
-    if not config.is_file() and config.name == str(config) and not config.suffix:
-        from retrieval_kd.config.methods import find_method
-
-        config = find_method(str(config)).config
-    loaded = load_config(config, overrides or [])
-    for sentence in out_of_reach(loaded, overrides or []):
-        log.warning("%s", sentence)
-    from retrieval_kd.pipeline.plan import plan
-    from retrieval_kd.pipeline.plan import run as run_pipeline
+    loaded = load_config(config_file(config), overrides or [])
+    from retrieval_kd.pipeline import plan  # after the configuration is checked: loads torch
     from retrieval_kd.progress import console
 
     if dry_run:
-        work = plan(loaded)
-        waiting = {stage.name for stage in work.todo()}
+        work = plan.plan(loaded)
+        todo = work.todo()
         for stage in work.stages:
-            word = "would run" if stage.name in waiting else "done     "
+            word = "would run" if stage in todo else "done     "
             about = f"  [dim]{stage.about}[/dim]" if stage.about else ""
-            console.print(f"{word}  {stage.name}{about}", highlight=False)
+            console.print(f"{word}  {stage.title}{about}", highlight=False)
         return
-    summary = run_pipeline(
+    results = plan.run(
         loaded,
         lambda stage, done, number: console.print(
-            f"[dim]{number:>7}  {'done' if done else 'run '}[/dim]  {stage.name}", highlight=False
+            f"[dim]{number:>7}  {'done' if done else 'run '}[/dim]  {stage.title}", highlight=False
         ),
     )
-    summary.print()
+    results.print()
 
 
 @app.command()
@@ -147,15 +144,15 @@ def report(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line: a wrong input is one line on standard error and exit code 2."""
-    _quiet(sys.argv[1:] if arguments is None else arguments)
+    """Run the command line. Wrong input prints one line on standard error and exits with 2."""
+    _quiet()
     if threading.current_thread() is threading.main_thread():
         for stop in (signal.SIGINT, signal.SIGTERM):  # schedulers send the second
             signal.signal(stop, _interrupted)
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # in a file or a pipe no column need be cut
     try:
-        app(arguments)
+        app(arguments, prog_name="rkd")
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except OSError as error:
@@ -173,16 +170,33 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-def _quiet(arguments: list[str]) -> None:
-    """Our progress bars and warnings, not those of a dozen libraries."""
+class _FirstTime(logging.Filter):
+    """Passes each message once, so that every stage of a run need not repeat a warning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        first = message not in self._seen
+        self._seen.add(message)
+        return first
+
+
+def _quiet() -> None:
+    """Show our progress bars and warnings, and not those of a dozen libraries."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)  # bm25s sets its own logger to DEBUG
+    handler.addFilter(_FirstTime())
     logging.basicConfig(handlers=[handler], format="%(levelname)s: %(message)s")
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    os.environ["RETRIEVAL_KD_QUIET"] = "1"  # see models._load: importing transformers takes seconds
+    os.environ["RETRIEVAL_KD_QUIET"] = (
+        "1"  # read where models load: importing transformers here takes seconds
+    )
 
 
 if __name__ == "__main__":

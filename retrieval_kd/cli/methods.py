@@ -1,4 +1,4 @@
-"""The subcommand `methods`: the published methods this project runs. `cli.py` mounts it."""
+"""The subcommand `methods`: lists the published methods this project runs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def methods(
 
     entries = [find_method(name, configs)] if name else list_methods(configs)
     if as_json:
-        told = [entry.to_json() for entry in entries]
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        values = [entry.to_json() for entry in entries]
+        print(json.dumps(values, indent=2, ensure_ascii=False))
     elif name:
         _print_one(entries[0])
     else:
@@ -42,7 +42,7 @@ def methods(
 def _print_all(entries: list[Entry]) -> None:
     from rich.table import Table
 
-    from retrieval_kd.config.methods import MEASURE, SECTIONS
+    from retrieval_kd.config.methods import MEASURE, SECTIONS, mean_spread
     from retrieval_kd.progress import console
 
     collections = sorted({name for entry in entries for name in entry.measured})
@@ -54,8 +54,8 @@ def _print_all(entries: list[Entry]) -> None:
         paper = entry.method.paper
         cells = [mean_spread(entry.measured.get(c, {}).get(MEASURE, [])) for c in collections]
         needs = ", ".join(entry.method.needs)
-        told = f"{paper.authors} {paper.year}"
-        table.add_row(entry.name, entry.method.section, told, needs, *cells)
+        source = f"{paper.authors} {paper.year}"
+        table.add_row(entry.name, entry.method.section, source, needs, *cells)
     console.print(table, highlight=False)
     sections = "; ".join(f"{letter}: {title.lower()}" for letter, title in SECTIONS.items())
     console.print(f"\n{sections}.", highlight=False)
@@ -63,7 +63,7 @@ def _print_all(entries: list[Entry]) -> None:
 
 
 def _print_one(entry: Entry) -> None:
-    from retrieval_kd.config.methods import MEASURE, shown
+    from retrieval_kd.config.methods import MEASURE, mean_spread, shown
 
     method, paper = entry.method, entry.method.paper
     where = f", https://arxiv.org/abs/{paper.arxiv}" if paper.arxiv else ""
@@ -82,18 +82,3 @@ def _print_one(entry: Entry) -> None:
         print(f"measured   nDCG@10 {mean_spread(values[MEASURE])} on {collection}")
     if not entry.measured and not method.elsewhere:
         print("measured   not yet")
-
-
-def mean_spread(values: list[float]) -> str:
-    """Mean ± standard deviation over seeds; a dash where nothing was measured.
-
-    Example:
-        >>> mean_spread([0.5, 0.6]), mean_spread([])
-        ('0.5500 ± 0.0707', '–')
-    """
-    from statistics import mean, stdev
-
-    if not values:
-        return "–"
-    spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{mean(values):.4f}{spread}"

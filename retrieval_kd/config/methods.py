@@ -1,6 +1,6 @@
-"""The published methods that come as `configs/methods/NAME.yaml`: what `rkd methods` knows of them.
+"""The published methods in `configs/methods/NAME.yaml`, as `rkd methods` lists them.
 
-Reads YAML and JSON only, so that listing needs no torch; running one is `rkd run`.
+Reads only YAML and JSON, so that listing needs no torch. `rkd run` runs a method.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -51,13 +52,13 @@ class Paper(BaseModel):
 
     @property
     def link(self) -> str:
-        """Markdown: authors, year and title, linked to arXiv where it is there."""
-        told = f"{self.authors} {self.year}, {self.title}"
-        return f"[{told}](https://arxiv.org/abs/{self.arxiv})" if self.arxiv else told
+        """Markdown: authors, year and title, with a link if the paper is on arXiv."""
+        text = f"{self.authors} {self.year}, {self.title}"
+        return f"[{text}](https://arxiv.org/abs/{self.arxiv})" if self.arxiv else text
 
 
 class Method(BaseModel):
-    """The part `method` of a configuration: which published method it is, and what is whose."""
+    """The part `method` of a configuration: the published method that the file reproduces."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -79,10 +80,10 @@ class Method(BaseModel):
 
 @dataclass(frozen=True)
 class Entry:
-    """One method: its file, what the file says, and what was measured.
+    """One method: its file, its description, and its measured results.
 
-    `student` is the name of the method's own student in the file, `objective` what it minimises;
-    `measured` has a value per seed, by collection and measure.
+    `student` is the name of the method's own student in the file, and `objective` what that student
+    minimises; `measured` has one value per seed, by collection and measure.
     """
 
     name: str
@@ -93,7 +94,7 @@ class Entry:
     measured: dict[str, dict[str, list[float]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """What `rkd methods --json` lists."""
+        """Return what `rkd methods --json` prints."""
         return {
             "name": self.name,
             "paper": self.method.paper.model_dump(),
@@ -110,13 +111,14 @@ class Entry:
 
 
 def list_methods(folder: str | Path | None = None) -> list[Entry]:
-    """All methods by section and name.
+    """Return all methods, ordered by section and name.
 
     Args:
-        folder: of the YAML files; none: the checkout's, or what was installed with the package.
+        folder: with the YAML files; by default the checkout's, or the one installed with the
+            package.
 
     Raises:
-        InputError: no such folder, or a file in it is wrong.
+        InputError: the folder has no YAML files, or one of them is wrong.
     """
     at = _folder(folder)
     results = _results()
@@ -125,7 +127,7 @@ def list_methods(folder: str | Path | None = None) -> list[Entry]:
 
 
 def find_method(name: str, folder: str | Path | None = None) -> Entry:
-    """One method by name.
+    """Return one method by name.
 
     Example:
         >>> find_method("margin_mse").objective
@@ -139,10 +141,31 @@ def find_method(name: str, folder: str | Path | None = None) -> Entry:
     return entries[name]
 
 
+def config_file(name: str | Path) -> Path:
+    """Return a configuration's path; a name without a suffix that is no file is a method's."""
+    path = Path(name)
+    if path.is_file() or path.suffix or path.name != str(name):
+        return path
+    return find_method(str(name)).config
+
+
 def shown(path: Path) -> str:
-    """A file's path as `rkd run` takes it from the checkout's folder; elsewhere the whole path."""
+    """Return a path relative to the checkout if it is in it, else the whole path."""
     resolved = path.resolve()
     return str(resolved.relative_to(ROOT) if resolved.is_relative_to(ROOT) else resolved)
+
+
+def mean_spread(values: list[float]) -> str:
+    """Format mean ± standard deviation over seeds; a dash if there are no values.
+
+    Example:
+        >>> mean_spread([0.5, 0.6]), mean_spread([])
+        ('0.5500 ± 0.0707', '–')
+    """
+    if not values:
+        return "–"
+    spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{mean(values):.4f}{spread}"
 
 
 def _folder(folder: str | Path | None) -> Path:
@@ -180,7 +203,7 @@ def _results() -> dict[str, Any]:
 
 
 def _objective(training: Mapping[str, Any]) -> str:
-    """A training's objective in one line, its stages in turn.
+    """Return a training's objective in one line, its stages in order.
 
     Example:
         >>> _objective({"objective": [{"name": "kl", "candidates": "batch", "weight": 0.9}]})
@@ -201,5 +224,5 @@ def _term(term: Mapping[str, Any]) -> str:
     candidates = "@batch" if term.get("candidates") == "batch" else ""
     sides = [f"{term['student']} learns" if "student" in term else ""]
     sides.append(f"from {term['teacher']}" if "teacher" in term else "")
-    told = " ".join(side for side in sides if side)
-    return f"{weight}{term['name']}{candidates}" + (f" ({told})" if told else "")
+    text = " ".join(side for side in sides if side)
+    return f"{weight}{term['name']}{candidates}" + (f" ({text})" if text else "")

@@ -1,8 +1,7 @@
 """The configuration of `rkd run`: one pydantic model per part, every field described.
 
-The parts about teachers and trainings are in `teacher_config.py` and `lessons.py`.
-
-`rkd run --schema` prints this as JSON Schema; an unknown key is an error naming the nearest one.
+The parts about teachers and trainings are in `teacher.py` and `training.py`. `rkd run --schema`
+prints all as JSON Schema; an unknown key is an error that names the nearest known one.
 """
 
 from __future__ import annotations
@@ -17,46 +16,54 @@ from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.config.training_checks import check_cached, check_scores
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, log
 from retrieval_kd.metrics.names import parse_measures
 from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
 from retrieval_kd.students.options import SEARCHED_AS
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.training.trainer.settings import TrainSettings
 
+ENCODERS = ("dense", "sparse", "multi_vector")  # teachers that read documents as students do
+
 
 class Splits(Part):
     """Which judged queries are used for what."""
 
-    train: str = Field("train", description="split the teacher and the students learn from")
-    dev: str | None = Field(
-        None, description="split to choose settings on; none: taken from the train split"
+    train: str = Field(
+        "train", description="split that the teacher and the students are trained on"
     )
-    test: str = Field("test", description="split that is only evaluated on")
+    dev: str | None = Field(
+        None, description="split to choose settings on; none: some queries of the train split"
+    )
+    test: str = Field("test", description="split to evaluate on, and for nothing else")
     dev_queries: int = Field(150, ge=10, description="dev queries, at most (queries)")
     train_queries: int | None = Field(None, ge=1, description="train queries, at most (queries)")
     test_queries: int | None = Field(None, ge=1, description="test queries, at most (queries)")
     drop_overlap: bool = Field(
-        True, description="leave out train and dev queries whose text is also a test query's"
+        True, description="leave out train and dev queries with the text of a test query"
     )
 
     @model_validator(mode="after")
-    def _apart(self) -> Splits:
+    def _check(self) -> Splits:
         if self.test in (self.train, self.dev) or self.dev == self.train:
             raise ValueError("train, dev and test must be different splits")
         return self
 
 
 class Unlabelled(Part):
-    """Queries that only teachers judge: a query log, or texts of the documents themselves."""
+    """Queries that only teachers score: a query log, or texts from the documents themselves."""
 
     kind: Literal["queries", "titles", "sentences"] = Field(
         "sentences",
         description="queries: train queries beyond splits.train_queries, their judgments unused; "
-        "titles, sentences: of the documents",
+        "titles, sentences: those of the documents",
     )
-    limit: int = Field(3000, ge=1, description="such queries, at most (queries)")
+    limit: int = Field(3000, ge=1, description="unlabelled queries, at most (queries)")
     share: float = Field(0.5, gt=0, lt=1, description="of each student's batches; no unit")
+
+    def cache_key(self) -> Any:
+        """Return what decides the queries; `share` matters only to trainings that draw them."""
+        return self.model_dump(mode="json", exclude={"share"})
 
 
 class FirstStage(Part):
@@ -67,7 +74,7 @@ class FirstStage(Part):
 
 
 class Student(Part):
-    """The student's start, common to all trainings that say nothing else."""
+    """The student before training, for all trainings that do not set their own."""
 
     kind: Literal[
         "dense", "sparse", "multi_vector", "multi_function", "interaction", "cross_encoder"
@@ -95,19 +102,18 @@ class Student(Part):
     )
 
     @model_validator(mode="after")
-    def _of_kind(self) -> Student:
+    def _check(self) -> Student:
         as_value_error(check_student, self.kind, self.dimensions, self.options)
         return self
 
     @property
     def searched_as(self) -> str:
-        """The kind of index that holds what it encodes."""
+        """The kind of index that holds its vectors."""
         return SEARCHED_AS.get(self.kind, self.kind)
 
-    def as_dict(self) -> dict[str, Any]:
-        """What decides the student's start; a dense one has no more to say than its layers."""
-        silent = {"kind", "dimensions"} if self.kind == "dense" else set()
-        return self.model_dump(exclude=silent if self.options else {*silent, "options"})
+    def cache_key(self) -> Any:
+        """Return all but `base`, which counts by the model's digest, wherever the model lies."""
+        return self.model_dump(mode="json", exclude={"base"})
 
 
 class Config(Part):
@@ -115,19 +121,19 @@ class Config(Part):
 
     name: str = Field(description="title of the report")
     collection: str = Field(description="BEIR folder or zip, ir_datasets ID, or python-api")
-    out: str = Field(description="folder for everything that is made")
+    out: str = Field(description="folder for all outputs")
     results: str = Field(
         "",
         description="folder in `out` for results and report; with it several configurations may "
-        "share one `out`, where what they have in common is made once",
+        "share one `out` and the stages they have in common",
     )
     method: Method | None = Field(None, description="the published method that this file is")
-    encoder: str = Field(description="MODEL shown as it is, beside the students")
+    encoder: str = Field(description="MODEL to evaluate beside the students, untrained")
     splits: Splits = Field(Splits(), description="queries")
     unlabelled: Unlabelled | None = Field(None, description="queries without judgments")
     first_stage: FirstStage = Field(FirstStage(), description="candidates")
-    teacher: Teacher = Field(description="who is learnt from")
-    student: Student = Field(description="who learns")
+    teacher: Teacher = Field(description="the teachers whose scores are distilled")
+    student: Student = Field(description="the students before training")
     train: TrainSettings = Field(TrainSettings(), description="how students are trained")
     students: dict[str, Training] = Field(description="students by name")
     compare: tuple[str, str] = Field(
@@ -137,8 +143,8 @@ class Config(Part):
     index: str = Field("indexes/flat.yaml", description="index specification for the students")
     widths: list[Annotated[int, Field(ge=1)]] = Field(
         [],
-        description="dense students are also searched by the first so many dimensions alone, each "
-        "time as a system of its own, NAME@WIDTH (Matryoshka)",
+        description="dense students are also searched by only their first dimensions, this many, "
+        "each time as a system of its own, NAME@WIDTH (Matryoshka)",
     )
     depth: int = Field(100, ge=10, description="documents per query in runs (documents)")
     measures: list[str] = Field(
@@ -146,7 +152,7 @@ class Config(Part):
     )
 
     @model_validator(mode="after")
-    def _named(self) -> Config:
+    def _check(self) -> Config:
         for name in self.compare:
             if name not in self.systems:
                 raise ValueError(f"compare names {name!r}; students: {', '.join(self.systems)}")
@@ -154,9 +160,9 @@ class Config(Part):
         reserved = {"bm25", "encoder", "teacher", *cut}.intersection(self.students)
         if reserved:
             raise ValueError(f"{reserved.pop()!r} is the name of another system")
-        for name, given in {"seeds": self.seeds, "widths": self.widths}.items():
-            if len(set(given)) < len(given):
-                raise ValueError(f"{name} {given} has one twice: it would count as two")
+        for name, values in {"seeds": self.seeds, "widths": self.widths}.items():
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} {values} has one twice: it would count as two")
         for name, training in self.students.items():
             try:
                 self._check_training(training)
@@ -165,7 +171,7 @@ class Config(Part):
         return self
 
     def _check_training(self, training: Training) -> None:
-        """Refuse a training that cannot be, with the common settings."""
+        """Refuse a training that is impossible together with the common settings."""
         student = self.student_for(training)
         if student.max_length != self.student.max_length:
             raise ValueError("all students read the same text: max_length is the common one")
@@ -182,29 +188,35 @@ class Config(Part):
 
     @property
     def systems(self) -> dict[str, str]:
-        """Systems that are students, in the order of tables, and which student each of them is."""
-        found: dict[str, str] = {}
+        """The systems that are students, in the order of tables: system name → student name."""
+        systems: dict[str, str] = {}
         for name, training in self.students.items():
             widths = self.widths if self.student_for(training).searched_as == "dense" else []
-            found |= {name: name, **{f"{name}@{width}": name for width in widths}}
-        return found
+            systems |= {name: name, **{f"{name}@{width}": name for width in widths}}
+        return systems
+
+    def max_length_for(self, kind: str) -> int | None:
+        """Tokens that a teacher of this kind reads; None where the teacher's options say it."""
+        if kind == "pointwise":
+            return self.teacher.max_length
+        return self.student.max_length if kind in ENCODERS else None
 
     def student_for(self, training: Training) -> Student:
-        """The common start with what the training has of its own."""
+        """Return the common student with the training's own settings."""
         return validate(Student, {**self.student.model_dump(), **training.student})
 
     def train_settings(
         self, training: Training, stage: TrainingStage, *, seed: int
     ) -> TrainSettings:
-        """The common settings with the student's own, the stage's own and the seed."""
+        """Return the common settings with the student's own, the stage's own, and the seed."""
         return training.train_settings(stage, self.train.model_copy(update={"seed": seed}))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and what it extends, apply `key=value` overrides, check everything.
 
-    A student that is null, `students.labels=null` for instance, is left out: one that a file
-    extends may have more than are wanted.
+    A student that is null, such as by `students.labels=null`, is left out. Overrides that a
+    student's own setting shadows are warned of.
 
     Raises:
         InputError: naming the file, the key and the nearest known key.
@@ -213,32 +225,35 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     students = values.get("students")
     if isinstance(students, dict):
         values["students"] = {name: own for name, own in students.items() if own is not None}
-    return validate(Config, values, path)
+    config = validate(Config, values, path)
+    for sentence in shadowed_overrides(config, overrides):
+        log.warning("%s", sentence)
+    return config
 
 
-def out_of_reach(config: Config, overrides: Sequence[str]) -> list[str]:
-    """What overrides of `train`, the common one or a student's, do not change: others say theirs.
+def shadowed_overrides(config: Config, overrides: Sequence[str]) -> list[str]:
+    """Say which overrides of `train` a student or a stage shadows by a setting of its own.
 
     Example of a sentence: train.steps=2 does not reach students.prod.stages.0, whose own is 20;
     students.prod.stages.0.train.steps=2 does
     """
-    found = []
+    sentences = []
     for override in overrides:
         key, _, value = override.partition("=")
         *owner, part, setting = ["", *key.strip().split(".")]
         for name, training in config.students.items():
             own = {f"students.{name}.stages.{n}": s.train for n, s in enumerate(training.stages)}
             if [part, *owner] == ["train", ""]:
-                given = getattr(config.train, setting, None)
+                common = getattr(config.train, setting, None)
                 own = {f"students.{name}": training.train, **own}
             elif [part, *owner] == ["train", "", "students", name]:
-                given = training.train.get(setting)
+                common = training.train.get(setting)
             else:
                 continue
-            found += [
-                f"{override} does not reach {where}, whose own is {told[setting]}; "
+            sentences += [
+                f"{override} does not reach {where}, whose own is {own_train[setting]}; "
                 f"{where}.train.{setting}={value} does"
-                for where, told in own.items()
-                if setting in told and told[setting] != given
+                for where, own_train in own.items()
+                if setting in own_train and own_train[setting] != common
             ]
-    return found
+    return sentences

@@ -73,10 +73,6 @@ class FitTeacher(Part):
         """Whether it is a yes/no teacher, and not a cross-encoder."""
         return parse_spec(self.base).kind == "yesno"
 
-    def cache_key(self) -> dict[str, Any]:
-        """Everything that changes the trained teacher; `lora` only where it is set."""
-        return self.model_dump(exclude=None if self.lora else {"lora"})
-
 
 class TeacherServer(ServerSettings):
     """A server with OpenAI's API; its key is in the environment: RETRIEVAL_KD_API_KEY."""
@@ -191,6 +187,12 @@ class Teacher(Part):
 
             as_value_error(subsets, members)
         return self
+
+    def cache_key(self) -> Any:
+        """Return what decides how scores become targets; each member has a key of its own."""
+        fusing = {"weights", "fusion", "aggregate"}
+        fusing |= {"calibration"} if self.fusion == "calibrated" else set()
+        return self.model_dump(mode="json", include=fusing)
 
     @property
     def members(self) -> list[str]:

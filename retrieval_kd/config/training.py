@@ -1,4 +1,4 @@
-"""The part of a configuration that says how a student is trained: its stages, live teachers."""
+"""The configuration of a student's training: its stages, their objectives and live teachers."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, 
 
 
 def check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
-    """Refuse live teachers whose names mean something else, or that no term can use as it says.
+    """Refuse live teachers with a reserved name, and those that no term can use.
 
     Raises:
-        ValueError: saying which.
+        ValueError: naming the live teacher.
     """
-    meanings = {
+    reserved = {
         "score",
         "stored",
         "positive",
         *(part for parts in PARTS.values() for part in parts),
     }
     for name in live:
-        if name in meanings or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
+        if name in reserved or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
             raise ValueError(f"a live teacher cannot be called {name!r}: choose another word")
         if not any(score.source == name for term in terms for score in term.scores):
             raise ValueError(
@@ -43,7 +43,7 @@ def check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
 
 
 class LiveTeacher(Part):
-    """A teacher that scores the batch in the training step, beside or in place of stored scores."""
+    """A teacher that scores each batch during training, beside or instead of stored scores."""
 
     model: str = Field(description="MODEL; `start` is the student as the stage begins")
     kind: Literal["encoder", "multi_vector", "cross_encoder"] = Field(
@@ -52,11 +52,11 @@ class LiveTeacher(Part):
         "query's slate",
     )
     layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
-    trains: bool = Field(False, description="trained along, by the terms that name it as `student`")
+    trains: bool = Field(False, description="trained too, by the terms that name it as `student`")
     fit: dict[str, Any] | None = Field(
         None,
         description="a cross_encoder is first fine-tuned on the stage's judged queries, as by "
-        "`rkd fit-teacher`; settings that differ from its own, such as {steps: 60}",
+        "`rkd fit-teacher`; settings that differ from its defaults, such as {steps: 60}",
     )
 
     @model_validator(mode="after")
@@ -71,24 +71,26 @@ class LiveTeacher(Part):
         return self
 
     def fitting(self, *, seed: int) -> TrainSettings:
-        """How it is fine-tuned first."""
+        """Return the settings of the fine-tuning before the stage."""
         return validate(
             TrainSettings, {**FIT_DEFAULTS.model_dump(), **(self.fit or {}), "seed": seed}
         )
 
 
 class Select(Part):
-    """Which queries a stage learns from, by what the student so far makes of them."""
+    """Which queries a stage is trained on, by the scores of the student so far."""
 
     by: Literal["uncertainty", "divergence", "learnability"] = Field(
         description="uncertainty: of the student; divergence: from the teacher; learnability: hard "
         "for the student, easy for the teacher"
     )
-    share: float = Field(0.5, gt=0, le=1, description="of the queries, those with the most")
+    share: float = Field(
+        0.5, gt=0, le=1, description="of the queries, those with the highest value"
+    )
 
 
 class Denoised(Part):
-    """Slates of sure candidates only, mixed with those of all candidates (RocketQAv2)."""
+    """Slates of candidates the teacher is sure of, mixed with slates of all (RocketQAv2)."""
 
     below: float = Field(description="a target below this is surely not relevant")
     above: float = Field(description="a target above this is surely relevant")
@@ -106,29 +108,29 @@ class TrainingStage(Part):
 
     objective: list[Term] = Field(description="weighted sum of objectives")
     teachers: dict[str, float] = Field(
-        {}, description="weights of the teacher's members in this stage; none: those found on dev"
+        {}, description="weights of the teachers in this stage; none: those chosen on dev"
     )
     judged: int | None = Field(
         None,
         ge=1,
-        description="use the judgments of so many train queries only, drawn by chance; the others "
-        "teach what the teacher says of them, or nothing (queries); none: of all",
+        description="use the judgments of only this many train queries, drawn at random; the "
+        "others have only teacher scores (queries); none: of all",
     )
     confused: int | None = Field(
         None,
         ge=2,
-        description="keep only judged queries whose relevant document the student so far finds "
-        "among so many, but not first (documents)",
+        description="keep only judged queries whose relevant document the student so far ranks "
+        "among this many, but not first (documents)",
     )
     false_negatives: float | None = Field(
         None,
         description="leave out unjudged candidates whose target is above the best judged one's, "
-        "less this (standard deviations, where several teachers are fused)",
+        "minus this (standard deviations, where several teachers are fused)",
     )
     denoised: Denoised | None = Field(
         None, description="draw a share of the slates from candidates that the teacher is sure of"
     )
-    select: Select | None = Field(None, description="learn from some of the queries only")
+    select: Select | None = Field(None, description="train on some of the queries only")
     live: dict[str, LiveTeacher] = Field({}, description="live teachers by the name that terms use")
     refresh: int | None = Field(
         None,
@@ -160,14 +162,42 @@ class TrainingStage(Part):
 
     @property
     def needs_teacher_scores(self) -> bool:
-        """Whether the stored scores are wanted: to learn from, or to choose what is learnt."""
-        chooses = self.select is not None and self.select.by != "uncertainty"
-        learns = any(term.learns_from == "teacher" for term in self.objective)
-        return learns or chooses or self.false_negatives is not None or self.denoised is not None
+        """Whether fused teacher scores are used: as targets, or to choose queries or candidates."""
+        targets = any(term.learns_from == "teacher" for term in self.objective)
+        chooses_queries = self.select is not None and self.select.by != "uncertainty"
+        chooses_candidates = self.false_negatives is not None or self.denoised is not None
+        return targets or chooses_queries or chooses_candidates
+
+    @property
+    def uses_scores(self) -> bool:
+        """Whether stored scores are used: fused, or those of single teachers."""
+        return self.needs_teacher_scores or any(term.asks_members for term in self.objective)
+
+    def named_teachers(self, members: Sequence[str]) -> list[str]:
+        """The stored teachers this stage names itself: by a weight, or by number in a term.
+
+        Args:
+            members: all stored teachers, in the order of their numbers.
+        """
+        numbers = {number for term in self.objective for number in term.named_members}
+        weights = self.teachers if self.needs_teacher_scores else {}
+        return [m for number, m in enumerate(members) if weights.get(m) or number in numbers]
+
+    @property
+    def other_models(self) -> list[str]:
+        """The MODELs this stage reads besides the student: imitated models, live teachers."""
+        imitated = [term.teacher for term in self.objective if term.learns_model]
+        live = [teacher.model for teacher in self.live.values() if teacher.model != "start"]
+        return [*imitated, *live]
+
+    def cache_key(self) -> Any:
+        """Return what decides a training, without what Config resolves with the common settings."""
+        resolved = {"train", "uses_unlabelled"}
+        return self.model_dump(mode="json", include=set(TrainingStage.model_fields) - resolved)
 
     @property
     def pairs_of(self) -> int | None:
-        """Number of the stored teacher whose answers about pairs are learnt; none: no one's."""
+        """The number of the stored teacher whose answers about pairs are targets, if any."""
         numbers = (term.pairs_of for term in self.objective)
         return next((number for number in numbers if number is not None), None)
 
@@ -175,16 +205,16 @@ class TrainingStage(Part):
 class Training(TrainingStage):
     """One way to train the student; its key in `students` is its name in the report.
 
-    Either one stage, its settings given right here, or several in `stages`, each of which goes on
-    from the student that the one before left.
+    Either one stage, with its settings given here, or several in `stages`, each of which starts
+    from the student of the stage before.
     """
 
     objective: list[Term] = Field([], description="weighted sum of objectives, without `stages`")
     stages: list[TrainingStage] = Field(
-        [], description="one after the other, in place of `objective`"
+        [], description="trained one after the other; instead of `objective`"
     )
     student: dict[str, Any] = Field(
-        {}, description="start that differs from the common `student`: kind, base, layers, …"
+        {}, description="settings that differ from the common `student`: kind, base, layers, …"
     )
 
     @model_validator(mode="after")
@@ -195,9 +225,9 @@ class Training(TrainingStage):
             raise ValueError("each stage needs an `objective`")
         if self.stages:
             own = set(TrainingStage.model_fields) - {"objective", "train"}
-            given = [n for n in own if getattr(self, n) != TrainingStage.model_fields[n].default]
-            if given:
-                raise ValueError(f"with `stages`, give {sorted(given)[0]!r} in one of them")
+            changed = [n for n in own if getattr(self, n) != TrainingStage.model_fields[n].default]
+            if changed:
+                raise ValueError(f"with `stages`, give {sorted(changed)[0]!r} in one of them")
         first = self.all_stages[0]
         if first.refresh or first.confused or first.select:
             raise ValueError("the first stage has no earlier student to find candidates or queries")
@@ -205,7 +235,7 @@ class Training(TrainingStage):
 
     @property
     def all_stages(self) -> list[TrainingStage]:
-        """The stages in order."""
+        """The stages in order; a training without `stages` is its own only stage."""
         return self.stages or [self]
 
     def train_settings(self, stage: TrainingStage, common: TrainSettings) -> TrainSettings:

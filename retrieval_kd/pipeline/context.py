@@ -18,6 +18,16 @@ from retrieval_kd.workspace import Workspace
 PARTS = ("train", "dev", "test", "unlabelled")
 
 
+def seeded(system: str, seed: int) -> str:
+    """The name of one seed of a student on disk: of its folder, its index, its run file.
+
+    Example:
+        >>> seeded("labels", 0)
+        'labels-seed0'
+    """
+    return f"{system}-seed{seed}"
+
+
 class RunContext:
     """One run: its configuration, its collection, and the files in its workspace.
 
@@ -26,6 +36,10 @@ class RunContext:
 
     def __init__(self, config: Config, work: Workspace) -> None:
         self.config, self.work = config, work
+
+    def label(self, system: str, seed: int) -> str:
+        """The name of one seed of a student as users see it; with one seed, just the name."""
+        return system if len(self.config.seeds) == 1 else f"{system} (seed {seed})"
 
     @cached_property
     def collection(self) -> Collection:

@@ -1,4 +1,4 @@
-"""What the systems of `rkd run` cost: size, speed and distillation, from the stages' records."""
+"""The costs of a run's systems: size, speed, training and calls of teachers."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import and_choosers
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.files import read_json
-from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.students import student_folders
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.spec import strategy_in
-from retrieval_kd.workspace import Workspace
 
-FIELDS = (  # those that the report shows
+FIELDS = (  # shown in the report
     "layers", "parameters", "dimensions", "queries_per_second", "latency_ms_p50", "latency_ms_p95",
     "index_bytes", "bytes_per_document", "documents_per_second", "training_seconds",
     "teacher_calls",
@@ -24,28 +23,28 @@ FIELDS = (  # those that the report shows
 
 
 def run_costs(context: RunContext, measure: str) -> dict[str, dict[str, Any]]:
-    """System → its costs; of a student those of its first seed.
+    """Return the costs of each system; a student's are those of its first seed.
 
-    What is not known is left out or None, such as the encoding speed of an index whose vectors were
-    there already.
+    Unknown values are left out or None, such as the encoding speed of an index whose vectors were
+    cached.
 
     Args:
-        measure: the stage that measured latencies.
+        measure: the name of the stage that measured latency.
     """
     config, work = context.config, context.work
-    timed = work.record(measure).get("facts", {})
+    latency = work.record(measure).get("facts", {})
     names = ["bm25", "encoder", "teacher", *config.systems]
     return {
-        name: _index(config, work, name)
-        | timed.get(name, {})
+        name: _model_costs(context, name)
+        | latency.get(name, {})
         | ({"re_ranks": True} if re_ranks(config, name) else {})
-        | _distillation(context, name)
+        | _training_costs(context, name)
         for name in names
     }
 
 
 def re_ranks(config: Config, system: str) -> bool:
-    """Whether a system orders what the first stage found, without which its latency is."""
+    """Whether a system re-ranks; its latency then leaves out the first stage."""
     training = config.students.get(system)
     return (
         system == "teacher" if training is None else config.student_for(training).kind in RE_RANKS
@@ -53,10 +52,10 @@ def re_ranks(config: Config, system: str) -> bool:
 
 
 def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encoder: bool) -> str:
-    """What a student costs beside the encoder and the teacher.
+    """Compare a student's costs with those of the encoder and the teacher, in one sentence.
 
     Args:
-        of_encoder: whether it was made of the encoder that is shown as it is.
+        of_encoder: whether the student started from the encoder that is shown beside it.
 
     Example:
         >>> costs = {"small": {"layers": 3, "parameters": 17.4e6, "latency_ms_p50": 5.9},
@@ -73,7 +72,7 @@ def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encod
     size, full_size = (f"{facts['parameters'] / 1e6:.1f} M" for facts in (mine, encoder))
     took, full_took = (f"{facts['latency_ms_p50']:.1f}" for facts in (mine, encoder))
     teacher = f"the teacher re-ranks in {costs['teacher']['latency_ms_p50']:.0f} ms"
-    if mine.get("re_ranks") or not of_encoder:  # what is of another kind is no part of it
+    if mine.get("re_ranks") or not of_encoder:  # another kind of model is no part of the encoder
         query = "to re-rank a query's candidates" if mine.get("re_ranks") else "a query"
         return (
             f"{layers} layers, {size} parameters, {took} ms {query} "
@@ -85,17 +84,18 @@ def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encod
     )
 
 
-def _index(config: Config, work: Workspace, system: str) -> dict[str, Any]:
-    """Of the model and its index, of which a cross-encoder has none."""
-    name = f"{system}-seed{config.seeds[0]}" if system in config.systems else system
-    facts = work.record(f"search:{name}").get("facts", {})
+def _model_costs(context: RunContext, system: str) -> dict[str, Any]:
+    """Model and index size (a cross-encoder has no index)."""
+    config = context.config
+    name = seeded(system, config.seeds[0]) if system in config.systems else system
+    facts = context.work.record(f"search:{name}").get("facts", {})
     if "index_bytes" not in facts:
         return facts
     return facts | {"bytes_per_document": facts["index_bytes"] / max(1, facts["documents"])}
 
 
-def _distillation(context: RunContext, system: str) -> dict[str, Any]:
-    """Seconds of a student's training, over all its stages, and what its teachers are asked."""
+def _training_costs(context: RunContext, system: str) -> dict[str, Any]:
+    """Seconds of a student's training, over all its stages, and calls of its teachers."""
     config = context.config
     if system not in config.systems:
         return {}
@@ -114,19 +114,20 @@ def _distillation(context: RunContext, system: str) -> dict[str, Any]:
 
 
 def teacher_calls(context: RunContext, training: Training) -> dict[str, int]:
-    """`stored`: pairs, questions and texts of stored answers; `live`: texts or pairs of live ones.
+    """Count the calls of teachers for one seed of a training: `stored` and `live`.
 
-    Of one seed. Stored teachers are asked for a score of each pair, or what their strategy wants to
-    know of each query's list; models whose vectors are learnt are given every text. All of it
-    counts once for each teacher, in however many stages it is learnt from, and also where the
-    answer was stored before. Upper bounds: a stage that refreshes its candidates may find some that
-    it had, a live encoder is given a document once where slates of a batch share it. What is asked
-    again because an answer was garbled or a call failed comes on top. Pairs of dev and test queries
-    are none of the training's.
+    Stored: pairs that pointwise teachers score, questions that a comparing teacher's strategy asks
+    about each query's list, and all texts for models whose vectors are imitated. Each counts once
+    per teacher, however many stages use it, even if the answer was stored before. Live: texts or
+    pairs that live teachers read in training.
+
+    These are upper bounds: a stage that refreshes its candidates may find some again, and a live
+    encoder reads a document once if slates of a batch share it. Repeated calls after garbled
+    answers or failures are not counted, nor are pairs of dev and test queries.
     """
     config = context.config
     stored = live = 0
-    asked: set[tuple[str, str]] = set()
+    counted: set[tuple[str, str]] = set()  # teacher, part
     for stage in training.all_stages:
         settings = config.train_settings(training, stage, seed=config.seeds[0])
         queries = settings.steps * settings.batch_queries
@@ -134,30 +135,30 @@ def teacher_calls(context: RunContext, training: Training) -> dict[str, int]:
             texts = 0 if teacher.kind == "cross_encoder" else queries
             live += queries * settings.slate_size + texts
         re_ranks = config.student_for(training).kind in RE_RANKS
-        for _, way in read_along(stage):
+        for _, way in _imitated_states(stage):
             texts = 0 if re_ranks or way == "feature_imitation" else queries
             live += queries * settings.slate_size + texts
-        members = asked_members(stage, context)
+        members = _scored_members(stage, context)
         unlabelled = draws_unlabelled(config.unlabelled, stage)
         parts = ["train", "unlabelled"] if unlabelled else ["train"]
         for part in parts if members else []:
             depths = _depths(context, part)
             for member in members:
-                if (member, part) not in asked:
-                    asked.add((member, part))
+                if (member, part) not in counted:
+                    counted.add((member, part))
                     stored += calls_of(member, depths)
                 if stage.refresh:
                     stored += _calls_of_refreshed(member, depths, stage.refresh)
-        for model in imitated(stage):
+        for model in _imitated(stage):
             for part in ("documents", *parts):
-                if (f"vectors of {model}", part) not in asked:
-                    asked.add((f"vectors of {model}", part))
+                if (f"vectors of {model}", part) not in counted:
+                    counted.add((f"vectors of {model}", part))
                     stored += _texts(context, part)
     return {"stored": stored, "live": live}
 
 
 def calls_of(member: str, depths: Iterable[int]) -> int:
-    """How often a stored teacher is asked about lists of so many candidates, at most.
+    """Return how often a stored teacher is called for lists of these depths, at most.
 
     Example:
         >>> calls_of("org/model", [3, 2]), calls_of("pairwise:org/model", [3, 2])
@@ -167,21 +168,21 @@ def calls_of(member: str, depths: Iterable[int]) -> int:
     return sum(depths) if strategy is None else sum(map(strategy.most_requests, depths))
 
 
-def imitated(stage: TrainingStage) -> list[str]:
-    """The models whose vectors a stage learns."""
+def _imitated(stage: TrainingStage) -> list[str]:
+    """The models whose vectors a stage imitates."""
     return list(dict.fromkeys(term.teacher for term in stage.objective if term.kind == "vectors"))
 
 
-def read_along(stage: TrainingStage) -> list[tuple[str, str]]:
-    """The models whose states a stage learns; one that reads in several ways once for each."""
+def _imitated_states(stage: TrainingStage) -> list[tuple[str, str]]:
+    """The models whose hidden states a stage imitates, once for each way they read the batch."""
     terms = [term for term in stage.objective if term.kind == "states"]
     ways = [(term.teacher, term.name if term.reads_texts else "tokens") for term in terms]
     return list(dict.fromkeys(ways))
 
 
-def asked_members(stage: TrainingStage, context: RunContext) -> list[str]:
-    """The stored teachers that a stage wants scores of, and those that choose for them."""
-    if not stage.needs_teacher_scores and not any(term.asks_members for term in stage.objective):
+def _scored_members(stage: TrainingStage, context: RunContext) -> list[str]:
+    """The stored teachers whose scores a stage uses, and those that choose their pairs."""
+    if not stage.uses_scores:
         return []
     members = context.config.teacher.members
     weights = stage.teachers or read_json(context.work.path("teacher.json"))["weights"]
@@ -190,19 +191,19 @@ def asked_members(stage: TrainingStage, context: RunContext) -> list[str]:
 
 
 def _calls_of_refreshed(member: str, depths: Sequence[int], more: int) -> int:
-    """What is new where each list has so many more; a strategy may ask all of a longer one."""
+    """Return the calls that `more` candidates per list add; a strategy repeats the whole list."""
     if strategy_in(member) is None:
         return more * len(depths)
     return calls_of(member, [depth + more for depth in depths])
 
 
 def _texts(context: RunContext, part: str) -> int:
-    """The collection's `documents`, or a part's queries."""
+    """Count the collection's documents (`documents`), or the queries of a part."""
     return len(context.collection.documents if part == "documents" else context.queries(part).texts)
 
 
 def _depths(context: RunContext, part: str) -> list[int]:
-    """Of each query, its candidates and, of the train part, judged relevant others."""
+    """Count each query's candidates; in the train part with its other relevant documents."""
     candidates, queries = context.candidates(part), context.queries(part)
     judged = queries.qrels if part == "train" else {}
     wanted = {

@@ -1,4 +1,4 @@
-"""What a report says of a run in words: what each system is, who taught, what that took."""
+"""Sentences of the report: what each system is, how good its teachers are, what they cost."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from retrieval_kd.workspace import Workspace
 def describe_system(
     config: Config, weights: Mapping[str, float], system: str
 ) -> tuple[str, str, str]:
-    """A system's label, what it is, and its kind.
+    """Return a system's label, its description, and its kind.
 
     Args:
-        weights: of the teachers, by name.
+        weights: the teachers' weights, by name.
     """
-    used = _weighed(weights)
+    teachers = _weighted(weights)
     depth, first_stage = config.first_stage.depth, config.first_stage.with_
     fixed = {
         "bm25": ("BM25", "bm25s, its default parameters", "lexical"),
@@ -33,7 +33,7 @@ def describe_system(
         ),
         "teacher": (
             "Teacher, re-ranking",
-            f"re-ranks the first {depth} of {first_stage} by {used}; "
+            f"re-ranks the first {depth} of {first_stage} by {teachers}; "
             "latency without the first stage",
             "reranker",
         ),
@@ -42,7 +42,7 @@ def describe_system(
         return fixed[system]
     student = config.systems[system]
     training = config.students[student]
-    told = ", then ".join(map(_taught, training.all_stages))
+    objectives = ", then ".join(map(_objective, training.all_stages))
     begin = config.student_for(training)
     start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
     plain = {"distilled": "distilled", "labels": "labels only"}
@@ -50,18 +50,18 @@ def describe_system(
     kind = begin.kind.replace("_", "-")
     start = start if begin.kind == "dense" else f"{kind}, of {start}"
     if begin.kind in RE_RANKS:
-        told += f"; re-ranks the first {depth} of {first_stage}, and latency "
-        told += "is without the first stage"
+        objectives += f"; re-ranks the first {depth} of {first_stage}, and latency "
+        objectives += "is without the first stage"
     if system != student:
-        told += f"; searched by its first {system.rpartition('@')[2]} dimensions alone"
-    return label, f"{start}, trained with {told}", kind
+        objectives += f"; searched by its first {system.rpartition('@')[2]} dimensions alone"
+    return label, f"{start}, trained with {objectives}", kind
 
 
 def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
-    """How well each teacher re-ranks dev queries, alone and together.
+    """Describe how well each teacher re-ranks dev queries, alone and together.
 
     Args:
-        facts: what came out where the teacher was tuned; empty if it was not yet.
+        facts: of the stage that tuned the teacher; empty if it has not run.
     """
     alone = facts.get("dev_ndcg@10_alone", {})
     notes = [
@@ -84,10 +84,10 @@ def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
 
 
 def cost_notes(work: Workspace) -> list[str]:
-    """What the teacher's scores cost."""
-    asked = [s.name for s in work.stages if s.name.startswith(("try:", "score:"))]
+    """Describe how much the teacher scored, and how long it took."""
+    scoring = [s.name for s in work.stages if s.name.startswith(("try:", "score:"))]
     pairs = questions = 0
-    for name in asked:
+    for name in scoring:
         facts = work.record(name).get("facts", {})
         scored = facts.get("scored", 0)
         pairs += facts.get("scored_to_choose", 0)
@@ -95,23 +95,23 @@ def cost_notes(work: Workspace) -> list[str]:
             pairs += scored
         else:
             questions += scored
-    told = [f"scored {pairs:,} pairs of a query and a document"] * (pairs > 0)
-    told += [f"answered {questions:,} questions about several documents"] * (questions > 0)
-    seconds = duration(work.seconds(asked))
-    return [f"The teacher {' and '.join(told)} in {seconds}."] if told else []
+    parts = [f"scored {pairs:,} pairs of a query and a document"] * (pairs > 0)
+    parts += [f"answered {questions:,} questions about several documents"] * (questions > 0)
+    seconds = duration(work.seconds(scoring))
+    return [f"The teacher {' and '.join(parts)} in {seconds}."] if parts else []
 
 
-def _weighed(weights: Mapping[str, float]) -> str:
+def _weighted(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{weight:g} × {name}" for name, weight in weights.items() if weight)
 
 
-def _taught(stage: TrainingStage) -> str:
-    """The objective of a stage, and by which teachers where it has weights of its own."""
-    objective = " + ".join(map(_told, stage.objective))
+def _objective(stage: TrainingStage) -> str:
+    """The objective of a stage, and its teachers if it has weights of its own."""
+    objective = " + ".join(map(_term, stage.objective))
     scores = [t for t in stage.objective if t.learns_from == "teacher" and t.pairs_of is None]
-    return f"{objective} by {_weighed(stage.teachers)}" if scores and stage.teachers else objective
+    return f"{objective} by {_weighted(stage.teachers)}" if scores and stage.teachers else objective
 
 
-def _told(term: Term) -> str:
+def _term(term: Term) -> str:
     by = f" by {', '.join(map(str, term.dimensions))} dimensions" if term.dimensions else ""
     return f"{term.weight:g} {term.label}{by}"

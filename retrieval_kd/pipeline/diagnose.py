@@ -1,6 +1,6 @@
-"""What `rkd run` checks of itself: leakage, and its students against their teacher.
+"""Checks of a finished run: leakage, and its students against their teacher.
 
-Both give plain data: `summary.py` writes them to results.json and the report shows them.
+They return plain data, which goes to results.json and is shown in the report.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from retrieval_kd.files import digest_json
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import compare
 from retrieval_kd.models.load import model_digest
-from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.pipeline.context import RunContext, seeded
 
-POINTS = 1_000  # of each scatter plot: each is an element of the page
+POINTS = 1_000  # in a scatter plot; each is an element of the page
 
 
 def audit_run(config: Config, evaluation: Evaluation) -> dict[str, Any]:
-    """Train and unlabelled queries, and judged documents, against those of the test part.
+    """Audit train and unlabelled queries and judged documents against those of the test part.
 
-    By ID, exact, n-grams and near-duplicates, but no embeddings: seconds, no model. `effect` has
-    the means of the first measure and the main comparison, on all test queries and on those that
-    are clean; `seconds` what it took.
+    Compares IDs, exact texts, n-grams and near-duplicates, but no embeddings, so it takes seconds
+    and no model. In the result, `effect` has the means of the first measure and the main
+    comparison, on all test queries and on clean ones; `seconds` is the time it took.
     """
     started = time.monotonic()
-    found = audit(
+    leaks = audit(
         [f"run:{config.out}"],
         f"{config.collection}:{config.splits.test}",
         collection=config.collection,
         only=evaluation.queries,  # a run may test a sample of its split
     )
-    record = audit_summary(found)
-    record["effect"] = effect_of(evaluation, found.groups(), config.compare)
+    record = audit_summary(leaks)
+    record["effect"] = effect_of(evaluation, leaks.groups(), config.compare)
     record["seconds"] = round(time.monotonic() - started, 1)
     return record
 
@@ -49,9 +49,9 @@ def audit_run(config: Config, evaluation: Evaluation) -> dict[str, Any]:
 def effect_of(
     evaluation: Evaluation, groups: dict[str, list[str]], pair: tuple[str, str]
 ) -> dict[str, Any]:
-    """Means of the first measure per group, and the pair's comparison on all and clean queries."""
-    measure, known = evaluation.measures[0], set(evaluation.queries)
-    parts = {name: [q for q in members if q in known] for name, members in groups.items()}
+    """Return means of the first measure by group; compare the pair on all and clean queries."""
+    measure, evaluated = evaluation.measures[0], set(evaluation.queries)
+    parts = {name: [q for q in members if q in evaluated] for name, members in groups.items()}
     cut = {name: restrict(evaluation, members) for name, members in parts.items() if members}
     return {
         "measure": measure,
@@ -69,13 +69,13 @@ def effect_of(
 
 
 def diagnose_run(context: RunContext, measure: str, names: Sequence[str]) -> dict[str, Any] | None:
-    """The teacher against these students, each by its first seed; None where none is a student.
+    """Compare the teacher with the first seed of these students; None if none is a student.
 
-    Values per query are left out: they are made again from the run files by `rkd diagnose`.
+    Values per query are left out: `rkd diagnose` computes them again from the run files.
     """
     config = context.config
     seed = config.seeds[0]
-    files = {n: f"{n}-seed{seed}" if n in config.systems else n for n in names if n != "teacher"}
+    files = {n: seeded(n, seed) if n in config.systems else n for n in names if n != "teacher"}
     if not any(name in config.systems for name in files):
         return None
     runs = context.runs(["teacher", *files.values()])
@@ -103,7 +103,7 @@ def diagnose_run(context: RunContext, measure: str, names: Sequence[str]) -> dic
 def thinned(
     points: list[tuple[float, float, bool]], most: int = POINTS
 ) -> list[tuple[float, float, bool]]:
-    """At most about `most`, the relevant ones before all.
+    """Keep about `most` points, relevant ones first.
 
     Example:
         >>> thinned([(0.0, 0.0, True), *((1.0, 1.0, False) for _ in range(9))], most=4)
@@ -116,7 +116,7 @@ def thinned(
 
 
 def digests(context: RunContext) -> dict[str, str]:
-    """Of everything that the results are made of and that could change under its name."""
+    """Return digests of all that results come from and that may change under the same name."""
     config, collection = context.config, context.collection
     splits = (config.splits.train, config.splits.dev, config.splits.test)
     of_splits = {f"judgments, {s}": collection.qrels_digest(s) for s in splits if s}

@@ -1,4 +1,4 @@
-"""What `rkd run` times side by side: BM25, the teacher, the encoder, a student of each name."""
+"""Latency, measured side by side: BM25, the teacher, the encoder, one student of each name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from retrieval_kd.evaluation.latency import latencies
 from retrieval_kd.indexing.index import Index
-from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.rerank import Reranker
 from retrieval_kd.retrieval.bm25 import BM25, DEFAULT
 from retrieval_kd.students.options import RE_RANKS
@@ -17,20 +17,15 @@ TIMED_QUERIES = 40
 
 
 def measure_latency(context: RunContext) -> dict[str, Any]:
-    """Measure the latency of BM25, the teacher, the encoder and one student of each name."""
-    return latencies(*timed_systems(context))
+    """Measure the latency of each system on some test queries, those of one seed for students.
 
-
-def timed_systems(context: RunContext) -> tuple[dict[str, Callable[[str], object]], list[str]]:
-    """How each system answers a query's text, and the test queries that are asked.
-
-    The teacher and cross-encoder students re-rank the first stage's candidates, which they are
-    given.
+    The teacher and cross-encoder students re-rank the first stage's candidates; the time of the
+    first stage is not included.
     """
     config, test = context.config, context.queries("test")
     chosen = sorted(test.texts)[:TIMED_QUERIES]
-    found = context.candidates("test")
-    candidates = {test.texts[query]: found.get(query, {}) for query in chosen}
+    by_query = context.candidates("test")
+    candidates = {test.texts[query]: by_query.get(query, {}) for query in chosen}
     bm25 = BM25.open(context.collection.documents, DEFAULT)
     systems: dict[str, Callable[[str], object]] = {
         "bm25": lambda text: bm25.search(text, config.depth),
@@ -39,7 +34,7 @@ def timed_systems(context: RunContext) -> tuple[dict[str, Callable[[str], object
     index = Index.open(context.work.path("indexes", "encoder"))
     systems["encoder"] = partial(_search, index, config.depth)
     for name, student in config.systems.items():
-        training, folder = config.students[student], f"{name}-seed{config.seeds[0]}"
+        training, folder = config.students[student], seeded(name, config.seeds[0])
         if config.student_for(training).kind in RE_RANKS:
             model, length = str(context.work.path("students", folder)), config.student.max_length
             reranker = Reranker(context.collection, model, max_length=length)
@@ -47,7 +42,7 @@ def timed_systems(context: RunContext) -> tuple[dict[str, Callable[[str], object
         else:
             index = Index.open(context.work.path("indexes", folder))
             systems[name] = partial(_search, index, config.depth)
-    return systems, list(candidates)
+    return latencies(systems, list(candidates))
 
 
 def _search(index: Index, depth: int, text: str) -> object:

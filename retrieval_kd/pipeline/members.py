@@ -26,8 +26,6 @@ from retrieval_kd.teachers.score_job import score_and_record, score_query_and_re
 from retrieval_kd.teachers.spec import parse_spec, strategy_in
 from retrieval_kd.workspace import Workspace
 
-ENCODERS = ("dense", "sparse", "multi_vector")  # they read documents at the student's length
-
 
 class Members:
     """The teachers of a run, by name, and the store of their scores."""
@@ -49,15 +47,14 @@ class Members:
         return partial(ServerModel, settings=server, budget=Budget(server))
 
     def open(self, member: str) -> Teacher:
-        teacher, student = self.config.teacher, self.config.student
+        teacher = self.config.teacher
         spec = member
         if teacher.fit and member == teacher.fitted:
             spec = ("yesno:" if teacher.fit.is_decoder else "") + str(self.work.path("teacher"))
-        lengths = {"pointwise": teacher.max_length, **dict.fromkeys(ENCODERS, student.max_length)}
         return open_teacher(
             spec,
             self.collection,
-            max_length=lengths.get(parse_spec(spec).kind),  # a language model has its own option
+            max_length=self.config.max_length_for(parse_spec(spec).kind),
             open_model=self._open_on_server if member in teacher.served else None,
         )
 

@@ -1,21 +1,27 @@
-"""`rkd run`: the order of the stages, what each depends on, and what is left at the end."""
+"""`rkd run`: its stages in order, and for each what it writes and what decides its results.
+
+Each stage has a key: the digest of its settings and of the keys of the stages it needs. A stage
+runs again when its key changes or an output is missing. So `settings` must hold every setting that
+changes what the stage writes and no other, and `needs` every stage whose outputs it reads.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retrieval_kd.config.run import Config
-from retrieval_kd.config.teacher import Teacher
-from retrieval_kd.config.training import TrainingStage
+from retrieval_kd.config.teacher import and_choosers, chosen_by
+from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_file, digest_json
+from retrieval_kd.files import digest_file
 from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
-from retrieval_kd.pipeline.context import PARTS, RunContext
+from retrieval_kd.pipeline.context import PARTS, RunContext, seeded
 from retrieval_kd.pipeline.latency import measure_latency
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.results import RunResults
@@ -36,212 +42,303 @@ from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 
 
+def run(
+    config: Config, before: Callable[[Stage, bool, str], None] = lambda stage, done, number: None
+) -> RunResults:
+    """Run the stages that are not done, and return the results.
+
+    Args:
+        before: called with each stage, whether it is done already, and its number, as in 3/19.
+    """
+    context = RunContext(config, Workspace(config.out))
+    _add_stages(context)
+    context.work.execute(before)
+    return RunResults(context)
+
+
 def plan(config: Config) -> Workspace:
-    """All stages of a configuration, none of them run. The collection is opened (and cached)."""
-    work = Workspace(config.out)
-    context = RunContext(config, work)
-    collection = context.collection
-    if config.splits.train not in collection.splits:
+    """Return the workspace with all stages added and none run. Opens the collection."""
+    context = RunContext(config, Workspace(config.out))
+    _add_stages(context)
+    return context.work
+
+
+def _add_stages(context: RunContext) -> None:
+    _check_splits(context)
+    precision = dtype_name(fast_dtype())  # the type that models compute in changes every score
+    for stages in (_query_stages, _teacher_stages, _baseline_stages, _student_stages):
+        for stage in stages(context):
+            context.work.add(replace(stage, settings=[precision, stage.settings]))
+    for stage in _result_stages(context):
+        context.work.add(stage)
+
+
+def _check_splits(context: RunContext) -> None:
+    """Refuse splits that the collection does not have, before anything runs."""
+    collection, splits = context.collection, context.config.splits
+    if splits.train not in collection.splits:
         raise InputError(
-            f"collection {config.collection} has no split {config.splits.train!r} to train on; "
+            f"collection {context.config.collection} has no split {splits.train!r} to train on; "
             f"it has {', '.join(collection.splits)}",
             remedy="name the one to train on (splits.train=NAME), never the one that is tested; if "
             "there is only one, move some of its judgments to qrels/train.tsv",
         )
-    for split in filter(None, (config.splits.train, config.splits.dev, config.splits.test)):
-        collection.qrels(split)  # a split that is not there is said before anything runs
-    add = partial(_add, work)
-    length = config.student.max_length
-    unlabelled = config.unlabelled.model_dump() if config.unlabelled else None
+    for split in filter(None, (splits.train, splits.dev, splits.test)):
+        collection.qrels(split)
 
-    add(
+
+def _query_stages(context: RunContext) -> Iterator[Stage]:
+    """Choose the queries of each part, and retrieve their candidates."""
+    config, collection = context.config, context.collection
+    yield Stage(
         "queries",
-        partial(choose_queries, context),
-        tuple(f"queries/{part}.json" for part in PARTS),
-        [
+        run=partial(choose_queries, context),
+        outputs=tuple(f"queries/{part}.json" for part in PARTS),
+        settings=[
             collection.digest(),
-            [collection.qrels_digest(s) for s in collection.splits],
-            config.splits.model_dump(),
-            unlabelled,
+            [collection.qrels_digest(split) for split in collection.splits],
+            config.splits.cache_key(),
+            config.unlabelled.cache_key() if config.unlabelled else None,
         ],
     )
-    add(
+    models = _retriever_models(config.first_stage.with_)
+    yield Stage(
         "candidates",
-        partial(retrieve_candidates, context),
-        tuple(f"candidates/{part}.json" for part in PARTS),
-        [config.first_stage.model_dump(), _models_in(config.first_stage.with_), length],
-        "queries",
+        run=partial(retrieve_candidates, context),
+        outputs=tuple(f"candidates/{part}.json" for part in PARTS),
+        settings=[
+            config.first_stage.cache_key(),
+            models,
+            config.student.max_length if models else None,
+        ],
+        needs=("queries",),
     )
-    if config.teacher.fit:
-        fit = config.teacher.fit
-        add(
+
+
+def _teacher_stages(context: RunContext) -> Iterator[Stage]:
+    """Fit a teacher, try all of them on dev, weigh them, then score the rest and re-rank test.
+
+    The weights come before most of the scores, as teachers without a weight score no more. What
+    uses scores needs `try:MEMBER`, whose key stands for all scores of the member: what
+    `score:MEMBER` has not stored is scored when it is needed.
+    """
+    config, ensemble = context.config, context.ensemble
+    fit = config.teacher.fit
+    if fit:
+        yield Stage(
             "fit-teacher",
-            partial(fine_tune_teacher, context),
-            ("teacher/training.json",),
-            [*_model_of(fit.base), fit.cache_key(), config.teacher.max_length],
-            "candidates",
+            run=partial(fine_tune_teacher, context),
+            outputs=("teacher/training.json",),
+            settings=[
+                fit.cache_key(),
+                _model_key(config, fit.base),
+                None if fit.is_decoder else config.teacher.max_length,
+            ],
+            needs=("candidates",),
         )
-    ensemble = context.ensemble
-    for verb, parts in (("try", ["dev"]), ("score", ["train", "unlabelled", "test"])):
-        asked = []
-        for member in ensemble.members:
-            fitted = member == config.teacher.fitted
-            told = [] if fitted else [member, _model_of(member, config.teacher)]
-            add(
-                f"{verb}:{member}",
-                partial(ensemble.score, member, parts),
-                ("scores",),
-                [told, config.teacher.max_length, length],
-                *(["candidates"] if verb == "try" else ["weights"]),
+    members = and_choosers(ensemble.members)
+    for member in members:
+        fitted = member == config.teacher.fitted
+        chooser = chosen_by(member)
+        yield Stage(
+            f"try:{member}",
+            run=partial(ensemble.score, member, ["dev"]),
+            outputs=("scores",),
+            settings=None if fitted else _member_key(config, member),
+            needs=(
+                "candidates",
                 *(["fit-teacher"] if fitted else []),
-            )
-            asked.append(f"{verb}:{member}")
-        if verb == "try":  # who is worth asking is decided on dev, before the rest is paid for
-            how = [config.teacher.weights, *_fusion(config.teacher)]
-            add("weights", ensemble.tune, ("teacher.json",), how, *asked)
-    add("teacher", partial(rerank_with_teacher, context), ("runs/teacher.trec",), [], *asked)
-    add(
-        "search:bm25", partial(search_bm25, context), ("runs/bm25.trec",), [config.depth], "queries"
+                *([f"try:{chooser}"] if chooser else []),
+            ),
+        )
+    yield Stage(
+        "weights",
+        run=ensemble.tune,
+        outputs=("teacher.json",),
+        settings=config.teacher.cache_key(),
+        needs=tuple(f"try:{member}" for member in members),
     )
-    spec = load_spec(config.index).as_dict()
-    _add_search(
-        add, context, "encoder", config.encoder, [model_digest(config.encoder), spec, length]
-    )
-
-    systems = ["bm25", "encoder", "teacher"]
-    searches = ["search:bm25", "search:encoder", "teacher"]
-    for name, training in config.students.items():
-        student = config.student_for(training)
-        start = [model_digest(student.base), student.as_dict()]
-        re_ranks = student.kind in RE_RANKS
-        searched = student.searched_as
-        of_kind = spec if re_ranks or searched == "dense" else spec_for(searched).as_dict()
-        for seed in config.seeds:
-            system = f"{name}-seed{seed}"
-            before = "teacher"
-            for number, lesson in enumerate(training.all_stages):
-                folder = student_folders(name, training, seed)[number]
-                settings = config.train_settings(training, lesson, seed=seed)
-                # what is new is only told where it is used: older runs keep their keys
-                new = [n for n in ("judged", "denoised") if getattr(lesson, n) is None]
-                taught = lesson.model_dump(exclude={"student", *new})
-                for live in taught["live"].values():
-                    if live["fit"] is None:
-                        del live["fit"]
-                share = unlabelled if draws_unlabelled(config.unlabelled, lesson) else None
-                stage = f"train:{folder.name}"
-                add(
-                    stage,
-                    partial(train_one, context, name, training, seed, number),
-                    (f"{folder}/training.json",),
-                    [start, settings.model_dump(), taught, _learnt(lesson), share],
-                    before,
-                    about=f"{settings.steps} steps of {settings.batch_queries} queries × "
-                    f"{settings.slate_size} documents",
-                )
-                before = stage
-            model = str(work.path("students", system))
-            if re_ranks:
-                again = partial(rerank_with_student, context, system, model)
-                needed = ("candidates", f"train:{system}")
-                add(f"search:{system}", again, (f"runs/{system}.trec",), [length], *needed)
-            else:
-                _add_search(add, context, system, model, [of_kind, length], f"train:{system}")
-            systems.append(system)
-            searches.append(f"search:{system}")
-            for width in config.widths if searched == "dense" else []:
-                cut, trained = f"{name}@{width}-seed{seed}", f"train:{system}"
-                narrow = {**spec, "dimensions": width}
-                _add_search(add, context, cut, model, [narrow, length], trained, width=width)
-                searches.append(f"search:{cut}")
-    summary = RunResults(context)
-    measure, evaluate, report = (summary.stage(s) for s in ("measure", "evaluate", "report"))
-    add(measure, partial(measure_latency, context), (), [], *searches)
-    add(
-        evaluate,
-        summary.evaluate,
-        (summary.file("results.json"),),
-        [config.measures, list(config.compare), versions().get("retrieval_kd")],
-        measure,
-    )
-    add(
-        report,
-        summary.report,
-        (summary.file("report.html"),),
-        [config.name, versions().get("retrieval_kd")],
-        evaluate,
-    )
-    return work
-
-
-def run(
-    config: Config, before: Callable[[Stage, bool, str], None] = lambda stage, done, number: None
-) -> RunResults:
-    """Run what is not done and give what can be printed at the end."""
-    work = plan(config)
-    work.execute(before)
-    return RunResults(RunContext(config, work))
-
-
-def _add(
-    work: Workspace,
-    name: str,
-    function: Callable[[], dict[str, Any] | None],
-    outputs: tuple[str, ...],
-    settings: Any,
-    *needs: str,
-    about: str = "",
-) -> None:
-    # The type that models compute in changes every score, so it is part of every key.
-    told = digest_json([settings, dtype_name(fast_dtype())])
-    work.add(Stage(name, function, outputs, told, needs, about))
-
-
-def _add_search(
-    add: Callable[..., None],
-    context: RunContext,
-    system: str,
-    model: str,
-    told: Any,
-    *needs: str,
-    width: int | None = None,
-) -> None:
-    add(
-        f"search:{system}",
-        partial(index_and_search, context, system, model, width),
-        (f"indexes/{system}", f"runs/{system}.trec"),
-        [told, context.config.depth],
-        "queries",
-        *needs,
+    for member in members:
+        yield Stage(
+            f"score:{member}",
+            run=partial(ensemble.score, member, ["train", "unlabelled", "test"]),
+            outputs=("scores",),
+            settings=None,
+            needs=(f"try:{member}", "weights"),
+        )
+    yield Stage(
+        "teacher",
+        run=partial(rerank_with_teacher, context),
+        outputs=("runs/teacher.trec",),
+        settings=None,
+        needs=("weights",),
     )
 
 
-def _learnt(lesson: TrainingStage) -> list[str]:
-    """Digests of the models whose vectors or states are learnt, and of live teachers."""
-    vectors = [term.teacher for term in lesson.objective if term.learns_model]
-    live = [teacher.model for teacher in lesson.live.values() if teacher.model != "start"]
-    return [model_digest(model) for model in [*vectors, *live]]
+def _baseline_stages(context: RunContext) -> Iterator[Stage]:
+    """Search the test queries by BM25 and by the encoder as it is."""
+    config = context.config
+    yield Stage(
+        "search:bm25",
+        run=partial(search_bm25, context),
+        outputs=("runs/bm25.trec",),
+        settings=config.depth,
+        needs=("queries",),
+    )
+    yield Stage(
+        "search:encoder",
+        run=partial(index_and_search, context, "encoder", config.encoder),
+        outputs=("indexes/encoder", "runs/encoder.trec"),
+        settings=[
+            model_digest(config.encoder),
+            load_spec(config.index).as_dict(),
+            config.student.max_length,
+            config.depth,
+        ],
+        needs=("queries",),
+    )
 
 
-def _fusion(teacher: Teacher) -> list[Any]:
-    """How answers become scores and teachers one, where that is not the default."""
-    calibration = [teacher.calibration] if teacher.fusion == "calibrated" else []
-    aggregate = [teacher.aggregate] if teacher.aggregate else []
-    return aggregate + ([] if teacher.fusion == "z_scores" else [teacher.fusion, *calibration])
+def _student_stages(context: RunContext) -> Iterator[Stage]:
+    """Train every student with every seed, and search the test queries with it."""
+    for name, training in context.config.students.items():
+        for seed in context.config.seeds:
+            yield from _training_stages(context, name, training, seed)
+            yield from _search_stages(context, name, training, seed)
 
 
-def _model_of(member: str, teacher: Teacher | None = None) -> list[Any]:
-    """Digest of a teacher's model, or how one on a server is asked, and of files it is told by."""
-    spec = parse_spec(member)
-    named = [spec.options[name] for name in ("prompt", "answers") if name in spec.options]
-    files = [digest_file(name) for name in named if Path(name).is_file()]
-    if teacher and teacher.server and member in teacher.served:
-        return [spec.model, *teacher.server.cache_key(), *files]
-    return files if spec.kind in WITHOUT_MODEL else [model_digest(spec.model), *files]
+def _training_stages(
+    context: RunContext, name: str, training: Training, seed: int
+) -> Iterator[Stage]:
+    config, student = context.config, context.config.student_for(training)
+    previous: tuple[str, ...] = ()
+    for number, stage in enumerate(training.all_stages):
+        folder = student_folders(name, training, seed)[number]
+        settings = config.train_settings(training, stage, seed=seed)
+        several = f" stage {number + 1}" if training.stages else ""
+        yield Stage(
+            f"train:{folder.name}",
+            run=partial(train_one, context, name, training, seed, number),
+            outputs=(f"{folder}/training.json",),
+            settings=[
+                student.cache_key(),
+                model_digest(student.base),
+                settings.model_dump(),
+                stage.cache_key(),
+                [model_digest(model) for model in stage.other_models],
+                _scores_key(config, stage),
+                config.unlabelled.share
+                if config.unlabelled and draws_unlabelled(config.unlabelled, stage)
+                else None,
+            ],
+            needs=("candidates", *_score_stages(config, stage), *previous),
+            label=f"train:{context.label(name, seed)}{several}",
+            about=f"{settings.steps} steps of {settings.batch_queries} queries × "
+            f"{settings.slate_size} documents",
+        )
+        previous = (f"train:{folder.name}",)
 
 
-def _models_in(retriever: str) -> list[str]:
-    """Digests of the models that a first stage names."""
+def _search_stages(
+    context: RunContext, name: str, training: Training, seed: int
+) -> Iterator[Stage]:
+    """Search with a student, and with each of its widths; a cross-encoder re-ranks instead."""
+    config, student = context.config, context.config.student_for(training)
+    trained = seeded(name, seed)
+    model = str(context.work.path("students", trained))
+    if student.kind in RE_RANKS:
+        yield Stage(
+            f"search:{trained}",
+            run=partial(rerank_with_student, context, trained, model),
+            outputs=(f"runs/{trained}.trec",),
+            settings=student.max_length,
+            needs=("candidates", f"train:{trained}"),
+            label=f"search:{context.label(name, seed)}",
+        )
+        return
+    dense = student.searched_as == "dense"
+    spec = load_spec(config.index) if dense else spec_for(student.searched_as)
+    for width in (None, *(config.widths if dense else [])):
+        system = f"{name}@{width}" if width else name
+        yield Stage(
+            f"search:{seeded(system, seed)}",
+            run=partial(index_and_search, context, seeded(system, seed), model, width),
+            outputs=(f"indexes/{seeded(system, seed)}", f"runs/{seeded(system, seed)}.trec"),
+            settings=[spec.as_dict(), width, student.max_length, config.depth],
+            needs=("queries", f"train:{trained}"),
+            label=f"search:{context.label(system, seed)}",
+        )
+
+
+def _result_stages(context: RunContext) -> Iterator[Stage]:
+    """Measure, evaluate and report: once for each `results` of the workspace."""
+    config, results = context.config, RunResults(context)
+    others = ("search:bm25", "search:encoder", "teacher")
+    timed = [f"search:{seeded(system, config.seeds[0])}" for system in config.systems]
+    students = [f"search:{seeded(s, seed)}" for s in config.systems for seed in config.seeds]
+    yield Stage(
+        results.stage("measure"),
+        run=partial(measure_latency, context),
+        outputs=(),
+        settings=None,
+        needs=(*others, *timed),
+    )
+    yield Stage(
+        results.stage("evaluate"),
+        run=results.evaluate,
+        outputs=(results.file("results.json"),),
+        settings=[config.measures, config.compare, versions().get("retrieval_kd")],
+        needs=(results.stage("measure"), *students),
+    )
+    yield Stage(
+        results.stage("report"),
+        run=results.report,
+        outputs=(results.file("report.html"),),
+        settings=[config.name, versions().get("retrieval_kd")],
+        needs=(results.stage("evaluate"),),
+    )
+
+
+def _score_stages(config: Config, stage: TrainingStage) -> list[str]:
+    """The stages that decide the teacher scores a training stage trains on."""
+    if not stage.uses_scores:
+        return []
+    named = [f"try:{member}" for member in stage.named_teachers(config.teacher.members)]
+    own_weights = stage.teachers and config.teacher.fusion == "z_scores"
+    return named if own_weights else [*named, "weights"]
+
+
+def _scores_key(config: Config, stage: TrainingStage) -> Any:
+    """What decides a training stage's scores besides the members themselves and the weights."""
+    if not stage.uses_scores:
+        return None
+    members, aggregate = config.teacher.members, config.teacher.aggregate
+    one_by_one = any(term.asks_members for term in stage.objective)
+    return [
+        members if one_by_one else len(members) > 1,  # one member's raw scores, or z-scores
+        {name: aggregate.get(name) for name in stage.named_teachers(members)},
+    ]
+
+
+def _member_key(config: Config, member: str) -> Any:
+    """What decides a teacher's scores of given candidates."""
+    length = config.max_length_for(parse_spec(member).kind)
+    return [member, _model_key(config, member), length]
+
+
+def _model_key(config: Config, spec: str) -> list[Any]:
+    """Digest of a teacher's model and of the files its options name."""
+    parsed = parse_spec(spec)
+    options = (parsed.options.get(name) for name in ("prompt", "answers"))
+    files = [digest_file(name) for name in options if name and Path(name).is_file()]
+    server = config.teacher.server
+    if server and spec in config.teacher.served:
+        return [parsed.model, *server.cache_key(), *files]
+    return files if parsed.kind in WITHOUT_MODEL else [model_digest(parsed.model), *files]
+
+
+def _retriever_models(retriever: str) -> list[str]:
+    """Digests of the models of a first stage such as bm25+MODEL."""
     parts = [retriever] if Path(retriever).is_dir() else map(str.strip, retriever.split("+"))
     return [
         model_digest(part) for part in parts if part not in WITHOUT_MODEL and not is_lucene(part)

@@ -1,4 +1,4 @@
-"""Which queries of a collection are for training, development, test and for teachers alone."""
+"""Choose the queries of a run: train, dev, test, and unlabelled ones that only teachers score."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from retrieval_kd.data.unlabelled import normalise, unlabelled_queries
 from retrieval_kd.errors import Drops, InputError
 
 Qrels = dict[str, dict[str, int]]
+FEWEST_DEV_QUERIES = 10
 
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries of one part: texts, judgments (none for unlabelled ones) and their source."""
+    """The queries of one part: texts, judgments and sources (both empty where there are none)."""
 
     texts: dict[str, str]
     qrels: Qrels
-    sources: dict[str, str]  # unlabelled query → the document it was made of
-
-
-FEWEST_DEV_QUERIES = 10
+    sources: dict[str, str]  # unlabelled query → the document it is from
 
 
 class ChosenQueries:
-    """The queries of one configuration; the same ones whenever it is asked."""
+    """Chooses the queries of one configuration; always the same ones."""
 
     def __init__(self, config: Config, collection: Collection) -> None:
         self.config, self.collection = config, collection
 
     def parts(self, drops: Drops) -> dict[str, Queries]:
-        """Train, dev, test and unlabelled queries; test texts are in no other part."""
+        """Return train, dev, test and unlabelled queries; no other part has a test query's text."""
         splits = self.config.splits
         test = sample(self.collection.query_texts(splits.test), splits.test_queries, 1)
         train = self._without(splits.train, {"test": test}, drops)
@@ -64,7 +62,7 @@ class ChosenQueries:
         return {**parts, "unlabelled": self._unlabelled(log, chosen, drops)}
 
     def _set_aside(self, train: dict[str, str]) -> dict[str, str]:
-        """Dev queries of the train split, which share no relevant document with the others."""
+        """Take dev queries from the train split; they share no relevant document with the rest."""
         splits = self.config.splits
         most = min(splits.dev_queries, len(train) // 4)
         dev = held_out(train, self.collection.qrels(splits.train), most, 2)
@@ -79,7 +77,7 @@ class ChosenQueries:
     def _without(
         self, split: str, others: Mapping[str, Mapping[str, str]], drops: Drops
     ) -> dict[str, str]:
-        """A split's queries without those whose text is also in `others` (part → queries)."""
+        """Return a split's queries without those whose text is also in `others`, by part."""
         kept = self.collection.query_texts(split)
         if not self.config.splits.drop_overlap:
             return kept
@@ -93,32 +91,32 @@ class ChosenQueries:
     def _unlabelled(
         self, log: dict[str, str], chosen: Mapping[str, tuple[str, dict[str, str]]], drops: Drops
     ) -> Queries:
-        """Queries for the teacher alone: of the log of unused train queries, or of documents."""
-        wanted = self.config.unlabelled
-        if wanted is None:
+        """Return queries for teachers alone: of `log` (unused train queries), or of documents."""
+        unlabelled = self.config.unlabelled
+        if unlabelled is None:
             return Queries({}, {}, {})
-        if wanted.kind == "queries":
+        if unlabelled.kind == "queries":
             if not log:
                 raise InputError(
                     "no train query is left over to be an unlabelled one",
                     remedy="lower splits.train_queries, or set unlabelled.kind to sentences",
                 )
-            return Queries(sample(log, wanted.limit, 4), {}, {})
+            return Queries(sample(log, unlabelled.limit, 4), {}, {})
         judged = {normalise(text) for _, texts in chosen.values() for text in texts.values()}
-        made = unlabelled_queries(
+        rows = unlabelled_queries(
             self.collection,
-            wanted.kind,
+            unlabelled.kind,
             seed=0,
-            limit=wanted.limit,
+            limit=unlabelled.limit,
             exclude=frozenset(judged),
             drops=drops,
         )
-        texts = {query_id: text for query_id, text, _ in made}
-        return Queries(texts, {}, {query_id: source for query_id, _, source in made})
+        texts = {query_id: text for query_id, text, _ in rows}
+        return Queries(texts, {}, {query_id: source for query_id, _, source in rows})
 
 
 def sample(queries: Mapping[str, str], most: int | None, seed: int) -> dict[str, str]:
-    """At most so many queries, drawn by ID so that the collection's order does not matter."""
+    """Draw at most `most` queries, by ID, so that the collection's order does not matter."""
     if most is None or len(queries) <= most:
         return dict(queries)
     ids = sorted(queries)

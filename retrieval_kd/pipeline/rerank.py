@@ -1,4 +1,4 @@
-"""Orders what a first stage found by a cross-encoder, which cannot search by itself."""
+"""Re-rank first-stage candidates by a cross-encoder, which cannot search by itself."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 
 
 class Reranker:
-    """Scores of a cross-encoder for the candidates of some queries.
+    """A cross-encoder that scores queries' candidates.
 
     Args:
-        model_spec: MODEL of a cross-encoder.
+        model_spec: the cross-encoder's MODEL.
         max_length: tokens of a query and a document together.
     """
 
@@ -29,16 +29,16 @@ class Reranker:
         return self._scorer.model
 
     def scores(self, queries: Mapping[str, str], candidates: Scores) -> Scores:
-        """Raw logits of every query's candidates, by query and document.
+        """Score every query's candidates; returns raw logits by query and document.
 
         Args:
             queries: ID → text.
-            candidates: query ID → document ID → first-stage score, which is not looked at.
+            candidates: query ID → document ID → first-stage score (ignored).
         """
         pairs = [(query, id) for query in queries for id in candidates.get(query, {})]
         documents = [self.collection.documents[id] for _, id in pairs]
         logits = self._scorer.score([queries[query] for query, _ in pairs], documents).tolist()
-        found: Scores = {}
+        scores: Scores = {}
         for (query, id), logit in zip(pairs, logits, strict=True):
-            found.setdefault(query, {})[id] = logit
-        return found
+            scores.setdefault(query, {})[id] = logit
+        return scores

@@ -1,4 +1,4 @@
-"""The end of `rkd run`: evaluation of all systems, the table, and the data of the report."""
+"""The results of a run: all systems evaluated, tables, and the report."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import Comparison, compare
-from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.costs import FIELDS, cost_sentence, run_costs
 from retrieval_kd.pipeline.descriptions import cost_notes, describe_system, teacher_notes
 from retrieval_kd.pipeline.diagnose import audit_run, diagnose_run, digests
 
 
 class RunResults:
-    """What came out of a workspace, as tables, JSON and a report."""
+    """The results of one run, as JSON, tables and a report."""
 
     def __init__(self, context: RunContext) -> None:
         self.context, self.config, self.work = context, context.config, context.work
 
     def stage(self, name: str) -> str:
-        """What a stage that reads all students is called: configurations may share one `out`."""
+        """The name of a stage of this configuration alone, as several may share one `out`."""
         return f"{name}:{self.config.results}" if self.config.results else name
 
     def file(self, name: str) -> str:
-        """Where in the workspace a file of this configuration alone is."""
+        """The path in the workspace of a file of this configuration alone."""
         return str(Path(self.config.results, name))
 
     @property
@@ -63,7 +63,7 @@ class RunResults:
             },
             "comparisons": [vars(comparison) for comparison in comparisons],
             "costs": self.costs,
-            "teacher": self._of_teacher,
+            "teacher": self._teacher_facts,
             "audit": audit_run(self.config, evaluation),
             "diagnostics": diagnose_run(self.context, measures[0], self.config.compare),
             "digests": digests(self.context),
@@ -77,10 +77,10 @@ class RunResults:
         return {"systems": evaluation.systems}
 
     def evaluation(self) -> tuple[Evaluation, list[Comparison]]:
-        """All systems on the test part, seeds averaged per query; each against the baseline."""
+        """Evaluate all systems on test, seeds averaged per query; compare each to the baseline."""
         config = self.config
-        groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.systems}
-        names = ["bm25", "encoder", "teacher", *(m for group in groups.values() for m in group)]
+        groups = {name: self._run_names(name) for name in config.systems}
+        names = ["bm25", "encoder", "teacher", *(n for group in groups.values() for n in group)]
         qrels = self.context.queries("test").qrels
         single = evaluate(qrels, self.context.runs(names), config.measures)
         evaluation = single.group(groups)
@@ -88,19 +88,13 @@ class RunResults:
 
     @cached_property
     def costs(self) -> dict[str, dict[str, Any]]:
-        """System → what it costs."""
+        """The costs of each system."""
         return run_costs(self.context, self.stage("measure"))
 
     @property
-    def _of_teacher(self) -> dict[str, Any]:
-        """What came out where the teacher was tuned on dev."""
+    def _teacher_facts(self) -> dict[str, Any]:
+        """The facts of tuning the teacher on dev."""
         return self.work.record("weights").get("facts", {})
-
-    def share_of_teacher(self, evaluation: Evaluation, system: str) -> float | None:
-        """The system's first measure as a share of the teacher's; none if the teacher has 0."""
-        measure = evaluation.measures[0]
-        teacher = evaluation.mean("teacher", measure)
-        return evaluation.mean(system, measure) / teacher if teacher else None
 
     def report(self) -> None:
         """Write report.html, and the table as results.md and results.tex."""
@@ -108,9 +102,9 @@ class RunResults:
         student, baseline = self.config.compare
         stats = self.context.collection.stats()
         drops = self.work.record("queries").get("facts", {}).get("drops", [])
-        found = read_json(self.work.path(self.file("results.json")))
+        results = read_json(self.work.path(self.file("results.json")))
         qrels = self.context.queries("test").qrels
-        runs = self.context.runs([n for s in evaluation.systems for n in self._runs_of(s)])
+        runs = self.context.runs([n for s in evaluation.systems for n in self._run_names(s)])
         collection, measure = self.context.collection, evaluation.measures[0]
         data = ReportData(
             title=self.config.name,
@@ -119,16 +113,16 @@ class RunResults:
             systems=[self._row(evaluation, system) for system in evaluation.systems],
             comparisons=comparisons,
             curves={name: self._curves(name) for name in self.config.students},
-            diagnostics=found.get("diagnostics"),
-            audit=found.get("audit"),
+            diagnostics=results.get("diagnostics"),
+            audit=results.get("audit"),
             cases=cases_from(evaluation, runs, qrels, collection, student, baseline, measure),
             explorer=explorer_from(evaluation, runs, qrels, collection, (student, baseline)),
             settings=self.config.model_dump(by_alias=True),
-            digests=found.get("digests", {}),
+            digests=results.get("digests", {}),
             versions=versions(),
             hardware=describe(),
             commands=[shlex.join(["rkd", *sys.argv[1:]])],
-            notes=[*teacher_notes(self._of_teacher), *cost_notes(self.work), *drops],
+            notes=[*teacher_notes(self._teacher_facts), *cost_notes(self.work), *drops],
             rules=evaluation.rules,
             main=Main(student, baseline, "teacher"),
             measure=measure,
@@ -140,19 +134,20 @@ class RunResults:
             write_text(self.work.path(self.file(name)), write(grid) + "\n")
 
     def print(self) -> None:
-        """The table, the main comparison, what the student costs and keeps, the report's path."""
+        """Print the table, the main comparison, the student's costs and the report's path."""
         evaluation, comparisons = self.evaluation()
         print_table(evaluation, comparisons, self.costs)
         student, measure = self.config.compare[0], evaluation.measures[0]
         for comparison in comparisons:
             if comparison.a == student and comparison.measure == measure:
                 print(comparison.sentence())
-        share = self.share_of_teacher(evaluation, student)
-        if share is not None:
+        teacher = evaluation.mean("teacher", measure)
+        if teacher:
+            share = evaluation.mean(student, measure) / teacher
             training = self.config.students[self.config.systems[student]]
             base = self.config.student_for(training).base
-            paid = cost_sentence(student, self.costs, base == self.config.encoder)
-            print(f"{student} keeps {share:.1%} of the teacher's {measure} with {paid}")
+            costs = cost_sentence(student, self.costs, base == self.config.encoder)
+            print(f"{student} keeps {share:.1%} of the teacher's {measure} with {costs}")
         print(f"Report: {self.report_path}")
 
     def _subtitle(self) -> str:
@@ -162,21 +157,21 @@ class RunResults:
 
     def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
         costs = self.costs[system]
-        known = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
+        shown = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
         if "layers" in costs:
-            known["document_tokens"] = self.config.student.max_length
-        weights = self._of_teacher.get("weights", {})
+            shown["document_tokens"] = self.config.student.max_length
+        weights = self._teacher_facts.get("weights", {})
         label, description, kind = describe_system(self.config, weights, system)
         return SystemRow.of(
-            evaluation, system, label=label, description=description, kind=kind, **known
+            evaluation, system, label=label, description=description, kind=kind, **shown
         )
 
-    def _runs_of(self, system: str) -> list[str]:
-        """The names of a system's run files, one for each seed of a student."""
+    def _run_names(self, system: str) -> list[str]:
+        """The names of a system's run files, one per seed of a student."""
         if system not in self.config.systems:
             return [system]
-        return [f"{system}-seed{seed}" for seed in self.config.seeds]
+        return [seeded(system, seed) for seed in self.config.seeds]
 
     def _curves(self, student: str) -> list[Curve]:
-        paths = [self.work.path("students", n, "training.json") for n in self._runs_of(student)]
+        paths = [self.work.path("students", n, "training.json") for n in self._run_names(student)]
         return [read_json(path)["curve"] for path in paths]

@@ -137,18 +137,8 @@ class RunEnsemble(Ensemble):
     @property
     def named_alone(self) -> set[str]:
         """The teachers that an objective names alone, or that a stage has its own weights for."""
-        stages = [
-            stage for training in self.config.students.values() for stage in training.all_stages
-        ]
-        terms = [term for stage in stages for term in stage.objective]
-        own = {
-            m
-            for stage in stages
-            if stage.needs_teacher_scores
-            for m, w in stage.teachers.items()
-            if w
-        }
-        return own | {self.members[number] for term in terms for number in term.named_members}
+        stages = [s for training in self.config.students.values() for s in training.all_stages]
+        return {member for stage in stages for member in stage.named_teachers(self.members)}
 
     def wanted(self, part: str, candidates: Scores | None = None) -> dict[str, list[str]]:
         """The candidates of a part; for the train part also its judged relevant documents."""

@@ -1,4 +1,4 @@
-"""What each stage of `rkd run` does, from files to files. Their order is in `plan.py`."""
+"""The stages of `rkd run` that are not about students; `plan.py` has the order of all stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from retrieval_kd.training.fit_teacher import fit_teacher
 
 
 def choose_queries(context: RunContext) -> dict[str, Any]:
-    """Fix train, dev, test and unlabelled queries; test texts are in no other part."""
+    """Choose train, dev, test and unlabelled queries; no other part has a test query's text."""
     drops = Drops()
     parts = ChosenQueries(context.config, context.collection).parts(drops)
     for part, queries in parts.items():
@@ -33,7 +33,7 @@ def choose_queries(context: RunContext) -> dict[str, Any]:
 
 
 def retrieve_candidates(context: RunContext) -> None:
-    """First-stage candidates for every part; an unlabelled query's own source is left out."""
+    """Retrieve candidates for every part; an unlabelled query's own source is left out."""
     first, length = context.config.first_stage, context.config.student.max_length
     for part in PARTS:
         queries = context.queries(part)
@@ -49,7 +49,7 @@ def retrieve_candidates(context: RunContext) -> None:
 
 
 def fine_tune_teacher(context: RunContext) -> dict[str, Any]:
-    """Fine-tune a teacher on the train part's judgments."""
+    """Fine-tune the teacher on the judgments of the train part."""
     fit = context.config.teacher.fit
     assert fit is not None
     queries, drops = context.queries("train"), Drops()
@@ -70,7 +70,7 @@ def fine_tune_teacher(context: RunContext) -> dict[str, Any]:
 
 
 def rerank_with_teacher(context: RunContext) -> dict[str, Any]:
-    """The teacher's ranking of the test part's candidates."""
+    """Re-rank the candidates of the test part by the teacher."""
     drops = Drops()
     scores = context.ensemble.fused("test", drops)
     write_run(rerank("teacher", scores), context.work.path("runs", "teacher.trec"))
@@ -81,7 +81,7 @@ def rerank_with_teacher(context: RunContext) -> dict[str, Any]:
 def index_and_search(
     context: RunContext, system: str, model: str, width: int | None = None
 ) -> dict[str, Any]:
-    """Index the corpus under one model (its first `width` dimensions), search test queries."""
+    """Index the corpus by one model, or its first `width` dimensions; search test queries."""
     config, kind = context.config, kind_of(model)
     spec = load_spec(config.index) if kind == "dense" else spec_for(kind)
     folder = context.work.path("indexes", system)
@@ -109,7 +109,7 @@ def index_and_search(
 
 
 def rerank_with_student(context: RunContext, system: str, model: str) -> dict[str, Any]:
-    """A cross-encoder student's order of the first stage's candidates for the test queries."""
+    """Re-rank the candidates of the test part by a cross-encoder student."""
     reranker = Reranker(context.collection, model, max_length=context.config.student.max_length)
     scores = reranker.scores(context.queries("test").texts, context.candidates("test"))
     write_run(rerank(system, scores), context.work.path("runs", f"{system}.trec"))

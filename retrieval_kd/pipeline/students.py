@@ -13,7 +13,7 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import read_json
-from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.students.make import check_widths, make_student
@@ -134,7 +134,7 @@ def stage_folders(out: Path, stages: int) -> list[Path]:
 
 def student_folders(name: str, training: Training, seed: int) -> list[Path]:
     """Return where a run keeps a student and those of its earlier stages, from the run's folder."""
-    return stage_folders(Path("students", f"{name}-seed{seed}"), len(training.all_stages))
+    return stage_folders(Path("students", seeded(name, seed)), len(training.all_stages))
 
 
 def live_teacher(

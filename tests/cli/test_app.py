@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.cli.app import main
+from retrieval_kd.cli.app import _FirstTime, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -318,12 +319,18 @@ def test_judged_documents_are_scored_where_the_candidates_lack_them(rkd, tiny_co
     assert " 0 scored" in rkd(*score, "--judged", "train")
 
 
+def test_a_repeated_warning_is_printed_once():
+    once, record = _FirstTime(), logging.makeLogRecord({"msg": "2 × empty document kept"})
+    other = logging.makeLogRecord({"msg": "another"})
+    assert [once.filter(each) for each in (record, record, other)] == [True, False, True]
+
+
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_command_leaves_what_it_was_in_and_says_so(stop, code, monkeypatch, capsys):
     """Writers of the score store keep what they have when they are left, by an exit too."""
     left = []
 
-    def command(arguments: object) -> None:
+    def command(arguments: object, prog_name: str) -> None:
         try:
             os.kill(os.getpid(), stop)
             time.sleep(10)

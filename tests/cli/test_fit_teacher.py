@@ -101,11 +101,7 @@ def test_a_configuration_fine_tunes_a_decoder_and_asks_it(
     assert facts["fingerprint"] == fitted.key.fingerprint and fitted.key.max_length == 9
 
 
-def test_what_is_fine_tuned_without_adapters_is_known_by_what_it_was(tiny_encoder, tiny_decoder):
-    """A field that is new must not run the stages of an old configuration again."""
-    assert set(FitTeacher(base=str(tiny_encoder)).cache_key()) == {"base", "layers", "train"}
-    adapted = FitTeacher(base=f"yesno:{tiny_decoder}", lora={"rank": 2})
-    assert adapted.cache_key()["lora"]["rank"] == 2
+def test_adapters_are_refused_for_what_is_no_decoder(tiny_encoder):
     with pytest.raises(InputError, match="yesno:MODEL"):
         validate(FitTeacher, {"base": str(tiny_encoder), "lora": {"rank": 2}})
 

@@ -86,7 +86,7 @@ def test_a_single_teacher_can_be_calibrated(candidates):
 
 
 def test_choosing_another_way_repeats_nothing_before_the_weights(config):
-    keys = [plan(with_teacher(config, fusion=how))._keys for how in HOWS]
+    keys = [plan(with_teacher(config, fusion=how)).keys for how in HOWS]
     assert len({one["weights"] for one in keys}) == len(HOWS)
     assert len({one["try:bm25"] for one in keys}) == 1
 
@@ -95,8 +95,8 @@ def test_an_aggregation_is_part_of_the_key_of_the_weights(config, tiny_decoder):
     members = ["bm25", f"listwise:{tiny_decoder}"]
     plain = plan(with_teacher(config, fuse_with=members))
     named = plan(with_teacher(config, fuse_with=members, aggregate={members[1]: "borda"}))
-    assert named._keys["weights"] != plain._keys["weights"]
-    assert named._keys[f"try:{members[1]}"] == plain._keys[f"try:{members[1]}"]
+    assert named.keys["weights"] != plain.keys["weights"]
+    assert named.keys[f"try:{members[1]}"] == plain.keys[f"try:{members[1]}"]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,6 @@ def test_a_prompt_that_was_changed_is_another_teacher(config, tiny_decoder, tmp_
     asked = f"yesno:{tiny_decoder}?prompt={prompt}"
     for question in ("Is it?", "Is it so?"):
         prompt.write_text(f"user: '{question} {{query}} {{passage}}'\nanswers: ['yes', 'no']\n")
-        keys.append(plan(with_teacher(config, fuse_with=["bm25", asked]))._keys)
+        keys.append(plan(with_teacher(config, fuse_with=["bm25", asked])).keys)
     assert keys[0][f"try:{asked}"] != keys[1][f"try:{asked}"]
     assert keys[0]["try:bm25"] == keys[1]["try:bm25"]

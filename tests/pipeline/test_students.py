@@ -73,8 +73,7 @@ def test_fine_tuning_is_part_of_what_a_student_was_made_of(tmp_path):
     file = "configs/methods/rocketqa_v2.yaml"
     live = "students.rocketqa_v2.live.reranker.fit"
     keys = [
-        plan(load_config(file, [*told, f"{live}={value}"]))._keys
-        for value in ("{steps: 9}", "null")
+        plan(load_config(file, [*told, f"{live}={value}"])).keys for value in ("{steps: 9}", "null")
     ]
     changed = {stage for stage in keys[0] if keys[0][stage] != keys[1][stage]}
     assert "train:rocketqa_v2-seed0" in changed and "train:labels-seed0" not in changed

@@ -65,8 +65,8 @@ class Follow(TrainerCallback):
 class Bar(TrainerCallback):
     """The toolkit's progress bar in place of the trainer's."""
 
-    def __init__(self, steps: int, name: str) -> None:
-        self._context = bar(f"training {name}", steps)
+    def __init__(self, steps: int) -> None:
+        self._context = bar("training", steps)
         self._bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -86,7 +86,7 @@ def train(
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
-        callbacks=[*([Bar(settings.steps, out.name)] if is_first() else []), clock, Follow(loss)],
+        callbacks=[*([Bar(settings.steps)] if is_first() else []), clock, Follow(loss)],
     )
     trainer.remove_callback(PrinterCallback)
     if evaluator is not None and checkpoint is None:

@@ -61,7 +61,7 @@ def on(values: dict, url: str = NOWHERE, **settings: object) -> dict:
 
 
 def keys(values: dict) -> dict[str, str]:
-    return plan(validate(Config, values))._keys
+    return plan(validate(Config, values)).keys
 
 
 def chat(reader: Reader):
