@@ -11,9 +11,10 @@ from retrieval_kd.config.methods import MEASURE, SECTIONS, Entry, shown
 HEAD = """\
 # Methods
 
-Published methods as configurations of one program: paper, configuration, measured result. `python -m
-benchmarks.methods --docs` writes this page from [configs/methods/](../configs/methods) and
-[benchmarks/results/methods.json](../benchmarks/results/methods.json); `rkd methods` prints the same.
+Published methods as configurations of one program: paper, configuration, measured result. This page
+is written by `python -m benchmarks.methods --docs` from [configs/methods/](../configs/methods) and
+[benchmarks/results/methods.json](../benchmarks/results/methods.json). `rkd methods` prints the
+same.
 
 ```sh
 rkd methods margin_mse                        # one method in full, with the source of each setting
