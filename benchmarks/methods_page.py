@@ -10,19 +10,21 @@ from retrieval_kd.config.methods import MEASURE, SECTIONS, Entry, mean_spread, s
 HEAD = """\
 # Methods
 
-Published methods as configurations of one program. Written by `python -m benchmarks.methods --docs`
-from [configs/methods/](../configs/methods) and
-[benchmarks/results/methods.json](../benchmarks/results/methods.json); `rkd methods` says the same.
+Published methods as configurations of one program: paper, configuration, measured result. This page
+is written by `python -m benchmarks.methods --docs` from [configs/methods/](../configs/methods) and
+[benchmarks/results/methods.json](../benchmarks/results/methods.json). `rkd methods` prints the
+same.
 
 ```sh
-rkd methods margin_mse                        # one in full, with where each setting is from
+rkd methods margin_mse                        # one method in full, with the source of each setting
 rkd run configs/methods/margin_mse.yaml       # on SciFact; collection=PATH out=FOLDER for another
-python -m benchmarks.methods                  # all, with tests between them
+python -m benchmarks.methods                  # all of them, with tests between them
 ```
 
 Nothing here reproduces a paper's figures: teachers, students and data are smaller. The question is
-what each idea adds to **the same student with the same budget**, beside judgments alone (`labels`)
-and beside plain distillation (`kl`).
+what each idea adds to **the same student at the same budget**, compared with judgments alone
+(`labels`) and with plain distillation (`kl`). [experiments/methods.md](experiments/methods.md) says
+what came out.
 """
 NOT_YET = "not measured yet"
 
@@ -38,7 +40,7 @@ def page(entries: Sequence[Entry], results: Mapping[str, Any]) -> str:
         parts.append(f"{NOT_YET.capitalize()}.\n")
     for collection, record in results.items():
         parts.append(f"### {collection}\n\n{conditions(record)}\n\n{table(record)}\n")
-    parts.append("## Where settings are from\n")
+    parts.append("## Where the settings come from\n")
     parts += [settings(entry) for entry in entries]
     return "\n".join(parts)
 
@@ -69,9 +71,9 @@ def conditions(record: Mapping[str, Any]) -> str:
         f"{record['queries']} test queries, seeds {', '.join(map(str, seeds))}; "
         f"{budget['steps']} steps of {budget['batch_queries']} queries with slates of "
         f"{budget['slate_size']}, {budget['max_tokens']} tokens. ± is the standard deviation over "
-        "seeds. Differences with 95 % bootstrap intervals over queries and p-values of paired "
-        "t-tests, Holm-corrected over all differences of this table; **bold** where p < .05. "
-        "Teacher calls are upper bounds; seconds are rough, of a machine with other work. "
+        "seeds. Differences have 95 % bootstrap intervals over queries and p-values of paired "
+        "t-tests, Holm-corrected over all differences of this table; **bold** means p < .05. "
+        "Teacher calls are upper bounds; training times are rough, because the machine was busy. "
         f"Measured on {hardware(record['hardware'])}."
         + untrained_systems(record.get("untrained", {}))
     )

@@ -20,14 +20,8 @@ from benchmarks.decoder_measure import chance_of
 from benchmarks.measure import RESULTS
 from benchmarks.methods import UNTRAINED, costs, report
 from benchmarks.methods_page import difference
-<<<<<<< HEAD
 from retrieval_kd import compare, evaluate, read_run
-from retrieval_kd.cli.methods import mean_spread
-from retrieval_kd.config.methods import MEASURE, ROOT
-=======
 from retrieval_kd.config.methods import MEASURE, ROOT, mean_spread
-from retrieval_kd.data.runs import read_run
->>>>>>> refs/heads/pipeline
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation

@@ -60,13 +60,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-<<<<<<< HEAD
-PARTS = (
-    search_app, score_app, fit_app, train_app, evaluate_app, suite_app, lucene_app, audit_app,
-=======
 COMMANDS = (
-    stages_app, score_app, fit_app, train_app, evaluate_app, suite_app, lucene_app, audit_app,
->>>>>>> refs/heads/pipeline
+    search_app, score_app, fit_app, train_app, evaluate_app, suite_app, lucene_app, audit_app,
     diagnose_app, methods_app,
 )  # fmt: skip
 for commands in COMMANDS:
