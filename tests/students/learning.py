@@ -74,7 +74,7 @@ def assert_it_learns(student: Any, collection: Path, tmp_path: Path, objective: 
                 raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engine, "Bar", lambda steps, name: Stop())
+        patch.setattr(engine, "Bar", lambda steps: Stop())
         _train(student, collection, tmp_path / "stopped", objective)
     record = _train(student, collection, tmp_path / "stopped", objective)
     assert record["resumed_from_step"] == 4

@@ -26,7 +26,7 @@ def assert_same_after_a_stop(
                 raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(engine, "Bar", lambda steps, name: Stop())
+        patch.setattr(engine, "Bar", lambda steps: Stop())
         run(folder / "stopped")
     assert run(folder / "stopped")["resumed_from_step"] == at // 4 * 4
     files = sorted(p.relative_to(folder / "whole") for p in folder.glob("whole/**/*.safetensors"))

@@ -190,7 +190,7 @@ def test_the_fingerprint_is_of_the_adapter_and_of_its_base(collection, pools, tm
     one = fingerprint("one")
     assert len({one, fingerprint("two"), fingerprint("base")}) == 3 and fingerprint("copy") == one
     base.rename(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="belongs to is missing"):
         fingerprint("one")
     config = tmp_path / "one" / "adapter_config.json"
     told = json.loads(config.read_text()) | {"base_model_name_or_path": str(tmp_path / "elsewhere")}
