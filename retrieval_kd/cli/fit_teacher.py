@@ -85,7 +85,7 @@ def fit_teacher(
     from retrieval_kd.config.training import TrainingStage
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.pipeline.pools import stage_pools
-    from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble
+    from retrieval_kd.pipeline.train_stored import StoredEnsemble
     from retrieval_kd.schema import apply_overrides, as_input_error
     from retrieval_kd.teachers.spec import parse_spec
     from retrieval_kd.training.fit_teacher import fit_teacher as fit

@@ -76,9 +76,8 @@ def suite(
 
     Finished work is kept: a second call retrieves only what is new.
     """
-    from retrieval_kd.evaluation.suite.report import render
+    from retrieval_kd.evaluation.suite.report import print_suite, render, result_grids, suite_record
     from retrieval_kd.evaluation.suite.run import evaluate_suite
-    from retrieval_kd.evaluation.suite.table import print_suite, result_grids, suite_record
     from retrieval_kd.evaluation.systems import system_names
     from retrieval_kd.progress import console
 

@@ -14,8 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
-from retrieval_kd.config.training import Training, TrainingStage
-from retrieval_kd.config.training_checks import check_cached, check_scores
+from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.metrics.names import parse_measures
 from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate

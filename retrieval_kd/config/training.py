@@ -1,4 +1,4 @@
-"""The configuration of a student's training: its stages, their objectives and live teachers."""
+"""The configuration of a student's training: its stages, and checks that they fit together."""
 
 from __future__ import annotations
 
@@ -9,37 +9,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.schema import Part, as_value_error, validate
-from retrieval_kd.students.options import PARTS
+from retrieval_kd.students.options import PARTS, RE_RANKS
+from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.objective.parse import check_distinct, parse_terms
+from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
+from retrieval_kd.training.objective.term_checks import check_for_pairs, check_for_texts
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, check_uncached
-
-
-def check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
-    """Refuse live teachers with a reserved name, and those that no term can use.
-
-    Raises:
-        ValueError: naming the live teacher.
-    """
-    reserved = {
-        "score",
-        "stored",
-        "positive",
-        *(part for parts in PARTS.values() for part in parts),
-    }
-    for name in live:
-        if name in reserved or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
-            raise ValueError(f"a live teacher cannot be called {name!r}: choose another word")
-        if not any(score.source == name for term in terms for score in term.scores):
-            raise ValueError(
-                f"no term names the live teacher {name!r} (a stage has `live` of its own)"
-            )
-    for term in terms:
-        for name in [score.source for score in term.students if score.source in live]:
-            if not live[name].trains:
-                raise ValueError(f"{term.label}: {name!r} learns, so it needs `trains: true`")
-            if live[name].kind == "cross_encoder" and term.candidates == "batch":
-                raise ValueError(f"{term.label}: {name!r} scores slates only: candidates: slate")
 
 
 class LiveTeacher(Part):
@@ -155,7 +131,7 @@ class TrainingStage(Part):
 
     @model_validator(mode="after")
     def _live_named(self) -> TrainingStage:
-        check_live(self.live, self.objective)
+        _check_live(self.live, self.objective)
         if self.teachers and (min(self.teachers.values()) < 0 or not any(self.teachers.values())):
             raise ValueError("teachers: weights must not be negative, and one must be above 0")
         return self
@@ -242,3 +218,113 @@ class Training(TrainingStage):
         """The common settings with the training's own and the stage's own; the seed is common."""
         own = {**self.train, **stage.train, "seed": common.seed}
         return validate(TrainSettings, {**common.model_dump(), **own})
+
+
+def _check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
+    """Refuse live teachers with a reserved name, and those that no term can use."""
+    reserved = {
+        "score",
+        "stored",
+        "positive",
+        *(part for parts in PARTS.values() for part in parts),
+    }
+    for name in live:
+        if name in reserved or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
+            raise ValueError(f"a live teacher cannot be called {name!r}: choose another word")
+        if not any(score.source == name for term in terms for score in term.scores):
+            raise ValueError(
+                f"no term names the live teacher {name!r} (a stage has `live` of its own)"
+            )
+    for term in terms:
+        for name in [score.source for score in term.students if score.source in live]:
+            if not live[name].trains:
+                raise ValueError(f"{term.label}: {name!r} learns, so it needs `trains: true`")
+            if live[name].kind == "cross_encoder" and term.candidates == "batch":
+                raise ValueError(f"{term.label}: {name!r} scores slates only: candidates: slate")
+
+
+def check_cached(stage: TrainingStage, mini_batch_size: int | None, kind: str) -> None:
+    """Refuse cached gradients where no gradient would reach the student's representations.
+
+    Raises:
+        ValueError: saying why, and what to do.
+    """
+    if mini_batch_size is None:
+        return
+    if kind in RE_RANKS:
+        check_uncached(mini_batch_size)
+    if all(_trains_only_live(term, stage) for term in stage.objective):
+        raise ValueError(
+            "mini_batch_size: every objective of this stage trains a live model and none the "
+            "student, whose gradients alone are cached; leave it out, or train the student too"
+        )
+
+
+def _trains_only_live(term: Term, stage: TrainingStage) -> bool:
+    trained = [*term.students, *(term.teachers if term.joint else [])] or [ScoreName("score")]
+    return all(score.source in stage.live for score in trained)
+
+
+def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> None:
+    """Refuse objectives and names of scores that a stage does not have.
+
+    Args:
+        members: the teacher's members.
+        kind: the student's kind.
+
+    Raises:
+        ValueError: naming those that exist.
+    """
+    if kind in RE_RANKS:
+        _check_re_ranks(stage)
+    else:
+        check_for_texts(stage.objective, kind)
+    check_vectors(stage.objective, kind)
+    for name in stage.teachers:
+        if name not in members:
+            raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
+    _check_pairs(stage, members)
+    sources = ["score", STORED, POSITIVE, *PARTS.get(kind, ()), *stage.live]
+    words = "sparse" if kind == "multi_function" else "score"  # the vector over the vocabulary
+    for term in stage.objective:
+        if term.kind == "regulariser" and term.student != words:
+            raise ValueError(f"{term.name} of a {kind} student needs `student: {words}`")
+        for score in term.scores:
+            if score.member is not None and score.member >= len(members):
+                raise ValueError(f"{score}: there are {len(members)} teachers, counted from 0")
+            of_pairs = term.pairs_of is not None and score in term.teachers
+            is_exit = ScoreName(score.source).exit is not None
+            if score.source not in sources and not of_pairs and not is_exit:
+                raise ValueError(f"no scores named {str(score)!r}; there are {', '.join(sources)}")
+
+
+def _check_re_ranks(stage: TrainingStage) -> None:
+    """Refuse what needs a search, or scores of other queries' candidates."""
+    check_for_pairs(stage.objective)
+    searching = [n for n in ("live", "refresh", "confused", "select") if getattr(stage, n)]
+    if searching:
+        raise ValueError(f"{searching[0]!r} is not for a cross-encoder student: it cannot search")
+
+
+def check_vectors(terms: Sequence[Term], kind: str) -> None:
+    """Refuse objectives on one vector per text for a student that has one per token.
+
+    Raises:
+        ValueError: naming the objective.
+    """
+    for term in terms if kind == "multi_vector" else ():
+        if term.kind in ("vectors", "regulariser") or "policy" in term.takes:
+            raise ValueError(
+                f"{term.name} reads one vector per text, and a multi_vector student has one per "
+                "token: take an objective on scores, or a student of another kind"
+            )
+
+
+def _check_pairs(stage: TrainingStage, members: Sequence[str]) -> None:
+    """Refuse answers about pairs of a teacher that is not pairwise, or of several teachers."""
+    numbers = {term.pairs_of for term in stage.objective if term.pairs_of is not None}
+    if len(numbers) > 1:
+        raise ValueError("a stage learns the pairs of one teacher: put them in two stages")
+    for number in numbers:
+        if number < len(members) and parse_spec(members[number]).kind != "pairwise":
+            raise ValueError(f"pairs:{number} is {members[number]}, no pairwise: teacher")

@@ -6,7 +6,7 @@ Fields are named as in `report.data.SystemRow`. Unknown costs are left out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.evaluation.latency import latencies
+from retrieval_kd.evaluation.systems import kind_of
 from retrieval_kd.files import cache_dir, read_json
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.manifest import MANIFEST
@@ -23,20 +23,6 @@ from retrieval_kd.retrieval.retrieve import cached_index
 
 TIMED_QUERIES = 50
 Answer = Callable[[str], object]
-
-
-def kind_of(system: str) -> str:
-    """Classify a name as `retrieve` does: `bm25`, `lucene`, `fusion`, or else `dense`.
-
-    Example:
-        >>> [kind_of(x) for x in ("bm25-lucene", "bm25+package:x", "lucene", "models/student")]
-        ['bm25', 'fusion', 'lucene', 'dense']
-    """
-    if system in ("bm25", "bm25-lucene"):
-        return "bm25"
-    if system == "lucene" or system.startswith(("lucene-", "lucene:")):
-        return "lucene"
-    return "fusion" if "+" in system and not Path(system).is_dir() else "dense"
 
 
 def prepare(
@@ -245,3 +231,32 @@ def _sum_costs(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if values:
             facts[key] = round(sum(values), 1)
     return facts
+
+
+def latencies(
+    systems: Mapping[str, Callable[[str], object]], queries: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Measure median and 95th percentile of milliseconds per query, and queries per second.
+
+    Queries are answered one at a time; the first is answered once before anything is timed.
+
+    Example:
+        >>> timed = latencies({"fast": len, "slow": lambda query: time.sleep(0.002)}, ["a", "b"])
+        >>> timed["slow"]["latency_ms_p50"] > timed["fast"]["latency_ms_p50"]
+        True
+    """
+    milliseconds: dict[str, list[float]] = {name: [] for name in systems}
+    for turn, query in enumerate([*queries[:1], *queries]):
+        for name, answer in systems.items():
+            start = time.perf_counter()
+            answer(query)
+            if turn:
+                milliseconds[name].append(1000 * (time.perf_counter() - start))
+    return {
+        name: {
+            "latency_ms_p50": round(float(np.median(times)), 3),
+            "latency_ms_p95": round(float(np.quantile(times, 0.95)), 3),
+            "queries_per_second": round(1000 / float(np.mean(times)), 1),
+        }
+        for name, times in milliseconds.items()
+    }

@@ -1,4 +1,4 @@
-"""First-stage systems: their names, the names of their run files, and keys for caching."""
+"""First-stage systems: their names and kinds, the names of their run files, keys for caching."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.efficiency import kind_of
 from retrieval_kd.files import digest_json, digest_text
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE
 
@@ -28,6 +27,20 @@ def system_names(with_: Sequence[str]) -> dict[str, str]:
         raise InputError(f"{twice} is given twice", remedy="name it once")
     short = [Path(n).resolve().name if Path(n).is_dir() else n for n in with_]
     return {s if short.count(s) == 1 else n: n for s, n in zip(short, with_, strict=True)}
+
+
+def kind_of(system: str) -> str:
+    """Classify a name as `retrieve` does: `bm25`, `lucene`, `fusion`, or else `dense`.
+
+    Example:
+        >>> [kind_of(x) for x in ("bm25-lucene", "bm25+package:x", "lucene", "models/student")]
+        ['bm25', 'fusion', 'lucene', 'dense']
+    """
+    if system in ("bm25", "bm25-lucene"):
+        return "bm25"
+    if system == "lucene" or system.startswith(("lucene-", "lucene:")):
+        return "lucene"
+    return "fusion" if "+" in system and not Path(system).is_dir() else "dense"
 
 
 def system_key(with_name: str) -> str:

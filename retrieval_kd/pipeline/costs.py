@@ -1,18 +1,23 @@
-"""The costs of a run's systems: size, speed, training and calls of teachers."""
+"""The costs of a run's systems: latency, size, training and calls of teachers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import and_choosers
 from retrieval_kd.config.training import Training, TrainingStage
+from retrieval_kd.evaluation.efficiency import latencies
 from retrieval_kd.files import read_json
+from retrieval_kd.indexing.index import Index
 from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.pools import draws_unlabelled
+from retrieval_kd.pipeline.stages import score_candidates
 from retrieval_kd.pipeline.students import student_folders
+from retrieval_kd.retrieval.bm25 import BM25, DEFAULT
 from retrieval_kd.students.options import RE_RANKS
+from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.spec import strategy_in
 
 FIELDS = (  # shown in the report
@@ -20,6 +25,41 @@ FIELDS = (  # shown in the report
     "index_bytes", "bytes_per_document", "documents_per_second", "training_seconds",
     "teacher_calls",
 )  # fmt: skip
+TIMED_QUERIES = 40
+
+
+def measure_latency(context: RunContext) -> dict[str, Any]:
+    """Measure the latency of each system on some test queries, those of one seed for students.
+
+    The teacher and cross-encoder students re-rank the first stage's candidates; the time of the
+    first stage is not included.
+    """
+    config, test = context.config, context.queries("test")
+    chosen = sorted(test.texts)[:TIMED_QUERIES]
+    by_query = context.candidates("test")
+    candidates = {test.texts[query]: by_query.get(query, {}) for query in chosen}
+    bm25 = BM25.open(context.collection.documents, DEFAULT)
+    systems: dict[str, Callable[[str], object]] = {
+        "bm25": lambda text: bm25.search(text, config.depth),
+        "teacher": lambda text: context.ensemble.answer(text, candidates[text]),
+    }
+
+    def searching(folder: str) -> Callable[[str], object]:
+        index = Index.open(context.work.path("indexes", folder))
+        return lambda text: index.search([text], config.depth)
+
+    def re_ranking(folder: str) -> Callable[[str], object]:
+        path, length = context.work.path("students", folder), config.student.max_length
+        model = CrossEncoderTeacher(str(path), max_length=length)
+        return lambda text: score_candidates(
+            model, context.collection, {text: text}, {text: candidates[text]}
+        )
+
+    systems["encoder"] = searching("encoder")
+    for name in config.systems:
+        make = re_ranking if re_ranks(config, name) else searching
+        systems[name] = make(seeded(name, config.seeds[0]))
+    return latencies(systems, list(candidates))
 
 
 def run_costs(context: RunContext, measure: str) -> dict[str, dict[str, Any]]:
@@ -48,39 +88,6 @@ def re_ranks(config: Config, system: str) -> bool:
     training = config.students.get(system)
     return (
         system == "teacher" if training is None else config.student_for(training).kind in RE_RANKS
-    )
-
-
-def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encoder: bool) -> str:
-    """Compare a student's costs with those of the encoder and the teacher, in one sentence.
-
-    Args:
-        of_encoder: whether the student started from the encoder that is shown beside it.
-
-    Example:
-        >>> costs = {"small": {"layers": 3, "parameters": 17.4e6, "latency_ms_p50": 5.9},
-        ...          "encoder": {"layers": 6, "parameters": 22.7e6, "latency_ms_p50": 9.6},
-        ...          "teacher": {"latency_ms_p50": 304.0, "re_ranks": True}}
-        >>> one, other = (cost_sentence("small", costs, made) for made in (True, False))
-        >>> print(one.partition(" (")[0])
-        3 of 6 layers and 17.4 M of 22.7 M parameters; 5.9 against 9.6 ms a query
-        >>> print(other.partition("; the teacher")[0])
-        3 layers, 17.4 M parameters, 5.9 ms a query (the encoder: 6, 22.7 M, 9.6 ms
-    """
-    mine, encoder = costs[student], costs["encoder"]
-    layers, full = mine["layers"], encoder["layers"]
-    size, full_size = (f"{facts['parameters'] / 1e6:.1f} M" for facts in (mine, encoder))
-    took, full_took = (f"{facts['latency_ms_p50']:.1f}" for facts in (mine, encoder))
-    teacher = f"the teacher re-ranks in {costs['teacher']['latency_ms_p50']:.0f} ms"
-    if mine.get("re_ranks") or not of_encoder:  # another kind of model is no part of the encoder
-        query = "to re-rank a query's candidates" if mine.get("re_ranks") else "a query"
-        return (
-            f"{layers} layers, {size} parameters, {took} ms {query} "
-            f"(the encoder: {full}, {full_size}, {full_took} ms; {teacher})."
-        )
-    return (
-        f"{layers} of {full} layers and {size} of {full_size} parameters; {took} against "
-        f"{full_took} ms a query (against the encoder it was made of; {teacher})."
     )
 
 

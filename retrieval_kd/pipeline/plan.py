@@ -22,7 +22,7 @@ from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline.context import PARTS, RunContext, seeded
-from retrieval_kd.pipeline.latency import measure_latency
+from retrieval_kd.pipeline.costs import measure_latency
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.results import RunResults
 from retrieval_kd.pipeline.stages import (

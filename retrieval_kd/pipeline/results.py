@@ -20,8 +20,13 @@ from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import Comparison, compare
 from retrieval_kd.pipeline.context import RunContext, seeded
-from retrieval_kd.pipeline.costs import FIELDS, cost_sentence, run_costs
-from retrieval_kd.pipeline.descriptions import cost_notes, describe_system, teacher_notes
+from retrieval_kd.pipeline.costs import FIELDS, run_costs
+from retrieval_kd.pipeline.descriptions import (
+    cost_notes,
+    cost_sentence,
+    describe_system,
+    teacher_notes,
+)
 from retrieval_kd.pipeline.diagnose import audit_run, diagnose_run, digests
 
 

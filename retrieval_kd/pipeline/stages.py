@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.efficiency import timed_build
@@ -14,10 +16,10 @@ from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import kind_of
 from retrieval_kd.pipeline.context import PARTS, RunContext
 from retrieval_kd.pipeline.queries import ChosenQueries
-from retrieval_kd.pipeline.rerank import Reranker
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student
-from retrieval_kd.targets.normalise import rerank
+from retrieval_kd.targets.normalise import Scores, rerank
+from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.training.batches.slates import build_pools
 from retrieval_kd.training.fit_teacher import fit_teacher
 
@@ -110,10 +112,32 @@ def index_and_search(
 
 def rerank_with_student(context: RunContext, system: str, model: str) -> dict[str, Any]:
     """Re-rank the candidates of the test part by a cross-encoder student."""
-    reranker = Reranker(context.collection, model, max_length=context.config.student.max_length)
-    scores = reranker.scores(context.queries("test").texts, context.candidates("test"))
+    student = CrossEncoderTeacher(model, max_length=context.config.student.max_length)
+    queries, candidates = context.queries("test").texts, context.candidates("test")
+    scores = score_candidates(student, context.collection, queries, candidates)
     write_run(rerank(system, scores), context.work.path("runs", f"{system}.trec"))
-    return describe_student(reranker.model)
+    return describe_student(student.model)
+
+
+def score_candidates(
+    model: CrossEncoderTeacher,
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Scores,
+) -> Scores:
+    """Score every query's candidates; returns raw logits by query and document.
+
+    Args:
+        queries: ID → text.
+        candidates: query ID → document ID → first-stage score (ignored).
+    """
+    pairs = [(query, id) for query in queries for id in candidates.get(query, {})]
+    documents = [collection.documents[id] for _, id in pairs]
+    logits = model.score([queries[query] for query, _ in pairs], documents).tolist()
+    scores: Scores = {}
+    for (query, id), logit in zip(pairs, logits, strict=True):
+        scores.setdefault(query, {})[id] = logit
+    return scores
 
 
 def search_bm25(context: RunContext) -> None:

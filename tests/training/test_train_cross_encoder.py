@@ -10,8 +10,9 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_encoder
 from retrieval_kd.objectives.states import hidden_states
-from retrieval_kd.pipeline.rerank import Reranker
+from retrieval_kd.pipeline.stages import score_candidates
 from retrieval_kd.students.make import make_student
+from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.parse import parse_terms
 from retrieval_kd.training.objective.terms import Term
@@ -61,8 +62,11 @@ def test_it_learns_the_teachers_scores_and_loads_in_plain_sentence_transformers(
     assert last < first
     assert record["student"]["layers"] == 2 and record["student"]["dimensions"] is None
     plain = CrossEncoder(str(out), device="cpu")
-    found = Reranker(collection, str(out), max_length=48).scores(
-        {"q": "sparrow nest"}, {"q": {"birds0": 1.0, "ships0": 0.0}}
+    found = score_candidates(
+        CrossEncoderTeacher(str(out), max_length=48),
+        collection,
+        {"q": "sparrow nest"},
+        {"q": {"birds0": 1.0, "ships0": 0.0}},
     )
     pairs = [["sparrow nest", collection.documents[id].full] for id in ("birds0", "ships0")]
     logits = plain.predict(pairs, activation_fn=torch.nn.Identity(), convert_to_tensor=True)

@@ -20,10 +20,14 @@ from markupsafe import Markup
 from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.data import ReportData, SystemRow
 from retrieval_kd.evaluation.report.explorer import data_block
-from retrieval_kd.evaluation.report.fidelity import teacher_section
-from retrieval_kd.evaluation.report.headline import facts, headline, main_comparison
-from retrieval_kd.evaluation.report.leakage import leak_section
 from retrieval_kd.evaluation.report.pictures import pictures
+from retrieval_kd.evaluation.report.sections import (
+    facts,
+    headline,
+    leak_section,
+    main_comparison,
+    teacher_section,
+)
 from retrieval_kd.evaluation.report.table import (
     TESTS,
     better_than,

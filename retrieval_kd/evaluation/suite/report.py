@@ -1,20 +1,195 @@
-"""The HTML report of a suite: one self-contained page, by the template `suite/report.html`."""
+"""The result of a suite, shown: tables for a terminal, a JSON record, and an HTML page."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import median
 from typing import Any
 
+import numpy as np
+from rich.console import Console
+
 from retrieval_kd.evaluation.report import formats
-from retrieval_kd.evaluation.report.grid import Cell, Grid
+from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
 from retrieval_kd.evaluation.report.page import LABEL_LIMIT, render_template
 from retrieval_kd.evaluation.report.pictures import trade_offs
-from retrieval_kd.evaluation.report.table import known_costs, letters, to_grid
+from retrieval_kd.evaluation.report.table import (
+    cell,
+    cost_note,
+    known_costs,
+    letters,
+    marks_legend,
+    to_grid,
+)
+from retrieval_kd.evaluation.result_file import seal
 from retrieval_kd.evaluation.suite.run import Evaluated, SuiteResult
-from retrieval_kd.evaluation.suite.table import across, averages, costs, result_grids
+from retrieval_kd.evaluation.suite.spec import average_units
 from retrieval_kd.hardware import describe, versions
+from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.names import readable
+from retrieval_kd.metrics.significance import Comparison, compare
+
+
+def print_suite(result: SuiteResult, console: Console | None = None) -> None:
+    """Print quality and cost of the systems, the collections, and what was left out and why."""
+    console = console or Console()
+    shown = result_grids(result)[: 2 if len(result.collections) > 1 else 1]
+    for number, grid in enumerate(shown):
+        if number:
+            console.print()
+        print_grid(grid, console)
+    for name, message in result.missing.items():
+        console.print(f"Left out: {name}: {message}", markup=False, highlight=False, emoji=False)
+
+
+def averages(result: SuiteResult) -> Evaluation | None:
+    """Average over collections: an evaluation whose "queries" are collections or groups of them.
+
+    Returns:
+        None if no collection that counts was evaluated.
+    """
+    units = average_units(result.members, result.collections)
+    if not units:
+        return None
+    evaluations = {name: part.evaluation for name, part in result.collections.items()}
+    per_query = {
+        system: {
+            measure: {
+                unit: float(np.mean([evaluations[n].mean(system, measure) for n in names]))
+                for unit, names in units.items()
+            }
+            for measure in result.options.measures
+        }
+        for system in result.systems
+    }
+    return Evaluation(result.options.measures, per_query)
+
+
+def across(result: SuiteResult) -> list[Comparison]:
+    """Test the systems with collections as the unit, by randomisation, exact where they are few.
+
+    The question is whether a system would be better on other collections like these; the tests
+    within a collection are about other queries. With fewer than six collections no two-sided p
+    falls below .05.
+    """
+    evaluation = averages(result)
+    if evaluation is None or len(evaluation.queries) < 2:
+        return []
+    return compare(evaluation, result.options.baseline, method="randomisation")
+
+
+def costs(result: SuiteResult, system: str) -> dict[str, Any]:
+    """Sum up a system's costs over all collections, in the fields that one collection's have."""
+    parts = [(part.documents, part.costs[system]) for part in result.collections.values()]
+    total: dict[str, Any] = {}
+    for key in ("kind", "layers", "parameters", "dimensions", "document_tokens"):
+        values = [facts[key] for _, facts in parts if facts.get(key) is not None]
+        if values:
+            total[key] = values[0]
+    sizes = [(n, facts["index_bytes"]) for n, facts in parts if "index_bytes" in facts]
+    if sizes:
+        total["index_bytes"] = sum(size for _, size in sizes)
+        documents = sum(n for n, _ in sizes)
+        total["bytes_per_document"] = round(total["index_bytes"] / max(1, documents), 1)
+        total["index"] = "cached"
+    for key in ("documents_per_second", "latency_ms_p50", "latency_ms_p95", "queries_per_second"):
+        values = [facts[key] for _, facts in parts if facts.get(key) is not None]
+        if values:
+            total[key] = round(median(values), 3)
+    if total.get("documents_per_second"):
+        total["index"] = "made now"
+    return total
+
+
+def result_grids(result: SuiteResult) -> list[Grid]:
+    """Tabulate the systems, then the collections: for each measure, or once for a single system."""
+    measures = result.options.measures
+    by_measure = [[m] for m in measures] if len(result.systems) > 1 else [measures]
+    return [systems_grid(result), *(collections_grid(result, chosen) for chosen in by_measure)]
+
+
+def systems_grid(result: SuiteResult) -> Grid:
+    """Tabulate quality and cost with one row per system."""
+    evaluation, tests = averages(result), across(result)
+    measures = result.options.measures if evaluation is not None else []
+    facts = {system: costs(result, system) for system in result.systems}
+    columns = known_costs(facts.values())
+    rows = []
+    for system, letter in letters(result.systems).items():
+        quality = [cell(evaluation, tests, system, m) for m in measures if evaluation is not None]
+        prices = [cost.cell(facts[system]) for cost in columns]
+        rows.append([Cell(letter), Cell(system), *quality, *prices])
+    headers = [" ", "System", *map(readable, measures), *(cost.heading for cost in columns)]
+    medians = (
+        "Times are medians over collections." if columns and len(result.collections) > 1 else ""
+    )
+    note = " ".join(filter(None, [_average_note(result, tests), cost_note(columns), medians]))
+    return Grid(headers, rows, note, left=2)
+
+
+def collections_grid(result: SuiteResult, measures: Sequence[str]) -> Grid:
+    """Tabulate one row per collection, one column per system and measure, and the average below."""
+    columns = [(system, measure) for measure in measures for system in result.systems]
+    rows = []
+    for name, part in result.collections.items():
+        values = [cell(part.evaluation, part.comparisons, s, m) for s, m in columns]
+        queries = f"{len(part.evaluation.queries):,}"
+        rows.append([Cell(name), Cell(part.located.split), Cell(queries), *values])
+    average = averages(result)
+    if average is not None and len(average.queries) > 1:
+        means = [cell(average, across(result), s, m) for s, m in columns]
+        rows.append([Cell("average"), Cell(""), Cell(f"{len(average.queries)} units"), *means])
+    letter = letters(result.systems)
+    several = len(result.systems) > 1
+    headers = [f"{letter[s]} {s}".strip() if several else readable(m) for s, m in columns]
+    family = next((p.comparisons for p in result.collections.values() if p.comparisons), None)
+    note = f"{marks_legend(family)} over the collection's queries." if family else ""
+    title = readable(measures[0]) if several else result.systems[0]
+    return Grid(["Collection", "Split", "Queries", *headers], rows, note, left=2, title=title)
+
+
+def suite_record(result: SuiteResult) -> dict[str, Any]:
+    """Build the result file of a suite."""
+    options, average = result.options, averages(result)
+    return seal(
+        {
+            "suite": result.suite.name,
+            "measures": options.measures,
+            "settings": asdict(options),
+            "average": {
+                "of": average_units(result.members, result.collections),
+                "systems": {
+                    s: {m: average.mean(s, m) for m in options.measures} if average else {}
+                    for s in result.systems
+                },
+                "comparisons": [asdict(comparison) for comparison in across(result)],
+            },
+            "costs": {system: costs(result, system) for system in result.systems},
+            "collections": {name: part.to_json() for name, part in result.collections.items()},
+            "missing": result.missing,
+        }
+    )
+
+
+def _average_note(result: SuiteResult, tests: Sequence[Comparison]) -> str:
+    """Say what the average is over; a group with missing parts is not what its paper averages."""
+    units = average_units(result.members, result.collections)
+    whole = units if result.suite.local else average_units(result.members, result.members)
+    groups = []
+    for unit, names in units.items():
+        if whole[unit] != [unit]:
+            present, all_ = len(names), len(whole[unit])
+            groups.append(f"{unit} of {present}{f' of its {all_}' * (present < all_)} parts")
+    of = f"{len(units)} of the suite's {len(whole)}" if len(units) < len(whole) else len(units)
+    note = f"Average over {of} collection{'s' * (of != 1)}"
+    note += f" ({', '.join(groups)})" if groups else ""
+    if tests:
+        note += f"; {marks_legend(tests)} over collections"
+    return f"{note}."
+
 
 COLOURS = 6  # --c1 to --c6 of the page
 

@@ -17,8 +17,15 @@ from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.efficiency import measure_latency, prepare
 from retrieval_kd.evaluation.result_file import collection_record
-from retrieval_kd.evaluation.suite.data import Located, Missing, find_members, locate
-from retrieval_kd.evaluation.suite.spec import Member, Suite, load_suite
+from retrieval_kd.evaluation.suite.spec import (
+    Located,
+    Member,
+    Missing,
+    Suite,
+    find_members,
+    load_suite,
+    locate,
+)
 from retrieval_kd.evaluation.systems import named_baseline, run_file, system_key, system_names
 from retrieval_kd.files import digest_file, digest_json
 from retrieval_kd.metrics.evaluation import Evaluation

@@ -13,13 +13,14 @@ from typing import Any
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.evaluation.teachers.disagreement import Clash, disagreement
 from retrieval_kd.evaluation.teachers.facts import (
     MEASURE,
+    Clash,
     Judged,
     Prices,
     agreement,
     cost,
+    disagreement,
     held_back,
     parsing,
     quality,

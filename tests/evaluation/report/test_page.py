@@ -22,8 +22,8 @@ from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics
 from retrieval_kd.evaluation.report.data import Explorer, Main, ReportData, SystemRow
 from retrieval_kd.evaluation.report.explorer import explorer_from
 from retrieval_kd.evaluation.report.figures import undominated
-from retrieval_kd.evaluation.report.headline import headline
 from retrieval_kd.evaluation.report.page import csp_hash, render, write_report
+from retrieval_kd.evaluation.report.sections import headline
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import compare
 from retrieval_kd.pipeline.diagnose import effect_of, thinned

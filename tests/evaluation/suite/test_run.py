@@ -13,10 +13,16 @@ import yaml
 from retrieval_kd.cli.app import main
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.result_file import is_intact, read_result
-from retrieval_kd.evaluation.suite.report import render
+from retrieval_kd.evaluation.suite.report import (
+    across,
+    averages,
+    costs,
+    render,
+    suite_record,
+    systems_grid,
+)
 from retrieval_kd.evaluation.suite.run import evaluate_suite
 from retrieval_kd.evaluation.suite.spec import load_suite
-from retrieval_kd.evaluation.suite.table import across, averages, costs, suite_record, systems_grid
 from retrieval_kd.evaluation.systems import system_key, system_names
 from retrieval_kd.metrics.evaluation import Evaluation
 from tests.tiny_models import write_collection

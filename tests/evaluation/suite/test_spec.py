@@ -10,8 +10,17 @@ import ir_datasets
 import pytest
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.suite.data import Located, Missing, find_members, locate, offline
-from retrieval_kd.evaluation.suite.spec import Member, average_units, load_suite, suite_names
+from retrieval_kd.evaluation.suite.spec import (
+    Located,
+    Member,
+    Missing,
+    average_units,
+    find_members,
+    load_suite,
+    locate,
+    offline,
+    suite_names,
+)
 from retrieval_kd.retrieval.analysis import Analysis, Analyzer
 
 SUITES = suite_names()

@@ -13,10 +13,10 @@ from retrieval_kd.config.run import Config
 from retrieval_kd.files import write_json
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.descriptions import cost_notes, teacher_notes
-from retrieval_kd.pipeline.rerank import Reranker
-from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
+from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates, score_candidates
 from retrieval_kd.schema import validate
 from retrieval_kd.teachers.pointwise import retrievers as first_stage
+from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.workspace import Stage, Workspace
 
 PARTS = ("train", "dev", "test", "unlabelled")
@@ -187,5 +187,5 @@ def test_a_query_for_which_nothing_was_found_is_timed_too(
 
 def test_a_cross_encoder_orders_nothing_where_nothing_was_found(few, tiny_cross_encoder):
     collection = taught(few, fuse_with=["bm25"]).collection
-    reranker = Reranker(collection, str(tiny_cross_encoder), max_length=32)
-    assert reranker.scores({"q": "zzz"}, {"q": {}}) == {}
+    model = CrossEncoderTeacher(str(tiny_cross_encoder), max_length=32)
+    assert score_candidates(model, collection, {"q": "zzz"}, {"q": {}}) == {}
