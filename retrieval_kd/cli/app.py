@@ -27,7 +27,6 @@ from retrieval_kd.cli.methods import methods_app
 from retrieval_kd.cli.score import score_app
 from retrieval_kd.cli.scores import scores_app
 from retrieval_kd.cli.search import search_app
-from retrieval_kd.cli.suite import suite_app
 from retrieval_kd.cli.teach import teach_app
 from retrieval_kd.cli.train import train_app
 from retrieval_kd.errors import InputError
@@ -61,7 +60,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 COMMANDS = (
-    search_app, score_app, fit_app, train_app, evaluate_app, suite_app, lucene_app, audit_app,
+    search_app, score_app, fit_app, train_app, evaluate_app, lucene_app, audit_app,
     diagnose_app, methods_app,
 )  # fmt: skip
 for commands in COMMANDS:

@@ -57,7 +57,7 @@ class Ensemble(ABC):
 
     @abstractmethod
     def scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
-        """Return one teacher's raw scores of a part's candidates, or of the given ones."""
+        """Return one teacher's raw scores of a part's candidates, or of `candidates`."""
 
     @abstractmethod
     def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, PairPreferences]:
@@ -70,7 +70,7 @@ class Ensemble(ABC):
         candidates: Scores | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> Scores:
-        """Return the fused scores of a part's candidates, or of the given ones.
+        """Return the fused scores of a part's candidates, or of `candidates`.
 
         Args:
             weights: weights to use in place of the fitted ones.
@@ -84,16 +84,16 @@ class Ensemble(ABC):
         part: str,
         candidates: Scores,
         weights: Mapping[str, float] | None = None,
-        named: Container[int] = (),
+        always: Container[int] = (),
     ) -> list[Scores]:
         """Return each teacher's z-normalised scores, in the order of `members`.
 
-        A teacher without a weight has no scores, unless its number is in `named`.
+        A teacher without a weight has no scores, unless its number is in `always`.
         """
         used = _positive(weights or self.fitted.weights)
         return [
             fuse([self.scores(part, member, candidates)], [1.0], normalise=True)
-            if member in used or number in named
+            if member in used or number in always
             else {}
             for number, member in enumerate(self.members)
         ]

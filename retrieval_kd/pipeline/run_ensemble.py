@@ -7,7 +7,7 @@ by where their files lie, so that a run can be moved.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -55,7 +55,11 @@ class RunEnsemble(Ensemble):
         members = config.teacher.members
         super().__init__(collection, members, queries, candidates, config.unlabelled)
         self.config, self.work = config, work
-        self.teachers = Members(config, work, collection)
+        self.timed: dict[str, Teacher] = {}  # teachers whose latency is measured
+
+    @cached_property
+    def store(self) -> ScoreStore:
+        return ScoreStore(self.work.path("scores"))
 
     def score(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
         """Score some parts of the run with this teacher and store the scores.
@@ -71,9 +75,9 @@ class RunEnsemble(Ensemble):
             parts = [part for part in parts if part != "test"]
         by = chosen_by(member)
         before = self.score(by, parts)["scored"] if by else 0
-        teacher, pairs, scored, missing = self.teachers.open(member), 0, 0, 0
+        teacher, pairs, scored, missing = self._open(member), 0, 0, 0
         for part in parts:
-            report = self.teachers.score_missing(
+            report = self._score_missing(
                 member, teacher, self.queries(part).texts, self.wanted(part)
             )
             pairs, scored = pairs + report.pairs, scored + report.scored
@@ -88,7 +92,7 @@ class RunEnsemble(Ensemble):
         }
 
     def tune(self) -> dict[str, Any]:
-        """Fit the combination on dev, and the weights unless they are given; write teacher.json.
+        """Fit the combination on dev, and the weights unless configured; write teacher.json.
 
         With weights learnt per query (`learned`) all common weights are 1.
 
@@ -103,8 +107,8 @@ class RunEnsemble(Ensemble):
         if chosen_on_dev:
             weights = best_weights(combination, lists, qrels)
         else:
-            given = teacher.weights or [1.0] * len(lists)
-            weights = dict(zip(self.members, given, strict=True))
+            own = teacher.weights or [1.0] * len(lists)
+            weights = dict(zip(self.members, own, strict=True))
         fitted = {} if how == "z_scores" else {"combination": combination.as_dict()}
         write_json(self.work.path("teacher.json"), {"weights": weights, **fitted})
         facts = {
@@ -130,15 +134,38 @@ class RunEnsemble(Ensemble):
 
     def scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
         """Return one teacher's scores of a part; pairs that the store lacks are scored first."""
-        return self.teachers.scores(member, self.queries(part).texts, self.wanted(part, candidates))
+        return self._scores(member, self.queries(part).texts, self.wanted(part, candidates))
 
     def pairs(self, part: str, number: int, candidates: Scores) -> dict[str, PairPreferences]:
+        """Return a pairwise teacher's comparisons; those that the store lacks are made first."""
+        member, texts = self.members[number], self.queries(part).texts
         wanted = self.wanted(part, candidates)
-        return self.teachers.pairs(self.members[number], self.queries(part).texts, wanted)
+        self._scores(member, texts, wanted)
+        key = self._open(member).key
+        answers = AnswerStore(self.store.folder(key), key)
+        chosen, by = self._choose(member, texts, wanted)
+        return conclude_pairs(
+            self.collection, texts, chosen, answers, strategy=strategy_in(member), by=by
+        )
 
     def answer(self, text: str, candidates: Mapping[str, float]) -> None:
-        """Score one query's candidates with every teacher that has a weight, for timing."""
-        self.teachers.time(self.used, text, list(candidates))
+        """Score one query's candidates with every teacher that has a weight, for timing.
+
+        Teachers that choose pairs for them score too. Nothing is stored.
+        """
+        scores: dict[str, dict[str, float]] = {}
+        for member in and_choosers(self.used) if candidates else ():
+            if member not in self.timed:
+                self.timed[member] = self._open(member)
+            by = chosen_by(member)
+            scores[member] = score_query_and_record(
+                self.collection,
+                text,
+                list(candidates),
+                self.timed[member],
+                self.store,
+                scores[by] if by else None,
+            )
 
     @property
     def used(self) -> list[str]:
@@ -158,34 +185,6 @@ class RunEnsemble(Ensemble):
             candidates = {**{query: {} for query in judged}, **self.candidates(part)}
         return with_relevant(candidates, judged, self.collection.documents)
 
-
-def best_weights(
-    combination: Combination, lists: Mapping[str, Scores], qrels: Qrels
-) -> dict[str, float]:
-    """Return the weights of the grid, summing to 1, whose fused scores rank judged queries best."""
-    tried = []
-    for candidate in itertools.product(WEIGHT_GRID, repeat=len(lists)):
-        if abs(sum(candidate) - 1.0) < 1e-9:
-            fused = combination.fuse(lists, dict(zip(lists, candidate, strict=True)))
-            tried.append((_ndcg(qrels, fused), candidate))
-    return dict(zip(lists, max(tried)[1], strict=True))
-
-
-def _ndcg(qrels: Qrels, scores: Scores) -> float:
-    return evaluate(qrels, {"dev": rerank("dev", scores)}, ["ndcg@10"]).mean("dev", "ndcg@10")
-
-
-class Members:
-    """The teachers of a run, by name, and the store of their scores."""
-
-    def __init__(self, config: Config, work: Workspace, collection: Collection) -> None:
-        self.config, self.work, self.collection = config, work, collection
-        self.opened: dict[str, Teacher] = {}  # teachers whose latency is measured
-
-    @cached_property
-    def store(self) -> ScoreStore:
-        return ScoreStore(self.work.path("scores"))
-
     @cached_property
     def _open_on_server(self) -> OpenModel | None:
         """Opens a language model on the server; all models share the budget of this run."""
@@ -194,7 +193,7 @@ class Members:
             return None
         return partial(ServerModel, settings=server, budget=Budget(server))
 
-    def open(self, member: str) -> Teacher:
+    def _open(self, member: str) -> Teacher:
         teacher = self.config.teacher
         spec = member
         if teacher.fit and member == teacher.fitted:
@@ -206,11 +205,10 @@ class Members:
             open_model=self._open_on_server if member in teacher.served else None,
         )
 
-    def scores(
+    def _scores(
         self, member: str, texts: Mapping[str, str], candidates: Mapping[str, list[str]]
     ) -> Scores:
-        """One teacher's scores of the candidates. Those that are not stored are scored first."""
-        teacher = self.open(member)
+        teacher = self._open(member)
         chosen, by = self._choose(member, texts, candidates)
         read = partial(
             scores_of,
@@ -225,23 +223,11 @@ class Members:
         )
         scores = read()
         if sum(map(len, scores.values())) < sum(map(len, chosen.values())):
-            self.score_missing(member, teacher, texts, candidates)
+            self._score_missing(member, teacher, texts, candidates)
             scores = read()
         return scores
 
-    def pairs(
-        self, member: str, texts: Mapping[str, str], candidates: Mapping[str, list[str]]
-    ) -> dict[str, PairPreferences]:
-        """A pairwise teacher's comparisons. Those that are not stored are made first."""
-        self.scores(member, texts, candidates)
-        key = self.open(member).key
-        answers = AnswerStore(self.store.folder(key), key)
-        chosen, by = self._choose(member, texts, candidates)
-        return conclude_pairs(
-            self.collection, texts, chosen, answers, strategy=strategy_in(member), by=by
-        )
-
-    def score_missing(
+    def _score_missing(
         self,
         member: str,
         teacher: Teacher,
@@ -272,24 +258,22 @@ class Members:
         by = chosen_by(member)
         if by is None:
             return candidates, None
-        scores = self.scores(by, texts, candidates)
+        scores = self._scores(by, texts, candidates)
         chosen = {q: [d for d in ids if d in scores.get(q, {})] for q, ids in candidates.items()}
         return chosen, scores
 
-    def time(self, members: Iterable[str], text: str, candidates: Sequence[str]) -> None:
-        """Score one query with these teachers and those that choose their pairs; store nothing."""
-        if not candidates:
-            return
-        scores: dict[str, dict[str, float]] = {}
-        for member in and_choosers(members):
-            if member not in self.opened:
-                self.opened[member] = self.open(member)
-            by = chosen_by(member)
-            scores[member] = score_query_and_record(
-                self.collection,
-                text,
-                candidates,
-                self.opened[member],
-                self.store,
-                scores[by] if by else None,
-            )
+
+def best_weights(
+    combination: Combination, lists: Mapping[str, Scores], qrels: Qrels
+) -> dict[str, float]:
+    """Return the weights of the grid, summing to 1, whose fused scores rank judged queries best."""
+    tried = []
+    for candidate in itertools.product(WEIGHT_GRID, repeat=len(lists)):
+        if abs(sum(candidate) - 1.0) < 1e-9:
+            fused = combination.fuse(lists, dict(zip(lists, candidate, strict=True)))
+            tried.append((_ndcg(qrels, fused), candidate))
+    return dict(zip(lists, max(tried)[1], strict=True))
+
+
+def _ndcg(qrels: Qrels, scores: Scores) -> float:
+    return evaluate(qrels, {"dev": rerank("dev", scores)}, ["ndcg@10"]).mean("dev", "ndcg@10")

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from rich.console import Console
 
 from retrieval_kd.cli.app import main
-from retrieval_kd.cli.suite import suite
+from retrieval_kd.cli.evaluate import suite
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.qrels import write_qrels
 from retrieval_kd.data.runs import Run, write_run

@@ -150,8 +150,8 @@ def test_what_a_teacher_took_is_noted_once(candidates, tiny_cross_encoder):
     [member] = ensemble.members
     asked = ensemble.score(member, ["dev"])
     assert ensemble.score(member, ["dev"])["scored"] == 0
-    [key] = [k for k in ensemble.teachers.store.teachers() if k.model == str(tiny_cross_encoder)]
-    usage = read_usage(ensemble.teachers.store.folder(key))
+    [key] = [k for k in ensemble.store.teachers() if k.model == str(tiny_cross_encoder)]
+    usage = read_usage(ensemble.store.folder(key))
     assert usage.calls == asked["scored"] > 0 and usage.seconds > 0
 
 

@@ -93,8 +93,8 @@ def test_a_query_is_timed_with_the_teacher_that_chooses(few, tiny_decoder):
     query, found = next(iter(context.candidates("test").items()))
     for asked in (4, 8):  # again for each: nothing is kept
         context.ensemble.answer(context.queries("test").texts[query], found)
-        assert context.ensemble.teachers.opened[chosen].model.usage.calls == asked
-    assert not context.ensemble.teachers.store.path.exists()
+        assert context.ensemble.timed[chosen].model.usage.calls == asked
+    assert not context.ensemble.store.path.exists()
 
 
 def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(

@@ -94,8 +94,8 @@ def test_a_member_on_a_server_says_what_it_says_here_and_is_asked_once(told, tmp
     local, store = ListwiseTeacher(here, ListwiseOptions(window=3, stride=2)), ScoreStore(tmp_path)
     score(ensemble.collection, queries, wanted, local, store)
     assert found == scores_of(ensemble.collection, queries, wanted, store, local.key)
-    [key] = [key for key in ensemble.teachers.store.teachers() if key.kind == "listwise"]
-    spent = read_usage(ensemble.teachers.store.folder(key))
+    [key] = [key for key in ensemble.store.teachers() if key.kind == "listwise"]
+    spent = read_usage(ensemble.store.folder(key))
     assert (spent.calls, spent.prompt_tokens) == (len(reader.asked), READ * len(reader.asked))
 
 
@@ -106,7 +106,7 @@ def test_a_model_that_runs_here_has_no_price_of_the_servers(told, tiny_decoder, 
     values = with_teacher(told, fuse_with=[here, SPEC], server=priced)
     ensemble = context_of({**values, "out": str(tmp_path / "run")}).ensemble
     asked = ensemble.score(here, ["dev"])
-    spent = read_usage(ensemble.teachers.store.path / asked["fingerprint"])
+    spent = read_usage(ensemble.store.path / asked["fingerprint"])
     assert spent.prompt_tokens > 0 and spent.cost == 0
 
 
