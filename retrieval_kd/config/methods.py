@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean, stdev
@@ -121,8 +121,9 @@ def list_methods(folder: str | Path | None = None) -> list[Entry]:
         InputError: the folder has no YAML files, or one of them is wrong.
     """
     at = _folder(folder)
-    results = _results()
-    entries = [_entry(path, results) for path in sorted(at.glob("*.yaml"))]
+    path = next((path for path in RESULTS if path.exists()), None)
+    results = read_json(path)["collections"] if path else {}
+    entries = [_entry(file, results) for file in sorted(at.glob("*.yaml"))]
     return sorted(entries, key=lambda entry: (entry.method.section, entry.name))
 
 
@@ -197,11 +198,6 @@ def _entry(path: Path, results: Mapping[str, Any]) -> Entry:
     return Entry(path.stem, path, method, student, _objective(training), measured)
 
 
-def _results() -> dict[str, Any]:
-    path = next((path for path in RESULTS if path.exists()), None)
-    return read_json(path)["collections"] if path else {}
-
-
 def _objective(training: Mapping[str, Any]) -> str:
     """Return a training's objective in one line, its stages in order.
 
@@ -210,19 +206,13 @@ def _objective(training: Mapping[str, Any]) -> str:
         '0.9 kl@batch'
     """
     stages = training.get("stages") or [training]
-    return " → ".join(_sum(stage.get("objective", [])) for stage in stages)
-
-
-def _sum(objective: str | Sequence[Mapping[str, Any]]) -> str:
-    if isinstance(objective, str):
-        return objective
-    return " + ".join(_term(term) for term in objective)
+    sums = [stage.get("objective", []) for stage in stages]
+    return " → ".join(s if isinstance(s, str) else " + ".join(map(_term, s)) for s in sums)
 
 
 def _term(term: Mapping[str, Any]) -> str:
     weight = f"{term['weight']:g} " if term.get("weight", 1) != 1 else ""
     candidates = "@batch" if term.get("candidates") == "batch" else ""
-    sides = [f"{term['student']} learns" if "student" in term else ""]
-    sides.append(f"from {term['teacher']}" if "teacher" in term else "")
-    text = " ".join(side for side in sides if side)
-    return f"{weight}{term['name']}{candidates}" + (f" ({text})" if text else "")
+    sides = [f"{term['student']} learns"] if "student" in term else []
+    sides += [f"from {term['teacher']}"] if "teacher" in term else []
+    return f"{weight}{term['name']}{candidates}" + (f" ({' '.join(sides)})" if sides else "")

@@ -244,11 +244,7 @@ def _check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
 
 
 def check_cached(stage: TrainingStage, mini_batch_size: int | None, kind: str) -> None:
-    """Refuse cached gradients where no gradient would reach the student's representations.
-
-    Raises:
-        ValueError: saying why, and what to do.
-    """
+    """Refuse cached gradients where no gradient would reach the student's representations."""
     if mini_batch_size is None:
         return
     if kind in RE_RANKS:

@@ -7,10 +7,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
+from retrieval_kd.data.qrels import Qrels, read_qrels
+from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.evaluation.report.grid import print_grid
@@ -21,10 +23,6 @@ from retrieval_kd.metrics.evaluation import Evaluation, system_of
 from retrieval_kd.metrics.measures import DEFAULT_MEASURES, evaluate
 from retrieval_kd.metrics.names import cutoff, parse_measures
 from retrieval_kd.metrics.significance import Comparison, Method, compare
-
-if TYPE_CHECKING:
-    from retrieval_kd.data.qrels import Qrels
-    from retrieval_kd.data.runs import Run
 
 SUFFIXES = {".gz", ".trec", ".txt", ".run", ".tsv"}
 DEPTH = 100  # documents that a system retrieves, or more if a measure looks deeper
@@ -59,7 +57,7 @@ def evaluate_files(
     paths, systems = _sources(run_paths, with_)
     outputs.check_card({system_of(name): name for name in paths} | systems)
     qrels, source = _judgments(collection, split, qrels_path)
-    runs = {name: _read(name, path) for name, path in paths.items()}
+    runs = {name: Run(name, read_run(path).results) for name, path in paths.items()}
     inputs: dict[str, dict[str, Any]] = {
         name: {"path": str(path), "digest": digest_file(path)} for name, path in paths.items()
     }
@@ -67,11 +65,11 @@ def evaluate_files(
         if collection is None:
             raise InputError("--with needs texts to search", remedy="name a --collection")
         depth = max([DEPTH, *(k for k in map(cutoff, measures) if k)])
-        found = _retrieve(systems, collection, source["split"], depth, exclude_self)
-        runs |= found
+        retrieved = _retrieve(systems, collection, source["split"], depth, exclude_self)
+        runs |= retrieved
         inputs |= {
             name: {"with": systems[name], "depth": depth, "digest": digest_json(run.results)}
-            for name, run in found.items()
+            for name, run in retrieved.items()
         }
     evaluation = evaluate(
         qrels, runs, measures, exclude_self=exclude_self, condensed=condensed
@@ -173,17 +171,10 @@ def _stem(path: Path) -> str:
     return name
 
 
-def _read(name: str, path: Path) -> Run:
-    from retrieval_kd.data.runs import Run, read_run
-
-    return Run(name, read_run(path).results)
-
-
 def _retrieve(
     systems: dict[str, str], collection: str, split: str, depth: int, exclude_self: bool
 ) -> dict[str, Run]:
     from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.data.runs import Run
     from retrieval_kd.retrieval.retrieve import retrieve
 
     opened = open_collection(collection)
@@ -199,7 +190,6 @@ def _judgments(
 ) -> tuple[Qrels, dict[str, Any]]:
     """Read the judgments, and describe their source."""
     from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.data.qrels import read_qrels
 
     if (collection is None) == (qrels_path is None):
         raise InputError(

@@ -156,7 +156,8 @@ def teacher_calls(context: RunContext, training: Training) -> dict[str, int]:
                     stored += calls_of(member, depths)
                 if stage.refresh:
                     stored += _calls_of_refreshed(member, depths, stage.refresh)
-        for model in _imitated(stage):
+        imitated = {term.teacher for term in stage.objective if term.kind == "vectors"}
+        for model in imitated:
             for part in ("documents", *parts):
                 if (f"vectors of {model}", part) not in counted:
                     counted.add((f"vectors of {model}", part))
@@ -175,11 +176,6 @@ def calls_of(member: str, depths: Iterable[int]) -> int:
     return sum(depths) if strategy is None else sum(map(strategy.most_requests, depths))
 
 
-def _imitated(stage: TrainingStage) -> list[str]:
-    """The models whose vectors a stage imitates."""
-    return list(dict.fromkeys(term.teacher for term in stage.objective if term.kind == "vectors"))
-
-
 def _imitated_states(stage: TrainingStage) -> list[tuple[str, str]]:
     """The models whose hidden states a stage imitates, once for each way they read the batch."""
     terms = [term for term in stage.objective if term.kind == "states"]
@@ -193,8 +189,8 @@ def _scored_members(stage: TrainingStage, context: RunContext) -> list[str]:
         return []
     members = context.config.teacher.members
     weights = stage.teachers or read_json(context.work.path("teacher.json"))["weights"]
-    named = {number for term in stage.objective for number in term.named_members}
-    return and_choosers(m for n, m in enumerate(members) if weights.get(m) or n in named)
+    alone = {number for term in stage.objective for number in term.named_members}
+    return and_choosers(m for n, m in enumerate(members) if weights.get(m) or n in alone)
 
 
 def _calls_of_refreshed(member: str, depths: Sequence[int], more: int) -> int:

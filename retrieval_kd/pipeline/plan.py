@@ -144,7 +144,13 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
             f"try:{member}",
             run=partial(ensemble.score, member, ["dev"]),
             outputs=("scores",),
-            settings=None if fitted else _member_key(config, member),
+            settings=None
+            if fitted
+            else [
+                member,
+                _model_key(config, member),
+                config.max_length_for(parse_spec(member).kind),
+            ],
             needs=(
                 "candidates",
                 *(["fit-teacher"] if fitted else []),
@@ -318,12 +324,6 @@ def _scores_key(config: Config, stage: TrainingStage) -> Any:
         members if one_by_one else len(members) > 1,  # one member's raw scores, or z-scores
         {name: aggregate.get(name) for name in stage.named_teachers(members)},
     ]
-
-
-def _member_key(config: Config, member: str) -> Any:
-    """What decides a teacher's scores of given candidates."""
-    length = config.max_length_for(parse_spec(member).kind)
-    return [member, _model_key(config, member), length]
 
 
 def _model_key(config: Config, spec: str) -> list[Any]:

@@ -19,7 +19,7 @@ FEWEST_DEV_QUERIES = 10
 
 @dataclass(frozen=True)
 class Queries:
-    """The queries of one part: texts, judgments and sources (both empty where there are none)."""
+    """The queries of one part: texts, judgments and sources (both may be empty)."""
 
     texts: dict[str, str]
     qrels: Qrels

@@ -44,10 +44,6 @@ class RunResults:
         """The path in the workspace of a file of this configuration alone."""
         return str(Path(self.config.results, name))
 
-    @property
-    def report_path(self) -> str:
-        return str(self.work.path(self.file("report.html")))
-
     def evaluate(self) -> dict[str, Any]:
         """Write results.json: every system, every seed, the paired tests."""
         evaluation, comparisons = self.evaluation()
@@ -153,7 +149,7 @@ class RunResults:
             base = self.config.student_for(training).base
             costs = cost_sentence(student, self.costs, base == self.config.encoder)
             print(f"{student} keeps {share:.1%} of the teacher's {measure} with {costs}")
-        print(f"Report: {self.report_path}")
+        print(f"Report: {self.work.path(self.file('report.html'))}")
 
     def _subtitle(self) -> str:
         counts = self.work.record("queries").get("facts", {}).get("queries", {})

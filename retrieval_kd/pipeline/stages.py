@@ -44,8 +44,8 @@ def retrieve_candidates(context: RunContext) -> None:
         if queries.texts:
             run = retrieve(context.collection, queries.texts, first.with_, depth, max_length=length)
         kept = {
-            query: {d: s for d, s in found.items() if d != queries.sources.get(query)}
-            for query, found in run.results.items()
+            query: {d: s for d, s in ranked.items() if d != queries.sources.get(query)}
+            for query, ranked in run.results.items()
         }
         write_json(context.work.path("candidates", f"{part}.json"), Run(part, kept).results)
 

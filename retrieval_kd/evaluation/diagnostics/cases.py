@@ -94,9 +94,10 @@ def cases_from(
             a_name=a,
             b_name=b,
             relevant=[
-                Relevant(document, _heading(collection.documents, document), gain)
+                Relevant(document, title or snippet, gain)
                 for document, gain in sorted(qrels[query].items(), key=lambda x: (-x[1], x[0]))
                 if gain > 0
+                for title, snippet in [_title_and_snippet(collection.documents, document)]
             ][: 2 * depth],
             a_top=top(run_a, query),
             b_top=top(run_b, query),
@@ -115,8 +116,3 @@ def _title_and_snippet(documents: Texts, id: str) -> tuple[str, str]:
     document = documents[id]
     cut = document.text[:SNIPPET]
     return document.title, cut + ("…" if len(document.text) > SNIPPET else "")
-
-
-def _heading(documents: Texts, id: str) -> str:
-    title, snippet = _title_and_snippet(documents, id)
-    return title or snippet

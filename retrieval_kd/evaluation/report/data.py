@@ -128,10 +128,7 @@ class ReportData:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> ReportData:
         try:
-            # `scatter` was a field before version 0.1
-            return TypeAdapter(cls).validate_python(
-                {k: record[k] for k in record if k != "scatter"}
-            )
+            return TypeAdapter(cls).validate_python(record)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))

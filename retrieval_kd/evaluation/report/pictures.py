@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.evaluation.report import figures, formats
-from retrieval_kd.evaluation.report.data import ReportData, SystemRow
+from retrieval_kd.evaluation.report.data import ReportData
 from retrieval_kd.evaluation.report.table import Facts
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import bootstrap_interval
@@ -26,11 +26,13 @@ Picture = dict[str, Any]  # heading, svg, caption
 def pictures(data: ReportData) -> dict[str, list[Picture]]:
     """Map section → the pictures that the data allow."""
     systems = [(row.label, vars(row), row.mean(data.measure)) for row in data.systems]
+    students = data.diagnostics["students"].values() if data.diagnostics else []
+    scatters = [_scatter(data, s, f"figure-scatter-{i}") for i, s in enumerate(students)]
     sections: dict[str, Sequence[Picture | None]] = {
         "quality": [_dots(data), _differences(data)],
         "cost": trade_offs(systems, readable(data.measure)),
         "training": [_curves(data)],
-        "teacher": [_reliability(data), *_scatters(data)],
+        "teacher": [_reliability(data), *scatters],
     }
     return {name: [p for p in section if p is not None] for name, section in sections.items()}
 
@@ -91,7 +93,8 @@ def _differences(data: ReportData) -> Picture | None:
     a, b = data.system(data.main.student), data.system(data.main.baseline)
     if a is None or b is None or a is b:
         return None
-    differences = _per_query_differences(a, b, data.measure)
+    first, second = (row.per_query.get(data.measure, {}) for row in (a, b))
+    differences = [first[query] - second[query] for query in first if query in second]
     if not differences:
         return None
     won, lost = sum(d > 1e-12 for d in differences), sum(d < -1e-12 for d in differences)
@@ -102,11 +105,6 @@ def _differences(data: ReportData) -> Picture | None:
     )
     svg = figures.difference_bars(differences, f"difference in {measure}", "figure-differences")
     return {"heading": "Query by query", "svg": svg, "caption": caption}
-
-
-def _per_query_differences(a: SystemRow, b: SystemRow, measure: str) -> list[float]:
-    first, second = a.per_query.get(measure, {}), b.per_query.get(measure, {})
-    return [first[query] - second[query] for query in first if query in second]
 
 
 def _curves(data: ReportData) -> Picture | None:
@@ -147,11 +145,6 @@ def _reliability(data: ReportData) -> Picture | None:
         "count as not relevant."
     )
     return {"heading": "Reliability", "svg": svg, "caption": caption}
-
-
-def _scatters(data: ReportData) -> list[Picture | None]:
-    students = data.diagnostics["students"].values() if data.diagnostics else []
-    return [_scatter(data, student, f"figure-scatter-{i}") for i, student in enumerate(students)]
 
 
 def _scatter(data: ReportData, student: dict[str, Any], name: str) -> Picture | None:

@@ -109,11 +109,11 @@ def compare_teachers(
     }
     pairs = list(itertools.combinations(lists, 2))
     record["agreement"] = [{"a": a, "b": b, **agreement(lists[a], lists[b])} for a, b in pairs]
-    record["disagreement"] = [
-        {"a": a, "b": b, **_with_texts(collection, qrels, found)}
-        for a, b in pairs
-        for found in [disagreement(lists[a], lists[b], qrels, worst)]
-    ]
+    record["disagreement"] = []
+    for a, b in pairs:
+        facts = disagreement(lists[a], lists[b], qrels, worst)
+        facts["worst"] = [_clash(collection, qrels, clash) for clash in facts["worst"]]
+        record["disagreement"].append({"a": a, "b": b, **facts})
     record["silent"] = [
         {
             "fingerprint": stored.key.fingerprint,
@@ -156,11 +156,6 @@ def _stored_scores(
     chosen = aggregation(key, aggregate)
     scores = scores_of(collection, queries, pairs, store, key, chosen)
     return _StoredScores(key, chosen, sum(map(len, pairs.values())), scores)
-
-
-def _with_texts(collection: Collection, qrels: Judged, found: dict[str, Any]) -> dict[str, Any]:
-    """Add the texts of its worst pairs to a disagreement."""
-    return {**found, "worst": [_clash(collection, qrels, clash) for clash in found["worst"]]}
 
 
 def _clash(collection: Collection, qrels: Judged, clash: Clash) -> dict[str, Any]:

@@ -163,7 +163,12 @@ def cost_grid(record: Record) -> Grid:
 
 def comparison_lines(record: Record) -> list[str]:
     """Name the teachers because of which few queries or few documents are shared."""
-    lines = [held_back_line(teacher) for teacher in record["held_back"]]
+    lines = [
+        f"{teacher['name']} answered about {teacher['queries']} queries: all share "
+        f"{teacher['shared']}, the others {teacher['others']}. To compare the others on all "
+        f"{teacher['others']}, name each with --teacher."
+        for teacher in record["held_back"]
+    ]
     few = record.get("ranks_few")
     if few:
         lines.append(
@@ -172,21 +177,6 @@ def comparison_lines(record: Record) -> list[str]:
             f"{few['others']:.1f}. To compare the others on theirs, name each with --teacher."
         )
     return lines
-
-
-def held_back_line(teacher: Record) -> str:
-    """Say why the shared comparison covers few queries.
-
-    Example:
-        >>> held_back_line({"name": "small", "queries": 3, "shared": 3, "others": 40})
-        'small answered about 3 queries: all share 3, the others 40. To compare the others on all \
-40, name each with --teacher.'
-    """
-    return (
-        f"{teacher['name']} answered about {teacher['queries']} queries: all share "
-        f"{teacher['shared']}, the others {teacher['others']}. To compare the others on all "
-        f"{teacher['others']}, name each with --teacher."
-    )
 
 
 def disagreements(record: Record, most: int) -> list[str]:
