@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collection import Collection
 
 diagnose_app = typer.Typer()
 
@@ -62,7 +65,7 @@ def diagnose(
     first, *rest = [Run(name, read_run(path).results) for name, path in files.items()]
     negatives = None
     if scores is not None:
-        negatives = fused_scores(collection, train, scores, scores_teacher or [])
+        negatives = _fused_scores(opened, train, scores, scores_teacher or [])
     record = diagnostics(
         opened,
         opened.qrels(split),
@@ -85,22 +88,21 @@ def diagnose(
         print(json)
 
 
-def fused_scores(
-    collection: str, split: str, store: Path, teachers: list[str]
+def _fused_scores(
+    collection: Collection, split: str, store: Path, teachers: list[str]
 ) -> dict[str, dict[str, float]]:
     """Read the stored scores of a split's candidates; several teachers are z-normalised and summed.
 
     Without `teachers`, all teachers of the store are used.
     """
-    from retrieval_kd.data.collection import open_collection
     from retrieval_kd.errors import Drops
     from retrieval_kd.store.scores import ScoreStore
     from retrieval_kd.targets.normalise import fuse
     from retrieval_kd.teachers.stored import stored_scores
 
-    opened, drops = open_collection(collection), Drops()
+    drops = Drops()
     names = teachers or [key.fingerprint for key in ScoreStore(store).teachers()]
-    lists = stored_scores(opened, opened.query_texts(split), store, names, None, drops)
+    lists = stored_scores(collection, collection.query_texts(split), store, names, None, drops)
     fused = fuse(lists, [1.0] * len(lists), drops)
     drops.warn(str(store))
     return fused

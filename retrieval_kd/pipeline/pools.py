@@ -1,6 +1,6 @@
 """The pools that a stage of a training draws its slates from: queries, candidates and targets.
 
-The student so far may find candidates of its own, and decide which queries are worth training on.
+The student that an earlier stage ended in may find candidates, and choose queries to train on.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def stage_pools(
     """
     pools: list[Pool] = []
     groups: dict[str, tuple[int, int, float]] = {}
-    student = StudentSoFar(ensemble.collection, start, max_length)
+    student = EarlierStudent(ensemble.collection, start, max_length)
     drawn = draws_unlabelled(ensemble.unlabelled, stage)
     for part in ["train", "unlabelled"] if drawn else ["train"]:
         made = _part_pools(stage, ensemble, student, part, drops)
@@ -65,7 +65,7 @@ def stage_pools(
 
 
 def _part_pools(
-    stage: TrainingStage, ensemble: Ensemble, student: StudentSoFar, part: str, drops: Drops
+    stage: TrainingStage, ensemble: Ensemble, student: EarlierStudent, part: str, drops: Drops
 ) -> list[Pool]:
     queries = fewer_judged(ensemble.queries(part), stage.judged)
     texts, candidates = queries.texts, ensemble.candidates(part)
@@ -125,7 +125,7 @@ def fewer_judged(queries: Queries, most: int | None) -> Queries:
 
 
 @dataclass(frozen=True)
-class StudentSoFar:
+class EarlierStudent:
     """The student as a stage starts, which may choose queries and find candidates."""
 
     collection: Collection

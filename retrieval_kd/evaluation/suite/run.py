@@ -20,7 +20,6 @@ from retrieval_kd.evaluation.result_file import collection_record
 from retrieval_kd.evaluation.suite.spec import (
     Located,
     Member,
-    Missing,
     Suite,
     find_members,
     load_suite,
@@ -136,18 +135,16 @@ def evaluate_suite(
     result = SuiteResult(chosen, members, options)
     folder = Path(out) if out is not None else Path("runs") / "suites" / name
     for number, (collection, member) in enumerate(members.items(), start=1):
-        located = locate(collection, member, data, download=download)
-        if isinstance(located, Located):
-            progress(f"[{number}/{len(members)}] {collection}, {located.split}")
-            try:
-                result.collections[collection] = _evaluate(
-                    located, member, options, keys, folder / collection, progress
-                )
-                continue
-            except InputError as error:  # do not stop the other collections
-                located = Missing(collection, str(error))
-        result.missing[collection] = located.message
-        progress(f"[{number}/{len(members)}] {collection} left out: {located.message}")
+        place = f"[{number}/{len(members)}] {collection}"
+        try:
+            located = locate(collection, member, data, download=download)
+            progress(f"{place}, {located.split}")
+            result.collections[collection] = _evaluate(
+                located, member, options, keys, folder / collection, progress
+            )
+        except InputError as error:  # do not stop the other collections
+            result.missing[collection] = str(error)
+            progress(f"{place} left out: {error}")
     if not result.collections:
         example = next(iter(result.missing.values()))
         raise InputError(f"no collection of this suite could be evaluated; {example}")

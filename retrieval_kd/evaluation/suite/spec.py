@@ -131,14 +131,6 @@ class Located:
         return open_collection(self.spec)
 
 
-@dataclass(frozen=True)
-class Missing:
-    """A collection that is not available; the message says why, and what to do."""
-
-    name: str
-    message: str
-
-
 def find_members(suite: Suite, data: str | Path | None = None) -> dict[str, Member]:
     """Return the suite's collections; for a local suite, every folder and zip in the data folder.
 
@@ -152,32 +144,32 @@ def find_members(suite: Suite, data: str | Path | None = None) -> dict[str, Memb
         raise InputError("no such folder", file=folder, remedy=remedy)
     if (folder / "corpus.jsonl").is_file():
         return {folder.resolve().name: Member(beir=str(folder.resolve()), split=None)}
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda p: (not p.is_dir(), p.name)):
         if not path.name.startswith(".") and (path.is_dir() or path.suffix == ".zip"):
-            found.setdefault(path.name if path.is_dir() else path.stem, path.resolve())
-    if not found:
+            paths.setdefault(path.name if path.is_dir() else path.stem, path.resolve())
+    if not paths:
         remedy = "put BEIR folders or zips there, or name another with --data"
         raise InputError("no folder or zip in here", file=folder, remedy=remedy)
-    return {name: Member(beir=str(found[name]), split=None) for name in sorted(found)}
+    return {name: Member(beir=str(paths[name]), split=None) for name in sorted(paths)}
 
 
 def locate(
     name: str, member: Member, data: str | Path | None = None, *, download: bool = False
-) -> Located | Missing:
+) -> Located:
     """Find a collection without reading its texts.
 
     A BEIR folder or zip is preferred to `ir_datasets`, which may connect only with `download`.
+
+    Raises:
+        InputError: it is not available; the message says why, and what to do.
     """
     folder, file = _data(data), member.beir or name
     path = next((p for p in (folder / file, folder / f"{file}.zip") if p.exists()), None)
     if path is not None:
-        try:
-            return _folder(name, member, path)
-        except InputError as error:
-            return Missing(name, str(error))
+        return _folder(name, member, path)
     if member.irds is None:
-        return Missing(name, f"put its BEIR folder or zip at {folder / file}[.zip]")
+        raise InputError(f"put its BEIR folder or zip at {folder / file}[.zip]")
     return _irds(name, member.irds, folder / file, download)
 
 
@@ -199,20 +191,19 @@ def _folder(name: str, member: Member, path: Path) -> Located:
     return Located(name, str(path), split, tuple(splits))
 
 
-def _irds(name: str, id: str, beir: Path, download: bool) -> Located | Missing:
+def _irds(name: str, id: str, beir: Path, download: bool) -> Located:
     import ir_datasets
 
     reader = irds_reader(id)
     if reader is None:
-        return Missing(name, f"this version of ir_datasets does not know {id}: pip install -U it")
+        raise InputError(f"this version of ir_datasets does not know {id}: pip install -U it")
     if not download:
         with offline():
             reason = _absent(ir_datasets.load(id))
         if reason:
             home = ir_datasets.util.home_path()
             problem = f"not in {home}" + (f" ({reason})" if reason != NOT_HERE else "")
-            return Missing(
-                name,
+            raise InputError(
                 f"{problem}: let ir_datasets fetch {id} there with --download, or put its BEIR "
                 f"folder or zip at {beir}[.zip]",
             )

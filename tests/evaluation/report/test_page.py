@@ -26,7 +26,7 @@ from retrieval_kd.evaluation.report.page import csp_hash, render, write_report
 from retrieval_kd.evaluation.report.sections import headline
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import compare
-from retrieval_kd.pipeline.diagnose import effect_of, thinned
+from retrieval_kd.pipeline.results import effect_of, thinned
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 EVIL = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -13,7 +14,6 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.suite.spec import (
     Located,
     Member,
-    Missing,
     average_units,
     find_members,
     load_suite,
@@ -102,11 +102,10 @@ def test_a_local_suite_is_what_the_folder_holds(data):
     members = find_members(load_suite("local"), data)
     assert list(members) == ["pairs", "unpacked", "zipped"]
     unpacked, zipped = (locate(n, members[n], data) for n in ("unpacked", "zipped"))
-    assert isinstance(unpacked, Located) and isinstance(zipped, Located)
     assert unpacked.split == "test" and unpacked.spec == str(data / "unpacked")
     assert zipped.split == "dev" and zipped.splits == ("dev",), "the split that it has"
-    pairs = locate("pairs", members["pairs"], data)
-    assert isinstance(pairs, Missing) and "no corpus.jsonl" in pairs.message
+    with pytest.raises(InputError, match=r"no corpus\.jsonl"):
+        locate("pairs", members["pairs"], data)
 
 
 def test_a_folder_that_is_a_collection_is_a_suite_of_one(data):
@@ -119,23 +118,23 @@ def test_a_folder_that_is_a_collection_is_a_suite_of_one(data):
 
 def test_a_beir_folder_comes_before_ir_datasets_and_needs_the_split(data):
     found = locate("scifact", Member(irds="beir/scifact/test", beir="unpacked"), data)
-    assert isinstance(found, Located) and found.spec == str(data / "unpacked")
-    lacking = locate("scifact", Member(irds="beir/scifact/test", beir="zipped"), data)
-    assert isinstance(lacking, Missing) and "qrels/test.tsv" in lacking.message
+    assert found.spec == str(data / "unpacked")
+    with pytest.raises(InputError, match=r"qrels/test\.tsv"):
+        locate("scifact", Member(irds="beir/scifact/test", beir="zipped"), data)
 
 
 def test_missing_collections_are_named_with_their_place_and_nothing_is_downloaded(
     data, private_home, capfd
 ):
-    found = locate("scifact", Member(irds="beir/scifact/test"), data)
-    assert isinstance(found, Missing)
-    for told in ("--download", "beir/scifact/test", str(data / "scifact"), "ir_datasets"):
-        assert told in found.message
+    with pytest.raises(InputError) as refused:
+        locate("scifact", Member(irds="beir/scifact/test"), data)
+    for part in ("--download", "beir/scifact/test", str(data / "scifact"), "ir_datasets"):
+        assert part in str(refused.value)
     assert capfd.readouterr().err == "", "ir_datasets does not speak of downloads"
-    nowhere = locate("mine", Member(), data)
-    assert isinstance(nowhere, Missing) and str(data / "mine") in nowhere.message
-    unknown = locate("new", Member(irds="beir/not-yet"), data)
-    assert isinstance(unknown, Missing) and "does not know" in unknown.message
+    with pytest.raises(InputError, match=re.escape(str(data / "mine"))):
+        locate("mine", Member(), data)
+    with pytest.raises(InputError, match="does not know"):
+        locate("new", Member(irds="beir/not-yet"), data)
 
 
 def test_offline_ends_with_its_block():
@@ -159,5 +158,5 @@ def test_an_ir_datasets_collection_that_is_here_is_found(tmp_path):
     assert found == Located("tides", "irds:rkd-tides", "test", ("test",))
     assert found.open().qrels(found.split) == {"q1": {"d1": 1}}
     (tmp_path / "docs.tsv").unlink()
-    gone = locate("tides", Member(irds="rkd-tides"), tmp_path / "none")
-    assert isinstance(gone, Missing) and "docs.tsv" in gone.message
+    with pytest.raises(InputError, match=r"docs\.tsv"):
+        locate("tides", Member(irds="rkd-tides"), tmp_path / "none")
