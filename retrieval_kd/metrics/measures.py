@@ -166,8 +166,8 @@ def _numbers(
     """Return each result's number among the judged documents, or UNJUDGED.  (documents,)"""
     if (scores[1:] == scores[:-1]).any():
         numbers = dict(zip(judged, range(len(judged)), strict=True))
-        found = map(numbers.get, results, itertools.repeat(UNJUDGED))
-        return np.fromiter(found, np.float64, len(results))
+        places = map(numbers.get, results, itertools.repeat(UNJUDGED))
+        return np.fromiter(places, np.float64, len(results))
     # Without ties a score determines the rank, so only the few judged IDs need looking up. Lookups,
     # not measures, take most of the time of an evaluation.
     hits = [(n, results[d]) for n, d in enumerate(judged) if d in results]
@@ -243,8 +243,8 @@ class Judgments:
                 # numba: "unsafe cast from uint64 to int64" of an index
                 warnings.simplefilter("ignore")
                 # the first name is passed twice: ranx 0.3 loses a single name with parameters
-                found = ranx.evaluate(self.forms[key], run, [*names, names[0]], return_mean=False)
-            values |= {m: found[name] for m, name in zip(measures, names, strict=True)}
+                by_name = ranx.evaluate(self.forms[key], run, [*names, names[0]], return_mean=False)
+            values |= {m: by_name[name] for m, name in zip(measures, names, strict=True)}
         return {measure: values[measure] for measure in self.measures}
 
 

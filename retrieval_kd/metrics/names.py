@@ -66,13 +66,13 @@ def parse_measure(name: str) -> str:
         ...
         retrieval_kd.errors.InputError: unknown measure 'ndgc@10'. To fix: write ndcg@10.
     """
-    found = PATTERN.fullmatch(name.strip().lower())
-    base = ALIASES.get(found["base"], found["base"]) if found else ""
-    if found is None or base not in READABLE:
+    match = PATTERN.fullmatch(name.strip().lower())
+    base = ALIASES.get(match["base"], match["base"]) if match else ""
+    if match is None or base not in READABLE:
         raise _unknown(name)
-    options = dict(_option(name, part) for part in (found["options"] or "").split(",") if part)
-    level = int(options.pop("rel", found["level"] or 1))
-    digits = found["digits"]
+    options = dict(_option(name, part) for part in (match["options"] or "").split(",") if part)
+    level = int(options.pop("rel", match["level"] or 1))
+    digits = match["digits"]
     if base == "rbp":
         digits = options.pop("p", f"0.{digits}" if digits else "0.8")
         if not 0 < float(digits) < 1:
@@ -80,12 +80,12 @@ def parse_measure(name: str) -> str:
         digits = f"{float(digits):.6f}".split(".")[1].rstrip("0")
     if options or (digits and base != "rbp"):
         raise _unknown(name)
-    if found["cutoff"] and base in WITHOUT_CUTOFF:
+    if match["cutoff"] and base in WITHOUT_CUTOFF:
         raise InputError(f"{READABLE[base]} has no cut-off: {name!r}", remedy=f"write {base}")
-    if level < 1 or found["cutoff"] == "0":
+    if level < 1 or match["cutoff"] == "0":
         raise InputError(f"cut-off and relevance level of {name!r} must be at least 1")
     text = f"{base}.{digits}" if base == "rbp" else base
-    text += f"@{int(found['cutoff'])}" if found["cutoff"] else ""
+    text += f"@{int(match['cutoff'])}" if match["cutoff"] else ""
     return text + (f"-l{level}" if level > 1 else "")
 
 
@@ -99,9 +99,9 @@ def _option(name: str, part: str) -> tuple[str, str]:
 def _unknown(name: str) -> InputError:
     base, _, rest = name.lower().partition("@")
     near = difflib.get_close_matches(base, [*READABLE, *ALIASES], n=1, cutoff=0.5)
-    known = f"known are {', '.join(READABLE)}, with a cut-off such as @10"
+    choices = f"known are {', '.join(READABLE)}, with a cut-off such as @10"
     suggestion = f"{near[0]}@{rest}" if near and rest else near[0] if near else ""
-    remedy = f"write {suggestion}" if suggestion and suggestion != name.lower() else known
+    remedy = f"write {suggestion}" if suggestion and suggestion != name.lower() else choices
     return InputError(f"unknown measure {name!r}", remedy=remedy)
 
 
@@ -114,16 +114,16 @@ def parse_measures(names: str | Iterable[str]) -> list[str]:
     """
     # a comma inside parentheses belongs to the measure
     parts = re.split(r",(?![^(]*\))", names) if isinstance(names, str) else list(names)
-    found = dict.fromkeys(parse_measure(part) for part in parts if part.strip())
-    if not found:
+    measures = dict.fromkeys(parse_measure(part) for part in parts if part.strip())
+    if not measures:
         raise InputError("no measure given", remedy="name one, such as ndcg@10")
-    return list(found)
+    return list(measures)
 
 
 def cutoff(measure: str) -> int | None:
     """Return the k of a canonical name; None if the measure looks at the whole list."""
-    found = re.search(r"@(\d+)", measure)
-    return int(found[1]) if found else None
+    match = re.search(r"@(\d+)", measure)
+    return int(match[1]) if match else None
 
 
 def is_unbounded(measure: str) -> bool:
@@ -138,8 +138,8 @@ def is_unbounded(measure: str) -> bool:
 
 def level(measure: str) -> int:
     """Return the gain from which a document counts as relevant."""
-    found = re.search(r"-l(\d+)$", measure)
-    return int(found[1]) if found else 1
+    match = re.search(r"-l(\d+)$", measure)
+    return int(match[1]) if match else 1
 
 
 def readable(measure: str) -> str:
@@ -150,7 +150,7 @@ def readable(measure: str) -> str:
         ['nDCG@10', 'MAP(rel=2)@1000', 'RBP(p=0.95)']
     """
     base = re.split(r"[@.]|-l\d", measure)[0]
-    options = [f"p=0.{found[1]}"] if (found := re.search(r"\.(\d+)", measure)) else []
+    options = [f"p=0.{match[1]}"] if (match := re.search(r"\.(\d+)", measure)) else []
     options += [f"rel={level(measure)}"] if level(measure) > 1 else []
     text = READABLE.get(base, base) + (f"({','.join(options)})" if options else "")
     return text + (f"@{cutoff(measure)}" if cutoff(measure) else "")

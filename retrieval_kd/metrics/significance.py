@@ -32,7 +32,7 @@ class Comparison:
     is mean / standard deviation of the differences, `spread_a` and `spread_b` are standard
     deviations over seeds. `queries_needed` is the number of queries that detect the observed
     difference with 80 % power, `detectable` the smallest difference that these queries detect with
-    it, both for a single t-test at .05 (`power.py`); None if all differences are equal.
+    it, both for a single t-test at .05; None if all differences are equal.
     """
 
     measure: str
@@ -288,9 +288,9 @@ def t_test_power(effect: float, queries: int, alpha: float = ALPHA) -> float:
         return 0.0
     bound = t.isf(alpha / 2, queries - 1)
     shift = math.sqrt(queries) * abs(effect)
-    found, wrong_side = nct.sf(bound, queries - 1, shift), nct.cdf(-bound, queries - 1, shift)
+    right_side, wrong_side = nct.sf(bound, queries - 1, shift), nct.cdf(-bound, queries - 1, shift)
     # far out scipy returns NaN for the wrong side's probability, which is 0, and for a power of 1
-    return float(np.nan_to_num(found, nan=1.0) + np.nan_to_num(wrong_side, nan=0.0))
+    return float(np.nan_to_num(right_side, nan=1.0) + np.nan_to_num(wrong_side, nan=0.0))
 
 
 def queries_needed(effect: float, power: float = POWER, alpha: float = ALPHA) -> int | None:

@@ -174,16 +174,16 @@ def fidelity(
             "rbo": rbo(list(reference), list(ranking)),
             "shared": float(len(a)),
         }
-    known = {
+    defined = {
         name: [v for values in per_query.values() if (v := values[name]) is not None]
         for name in (*MEASURES, "shared")
     }
-    mean = {name: float(np.mean(values)) if values else None for name, values in known.items()}
+    mean = {name: float(np.mean(values)) if values else None for name, values in defined.items()}
     return {
         "k": k,
         "temperature": temperature,
         "persistence": PERSISTENCE,
         "mean": mean,
-        "queries": {name: len(values) for name, values in known.items()},
+        "queries": {name: len(values) for name, values in defined.items()},
         "per_query": per_query,
     }

@@ -87,8 +87,8 @@ def load_suite(name: str | Path) -> Suite:
         paths = [Path(name)]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
-        known = ", ".join(suite_names()) or "none is installed"
-        remedy = f"name one of {known}, or a YAML file"
+        names = ", ".join(suite_names()) or "none is installed"
+        remedy = f"name one of {names}, or a YAML file"
         raise InputError(f"unknown suite {str(name)!r}", remedy=remedy)
     suite = validate(Suite, read_yaml(path), path)
     if not suite.local and not suite.collections:

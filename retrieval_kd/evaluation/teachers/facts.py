@@ -210,8 +210,8 @@ def agreement(of_a: Scores, of_b: Scores) -> dict[str, Any]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
+    defined = [value for value in values if value is not None]
+    return float(np.mean(defined)) if defined else None
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def disagreement(
     """Measure how often two teachers order a pair differently, and who is right.
 
     `judged` counts clashes between documents of different gain, `a_right` is the share of them in
-    which A prefers the better document (None if there are none). Unjudged documents have gain 0.
+    which A prefers the better document (None without any). Unjudged documents have gain 0.
     `worst` holds the strongest clash of each of `most` queries.
 
     Example:
