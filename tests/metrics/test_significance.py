@@ -1,4 +1,4 @@
-"""Tests between systems agree with scipy and ranx and err as often as they should."""
+"""Tests between systems, and their power, agree with scipy, ranx and statsmodels."""
 
 from __future__ import annotations
 
