@@ -24,7 +24,6 @@ from retrieval_kd.audit.overlap import (
     find_overlaps,
     sort_key,
 )
-from retrieval_kd.audit.score_stores import open_store
 from retrieval_kd.audit.sources import (
     EvaluatedSplit,
     TrainingTexts,
@@ -33,6 +32,7 @@ from retrieval_kd.audit.sources import (
     open_evaluated,
     open_file,
     open_run,
+    open_store,
 )
 from retrieval_kd.audit.texts import DistinctTexts, TextList
 from retrieval_kd.data.collection import Collection, open_collection

@@ -22,7 +22,7 @@ from retrieval_kd.store.requests import Strategy, log_odds_of
 from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS, Order
 from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS, preferences_of
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions
-from retrieval_kd.teachers.comparing.strategy_run import (
+from retrieval_kd.teachers.comparing.run_strategies import (
     QueryCandidates,
     Scores,
     answers_of_strategy,

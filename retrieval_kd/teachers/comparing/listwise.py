@@ -13,6 +13,7 @@ from pydantic import Field
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer, RequestTexts, Strategy
+from retrieval_kd.teachers.comparing.list_strategies import Heap, Tournament, Windows
 from retrieval_kd.teachers.comparing.parse_answers import (
     choice_answer,
     order_by_logits,
@@ -29,9 +30,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_prompts,
     template_for,
 )
-from retrieval_kd.teachers.comparing.set_wise import Heap, Tournament
 from retrieval_kd.teachers.comparing.steps import refuse_unused
-from retrieval_kd.teachers.comparing.windows import Windows
 from retrieval_kd.teachers.llm.prompts import find_template
 from retrieval_kd.teachers.llm.protocol import Completion, LanguageModel, Prompt
 from retrieval_kd.teachers.options import SetOptions

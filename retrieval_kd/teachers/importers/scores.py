@@ -25,7 +25,7 @@ from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.writer import ScoreWriter
 from retrieval_kd.teachers.importers.detect import reader
-from retrieval_kd.teachers.importers.pairs import ScoredPair
+from retrieval_kd.teachers.importers.score_files import ScoredPair
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.requests import Answer, CandidateList
-from retrieval_kd.teachers.comparing.pair_strategies import (
+from retrieval_kd.teachers.comparing.list_strategies import Heap, Tournament, Windows
+from retrieval_kd.teachers.comparing.pairwise import (
     AdjacentPairs,
     AllPairs,
     SortingPairs,
@@ -20,8 +21,6 @@ from retrieval_kd.teachers.comparing.pair_strategies import (
     draw,
     uncertainty,
 )
-from retrieval_kd.teachers.comparing.set_wise import Heap, Tournament
-from retrieval_kd.teachers.comparing.windows import Windows
 
 counts = st.integers(0, 33)
 PAIRS = [AllPairs(), AdjacentPairs(), AdjacentPairs(3), UncertainPairs(7), SortingPairs()]

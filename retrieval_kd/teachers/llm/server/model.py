@@ -15,22 +15,22 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
-from retrieval_kd.teachers.llm.rendering import Renderer, check_not_empty
+from retrieval_kd.teachers.llm.rendering import (
+    Renderer,
+    as_text,
+    check_not_empty,
+    glue,
+    open_renderer,
+)
 from retrieval_kd.teachers.llm.server import responses as read
 from retrieval_kd.teachers.llm.server.budget import Budget
 from retrieval_kd.teachers.llm.server.calls import Calls
 from retrieval_kd.teachers.llm.server.responses import Json
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
-from retrieval_kd.teachers.llm.server.tokenizer import (
-    as_text,
-    cut,
-    described,
-    glue,
-    open_renderer,
-    spelt,
-)
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
+CHARACTERS = 4  # per token, about right for English in most tokenizers
+SENTENCEPIECE_SPACE = "▁"  # begins a word in SentencePiece tokenizers
 ENVELOPE_TOKENS = 32  # more than enough for {"answer": "…"}
 NO_LOGPROBS = (
     "this server gives no log-probabilities",
@@ -62,7 +62,7 @@ class ServerModel:
         self.name, self.settings = name, settings
         self.calls = Calls(settings, budget)
         self.usage: Usage = self.calls.usage
-        prompts = settings.api if settings.tokenizer is None else described(self.renderer)
+        prompts = settings.api if settings.tokenizer is None else self.renderer.described()
         self.digest = digest_text("server", name, prompts, str(settings.structured))
         self.dtype = ""
 
@@ -150,7 +150,7 @@ class ServerModel:
         """Cut texts to `most_tokens` tokens; without a tokenizer, a token is four characters."""
         if self.settings.tokenizer is not None:
             return self.renderer.shorten(texts, most_tokens, side)
-        return [cut(text, most_tokens, side) for text in texts]
+        return [_cut(text, most_tokens, side) for text in texts]
 
     def _requests(self, prompts: Sequence[Prompt], most_tokens: int) -> tuple[str, list[Json]]:
         if self.settings.tokenizer is not None:
@@ -180,11 +180,11 @@ class ServerModel:
     def _first_words(
         self, prompts: Sequence[Prompt], options: Sequence[str]
     ) -> list[tuple[str, str]] | None:
-        """The spellings of the options' first tokens (see `spelt`); None without a tokenizer."""
+        """The spellings of the options' first tokens (see `_spelt`); None without a tokenizer."""
         if self.settings.tokenizer is None or not prompts:
             return None
         tokens = self.renderer.first_tokens(self._text(prompts[0]), options)
-        return [spelt(self.renderer.tokenizer, token) for token in tokens]
+        return [_spelt(self.renderer.tokenizer, token) for token in tokens]
 
     def _before_answer(self, path: str, prompt: Prompt) -> str:
         """What separates the answer from the prompt: a space, or nothing after a line break."""
@@ -200,6 +200,35 @@ class ServerModel:
         elif prompt.start and "message" in choice:
             text = text.removeprefix(prompt.start)  # some servers repeat the prefilled words
         return Completion(text, "cut off" if broken else "ok")
+
+
+def _spelt(tokenizer: Any, token: int) -> tuple[str, str]:
+    """A token's text with its leading space, and as servers may spell it.
+
+    The two differ where a tokenizer marks spaces by ▁ (Llama 2, Mistral): decoding a single token
+    drops its space as if it began the whole text, here and on some servers.
+    """
+    decoded = tokenizer.decode([token])
+    marked = tokenizer.convert_ids_to_tokens(token).startswith(SENTENCEPIECE_SPACE)
+    spaced = f" {decoded}" if marked and not decoded[:1].isspace() else decoded
+    return spaced, decoded
+
+
+def _cut(text: str, most_tokens: int, side: Side) -> str:
+    """Cut a text between words to the length of `most_tokens` tokens of average size.
+
+    Example:
+        >>> _cut("violin chord tempo", 3, "end"), _cut("violin chord tempo", 3, "beginning")
+        ('violin chord', 'chord tempo')
+    """
+    most = most_tokens * CHARACTERS
+    if len(text) <= most:
+        return text
+    if side == "end":
+        kept = text[: most + 1]
+        return (kept.rpartition(" ")[0] or kept[:most]).rstrip()
+    kept = text[len(text) - most - 1 :]
+    return (kept.partition(" ")[2] or kept[1:]).lstrip()
 
 
 def _most(path: str) -> str:
