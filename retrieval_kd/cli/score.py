@@ -111,7 +111,7 @@ def score(
 
 
 def _summary(report: ScoreReport, spent: Spent, store: Path) -> str:
-        lines = []
+    lines = []
     if report.stale:
         lines.append(
             f"{report.stale} {report.noun} were stored for other texts under these IDs; "
