@@ -170,9 +170,8 @@ def _open_all(
     declared = open_collection(collection) if collection else None
     opened: dict[str, TrainingTexts] = {}
     collections: dict[str, Collection] = {}
-    for known in (declared, evaluated.collection):
-        if known is not None:
-            collections.setdefault(known.digest(), known)
+    for own in filter(None, (declared, evaluated.collection)):
+        collections.setdefault(own.digest(), own)
     parsed = {spec: kind_of(spec) for spec in train}
     for spec, (kind, _) in parsed.items():
         if kind == "collection":
@@ -237,8 +236,8 @@ def _overlaps(
             one_line(trained.text(t), SHOWN),
             [evaluated.id(e)] if what == "query" else [],
         )
-        for e, found in partners.items()
-        for t, kinds in sorted(found.items(), key=lambda item: sort_key(item[1]))
+        for e, own in partners.items()
+        for t, kinds in sorted(own.items(), key=lambda item: sort_key(item[1]))
     ]
 
 

@@ -195,9 +195,9 @@ def _collection_of(folder: Path, drops: Drops) -> Collection | None:
 
 def _relevant(source: str, collection: Collection, qrels: Qrels) -> TextList:
     chosen = dict.fromkeys(d for judged in qrels.values() for d, gain in judged.items() if gain > 0)
-    known = [document for document in chosen if document in collection.documents]
     texts = collection.documents
-    return TextList(source, collection.digest(), texts, _positions(texts, known))
+    present = [document for document in chosen if document in texts]
+    return TextList(source, collection.digest(), texts, _positions(texts, present))
 
 
 def _positions(texts: Any, ids: Sequence[str] | dict[str, Any]) -> np.ndarray:
@@ -264,11 +264,9 @@ def _take_found(wanted: Identities, texts: Texts, noun: str) -> np.ndarray:
         if id not in texts:
             continue
         text = texts[id]
-        if noun == "query":
-            known = query_digest(text.full)
-        else:
-            known = document_digest(text.title, text.text)
-        if known == digest.hex():
+        is_query = noun == "query"
+        own = query_digest(text.full) if is_query else document_digest(text.title, text.text)
+        if own == digest.hex():
             places.append(texts.position(id))
             del wanted[id, digest]
     return np.array(places, dtype=np.int64)
@@ -282,15 +280,15 @@ def _add_by_id(
         texts = None
         if declared is not None:
             texts = declared.queries if noun == "query" else declared.documents
-        known = sorted(id for id in ids if texts is not None and id in texts)
-        if texts is not None and declared is not None and known:
-            places = np.array([texts.position(id) for id in known], dtype=np.int64)
+        present = sorted(id for id in ids if texts is not None and id in texts)
+        if texts is not None and declared is not None and present:
+            places = _positions(texts, present)
             lists = trained.queries if noun == "query" else trained.scored
             lists.append(TextList(trained.name, declared.digest(), texts, places))
-        if len(known) < len(ids):
+        if len(present) < len(ids):
             drops.add(
                 f"{noun} of {trained.name} known by its ID alone: not compared (--collection may "
                 "name its collection)",
-                min(ids.difference(known)),
-                len(ids) - len(known),
+                min(ids.difference(present)),
+                len(ids) - len(present),
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -151,28 +152,22 @@ def _open_listwise(model: str, options: ListwiseOptions, context: Context) -> Te
     return ListwiseTeacher(open_language_model(model, options, context.open_model), options)
 
 
+def _open_bm25(name: str, options: NoOptions, context: Context) -> Teacher:
+    from retrieval_kd.teachers.pointwise.retrievers import BM25Teacher
+
+    return BM25Teacher(context.collection, lucene=name == "bm25-lucene")
+
+
 def _open_dense(model: str, options: NoOptions, context: Context) -> Teacher:
     from retrieval_kd.teachers.pointwise.retrievers import DenseTeacher
 
     return DenseTeacher(context.collection, model, max_length=context.max_length)
 
 
-def _open_sparse(model: str, options: NoOptions, context: Context) -> Teacher:
+def _open_retriever(kind: str, model: str, options: NoOptions, context: Context) -> Teacher:
     from retrieval_kd.teachers.pointwise.retrievers import RetrieverTeacher
 
-    return RetrieverTeacher("sparse", model, max_length=context.max_length)
-
-
-def _open_multi_vector(model: str, options: NoOptions, context: Context) -> Teacher:
-    from retrieval_kd.teachers.pointwise.retrievers import RetrieverTeacher
-
-    return RetrieverTeacher("multi_vector", model, max_length=context.max_length)
-
-
-def _open_bm25(name: str, options: NoOptions, context: Context) -> Teacher:
-    from retrieval_kd.teachers.pointwise.retrievers import BM25Teacher
-
-    return BM25Teacher(context.collection, lucene=name == "bm25-lucene")
+    return RetrieverTeacher(kind, model, max_length=context.max_length)
 
 
 KINDS: dict[str, Kind] = {
@@ -193,8 +188,8 @@ KINDS: dict[str, Kind] = {
         compares=True,
     ),
     "dense": Kind(NoOptions, _open_dense),
-    "sparse": Kind(NoOptions, _open_sparse),
-    "multi_vector": Kind(NoOptions, _open_multi_vector),
+    "sparse": Kind(NoOptions, partial(_open_retriever, "sparse")),
+    "multi_vector": Kind(NoOptions, partial(_open_retriever, "multi_vector")),
     "bm25": Kind(NoOptions, _open_bm25, needs_model=False),
     "bm25-lucene": Kind(NoOptions, _open_bm25, needs_model=False),
 }

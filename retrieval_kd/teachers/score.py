@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
@@ -197,51 +199,47 @@ def _score_pairs(
     earlier = store.id_pairs(key)
     with bar(f"scoring with {key.model}", report.pairs) as progress, store.writer(key) as writer:
         for chunk in _chunks(candidates, shard_pairs):
-            batch = _look_up_texts(collection, queries, chunk)
-            stored = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
-            if not stored.all():
-                todo = batch.select(_first_of_each(batch, np.flatnonzero(~stored)))
-                scores = teacher.score(todo.queries, todo.documents)
+            pairs = _look_up_texts(collection, queries, chunk)
+            new: dict[tuple[str, str], _Pair] = {}  # pairs of the same texts are scored once
+            for pair, stored in zip(pairs, _stored_scores(store, key, pairs), strict=True):
+                if math.isnan(stored):
+                    new.setdefault((pair.query_digest, pair.document_digest), pair)
+            if new:
+                todo = list(new.values())
+                scores = teacher.score([p.query for p in todo], [p.document for p in todo])
                 answered = ~np.ma.getmaskarray(scores)
                 report.missing += int((~answered).sum())
-                values = np.ma.getdata(scores)[answered]
-                todo = todo.select(np.flatnonzero(answered))
-                document_ids = [d.id for d in todo.documents]
-                report.stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
+                scored = [todo[row] for row in np.flatnonzero(answered)]
+                query_ids = [pair.query_id for pair in scored]
+                document_ids = [pair.document.id for pair in scored]
+                report.stale += int(np.isin(hash_ids(query_ids, document_ids), earlier).sum())
                 writer.add(
-                    todo.query_ids, document_ids, todo.query_digests, todo.document_digests, values
+                    query_ids,
+                    document_ids,
+                    [pair.query_digest for pair in scored],
+                    [pair.document_digest for pair in scored],
+                    np.ma.getdata(scores)[answered],
                 )
                 writer.flush()
-                report.scored += len(values)
+                report.scored += len(scored)
             progress.advance(len(chunk))
     report.reused = report.pairs - report.scored - report.missing
     report.seconds = time.monotonic() - started
     return report
 
 
-@dataclass(frozen=True)
-class _Batch:
-    query_ids: list[str]
-    queries: list[str]
-    documents: list[Document]
-    query_digests: list[str]
-    document_digests: list[str]
-
-    def select(self, rows: np.ndarray) -> _Batch:
-        picked = [int(row) for row in rows]
-        return _Batch(
-            [self.query_ids[i] for i in picked],
-            [self.queries[i] for i in picked],
-            [self.documents[i] for i in picked],
-            [self.query_digests[i] for i in picked],
-            [self.document_digests[i] for i in picked],
-        )
+class _Pair(NamedTuple):
+    query_id: str
+    query: str
+    document: Document
+    query_digest: str
+    document_digest: str
 
 
-def _first_of_each(batch: _Batch, rows: np.ndarray) -> np.ndarray:
-    """Leave out rows with the same texts as an earlier row: they are scored once."""
-    first = {(batch.query_digests[i], batch.document_digests[i]): i for i in reversed(rows)}
-    return np.array(sorted(first.values()), dtype=np.int64)
+def _stored_scores(store: ScoreStore, key: TeacherKey, pairs: Sequence[_Pair]) -> list[float]:
+    """The stored score of each pair, or NaN."""
+    digests = [pair.query_digest for pair in pairs], [pair.document_digest for pair in pairs]
+    return store.lookup(key, *digests).tolist()
 
 
 def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]]:
@@ -257,27 +255,19 @@ def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]
 
 
 def _look_up_texts(
-    collection: Collection, queries: Mapping[str, str], pairs: list[tuple[str, str]]
-) -> _Batch:
-    documents = {}
-    for query_id, id in pairs:
-        if query_id not in queries:
-            raise InputError(
-                "the candidates name a query that this collection or split does not have",
-                id=query_id,
-                remedy="score the run with the collection and split it was retrieved from",
-            )
-        if id not in documents:
-            documents[id] = collection.documents[id]
-    query_digests = {q: query_digest(queries[q]) for q in dict.fromkeys(q for q, _ in pairs)}
+    collection: Collection, queries: Mapping[str, str], pairs: Sequence[tuple[str, str]]
+) -> list[_Pair]:
+    unknown = next((query_id for query_id, _ in pairs if query_id not in queries), None)
+    if unknown is not None:
+        raise InputError(
+            "the candidates name a query that this collection or split does not have",
+            id=unknown,
+            remedy="score the run with the collection and split it was retrieved from",
+        )
+    query_digests = {id: query_digest(queries[id]) for id in dict.fromkeys(q for q, _ in pairs)}
+    documents = {id: collection.documents[id] for id in dict.fromkeys(d for _, d in pairs)}
     digests = {id: document_digest(d.title, d.text) for id, d in documents.items()}
-    return _Batch(
-        [q for q, _ in pairs],
-        [queries[q] for q, _ in pairs],
-        [documents[d] for _, d in pairs],
-        [query_digests[q] for q, _ in pairs],
-        [digests[d] for _, d in pairs],
-    )
+    return [_Pair(q, queries[q], documents[d], query_digests[q], digests[d]) for q, d in pairs]
 
 
 def _language_model(teacher: Teacher) -> LanguageModel | None:
@@ -330,9 +320,8 @@ def scores_of(
         )
     scores: dict[str, dict[str, float]] = {}
     for chunk in _chunks(candidates, 100_000):
-        batch = _look_up_texts(collection, queries, chunk)
-        values = store.lookup(key, batch.query_digests, batch.document_digests)
-        for (query_id, id), value in zip(chunk, values.tolist(), strict=True):
-            if value == value:  # not NaN
+        pairs = _look_up_texts(collection, queries, chunk)
+        for (query_id, id), value in zip(chunk, _stored_scores(store, key, pairs), strict=True):
+            if not math.isnan(value):
                 scores.setdefault(query_id, {})[id] = value
     return scores

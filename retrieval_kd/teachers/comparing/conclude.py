@@ -23,6 +23,7 @@ from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS, Order
 from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS, preferences_of
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions
 from retrieval_kd.teachers.comparing.run_strategies import (
+    Candidates,
     QueryCandidates,
     Scores,
     answers_of_strategy,
@@ -30,7 +31,6 @@ from retrieval_kd.teachers.comparing.run_strategies import (
     replay,
 )
 
-Candidates = Mapping[str, Sequence[str]]
 # Documents (n,) of one query and P(i is better than j) (n, n), NaN where i and j were not compared.
 PairPreferences = tuple[list[str], np.ndarray]
 
@@ -206,10 +206,10 @@ def orders_of(
     place = {digest: number for number, digest in enumerate(digests)}
     orders = []
     for shown, answer in stored.answers.items():
-        named = answer.order or ()
-        rest = [at for at in range(len(shown)) if at not in named] if named and best_only else []
+        order = answer.order or ()
+        rest = [at for at in range(len(shown)) if at not in order] if order and best_only else []
         ranked, below = (
-            tuple(place[shown[at]] for at in part if shown[at] in place) for part in (named, rest)
+            tuple(place[shown[at]] for at in part if shown[at] in place) for part in (order, rest)
         )
         if ranked and len(ranked) + len(below) > 1:
             orders.append(Order(ranked, below))

@@ -37,7 +37,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_prompts,
     template_for,
 )
-from retrieval_kd.teachers.comparing.steps import check_at_least, refuse_unused, spec_of, together
+from retrieval_kd.teachers.comparing.steps import refuse_unused, spec_of, together
 from retrieval_kd.teachers.llm.prompts import Template, find_template
 from retrieval_kd.teachers.llm.protocol import LanguageModel
 from retrieval_kd.teachers.options import SetOptions
@@ -106,18 +106,11 @@ class PairwiseTeacher:
 
     def answer(self, requests: Sequence[RequestTexts]) -> list[Answer | None]:
         """Compare the two documents of each request; None where the call failed."""
-        options = self.options
+        form = choice_form(self.template.answers)
         prompts = set_prompts(
-            self.model,
-            requests,
-            self.template,
-            LETTERS,
-            query_tokens=options.query_tokens,
-            passage_tokens=options.passage_tokens,
-            cut=options.cut,
-            form=lambda count: choice_form(self.template.answers),
+            self.model, requests, self.template, LETTERS, self.options, form=lambda count: form
         )
-        if options.answer == "logits":
+        if self.options.answer == "logits":
             logs = self.model.options(prompts, self.template.answers)  # (requests, 2)
             return [_answer_by_logits(row) for row in logs]
         completions = self.model.generate(prompts, CHOICE_TOKENS)
@@ -185,9 +178,6 @@ class AdjacentPairs:
 
     reach: int = 1
 
-    def __post_init__(self) -> None:
-        check_at_least(1, reach=self.reach)
-
     @property
     def spec(self) -> str:
         return spec_of("pairs=adjacent", self)
@@ -215,9 +205,6 @@ class UncertainPairs:
     """
 
     most: int = 30
-
-    def __post_init__(self) -> None:
-        check_at_least(1, most=self.most)
 
     @property
     def spec(self) -> str:
@@ -307,8 +294,8 @@ def _merge(left: Sequence[int], right: Sequence[int]) -> Steps[list[int]]:
 def second_is_better(answer: Answer, reversed_answer: Answer) -> bool:
     """Whether the mean of both orders prefers the document that `answer` showed second."""
     p, reversed_p = (float(expit(log_odds_of(a))) for a in (answer, reversed_answer))
-    known = [p for p in (p, 1 - reversed_p) if not np.isnan(p)]
-    return bool(known) and sum(known) / len(known) < 0.5
+    parsed = [p for p in (p, 1 - reversed_p) if not np.isnan(p)]
+    return bool(parsed) and sum(parsed) / len(parsed) < 0.5
 
 
 def both_orders(pairs: Sequence[tuple[int, int]]) -> list[Request]:

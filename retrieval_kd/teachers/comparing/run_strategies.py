@@ -224,15 +224,15 @@ def query_candidates(
         by_digest.setdefault(document_digest(document.title, document.text), document)
     documents, values = tuple(by_digest.values()), None
     if scores is not None:
-        known = scores.get(query_id, {})
-        missing = [document.id for document in documents if document.id not in known]
+        of_query = scores.get(query_id, {})
+        missing = [document.id for document in documents if document.id not in of_query]
         if missing:
             raise InputError(
                 f"{len(missing)} candidates have no score of the teacher that chooses the pairs",
                 id=f"{query_id} {missing[0]}",
                 remedy="score the same candidates with that teacher first",
             )
-        values = tuple(known[document.id] for document in documents)
+        values = tuple(of_query[document.id] for document in documents)
     text = queries[query_id]
     return QueryCandidates(query_id, text, query_digest(text), documents, tuple(by_digest), values)
 
@@ -276,10 +276,10 @@ class StrategyRun:
 
     def resume(self) -> None:
         """Send the strategy its answers, or end the run if some are missing."""
-        found = [self.stored.answers.get(self.candidates.shown(r)) for r in self.pending]
-        answers = [answer for answer in found if answer is not None]
-        self.requests += len(found)
-        self.missing = len(found) - len(answers)
+        stored = [self.stored.answers.get(self.candidates.shown(r)) for r in self.pending]
+        answers = [answer for answer in stored if answer is not None]
+        self.requests += len(stored)
+        self.missing = len(stored) - len(answers)
         if self.missing:
             self.steps.close()
             self.done = True

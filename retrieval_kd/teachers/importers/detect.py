@@ -58,7 +58,7 @@ def detect(path: Path) -> str:
 
 
 def reader(path: Path, format: str | None) -> tuple[str, Reader]:
-    """The format's name and reader; the format is detected unless it is given."""
+    """The format's name and reader; by default the format is detected."""
     if format is not None and format not in FORMATS:
         raise InputError(f"unknown format {format!r}", remedy=f"one of {', '.join(FORMATS)}")
     name = format or detect(path)

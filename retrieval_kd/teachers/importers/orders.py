@@ -166,8 +166,8 @@ class Matcher:
     def query(self, published: PublishedOrder) -> str | None:
         """ID of the query, or None if the collection lacks it."""
         queries, id = self.collection.queries, published.query_id
-        known = plain(queries[id].full) if id is not None and id in queries else None
-        if known is not None and (published.query is None or plain(published.query) == known):
+        ours = plain(queries[id].full) if id is not None and id in queries else None
+        if ours is not None and (published.query is None or plain(published.query) == ours):
             return id
         if published.query is None:
             return None
@@ -191,19 +191,19 @@ class Matcher:
     @cached_property
     def _queries(self) -> dict[str, str]:
         """Text → ID of the first query with this text."""
-        found: dict[str, str] = {}
+        ids: dict[str, str] = {}
         for query in self.collection.queries.iterate():
-            found.setdefault(plain(query.full), query.id)
-        return found
+            ids.setdefault(plain(query.full), query.id)
+        return ids
 
     @cached_property
     def _places(self) -> dict[int, int]:
         """Hash of a text → position of the first document with this text."""
-        found: dict[int, int] = {}
+        places: dict[int, int] = {}
         for place, document in enumerate(self.collection.documents.iterate()):
             for form in _forms(document):
-                found.setdefault(hash_id(form), place)
-        return found
+                places.setdefault(hash_id(form), place)
+        return places
 
 
 def _forms(document: Document) -> Iterator[str]:

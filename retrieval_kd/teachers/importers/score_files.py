@@ -195,14 +195,14 @@ def _pair(query: str, document: str, score: str, path: Path, number: int) -> Sco
 
 
 def _header(names: list[str], path: Path) -> tuple[int, int, int]:
-    found = [
-        next((names.index(name) for name in known if name in names), None)
-        for known in (QUERY, DOCUMENT, SCORE)
+    columns = [
+        next((names.index(name) for name in synonyms if name in names), None)
+        for synonyms in (QUERY, DOCUMENT, SCORE)
     ]
-    if None in found:
+    if None in columns:
         problem = f"the first line names {', '.join(names)}"
         raise InputError(problem, file=path, line=1, remedy="name query_id, document_id and score")
-    query, document, score = (column for column in found if column is not None)
+    query, document, score = (column for column in columns if column is not None)
     return query, document, score
 
 

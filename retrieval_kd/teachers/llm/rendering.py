@@ -56,7 +56,7 @@ class Renderer:
 
     def plain(self, text: str) -> str:
         """Escape control words: `<|end|>` becomes `< |end|>`, which are ordinary tokens."""
-        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return self._control.sub(lambda word: f"{word[0][0]} {word[0][1:]}", text)
 
     @cached_property
     def _control(self) -> re.Pattern[str]:

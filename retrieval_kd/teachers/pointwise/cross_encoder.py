@@ -87,7 +87,7 @@ class CrossEncoderTeacher:
         return self._model
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
-        """Raw logits (n,) float32 of n pairs, in the order given."""
+        """Raw logits (n,) float32 of n pairs, in their order."""
         pairs = [[self.prompt + q, d.full] for q, d in zip(queries, documents, strict=True)]
         if not pairs:
             return np.zeros(0, dtype=np.float32)

@@ -38,7 +38,7 @@ class Calls:
     of a batch is None too, so that the caller can store the others; the next batch raises.
 
     Attributes:
-        usage: calls and tokens so far.
+        usage: calls made, tokens read and written.
         stopped: why no more calls are made.
     """
 
@@ -90,9 +90,8 @@ class Calls:
             finally:
                 for worker in workers:
                     worker.cancel()
-                await asyncio.gather(
-                    *workers, return_exceptions=True
-                )  # wait until their calls are settled
+                # wait until their calls are settled
+                await asyncio.gather(*workers, return_exceptions=True)
 
         self._unable = []
         try:
@@ -205,7 +204,7 @@ class Calls:
             )
 
     def _tokens(self, body: Json) -> int:
-        """A high estimate of a request's tokens, by the most per character counted so far."""
+        """A high estimate of a request's tokens, from the server's highest count per character."""
         prompt = body.get("prompt")
         if isinstance(prompt, list):
             return len(prompt)
@@ -239,7 +238,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds
 
 @dataclass
 class Bill:
-    """What all attempts of a call have taken so far."""
+    """What all attempts of a call have taken."""
 
     sent: int = 0  # requests
     spent: tuple[int, int] = (0, 0)  # tokens read and written

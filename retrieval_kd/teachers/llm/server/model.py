@@ -72,9 +72,7 @@ class ServerModel:
         return open_renderer(self.settings.tokenizer)
 
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """Log-probabilities (n, options) of each option's first word as the answer's first word.
-
-        NaN where it is not among the likeliest words or the call failed.
+        """As in `LanguageModel`; NaN where an option is not among the likeliest words.
 
         Raises:
             InputError: the server returns no log-probabilities, or answers no request.
@@ -84,23 +82,23 @@ class ServerModel:
         wanted: Json = {"logprobs": True, "top_logprobs": self.settings.logprobs}
         if path == COMPLETIONS:
             wanted = {"logprobs": self.settings.logprobs}
-        found = np.full((len(prompts), len(options)), np.nan, dtype=np.float32)
+        results = np.full((len(prompts), len(options)), np.nan, dtype=np.float32)
         firsts = self._first_words(prompts, options)
         answers = self.calls.query(path, [body | wanted for body in bodies], _needs_logprobs)
         for row, choice in enumerate(answers):
             if choice is not None:
                 words = read.likeliest(choice) or []
-                found[row] = (
+                results[row] = (
                     read.option_logs(words, options, self._before_answer(path, prompts[row]))
                     if firsts is None
                     else read.exact_logs(words, firsts)
                 )
-        return found
+        return results
 
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """Log-probability of each token of a continuation, (its tokens,); empty where it failed.
+        """As in `LanguageModel`.
 
         Raises:
             InputError: a continuation is empty, or the server does not return likelihoods.
@@ -110,9 +108,7 @@ class ServerModel:
         texts = [self._text(prompt) for prompt in prompts]
         wholes: list[Any]
         lengths: list[int] = []
-        if (
-            self.settings.tokenizer is not None
-        ):  # with the same space between the two as in this process
+        if self.settings.tokenizer is not None:  # the same space between the two as in this process
             wholes, lengths = self.renderer.continued(texts, continuations)
         else:
             texts = [text + glue(text) for text in texts]
@@ -120,16 +116,16 @@ class ServerModel:
         # one written token, which is ignored: some servers take 0 for "no limit"
         more = {"max_tokens": 1, "echo": True, "logprobs": 1}
         bodies = [self._body() | {"prompt": whole} | more for whole in wholes]
-        found = [np.zeros(0, np.float32)] * len(bodies)
+        results = [np.zeros(0, np.float32)] * len(bodies)
         for row, choice in enumerate(self.calls.query(COMPLETIONS, bodies, _needs_echo)):
             if choice is None:
                 continue
             tokens = read.echoed(choice) or []
             if lengths:
-                found[row] = read.last_logs(tokens[: len(wholes[row])], lengths[row])
+                results[row] = read.last_logs(tokens[: len(wholes[row])], lengths[row])
             else:
-                found[row] = read.continuation_logs(tokens, texts[row], continuations[row])
-        return found
+                results[row] = read.continuation_logs(tokens, texts[row], continuations[row])
+        return results
 
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
         """Greedy answers of at most `most_tokens` tokens.

@@ -75,7 +75,7 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
 
 
 def option_logs(
-    found: Sequence[tuple[str, float]], options: Sequence[str], before: str = ""
+    top: Sequence[tuple[str, float]], options: Sequence[str], before: str = ""
 ) -> np.ndarray:
     """Log-probabilities (options,) of the options' first words; NaN for an option without a match.
 
@@ -89,9 +89,9 @@ def option_logs(
         >>> option_logs([(" irre", -1.0), ("rel", -2.0)], ["relevant", "irrelevant"]).tolist()
         [-2.0, -1.0]
     """
-    exact = dict(reversed(found))
+    exact = dict(reversed(top))
     words: dict[str, float] = {}
-    for token, log in found:
+    for token, log in top:
         word = token.strip(" \n\t▁Ġ")
         words[word] = max(log, words.get(word, -np.inf))
     logs = np.full(len(options), np.nan)
@@ -111,11 +111,11 @@ def option_logs(
     return logs
 
 
-def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str]]) -> np.ndarray:
+def exact_logs(top: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str]]) -> np.ndarray:
     """Log-probabilities (options,) of options whose first tokens are known; NaN without a match.
 
     Args:
-        found: the likeliest words in the server's spelling.
+        top: the likeliest words in the server's spelling.
         firsts: each option's first token: its text, and its spelling by a server that drops leading
             spaces. The latter counts only if it is unambiguous: no word has a leading space, and
             this word occurs once.
@@ -127,8 +127,8 @@ def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, s
         >>> exact_logs([("no", -0.25), ("yes", -2.0)], [(" yes", "yes"), (" no", "no")]).tolist()
         [-2.0, -0.25]
     """
-    words = dict(reversed(found))
-    counts = Counter(word for word, _ in found)
+    words = dict(reversed(top))
+    counts = Counter(word for word, _ in top)
     bare = not any(word[:1].isspace() for word in counts)
     wanted = Counter(short for _, short in firsts)
     logs = [
