@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -77,19 +78,13 @@ def summarise_scores(store: ScoreStore, key: TeacherKey) -> ScoreSummary:
     scores = table["score"].to_numpy().astype(np.float64)
     unknown = {texts_unknown(path) for path in shards}
     return ScoreSummary(
-        model=key.model,
-        fingerprint=key.fingerprint,
-        kind=key.kind,
-        dtype=key.dtype,
-        max_length=key.max_length,
+        **_teacher_and_size(key, shards),
         pairs=table.num_rows,
         queries=len(counts),
         candidates=_statistics(counts, "min", "median", "max"),
         scores=_statistics(scores, "mean", "std", "min", "max"),
         texts="partly known" if len(unknown) == 2 else "unknown" if True in unknown else "known",
         rows=sum(pq.read_metadata(path).num_rows for path in shards),
-        shards=len(shards),
-        bytes=sum(path.stat().st_size for path in shards),
     )
 
 
@@ -102,21 +97,22 @@ def summarise_answers(store: ScoreStore, key: TeacherKey) -> AnswerSummary:
     statuses = Counter(row.answer.status for row in answered if row.answer)
     shards = shard_paths(folder)
     return AnswerSummary(
-        model=key.model,
-        fingerprint=key.fingerprint,
-        kind=key.kind,
+        **_teacher_and_size(key, shards),
         prompt=key.prompt,
-        dtype=key.dtype,
-        max_length=key.max_length,
         questions=len(answered),
         queries=len({row.query_digest for row in rows}),
         shown=_statistics(sizes, "min", "median", "max"),
         statuses={name: statuses[name] for name in ("ok", "repaired", "unparsable")},
         strategies=dict(Counter(row.strategy for row in rows if row.answer is None)),
         order_bias=order_bias(answered) if key.kind == "pairwise" else None,
-        shards=len(shards),
-        bytes=sum(path.stat().st_size for path in shards),
     )
+
+
+def _teacher_and_size(key: TeacherKey, shards: Sequence[Path]) -> dict[str, Any]:
+    """The fields that both summaries have."""
+    names = ("model", "fingerprint", "kind", "dtype", "max_length")
+    size = sum(path.stat().st_size for path in shards)
+    return {name: getattr(key, name) for name in names} | {"shards": len(shards), "bytes": size}
 
 
 def _statistics(values: np.ndarray, *names: str) -> dict[str, float]:

@@ -72,8 +72,11 @@ def conclude_scores(
         )
     lists = [query_candidates(collection, queries, q, ids, by) for q, ids in candidates.items()]
     if pairwise and aggregate is None:
-        every_pair = compares_all_pairs(answers, lists, strategy)
-        aggregate = "win_rate" if every_pair else "bradley_terry"
+        latest = [
+            row.strategy for row in latest_strategies(answers, [q.query_digest for q in lists])
+        ]
+        specs = latest if strategy is None else [strategy.spec]
+        aggregate = "win_rate" if all(s == "pairs=all" for s in specs) else "bradley_terry"
     concluded: dict[str, dict[str, float]] = {}
     for query in lists:
         stored = _stored_answers(answers, query, strategy)
@@ -216,19 +219,9 @@ def orders_of(
     return orders
 
 
-def compares_all_pairs(
-    answers: AnswerStore, lists: Sequence[QueryCandidates], strategy: Strategy | None = None
-) -> bool:
-    """Whether the strategy (by default the latest one of every query) compares all pairs."""
-    if strategy is not None:
-        return strategy.spec == "pairs=all"
-    latest = [answers.of_query(query.query_digest).strategies[-1:] for query in lists]
-    return all(row.strategy == "pairs=all" for rows in latest for row in rows)
-
-
-def latest_strategies(answers: AnswerStore) -> list[Row]:
-    """The latest strategy row of every query, with the candidates it started from."""
-    latest = [answers.of_query(query).strategies[-1:] for query in answers.queries()]
+def latest_strategies(answers: AnswerStore, query_digests: Sequence[str]) -> list[Row]:
+    """The latest strategy row of each of these queries, with the candidates it started from."""
+    latest = [answers.of_query(digest).strategies[-1:] for digest in query_digests]
     return [row for rows in latest for row in rows]
 
 

@@ -41,7 +41,8 @@ def detect(path: Path) -> str:
         'trec'
     """
     head = _head(path)
-    if path.name.lower().endswith(PICKLE_NAMES) or _is_pickle(head):
+    is_pickle = head[:4] == b"(dp0" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05")
+    if path.name.lower().endswith(PICKLE_NAMES) or is_pickle:
         raise InputError(
             "a pickle, which can run any program when it is opened",
             file=path,
@@ -83,10 +84,6 @@ def _head(path: Path, size: int = 1 << 20) -> bytes:
     except (EOFError, OSError, zlib.error) as error:
         problem = f"damaged or cut off: {error}"
         raise InputError(problem, file=path, remedy="copy the file again") from error
-
-
-def _is_pickle(head: bytes) -> bool:
-    return (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") or head[:4] == b"(dp0"
 
 
 def _of_json(line: bytes) -> str:

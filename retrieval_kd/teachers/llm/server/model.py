@@ -88,11 +88,12 @@ class ServerModel:
         for row, choice in enumerate(answers):
             if choice is not None:
                 words = read.likeliest(choice) or []
-                results[row] = (
-                    read.option_logs(words, options, self._before_answer(path, prompts[row]))
-                    if firsts is None
-                    else read.exact_logs(words, firsts)
-                )
+                if firsts is not None:
+                    results[row] = read.exact_logs(words, firsts)
+                else:
+                    prompt = prompts[row]
+                    before = glue(prompt.start if path == CHAT else as_text(prompt))
+                    results[row] = read.option_logs(words, options, before)
         return results
 
     def likelihoods(
@@ -181,10 +182,6 @@ class ServerModel:
             return None
         tokens = self.renderer.first_tokens(self._text(prompts[0]), options)
         return [_spelt(self.renderer.tokenizer, token) for token in tokens]
-
-    def _before_answer(self, path: str, prompt: Prompt) -> str:
-        """What separates the answer from the prompt: a space, or nothing after a line break."""
-        return glue(prompt.start if path == CHAT else as_text(prompt))
 
     def _completion(self, prompt: Prompt, choice: Json | None) -> Completion:
         if choice is None or read.is_refusal(choice):

@@ -101,7 +101,9 @@ def option_logs(
         begins = [
             word
             for word in words
-            if len(word) > 1 and wanted.startswith(word) and not _starts_any(others, word)
+            if len(word) > 1
+            and wanted.startswith(word)
+            and not any(other.startswith(word) for other in others)
         ]
         chosen = wanted if wanted in words else max(begins, key=len, default=None)
         if before + wanted in exact:
@@ -136,10 +138,6 @@ def exact_logs(top: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str
         for text, short in firsts
     ]
     return np.array(logs)
-
-
-def _starts_any(texts: Sequence[str], start: str) -> bool:
-    return any(text.startswith(start) for text in texts)
 
 
 def echoed(choice: Json) -> list[Token] | None:
