@@ -72,11 +72,12 @@ def conclude_scores(
         )
     lists = [query_candidates(collection, queries, q, ids, by) for q, ids in candidates.items()]
     if pairwise and aggregate is None:
-        latest = [
-            row.strategy for row in latest_strategies(answers, [q.query_digest for q in lists])
-        ]
-        specs = latest if strategy is None else [strategy.spec]
-        aggregate = "win_rate" if all(s == "pairs=all" for s in specs) else "bradley_terry"
+        if strategy is None:
+            latest = latest_strategies(answers, [query.query_digest for query in lists])
+            every_pair = all(row.strategy == "pairs=all" for row in latest)
+        else:
+            every_pair = strategy.spec == "pairs=all"
+        aggregate = "win_rate" if every_pair else "bradley_terry"
     concluded: dict[str, dict[str, float]] = {}
     for query in lists:
         stored = _stored_answers(answers, query, strategy)

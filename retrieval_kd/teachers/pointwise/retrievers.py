@@ -96,8 +96,8 @@ class DenseTeacher:
         """A vector per document, (n, D)."""
         texts, length = self.collection.documents, self.max_length
         if len(texts) > WHOLE and not is_encoded(self.model_spec, texts, max_length=length):
-            vectors = self._cache.of([document.full for document in documents])
-            return np.stack([vectors[document.full] for document in documents])
+            cached = self._cache.of([document.full for document in documents])
+            return np.stack([cached[document.full] for document in documents])
         vectors = document_vectors(self.model_spec, texts, max_length=length)
         return vectors[np.array([texts.position(d.id) for d in documents], dtype=np.int64)]
 
