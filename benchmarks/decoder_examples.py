@@ -26,6 +26,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.llm.prompts import quote
 from retrieval_kd.teachers.llm.protocol import Prompt
+from retrieval_kd.teachers.options import SetOptions
 from retrieval_kd.teachers.pointwise.likelihood import TEMPLATES as LIKELIHOOD
 from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES as YES_NO
 
@@ -158,9 +159,7 @@ def example(
         [RequestTexts(query, documents)],
         template,
         labels,
-        query_tokens=128,
-        passage_tokens=256,
-        cut="end",
+        SetOptions(query_tokens=128, passage_tokens=256),
         start=start,
     )
     if task != "order":

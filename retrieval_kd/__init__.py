@@ -24,7 +24,7 @@ _PUBLIC = {
     "InputError": "errors",
     "retrieve": "retrieval.retrieve",
     "ScoreStore": "store.scores",
-    "open_teacher": "teachers.open",
+    "open_teacher": "teachers.spec",
     "score": "teachers.score",
     "scores_of": "teachers.score",
     "Pool": "training.batches.slates",

@@ -24,7 +24,6 @@ from retrieval_kd.audit.overlap import (
     find_overlaps,
     sort_key,
 )
-from retrieval_kd.audit.score_stores import open_store
 from retrieval_kd.audit.sources import (
     EvaluatedSplit,
     TrainingTexts,
@@ -33,6 +32,7 @@ from retrieval_kd.audit.sources import (
     open_evaluated,
     open_file,
     open_run,
+    open_store,
 )
 from retrieval_kd.audit.texts import DistinctTexts, TextList
 from retrieval_kd.data.collection import Collection, open_collection
@@ -170,9 +170,8 @@ def _open_all(
     declared = open_collection(collection) if collection else None
     opened: dict[str, TrainingTexts] = {}
     collections: dict[str, Collection] = {}
-    for known in (declared, evaluated.collection):
-        if known is not None:
-            collections.setdefault(known.digest(), known)
+    for own in filter(None, (declared, evaluated.collection)):
+        collections.setdefault(own.digest(), own)
     parsed = {spec: kind_of(spec) for spec in train}
     for spec, (kind, _) in parsed.items():
         if kind == "collection":
@@ -237,8 +236,8 @@ def _overlaps(
             one_line(trained.text(t), SHOWN),
             [evaluated.id(e)] if what == "query" else [],
         )
-        for e, found in partners.items()
-        for t, kinds in sorted(found.items(), key=lambda item: sort_key(item[1]))
+        for e, own in partners.items()
+        for t, kinds in sorted(own.items(), key=lambda item: sort_key(item[1]))
     ]
 
 

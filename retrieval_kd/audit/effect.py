@@ -70,7 +70,7 @@ class Effect:
             "queries": self.queries,
             "means": self.means,
             "gaps": [asdict(gap) for gap in self.gaps],
-            "comparisons": {g: [asdict(c) for c in found] for g, found in self.comparisons.items()},
+            "comparisons": {g: [asdict(c) for c in pairs] for g, pairs in self.comparisons.items()},
         }
 
 
@@ -92,8 +92,8 @@ def effect(
     """
     if baseline is not None:
         evaluation.values(baseline, evaluation.measures[0])  # an unknown name is an error
-    known = set(evaluation.queries)
-    parts = {name: [q for q in members if q in known] for name, members in groups.items()}
+    measured = set(evaluation.queries)
+    parts = {name: [q for q in members if q in measured] for name, members in groups.items()}
     if not any(parts.values()):
         raise InputError(
             "the results have no query in common with the audited split",
@@ -163,9 +163,9 @@ def evaluate_groups(
     paths = run_names(runs)
     read = {stem: Run(stem, read_run(path).results) for stem, path in paths.items()}
     qrels = open_collection(name).qrels(split)
-    found = evaluate(qrels, read, measures, exclude_self=exclude_self).group()
+    evaluation = evaluate(qrels, read, measures, exclude_self=exclude_self).group()
     by_path = {str(path): stem for stem, path in paths.items()}
-    return effect(found, audit.groups(), by_path.get(str(baseline), baseline))
+    return effect(evaluation, audit.groups(), by_path.get(str(baseline), baseline))
 
 
 def _gap(
@@ -177,10 +177,10 @@ def _gap(
     values = {}
     for name in (group, "clean"):
         part = cut.get(name)
-        found = part.values(system, measure) if part else np.zeros(0)
+        own = part.values(system, measure) if part else np.zeros(0)
         if baseline is not None and part:
-            found = found - part.values(baseline, measure)
-        values[name] = np.round(found, 12)
+            own = own - part.values(baseline, measure)
+        values[name] = np.round(own, 12)
     own, clean = values[group], values["clean"]
     low = high = None
     p = 1.0

@@ -128,9 +128,9 @@ def _candidates(
     index: MinHashLSH, signature: np.ndarray, block: np.ndarray, least: float, most: int
 ) -> list[int]:
     """Up to 2 · `most` texts of the block with the highest estimates, from `least` upwards."""
-    found = np.array(sorted(index.query(_sketch(signature))), dtype=np.int64)
-    if not len(found):
+    candidates = np.array(sorted(index.query(_sketch(signature))), dtype=np.int64)
+    if not len(candidates):
         return []
-    estimates = (block[found] == signature).mean(axis=1)  # (candidates,)
+    estimates = (block[candidates] == signature).mean(axis=1)  # (candidates,)
     order = np.argsort(-estimates, kind="stable")[: 2 * most]
-    return [int(found[k]) for k in order if estimates[k] >= least]
+    return [int(candidates[k]) for k in order if estimates[k] >= least]

@@ -75,7 +75,7 @@ def neighbour_pairs(
         depth = min(most, len(trained))
         for start in range(0, len(left), BLOCK):
             block = np.ascontiguousarray(left[start : start + BLOCK])
-            for i, found in enumerate(search_vectors(block, right, depth, str), start):
-                for j, cosine in found.items():
+            for i, nearest in enumerate(search_vectors(block, right, depth, str), start):
+                for j, cosine in nearest.items():
                     if cosine >= threshold:
                         yield i, int(j), min(1.0, cosine)

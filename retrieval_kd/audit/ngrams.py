@@ -52,7 +52,7 @@ class _Block:
 
     def __init__(self, start: int, ngrams: list[np.ndarray]) -> None:
         self._start = start
-        self._sizes = np.array([len(found) for found in ngrams], dtype=np.int64)  # (texts,)
+        self._sizes = np.array([len(own) for own in ngrams], dtype=np.int64)  # (texts,)
         hashes = np.concatenate(ngrams)
         order = np.argsort(hashes, kind="stable")
         self._hashes = hashes[order]
@@ -70,11 +70,11 @@ class _Block:
         common = np.zeros(len(self._sizes), dtype=np.int64)
         for a, b in zip(low[hit].tolist(), high[hit].tolist(), strict=True):
             common[self._owner[a:b]] += 1  # each text has each n-gram once
-        found = np.flatnonzero(common)
-        similarity = common[found] / np.minimum(self._sizes[found], len(ngrams))
+        sharing = np.flatnonzero(common)
+        similarity = common[sharing] / np.minimum(self._sizes[sharing], len(ngrams))
         order = np.argsort(-similarity, kind="stable")[:most]
         return [
-            (self._start + int(found[k]), float(similarity[k]))
+            (self._start + int(sharing[k]), float(similarity[k]))
             for k in order
             if similarity[k] >= share
         ]

@@ -109,10 +109,10 @@ def find_overlaps(
             distinct.setdefault(i, {}).setdefault(j, {})[kind] = similarity
     _count_unchecked(evaluated, trained, limits, drops)
     partners = _same_ids(evaluated.texts, trained.texts)
-    for i, found in distinct.items():
+    for i, copies in distinct.items():
         for e in evaluated.members(i).tolist():
             own = partners.setdefault(e, {})
-            for j, kinds in found.items():
+            for j, kinds in copies.items():
                 for t in trained.members(j).tolist():
                     own[t] = {**own.get(t, {}), **kinds}
                     if len(own) >= 4 * limits.most:  # a text may occur thousands of times

@@ -115,13 +115,13 @@ def _counts(audit: Audit) -> Table:
 
 def _pairs(audit: Audit, what: str, rows: int) -> Table:
     """The strongest pairs."""
-    found = [pair for pair in audit.pairs if pair.what == what]
-    more = f"and {len(found) - rows} more, see --json" if len(found) > rows else None
+    pairs = [pair for pair in audit.pairs if pair.what == what]
+    more = f"and {len(pairs) - rows} more, see --json" if len(pairs) > rows else None
     table = _table(f"{what}: overlapping pairs", more)
     table.add_column("overlap", overflow="fold", max_width=24)
     table.add_column("evaluated", overflow="fold", ratio=1)
     table.add_column("trained", overflow="fold", ratio=1)
-    for pair in found[:rows]:
+    for pair in pairs[:rows]:
         trained = f"{pair.train_id} of {pair.train}: {one_line(pair.train_text, TEXT)}"
         evaluated = f"{pair.eval_id}: {one_line(pair.eval_text, TEXT)}"
         table.add_row(_kinds(pair.kinds), Text(evaluated), Text(trained))
@@ -159,8 +159,8 @@ def _gaps(effect: Effect) -> Table:
         if gap.measure != first or gap.difference is None:
             continue
         system = f"{gap.system} − {gap.baseline}" if gap.baseline else gap.system
-        known = gap.low is not None and gap.high is not None
-        interval = f"{gap.low:+.4f} to {gap.high:+.4f}" if known else "too few queries"
+        bounded = gap.low is not None and gap.high is not None
+        interval = f"{gap.low:+.4f} to {gap.high:+.4f}" if bounded else "too few queries"
         group = GROUP_NAMES[gap.group]
         p = format_p(gap.p_holm)
         table.add_row(Text(system), group, f"{gap.difference:+.4f}", interval, p)

@@ -69,7 +69,7 @@ def audit(
         raise InputError("both --run and --results are given", remedy="give only one of them")
     common = Limits(near_queries, ngram_queries, ngram_share, cosine, most)
     documents = replace(common, near=near_documents, ngram=ngram_documents)
-    found = run_audit(
+    result = run_audit(
         train,
         eval_,
         collection=collection,
@@ -80,16 +80,16 @@ def audit(
     effect = None
     if run or results is not None:
         effect = evaluate_groups(
-            found,
+            result,
             run or [],
             results,
             measures=measures,
             baseline=baseline,
             exclude_self=not keep_self,
         )
-    print_audit(found, effect, rows)
+    print_audit(result, effect, rows)
     if json is not None:
-        record = found.to_json() | {"effect": effect.to_json() if effect else None}
+        record = result.to_json() | {"effect": effect.to_json() if effect else None}
         write_json(json, record)
-    if fail_on_overlap and len(found.groups()["clean"]) < len(found.queries):
+    if fail_on_overlap and len(result.groups()["clean"]) < len(result.queries):
         raise typer.Exit(1)

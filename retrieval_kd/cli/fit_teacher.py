@@ -142,7 +142,7 @@ def merge(
 
     It is faster than the two. Its weights are float32: twice the size of a base in bfloat16.
     """
-    from retrieval_kd.teachers.pointwise.merge_adapter import merge_adapter
+    from retrieval_kd.teachers.pointwise.yes_no import merge_adapter
 
     merge_adapter(adapter, out)
     print(out)

@@ -1,4 +1,4 @@
-"""The command `rkd score`. Its work is in `teachers/score_job.py`."""
+"""The command `rkd score`. Its work is in `teachers/score.py`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from retrieval_kd.cli.options import CollectionOption
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import validate
+from retrieval_kd.store.usage import ScoreReport, Spent
 from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
 
 score_app = typer.Typer()
@@ -95,7 +96,7 @@ def score(
         raise InputError(
             "limits are for servers", remedy="name one with --server, or leave the limit out"
         )
-    from retrieval_kd.teachers.score_job import score_job, summary
+    from retrieval_kd.teachers.score import score_job
 
     report, spent = score_job(
         collection,
@@ -106,4 +107,35 @@ def score(
         max_length=max_length,
         server=settings,
     )
-    print(summary(report, spent, store))
+    print(_summary(report, spent, store))
+
+
+def _summary(report: ScoreReport, spent: Spent, store: Path) -> str:
+    lines = []
+    if report.stale:
+        lines.append(
+            f"{report.stale} {report.noun} were stored for other texts under these IDs; "
+            "scored again"
+        )
+    verb = "scored" if report.noun == "pairs" else "answered"
+    lines.append(
+        f"{store}: {report.pairs} {report.noun}, {report.reused} known, {report.scored} {verb} in "
+        f"{report.seconds:.0f} s by {report.teacher} ({report.fingerprint})"
+    )
+    if report.repaired or report.unparsable:
+        lines.append(
+            f"{report.repaired} orders were incomplete, {report.unparsable} answers unreadable"
+        )
+    if report.missing:
+        queries = f" ({report.unfinished} queries are unfinished)" if report.unfinished else ""
+        lines.append(
+            f"{report.missing} {report.noun} were not answered{queries}; the same command asks for "
+            "them again"
+        )
+    if spent.prompt_tokens:
+        cost = f", which cost {spent.cost:.4g}" if spent.cost else ""
+        lines.append(
+            f"{spent.calls} calls, {spent.failed} failed; {spent.prompt_tokens:,} tokens read, "
+            f"{spent.answer_tokens:,} written{cost}"
+        )
+    return "\n".join(lines)

@@ -29,10 +29,8 @@ from retrieval_kd.teachers.comparing.conclude import PairPreferences, conclude_p
 from retrieval_kd.teachers.kinds import OpenModel, Teacher
 from retrieval_kd.teachers.llm.server.budget import Budget
 from retrieval_kd.teachers.llm.server.model import ServerModel
-from retrieval_kd.teachers.open import open_teacher
-from retrieval_kd.teachers.score import scores_of
-from retrieval_kd.teachers.score_job import score_and_record, score_query_and_record
-from retrieval_kd.teachers.spec import parse_spec, strategy_in
+from retrieval_kd.teachers.score import score_and_record, score_query_and_record, scores_of
+from retrieval_kd.teachers.spec import open_teacher, parse_spec, strategy_in
 from retrieval_kd.workspace import Workspace
 
 WEIGHT_GRID = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -1,7 +1,7 @@
 """The store of a comparing teacher's answers: its folder of the score store, read and indexed.
 
-Answers are found by the digests of the query and of the documents in the order shown, never by ID.
-The first answer to a request counts.
+Answers are looked up by the digests of the query and of the documents in the order shown, never by
+ID. The first answer to a request counts.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class AnswerStore:
             raise InputError("this teacher scores documents one by one", id=key.model)
         self.folder, self.key = folder, key
         self._writer: AnswerWriter | None = None
-        self._paths: list[Path] = []  # shards read so far
+        self._paths: list[Path] = []  # shards read
         self._tables: list[pa.Table] = []
         self._places: dict[bytes, list[tuple[int, int]]] = {}  # query → (table, row)
 
@@ -81,17 +81,17 @@ class AnswerStore:
     def of_query(self, query_digest: str) -> QueryAnswers:
         """Look up all answers about a query."""
         self._refresh()
-        found = QueryAnswers()
+        answers = QueryAnswers()
         rows_of: dict[int, list[int]] = defaultdict(list)
         for table, row in self._places.get(bytes.fromhex(query_digest), []):
             rows_of[table].append(row)
         for table, rows in rows_of.items():
             for stored in to_rows(self._tables[table].take(rows)):
-                found.add(stored)
+                answers.add(stored)
         for waiting in self._writer.waiting if self._writer else []:
             if waiting.query_digest == query_digest:
-                found.add(waiting)
-        return found
+                answers.add(waiting)
+        return answers
 
     def queries(self) -> list[str]:
         """Digests of all stored queries, in the order they were first stored."""
@@ -103,12 +103,8 @@ class AnswerStore:
         seen = set()
         for path in shard_paths(self.folder):
             for row in to_rows(read_answers(path)):
-                identity = (
-                    row.query_digest,
-                    row.document_digests,
-                    row.answer is None,
-                    row.strategy,
-                )
+                is_strategy = row.answer is None
+                identity = (row.query_digest, row.document_digests, is_strategy, row.strategy)
                 if identity not in seen:
                     seen.add(identity)
                     yield row

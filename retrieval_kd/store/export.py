@@ -19,6 +19,7 @@ from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.scores import ScoreStore
 
+COLUMNS = ["query_id", "document_id", "score"]
 SCORE_SUFFIXES = (".tsv", ".jsonl", ".parquet", ".trec")
 ANSWER_SUFFIXES = (".jsonl", ".parquet")
 
@@ -49,10 +50,13 @@ def export_scores(store: ScoreStore, key: TeacherKey, out: str | Path) -> int:
             case ".trec":
                 _write_trec(table, temporary, key)
             case ".jsonl":
-                _write_lines(temporary, map(_score_as_json, _columns(table)))
+                rows = (
+                    (query, document, float(score)) for query, document, score in _columns(table)
+                )
+                records = (dict(zip(COLUMNS, row, strict=True)) for row in rows)
+                _write_lines(temporary, (json.dumps(r, ensure_ascii=False) for r in records))
             case ".tsv":
-                header = ("query_id", "document_id", "score")
-                _write_lines(temporary, map("\t".join, chain([header], _columns(table))))
+                _write_lines(temporary, map("\t".join, chain([COLUMNS], _columns(table))))
     return table.num_rows
 
 
@@ -79,7 +83,7 @@ def _export_answers(answers: AnswerStore, path: Path) -> int:
 
 def _columns(table: pa.Table) -> Iterator[tuple[str, str, str]]:
     """Query ID, document ID and score, in the fewest digits that identify the 32-bit number."""
-    for batch in table.select(["query_id", "document_id", "score"]).to_batches():
+    for batch in table.select(COLUMNS).to_batches():
         queries, documents, scores = batch.columns
         yield from zip(
             queries.to_pylist(),
@@ -87,12 +91,6 @@ def _columns(table: pa.Table) -> Iterator[tuple[str, str, str]]:
             scores.cast("string").to_pylist(),
             strict=True,
         )
-
-
-def _score_as_json(row: tuple[str, str, str]) -> str:
-    query, document, score = row
-    record = {"query_id": query, "document_id": document, "score": float(score)}
-    return json.dumps(record, ensure_ascii=False)
 
 
 def _write_lines(path: Path, lines: Iterator[str]) -> None:

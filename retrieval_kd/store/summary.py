@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
+from retrieval_kd.store.answer_rows import Row
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.key import TeacherKey
-from retrieval_kd.store.order_bias import OrderBias, order_bias
+from retrieval_kd.store.requests import log_odds_of
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import shard_paths, texts_unknown
 
@@ -76,19 +78,13 @@ def summarise_scores(store: ScoreStore, key: TeacherKey) -> ScoreSummary:
     scores = table["score"].to_numpy().astype(np.float64)
     unknown = {texts_unknown(path) for path in shards}
     return ScoreSummary(
-        model=key.model,
-        fingerprint=key.fingerprint,
-        kind=key.kind,
-        dtype=key.dtype,
-        max_length=key.max_length,
+        **_teacher_and_size(key, shards),
         pairs=table.num_rows,
         queries=len(counts),
         candidates=_statistics(counts, "min", "median", "max"),
         scores=_statistics(scores, "mean", "std", "min", "max"),
         texts="partly known" if len(unknown) == 2 else "unknown" if True in unknown else "known",
         rows=sum(pq.read_metadata(path).num_rows for path in shards),
-        shards=len(shards),
-        bytes=sum(path.stat().st_size for path in shards),
     )
 
 
@@ -101,21 +97,22 @@ def summarise_answers(store: ScoreStore, key: TeacherKey) -> AnswerSummary:
     statuses = Counter(row.answer.status for row in answered if row.answer)
     shards = shard_paths(folder)
     return AnswerSummary(
-        model=key.model,
-        fingerprint=key.fingerprint,
-        kind=key.kind,
+        **_teacher_and_size(key, shards),
         prompt=key.prompt,
-        dtype=key.dtype,
-        max_length=key.max_length,
         questions=len(answered),
         queries=len({row.query_digest for row in rows}),
         shown=_statistics(sizes, "min", "median", "max"),
         statuses={name: statuses[name] for name in ("ok", "repaired", "unparsable")},
         strategies=dict(Counter(row.strategy for row in rows if row.answer is None)),
         order_bias=order_bias(answered) if key.kind == "pairwise" else None,
-        shards=len(shards),
-        bytes=sum(path.stat().st_size for path in shards),
     )
+
+
+def _teacher_and_size(key: TeacherKey, shards: Sequence[Path]) -> dict[str, Any]:
+    """The fields that both summaries have."""
+    names = ("model", "fingerprint", "kind", "dtype", "max_length")
+    size = sum(path.stat().st_size for path in shards)
+    return {name: getattr(key, name) for name in names} | {"shards": len(shards), "bytes": size}
 
 
 def _statistics(values: np.ndarray, *names: str) -> dict[str, float]:
@@ -179,3 +176,55 @@ _ANSWER_ROWS: dict[str, Callable[[AnswerSummary], str]] = {
     "shards": lambda s: f"{s.shards:,}",
     "size": lambda s: f"{s.bytes / 1e3:,.1f} kB",
 }
+
+
+@dataclass(frozen=True)
+class OrderBias:
+    """The preference for the document shown first.
+
+    Args:
+        pairs: answered in both orders.
+        first_wins: share of answers that prefer the document shown first; 0.5 without bias.
+        contradictions: share of pairs whose winner depends on the order.
+        log_odds: mean of ½ (log-odds of i before j + log-odds of j before i), which is 0 without
+            bias; None for answers in words.
+    """
+
+    pairs: int
+    first_wins: float | None = None
+    contradictions: float | None = None
+    log_odds: float | None = None
+
+
+def order_bias(rows: Iterable[Row]) -> OrderBias:
+    """Measure the order bias of pairwise answers.
+
+    Example:
+        >>> from retrieval_kd.store.requests import Answer
+        >>> shown = [(("a", "b"), 2.0), (("b", "a"), 1.0), (("a", "c"), 3.0), (("c", "a"), -4.0)]
+        >>> rows = [Row("q", pair, "q", pair, Answer(log_odds=odds)) for pair, odds in shown]
+        >>> order_bias(rows)
+        OrderBias(pairs=2, first_wins=0.75, contradictions=0.5, log_odds=0.5)
+    """
+    odds: dict[tuple[str, tuple[str, ...]], float] = {}  # (query, documents shown) → log-odds
+    for row in rows:
+        value = log_odds_of(row.answer) if row.answer is not None else np.nan
+        if not np.isnan(value):
+            odds.setdefault((row.query_digest, row.document_digests), value)
+    both = np.array(
+        [
+            (value, odds[query, (second, first)])
+            for (query, (first, second)), value in odds.items()
+            if first < second and (query, (second, first)) in odds
+        ]
+    ).reshape(-1, 2)  # (pairs, 2)
+    if not len(both):
+        return OrderBias(0)
+    wins = np.where(both == 0, 0.5, both > 0)  # (pairs, 2), of the document shown first
+    contradictions = np.sign(both[:, 0]) * np.sign(both[:, 1]) > 0
+    return OrderBias(
+        len(both),
+        float(wins.mean()),
+        float(contradictions.mean()),
+        float(both.mean()) if np.isfinite(both).all() else None,
+    )

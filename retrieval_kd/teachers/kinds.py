@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -111,10 +112,6 @@ def _open_cross_encoder(model: str, options: CrossEncoderOptions, context: Conte
     )
 
 
-def _open_yes_no(model: str, options: YesNoOptions, context: Context) -> Teacher:
-    return open_yes_no(model, options, context.open_model)
-
-
 def open_yes_no(
     model: str,
     options: YesNoOptions,
@@ -143,30 +140,10 @@ def _open_likelihood(model: str, options: LikelihoodOptions, context: Context) -
     return LikelihoodTeacher(opened, **arguments)
 
 
-def _open_pairwise(model: str, options: PairwiseOptions, context: Context) -> Teacher:
-    return PairwiseTeacher(open_language_model(model, options, context.open_model), options)
-
-
-def _open_listwise(model: str, options: ListwiseOptions, context: Context) -> Teacher:
-    return ListwiseTeacher(open_language_model(model, options, context.open_model), options)
-
-
-def _open_dense(model: str, options: NoOptions, context: Context) -> Teacher:
-    from retrieval_kd.teachers.pointwise.retrievers import DenseTeacher
-
-    return DenseTeacher(context.collection, model, max_length=context.max_length)
-
-
-def _open_sparse(model: str, options: NoOptions, context: Context) -> Teacher:
-    from retrieval_kd.teachers.pointwise.retrievers import RetrieverTeacher
-
-    return RetrieverTeacher("sparse", model, max_length=context.max_length)
-
-
-def _open_multi_vector(model: str, options: NoOptions, context: Context) -> Teacher:
-    from retrieval_kd.teachers.pointwise.retrievers import RetrieverTeacher
-
-    return RetrieverTeacher("multi_vector", model, max_length=context.max_length)
+def _open_comparing(
+    teacher: Callable[..., ComparingTeacher], model: str, options: PassageOptions, context: Context
+) -> Teacher:
+    return teacher(open_language_model(model, options, context.open_model), options)
 
 
 def _open_bm25(name: str, options: NoOptions, context: Context) -> Teacher:
@@ -175,26 +152,45 @@ def _open_bm25(name: str, options: NoOptions, context: Context) -> Teacher:
     return BM25Teacher(context.collection, lucene=name == "bm25-lucene")
 
 
+def _open_dense(model: str, options: NoOptions, context: Context) -> Teacher:
+    from retrieval_kd.teachers.pointwise.retrievers import DenseTeacher
+
+    return DenseTeacher(context.collection, model, max_length=context.max_length)
+
+
+def _open_retriever(kind: str, model: str, options: NoOptions, context: Context) -> Teacher:
+    from retrieval_kd.teachers.pointwise.retrievers import RetrieverTeacher
+
+    return RetrieverTeacher(kind, model, max_length=context.max_length)
+
+
 KINDS: dict[str, Kind] = {
     "pointwise": Kind(CrossEncoderOptions, _open_cross_encoder),
-    "yesno": Kind(YesNoOptions, _open_yes_no, templates=lambda options: yes_no.TEMPLATES),
+    "yesno": Kind(
+        YesNoOptions,
+        lambda model, options, context: open_yes_no(model, options, context.open_model),
+        templates=lambda options: yes_no.TEMPLATES,
+    ),
     "likelihood": Kind(
         LikelihoodOptions,
         _open_likelihood,
         templates=lambda options: templates_for(options.answers),
     ),
     "pairwise": Kind(
-        PairwiseOptions, _open_pairwise, templates=lambda options: PAIR_TEMPLATES, compares=True
+        PairwiseOptions,
+        partial(_open_comparing, PairwiseTeacher),
+        templates=lambda options: PAIR_TEMPLATES,
+        compares=True,
     ),
     "listwise": Kind(
         ListwiseOptions,
-        _open_listwise,
+        partial(_open_comparing, ListwiseTeacher),
         templates=lambda options: list_templates(options.how, options.answer),
         compares=True,
     ),
     "dense": Kind(NoOptions, _open_dense),
-    "sparse": Kind(NoOptions, _open_sparse),
-    "multi_vector": Kind(NoOptions, _open_multi_vector),
+    "sparse": Kind(NoOptions, partial(_open_retriever, "sparse")),
+    "multi_vector": Kind(NoOptions, partial(_open_retriever, "multi_vector")),
     "bm25": Kind(NoOptions, _open_bm25, needs_model=False),
     "bm25-lucene": Kind(NoOptions, _open_bm25, needs_model=False),
 }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
-from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.runs import check_run, read_run, with_relevant
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
@@ -17,13 +23,104 @@ from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
 from retrieval_kd.store.requests import Strategy
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.store.usage import ScoreReport
+from retrieval_kd.store.usage import ScoreReport, Spent, record_usage
 from retrieval_kd.teachers.comparing.conclude import conclude_scores
-from retrieval_kd.teachers.comparing.run_strategies import run_strategies
-from retrieval_kd.teachers.comparing.strategy_run import Scores
-from retrieval_kd.teachers.kinds import PointwiseTeacher, Teacher
+from retrieval_kd.teachers.comparing.run_strategies import Candidates, Scores, run_strategies
+from retrieval_kd.teachers.kinds import LanguageModelTeacher, PointwiseTeacher, Teacher
+from retrieval_kd.teachers.llm.protocol import LanguageModel
+from retrieval_kd.teachers.llm.server.call_log import CallLog
+from retrieval_kd.teachers.llm.server.calls import Calls
+from retrieval_kd.teachers.llm.server.model import ServerModel
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
+from retrieval_kd.teachers.spec import check_spec, open_teacher
 
-Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
+SHARD_PAIRS = 2_048
+SERVER_SHARD_PAIRS = 256  # so that progress shows and a stop loses little
+
+
+def score_job(
+    collection: str,
+    candidates: Path,
+    teacher: str,
+    store: Path,
+    *,
+    judged: str | None = None,
+    max_length: int | None = None,
+    server: ServerSettings | None = None,
+) -> tuple[ScoreReport, Spent]:
+    """Score the candidates that the store lacks and record the cost, also after an error.
+
+    Args:
+        collection: name or folder.
+        candidates: TREC run file.
+        teacher: name, as in `open_teacher`.
+        judged: a split whose relevant documents are scored too.
+        max_length: see `open_teacher`.
+        server: where the teacher's language model runs; by default in this process.
+
+    Raises:
+        InputError: the teacher cannot be opened, or an input is wrong.
+        Stopped: a limit was reached, or the server is gone; the answers so far are stored.
+    """
+    tokenizer = server.tokenizer if server else None
+    check_spec(teacher, on_server=server is not None, tokenizer=tokenizer)
+    opened, run = open_collection(collection), read_run(candidates)
+    check_run(run, opened)
+    qrels = opened.qrels(judged) if judged else {}
+    return score_and_record(
+        opened,
+        {query: opened.queries[query].full for query in run.results},
+        with_relevant(run.results, qrels, opened.documents),
+        open_teacher(
+            teacher,
+            opened,
+            max_length=max_length,
+            open_model=partial(ServerModel, settings=server) if server else None,
+        ),
+        ScoreStore(store),
+    )
+
+
+def score_and_record(
+    collection: Collection,
+    queries: Mapping[str, str],
+    candidates: Mapping[str, Sequence[str]],
+    teacher: Teacher,
+    store: ScoreStore,
+    *,
+    chooser_scores: Scores | None = None,
+) -> tuple[ScoreReport, Spent]:
+    """Score with an open teacher as `score.score` does, and record the cost, also after an error.
+
+    Raises:
+        InputError: an input is wrong.
+        Stopped: a limit was reached, or the server is gone; the answers so far are stored.
+    """
+    folder, calls = store.folder(teacher.key), _server_calls(teacher)
+    before, started, scored = _spent_by(teacher), time.monotonic(), 0
+    with ExitStack() as stack:
+        if calls is not None:
+            stack.callback(calls.close)
+            calls.keep_in(stack.enter_context(CallLog(folder)))
+        try:
+            report = score(
+                collection,
+                queries,
+                candidates,
+                teacher,
+                store,
+                shard_pairs=SHARD_PAIRS if calls is None else SERVER_SHARD_PAIRS,
+                chooser_scores=chooser_scores,
+            )
+            scored = report.scored
+        finally:
+            spent = _spent_by(teacher).since(before)
+            if _language_model(teacher) is None:  # a pair is a call
+                spent = Spent(calls=scored, seconds=time.monotonic() - started)
+            record_usage(folder, spent)
+    if calls is not None and calls.stopped is not None:
+        raise calls.stopped
+    return report, spent
 
 
 def score(
@@ -33,7 +130,7 @@ def score(
     teacher: Teacher,
     store: ScoreStore,
     *,
-    shard_pairs: int = 2_048,
+    shard_pairs: int = SHARD_PAIRS,
     chooser_scores: Scores | None = None,
 ) -> ScoreReport:
     """Score the candidates that the store lacks: one by one, or by the teacher's comparisons.
@@ -58,27 +155,34 @@ def score(
     return run_strategies(collection, queries, candidates, teacher, store, scores=chooser_scores)
 
 
-def score_query(
+def score_query_and_record(
     collection: Collection,
     query: str,
     candidates: Sequence[str],
     teacher: Teacher,
+    store: ScoreStore,
     chooser_scores: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
-    """Score one query's candidates, stored or not, and store nothing; for measuring latency.
+    """Score one query's candidates, stored or not, for measuring latency.
+
+    Only the cost of a server's calls is recorded in `store`, no score.
 
     Returns:
         document ID → score; empty for a comparing teacher, whose comparisons are not aggregated.
     """
+    before, scores = _spent_by(teacher), {}
     if isinstance(teacher, PointwiseTeacher):
         documents = [collection.documents[id] for id in candidates]
         values = np.ma.filled(teacher.score([query] * len(documents), documents), 0.0)
-        return dict(zip(candidates, values.tolist(), strict=True))
-    chosen = None if chooser_scores is None else {"q": chooser_scores}
-    with TemporaryDirectory() as folder:  # an empty store: every comparison is made
-        store, listed = ScoreStore(folder), {"q": list(candidates)}
-        run_strategies(collection, {"q": query}, listed, teacher, store, scores=chosen)
-    return {}
+        scores = dict(zip(candidates, values.tolist(), strict=True))
+    else:
+        chosen = None if chooser_scores is None else {"q": chooser_scores}
+        with TemporaryDirectory() as folder:  # an empty store: every comparison is made
+            empty, listed = ScoreStore(folder), {"q": list(candidates)}
+            run_strategies(collection, {"q": query}, listed, teacher, empty, scores=chosen)
+    if _server_calls(teacher) is not None:
+        record_usage(store.folder(teacher.key), _spent_by(teacher).since(before))
+    return scores
 
 
 def _score_pairs(
@@ -95,51 +199,47 @@ def _score_pairs(
     earlier = store.id_pairs(key)
     with bar(f"scoring with {key.model}", report.pairs) as progress, store.writer(key) as writer:
         for chunk in _chunks(candidates, shard_pairs):
-            batch = _look_up_texts(collection, queries, chunk)
-            stored = ~np.isnan(store.lookup(key, batch.query_digests, batch.document_digests))
-            if not stored.all():
-                todo = batch.select(_first_of_each(batch, np.flatnonzero(~stored)))
-                scores = teacher.score(todo.queries, todo.documents)
+            pairs = _look_up_texts(collection, queries, chunk)
+            new: dict[tuple[str, str], _Pair] = {}  # pairs of the same texts are scored once
+            for pair, stored in zip(pairs, _stored_scores(store, key, pairs), strict=True):
+                if math.isnan(stored):
+                    new.setdefault((pair.query_digest, pair.document_digest), pair)
+            if new:
+                todo = list(new.values())
+                scores = teacher.score([p.query for p in todo], [p.document for p in todo])
                 answered = ~np.ma.getmaskarray(scores)
                 report.missing += int((~answered).sum())
-                values = np.ma.getdata(scores)[answered]
-                todo = todo.select(np.flatnonzero(answered))
-                document_ids = [d.id for d in todo.documents]
-                report.stale += int(np.isin(hash_ids(todo.query_ids, document_ids), earlier).sum())
+                scored = [todo[row] for row in np.flatnonzero(answered)]
+                query_ids = [pair.query_id for pair in scored]
+                document_ids = [pair.document.id for pair in scored]
+                report.stale += int(np.isin(hash_ids(query_ids, document_ids), earlier).sum())
                 writer.add(
-                    todo.query_ids, document_ids, todo.query_digests, todo.document_digests, values
+                    query_ids,
+                    document_ids,
+                    [pair.query_digest for pair in scored],
+                    [pair.document_digest for pair in scored],
+                    np.ma.getdata(scores)[answered],
                 )
                 writer.flush()
-                report.scored += len(values)
+                report.scored += len(scored)
             progress.advance(len(chunk))
     report.reused = report.pairs - report.scored - report.missing
     report.seconds = time.monotonic() - started
     return report
 
 
-@dataclass(frozen=True)
-class _Batch:
-    query_ids: list[str]
-    queries: list[str]
-    documents: list[Document]
-    query_digests: list[str]
-    document_digests: list[str]
-
-    def select(self, rows: np.ndarray) -> _Batch:
-        picked = [int(row) for row in rows]
-        return _Batch(
-            [self.query_ids[i] for i in picked],
-            [self.queries[i] for i in picked],
-            [self.documents[i] for i in picked],
-            [self.query_digests[i] for i in picked],
-            [self.document_digests[i] for i in picked],
-        )
+class _Pair(NamedTuple):
+    query_id: str
+    query: str
+    document: Document
+    query_digest: str
+    document_digest: str
 
 
-def _first_of_each(batch: _Batch, rows: np.ndarray) -> np.ndarray:
-    """Leave out rows with the same texts as an earlier row: they are scored once."""
-    first = {(batch.query_digests[i], batch.document_digests[i]): i for i in reversed(rows)}
-    return np.array(sorted(first.values()), dtype=np.int64)
+def _stored_scores(store: ScoreStore, key: TeacherKey, pairs: Sequence[_Pair]) -> list[float]:
+    """The stored score of each pair, or NaN."""
+    digests = [pair.query_digest for pair in pairs], [pair.document_digest for pair in pairs]
+    return store.lookup(key, *digests).tolist()
 
 
 def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]]:
@@ -155,27 +255,39 @@ def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]
 
 
 def _look_up_texts(
-    collection: Collection, queries: Mapping[str, str], pairs: list[tuple[str, str]]
-) -> _Batch:
-    documents = {}
-    for query_id, id in pairs:
-        if query_id not in queries:
-            raise InputError(
-                "the candidates name a query that this collection or split does not have",
-                id=query_id,
-                remedy="score the run with the collection and split it was retrieved from",
-            )
-        if id not in documents:
-            documents[id] = collection.documents[id]
-    query_digests = {q: query_digest(queries[q]) for q in dict.fromkeys(q for q, _ in pairs)}
+    collection: Collection, queries: Mapping[str, str], pairs: Sequence[tuple[str, str]]
+) -> list[_Pair]:
+    unknown = next((query_id for query_id, _ in pairs if query_id not in queries), None)
+    if unknown is not None:
+        raise InputError(
+            "the candidates name a query that this collection or split does not have",
+            id=unknown,
+            remedy="score the run with the collection and split it was retrieved from",
+        )
+    query_digests = {id: query_digest(queries[id]) for id in dict.fromkeys(q for q, _ in pairs)}
+    documents = {id: collection.documents[id] for id in dict.fromkeys(d for _, d in pairs)}
     digests = {id: document_digest(d.title, d.text) for id, d in documents.items()}
-    return _Batch(
-        [q for q, _ in pairs],
-        [queries[q] for q, _ in pairs],
-        [documents[d] for _, d in pairs],
-        [query_digests[q] for q, _ in pairs],
-        [digests[d] for _, d in pairs],
-    )
+    return [_Pair(q, queries[q], documents[d], query_digests[q], digests[d]) for q, d in pairs]
+
+
+def _language_model(teacher: Teacher) -> LanguageModel | None:
+    return teacher.model if isinstance(teacher, LanguageModelTeacher) else None
+
+
+def _server_calls(teacher: Teacher) -> Calls | None:
+    """The calls of a teacher whose model is on a server."""
+    model = _language_model(teacher)
+    return model.calls if isinstance(model, ServerModel) else None
+
+
+def _spent_by(teacher: Teacher) -> Spent:
+    """What a language model has spent since it was opened; zero for other teachers."""
+    model, calls = _language_model(teacher), _server_calls(teacher)
+    if model is None:
+        return Spent()
+    usage = model.usage
+    tokens = (usage.prompt_tokens, usage.answer_tokens)
+    return Spent(**asdict(usage), cost=calls.settings.cost(*tokens) if calls else 0.0)
 
 
 def scores_of(
@@ -208,9 +320,8 @@ def scores_of(
         )
     scores: dict[str, dict[str, float]] = {}
     for chunk in _chunks(candidates, 100_000):
-        batch = _look_up_texts(collection, queries, chunk)
-        values = store.lookup(key, batch.query_digests, batch.document_digests)
-        for (query_id, id), value in zip(chunk, values.tolist(), strict=True):
-            if value == value:  # not NaN
+        pairs = _look_up_texts(collection, queries, chunk)
+        for (query_id, id), value in zip(chunk, _stored_scores(store, key, pairs), strict=True):
+            if not math.isnan(value):
                 scores.setdefault(query_id, {})[id] = value
     return scores

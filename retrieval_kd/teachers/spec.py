@@ -1,22 +1,30 @@
-"""How users name a teacher: `[KIND:]MODEL[?option=value&option=value]`, parsed and checked.
+"""The name of a teacher, `[KIND:]MODEL[?option=value&option=value]`: parse it, check it, open it.
 
-Imports no model library, so mistakes are reported at once.
+Model libraries are imported only to open a teacher, so mistakes are reported at once.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.lora import Lora, need_peft
 from retrieval_kd.models.names import check_exists
 from retrieval_kd.schema import Model, validate
 from retrieval_kd.store.requests import Strategy
-from retrieval_kd.teachers.kinds import KINDS, WITH_MODEL, WITHOUT_MODEL
+from retrieval_kd.teachers.kinds import (
+    KINDS,
+    WITH_MODEL,
+    WITHOUT_MODEL,
+    Context,
+    OpenModel,
+    Teacher,
+)
 from retrieval_kd.teachers.llm.prompts import find_template
 
 
@@ -156,6 +164,34 @@ def check_spec(spec: str, *, on_server: bool = False, tokenizer: str | None = No
         check_exists(tokenizer)
     if kind.needs_model and not on_server:
         check_exists(parsed.model)
+
+
+def open_teacher(
+    spec: str,
+    collection: Collection,
+    *,
+    max_length: int | None = None,
+    open_model: OpenModel | None = None,
+) -> Teacher:
+    """Open the teacher with this name: `[KIND:]MODEL[?option=value&…]`, or `bm25`.
+
+    Args:
+        collection: the documents to score; BM25's scores depend on all of them.
+        max_length: tokens of query and document together, or of a language model's passage. An
+            option in `spec` takes precedence.
+        open_model: opens the language model of a teacher, for instance on a server; by default the
+            model runs in this process.
+
+    Raises:
+        InputError: the kind, an option or the model does not exist.
+    """
+    parsed = parse_spec(spec)
+    kind = KINDS[parsed.kind]
+    if kind.is_language_model and max_length is not None:
+        options = {"passage_tokens": str(max_length), **parsed.options}
+        parsed = replace(parsed, options=options)
+    options_model = parsed.validated(kind.options)
+    return kind.open(parsed.model, options_model, Context(collection, max_length, open_model))
 
 
 def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) -> None:

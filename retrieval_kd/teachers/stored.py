@@ -113,7 +113,8 @@ def known_pairs(
     for id, text in queries.items():
         ids_of_text.setdefault(query_digest(text), []).append(id)
     if not key.is_pointwise:
-        lists = latest_strategies(AnswerStore(store.folder(key), key))
+        answers = AnswerStore(store.folder(key), key)
+        lists = latest_strategies(answers, answers.queries())
         stored = ((row.query_id, row.query_digest, id) for row in lists for id in row.document_ids)
     else:
         table = store.read(key)

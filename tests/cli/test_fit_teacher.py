@@ -22,7 +22,7 @@ from retrieval_kd.pipeline.stages import (
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.schema import validate
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.teachers.spec import open_teacher
 from retrieval_kd.workspace import Workspace
 
 FEW = {"steps": 2, "batch_queries": 2, "slate_size": 2}

@@ -13,7 +13,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_language_model
 from retrieval_kd.models.lora import CONFIG, WEIGHTS, Lora, add_adapters
-from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.teachers.spec import open_teacher
 from tests.tiny_models import write_decoder
 
 

@@ -15,10 +15,10 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.models.encode import is_encoded
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.pointwise import retrievers as first_stage
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.score import score, scores_of
+from retrieval_kd.teachers.spec import open_teacher
 from retrieval_kd.teachers.stored import stored_scores
 
 

@@ -13,8 +13,7 @@ from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import validate
 from retrieval_kd.teachers.kinds import KINDS
-from retrieval_kd.teachers.open import open_teacher
-from retrieval_kd.teachers.spec import check_options, check_spec, parse_spec
+from retrieval_kd.teachers.spec import check_options, check_spec, open_teacher, parse_spec
 
 TYPED = """
 import contextlib, io, json, sys

@@ -19,8 +19,8 @@ from retrieval_kd.models.load import model_digest
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.objectives import kl
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.teachers.open import open_teacher
-from retrieval_kd.teachers.pointwise.merge_adapter import merge_adapter
+from retrieval_kd.teachers.pointwise.yes_no import merge_adapter
+from retrieval_kd.teachers.spec import open_teacher
 from retrieval_kd.training.batches.sampling import draw
 from retrieval_kd.training.batches.slates import Pool, build_pools
 from retrieval_kd.training.fit_teacher import fit_teacher

@@ -22,7 +22,8 @@ from retrieval_kd.store.requests import Strategy, log_odds_of
 from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS, Order
 from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS, preferences_of
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions
-from retrieval_kd.teachers.comparing.strategy_run import (
+from retrieval_kd.teachers.comparing.run_strategies import (
+    Candidates,
     QueryCandidates,
     Scores,
     answers_of_strategy,
@@ -30,7 +31,6 @@ from retrieval_kd.teachers.comparing.strategy_run import (
     replay,
 )
 
-Candidates = Mapping[str, Sequence[str]]
 # Documents (n,) of one query and P(i is better than j) (n, n), NaN where i and j were not compared.
 PairPreferences = tuple[list[str], np.ndarray]
 
@@ -72,7 +72,11 @@ def conclude_scores(
         )
     lists = [query_candidates(collection, queries, q, ids, by) for q, ids in candidates.items()]
     if pairwise and aggregate is None:
-        every_pair = compares_all_pairs(answers, lists, strategy)
+        if strategy is None:
+            latest = latest_strategies(answers, [query.query_digest for query in lists])
+            every_pair = all(row.strategy == "pairs=all" for row in latest)
+        else:
+            every_pair = strategy.spec == "pairs=all"
         aggregate = "win_rate" if every_pair else "bradley_terry"
     concluded: dict[str, dict[str, float]] = {}
     for query in lists:
@@ -206,29 +210,19 @@ def orders_of(
     place = {digest: number for number, digest in enumerate(digests)}
     orders = []
     for shown, answer in stored.answers.items():
-        named = answer.order or ()
-        rest = [at for at in range(len(shown)) if at not in named] if named and best_only else []
+        order = answer.order or ()
+        rest = [at for at in range(len(shown)) if at not in order] if order and best_only else []
         ranked, below = (
-            tuple(place[shown[at]] for at in part if shown[at] in place) for part in (named, rest)
+            tuple(place[shown[at]] for at in part if shown[at] in place) for part in (order, rest)
         )
         if ranked and len(ranked) + len(below) > 1:
             orders.append(Order(ranked, below))
     return orders
 
 
-def compares_all_pairs(
-    answers: AnswerStore, lists: Sequence[QueryCandidates], strategy: Strategy | None = None
-) -> bool:
-    """Whether the strategy (by default the latest one of every query) compares all pairs."""
-    if strategy is not None:
-        return strategy.spec == "pairs=all"
-    latest = [answers.of_query(query.query_digest).strategies[-1:] for query in lists]
-    return all(row.strategy == "pairs=all" for rows in latest for row in rows)
-
-
-def latest_strategies(answers: AnswerStore) -> list[Row]:
-    """The latest strategy row of every query, with the candidates it started from."""
-    latest = [answers.of_query(query).strategies[-1:] for query in answers.queries()]
+def latest_strategies(answers: AnswerStore, query_digests: Sequence[str]) -> list[Row]:
+    """The latest strategy row of each of these queries, with the candidates it started from."""
+    latest = [answers.of_query(digest).strategies[-1:] for digest in query_digests]
     return [row for rows in latest for row in rows]
 
 

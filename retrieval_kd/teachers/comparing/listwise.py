@@ -1,6 +1,6 @@
 """The listwise teacher: a language model that orders passages by how well they answer a query.
 
-`windows.py` and `set_wise.py` choose the lists; `run_strategies.py` stores the answers.
+`list_strategies.py` chooses the lists; `run_strategies.py` stores the answers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pydantic import Field
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer, RequestTexts, Strategy
+from retrieval_kd.teachers.comparing.list_strategies import Heap, Tournament, Windows
 from retrieval_kd.teachers.comparing.parse_answers import (
     choice_answer,
     order_by_logits,
@@ -29,9 +30,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_prompts,
     template_for,
 )
-from retrieval_kd.teachers.comparing.set_wise import Heap, Tournament
 from retrieval_kd.teachers.comparing.steps import refuse_unused
-from retrieval_kd.teachers.comparing.windows import Windows
 from retrieval_kd.teachers.llm.prompts import find_template
 from retrieval_kd.teachers.llm.protocol import Completion, LanguageModel, Prompt
 from retrieval_kd.teachers.options import SetOptions
@@ -54,6 +53,7 @@ class ListwiseOptions(SetOptions):
     passes: int = Field(1, gt=0, description="windows: number of passes from the end to the top")
     children: int = Field(3, gt=0, description="heap: a prompt shows one passage more than this")
     top: int = Field(10, gt=0, description="heap: how many of the best to rank")
+    # groups of two could leave a group of one
     group: int = Field(10, gt=2, description="tournament: passages in a prompt")
     rounds: int = Field(2, gt=0, description="tournament: number of rounds, each with other groups")
 
@@ -156,14 +156,9 @@ class ListwiseTeacher:
             requests,
             self.template,
             self.labels,
-            query_tokens=self.options.query_tokens,
-            passage_tokens=self.options.passage_tokens,
-            cut=self.options.cut,
+            self.options,
             form=order_form
             if self._writes_order
             else lambda count: choice_form(self.labels[:count]),
             start="" if self._best_only or self._writes_order else "[",
         )
-
-    def _choice_form(self, count: int) -> str:
-        return choice_form(self.labels[:count])

@@ -80,10 +80,10 @@ def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
     if bare in list(labels):
         return list(labels).index(bare), "ok"
     words = set(re.findall(r"\w+", answer))
-    named = [place for place, label in enumerate(labels) if label in words]
-    if len(named) != 1 or not _is_named(labels[named[0]], answer):
+    places = [place for place, label in enumerate(labels) if label in words]
+    if len(places) != 1 or not _is_named(labels[places[0]], answer):
         return None, "unparsable"
-    return named[0], "repaired"
+    return places[0], "repaired"
 
 
 def choice_answer(text: str, labels: Sequence[str]) -> Answer:
@@ -120,11 +120,11 @@ def order_by_logits(logs: np.ndarray) -> Answer | None:
     if np.isnan(logs).all():
         return None
     values = tuple(float(log) for log in logs)
-    known = [place for place, value in enumerate(values) if not np.isnan(value)]
-    different = {values[place] for place in known}
+    present = [place for place, value in enumerate(values) if not np.isnan(value)]
+    different = {values[place] for place in present}
     if len(different) == 1 < len(values):
         return Answer(logs=values, status="unparsable")
-    order = tuple(sorted(known, key=lambda place: (-values[place], -place)))
+    order = tuple(sorted(present, key=lambda place: (-values[place], -place)))
     whole = len(different) == len(values)
     return Answer(logs=values, order=order, status="ok" if whole else "repaired")
 

@@ -13,7 +13,7 @@ from retrieval_kd.models.lora import root_of
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import RequestTexts
 from retrieval_kd.teachers.llm.prompts import Template, passages
-from retrieval_kd.teachers.llm.protocol import LanguageModel, Prompt, Side
+from retrieval_kd.teachers.llm.protocol import LanguageModel, Prompt
 from retrieval_kd.teachers.options import SetOptions
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -107,10 +107,8 @@ def set_prompts(
     requests: Sequence[RequestTexts],
     template: Template,
     labels: Sequence[str],
+    options: SetOptions,
     *,
-    query_tokens: int,
-    passage_tokens: int,
-    cut: Side,
     form: Callable[[int], str] = lambda count: "",
     start: str = "",
 ) -> list[Prompt]:
@@ -120,9 +118,9 @@ def set_prompts(
         form: number of documents → a regular expression that answers must match, or "".
         start: the beginning of the answer, unless the template has one.
     """
-    queries = passages(model, [request.query for request in requests], query_tokens)
+    queries = passages(model, [request.query for request in requests], options.query_tokens)
     texts = [document.full for request in requests for document in request.documents]
-    cut_texts = passages(model, texts, passage_tokens, cut)
+    cut_texts = passages(model, texts, options.passage_tokens, options.cut)
     shown = dict(zip(texts, cut_texts, strict=True))
     prompts = []
     for request, query in zip(requests, queries, strict=True):

@@ -1,4 +1,4 @@
-"""Building blocks of strategies: request an order, run steps in lockstep, check settings."""
+"""What pair and list strategies share: steps in lockstep, specs, and a check of options."""
 
 from __future__ import annotations
 
@@ -10,19 +10,6 @@ from pydantic import BaseModel
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.requests import Answer, Request, Result, Steps
-
-
-def request_order(shown: Sequence[int]) -> Steps[tuple[int, ...] | None]:
-    """Request an order of these candidates, and return those the answer names, best first.
-
-    If the answer cannot be parsed, show the same candidates once more in reverse order, because a
-    greedy model would repeat itself otherwise. Return None if that fails, too.
-    """
-    for order in (tuple(shown), tuple(reversed(shown))):
-        [answer] = yield [Request(order)]
-        if answer.order:
-            return tuple(order[place] for place in answer.order)
-    return None
 
 
 def together(steps: Sequence[Steps[Result]]) -> Steps[list[Result]]:
@@ -54,27 +41,10 @@ def _advance(
         results[number] = stop.value
 
 
-def reciprocal_ranks(ranking: Sequence[int]) -> dict[int, float]:
-    """Candidates, best first → 1 / rank.
-
-    Example:
-        >>> reciprocal_ranks([4, 0])
-        {4: 1.0, 0: 0.5}
-    """
-    return {candidate: 1 / rank for rank, candidate in enumerate(ranking, start=1)}
-
-
 def spec_of(choice: str, strategy: Any) -> str:
     """`CHOICE&name=value&…`: a strategy dataclass as a user writes it."""
     settings = [f"{field.name}={getattr(strategy, field.name)}" for field in fields(strategy)]
     return "&".join([choice, *settings])
-
-
-def check_at_least(least: int, **settings: int) -> None:
-    """Refuse a setting below `least`."""
-    for name, number in settings.items():
-        if number < least:
-            raise InputError(f"{name} is {number}", remedy=f"give at least {least}")
 
 
 def refuse_unused(options: BaseModel, choice: str, belongs_to: Mapping[str, str]) -> None:

@@ -1,7 +1,7 @@
 """Import of published teacher scores and orders from local files; docs/scores.md lists the formats.
 
-`detect.py` finds out a file's format, one reader per format reads it, and `scores.py` stores the
-scores. `order_files.py` reads orders without scores, and `orders.py` stores them.
+`detect.py` detects a file's format, `score_files.py` reads it, and `scores.py` stores the scores.
+`order_files.py` reads orders without scores, and `orders.py` stores them.
 """
 
 from __future__ import annotations

@@ -10,19 +10,19 @@ from pathlib import Path
 
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import InputError
-from retrieval_kd.teachers.importers import jsonl, lines, parquet
-from retrieval_kd.teachers.importers.pairs import ScoredPair
+from retrieval_kd.teachers.importers import score_files
+from retrieval_kd.teachers.importers.score_files import ScoredPair
 
 Reader = Callable[[Path, Reading], Iterator[ScoredPair]]
 
 FORMATS: dict[str, Reader] = {
-    "hofstaetter": lines.read_hofstaetter,
-    "hard-negatives": jsonl.read_hard_negatives,
-    "tdist": jsonl.read_tdist,
-    "parquet": parquet.read_parquet,
-    "trec": lines.read_trec,
-    "jsonl": jsonl.read_jsonl,
-    "tsv": lines.read_tsv,
+    "hofstaetter": score_files.read_hofstaetter,
+    "hard-negatives": score_files.read_hard_negatives,
+    "tdist": score_files.read_tdist,
+    "parquet": score_files.read_parquet,
+    "trec": score_files.read_trec,
+    "jsonl": score_files.read_jsonl,
+    "tsv": score_files.read_tsv,
 }
 PICKLE_NAMES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
 
@@ -41,7 +41,8 @@ def detect(path: Path) -> str:
         'trec'
     """
     head = _head(path)
-    if path.name.lower().endswith(PICKLE_NAMES) or _is_pickle(head):
+    is_pickle = head[:4] == b"(dp0" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05")
+    if path.name.lower().endswith(PICKLE_NAMES) or is_pickle:
         raise InputError(
             "a pickle, which can run any program when it is opened",
             file=path,
@@ -58,7 +59,7 @@ def detect(path: Path) -> str:
 
 
 def reader(path: Path, format: str | None) -> tuple[str, Reader]:
-    """The format's name and reader; the format is detected unless it is given."""
+    """The format's name and reader; by default the format is detected."""
     if format is not None and format not in FORMATS:
         raise InputError(f"unknown format {format!r}", remedy=f"one of {', '.join(FORMATS)}")
     name = format or detect(path)
@@ -85,10 +86,6 @@ def _head(path: Path, size: int = 1 << 20) -> bytes:
         raise InputError(problem, file=path, remedy="copy the file again") from error
 
 
-def _is_pickle(head: bytes) -> bool:
-    return (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05") or head[:4] == b"(dp0"
-
-
 def _of_json(line: bytes) -> str:
     if line.startswith(b"["):
         return "tdist"
@@ -100,12 +97,12 @@ def _of_json(line: bytes) -> str:
 
 
 def _of_cells(text: str, path: Path) -> str:
-    cells = lines.split_line(text)
+    cells = score_files.split_line(text)
     if len(cells) == 5 and _is_number(cells[0]) and _is_number(cells[1]):
         return "hofstaetter"
     if len(text.split()) == 6 and _is_number(text.split()[4]):
         return "trec"
-    if len(cells) == 3 or lines.is_header(cells):
+    if len(cells) == 3 or score_files.is_header(cells):
         return "tsv"
     problem = f"no known shape of scores: the first line has {len(cells)} columns"
     if len(cells) == 4 and cells[3].isdecimal():

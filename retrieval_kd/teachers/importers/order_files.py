@@ -1,6 +1,6 @@
 """Readers of published orders of passages: RankGPT's records and RankZephyr's conversations.
 
-`matching.py` looks up the texts in a collection, and `orders.py` stores the answers.
+`orders.py` looks up the texts in a collection and stores the answers.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.data.sources import file_lines
 from retrieval_kd.errors import InputError
-from retrieval_kd.teachers.importers.pairs import to_id
-from retrieval_kd.teachers.importers.records import QUERY
+from retrieval_kd.teachers.importers.score_files import QUERY, first_value, to_id
 
 LISTS = ("retrieved_passages", "hits", "candidates", "passages", "documents")
 IDS = ("docid", "doc_id", "pid", "passage_id", "docno", "_id", "id")
@@ -60,7 +59,7 @@ def read_orders(path: Path, reading: Reading) -> Iterator[PublishedOrder]:
         InputError: a line is not a JSON object, or lacks a list of passages or an answer.
     """
     for line, record in _values(path, reading):
-        turns = _first(record, TURNS)
+        turns = first_value(record, TURNS)
         if turns is None:
             yield _record(record, path, line)
             continue
@@ -88,7 +87,9 @@ def parse_conversation(turns: Sequence[Any], line: int = 1) -> PublishedOrder | 
         ('tides', ['The moon.', 'A violin.'], '[1] > [2]')
     """
     objects = [turn for turn in turns if isinstance(turn, Mapping)]
-    texts = [(_first(t, ("from", "role")), _first(t, ("value", "content"))) for t in objects]
+    texts = [
+        (first_value(t, ("from", "role")), first_value(t, ("value", "content"))) for t in objects
+    ]
     prompt = "\n".join(str(text) for speaker, text in texts if speaker in USER)
     answers = [str(text) for speaker, text in texts if speaker in MODEL]
     query, passages = _query(prompt), numbered(prompt)
@@ -125,7 +126,7 @@ def numbered(text: str) -> list[str]:
 
 
 def _record(record: Mapping[str, Any], path: Path, line: int) -> PublishedOrder:
-    entries, answer = _first(record, LISTS), _first(record, ANSWERS)
+    entries, answer = first_value(record, LISTS), first_value(record, ANSWERS)
     if not isinstance(entries, list) or answer is None:
         raise InputError(
             "no list of passages, or no answer that puts them in order",
@@ -134,10 +135,10 @@ def _record(record: Mapping[str, Any], path: Path, line: int) -> PublishedOrder:
             remedy=f"passages stand in one of {', '.join(LISTS)}, answers in one of "
             f"{', '.join(ANSWERS)}; conversations in {TURNS[0]}",
         )
-    query, query_id = record.get("query"), _first(record, QUERY)
+    query, query_id = record.get("query"), first_value(record, QUERY)
     if isinstance(query, Mapping):
-        query_id = _first(query, QUERY) if query_id is None else query_id
-        query = _first(query, TEXTS)
+        query_id = first_value(query, QUERY) if query_id is None else query_id
+        query = first_value(query, TEXTS)
     passages = tuple(_passage(entry, path, line) for entry in entries)
     return PublishedOrder(
         None if query_id is None else to_id(query_id, "query", path, line),
@@ -155,7 +156,7 @@ def _passage(entry: Any, path: Path, line: int) -> Passage:
         raise InputError(f"{entry!r:.60} is no passage", file=path, line=line)
     inner = entry.get("doc")
     merged = {**entry, **inner} if isinstance(inner, Mapping) else entry
-    id, text, title = _first(entry, IDS), _first(merged, TEXTS), merged.get("title")
+    id, text, title = first_value(entry, IDS), first_value(merged, TEXTS), merged.get("title")
     if text is not None and title:
         text = f"{title} {text}"
     return Passage(
@@ -179,10 +180,6 @@ def _response(answer: Any, count: int, path: Path, line: int) -> str:
         line=line,
         remedy="write it as text such as [2] > [1], or as all numbers from 0, or all from 1",
     )
-
-
-def _first(record: Mapping[str, Any], names: Sequence[str]) -> Any:
-    return next((record[name] for name in names if record.get(name) is not None), None)
 
 
 def _values(path: Path, reading: Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:

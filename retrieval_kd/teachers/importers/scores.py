@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.writer import ScoreWriter
 from retrieval_kd.teachers.importers.detect import reader
-from retrieval_kd.teachers.importers.pairs import ScoredPair
+from retrieval_kd.teachers.importers.score_files import ScoredPair
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -78,20 +78,21 @@ def import_scores(
         reading.advance = progress_bar.advance
         pairs = importer(path, reading)
         with store.writer(key, texts=texts) as writer:
-            for number, batch in enumerate(_batched(pairs)):
-                if number == 0 and not allow_ranks and are_ranks(batch):
-                    raise _ranks_error(path)
+            first = True
+            while batch := list(itertools.islice(pairs, BATCH)):
+                if first and not allow_ranks and are_ranks(batch):
+                    raise InputError(
+                        "every query has the very same scores: they are ranks written as scores",
+                        file=path,
+                        remedy="import the teacher's own scores; if these are, add --allow-ranks",
+                    )
+                first = False
                 batches.add(batch, writer)
     if batches.stored + batches.known == 0:
         drops = f" ({'; '.join(reading.drops.summary())})" if reading.drops.counts else ""
         remedy = "check that the file and the collection are of the same dataset"
         raise InputError(f"nothing to import{drops}", file=path, remedy=remedy)
     return Imported(key, name, batches.stored, batches.known, reading.drops)
-
-
-def _batched(pairs: Iterator[ScoredPair]) -> Iterator[list[ScoredPair]]:
-    while batch := list(itertools.islice(pairs, BATCH)):
-        yield batch
 
 
 class _Batches:
@@ -180,11 +181,3 @@ def are_ranks(batch: list[ScoredPair]) -> bool:
     longest = lists[-1]
     from_top = all(short == longest[: len(short)] for short in lists)
     return from_top or all(short == longest[-len(short) :] for short in lists)
-
-
-def _ranks_error(path: Path) -> InputError:
-    return InputError(
-        "every query has the very same scores: they are ranks written as scores",
-        file=path,
-        remedy="import the teacher's own scores; if these are, add --allow-ranks",
-    )

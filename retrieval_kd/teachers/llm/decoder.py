@@ -82,32 +82,30 @@ class LocalModel:
 
     @torch.inference_mode()
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """Log-probabilities (n, options) of each option's first token as the answer's first token.
-
-        Not normalised over the options.
+        """As in `LanguageModel`.
 
         Raises:
             InputError: two options begin with the same token, or a prompt is too long.
         """
         started = time.monotonic()
-        found = np.empty((len(prompts), len(options)), dtype=np.float32)
+        results = np.empty((len(prompts), len(options)), dtype=np.float32)
         if not prompts:
-            return found
+            return results
         texts = [self.renderer.render(prompt) for prompt in prompts]
         sequences = self.renderer.tokens(texts)
         first = self.renderer.first_tokens(texts[0], options)
         for rows, logits in self._logits(sequences, [1] * len(sequences)):
             words = logits[:, -1].log_softmax(dim=-1)  # (rows, V)
-            found[rows] = words[:, torch.tensor(first, device=words.device)].cpu().numpy()
-        check_finite(self.name, found)
+            results[rows] = words[:, torch.tensor(first, device=words.device)].cpu().numpy()
+        check_finite(self.name, results)
         self.usage.add(sequences, len(sequences), started)
-        return found
+        return results
 
     @torch.inference_mode()
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """Log-probability of each token of a continuation, (its tokens,) float32.
+        """As in `LanguageModel`.
 
         Raises:
             InputError: a continuation is empty, or a prompt is too long.
@@ -115,17 +113,17 @@ class LocalModel:
         started = time.monotonic()
         texts = [self.renderer.render(prompt) for prompt in prompts]
         sequences, lengths = self.renderer.continued(texts, continuations)
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
+        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(sequences)
         # the prediction after the last token is not needed
         for rows, logits in self._logits([sequence[:-1] for sequence in sequences], lengths):
             kept = logits.shape[1]
             for number, row in enumerate(rows):
                 target = torch.tensor(sequences[row][-lengths[row] :], device=logits.device)
                 words = logits[number, kept - lengths[row] :].log_softmax(dim=-1)  # (tokens, V)
-                found[row] = words.gather(1, target[:, None])[:, 0].cpu().numpy()
-        check_finite(self.name, *found)
+                results[row] = words.gather(1, target[:, None])[:, 0].cpu().numpy()
+        check_finite(self.name, *results)
         self.usage.add(sequences, 0, started)
-        return found
+        return results
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
@@ -134,7 +132,7 @@ class LocalModel:
         texts = [self.renderer.render(prompt) for prompt in prompts]
         sequences = self.renderer.tokens(texts, most_tokens)
         order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
-        found: list[Completion] = [Completion("", "failed")] * len(sequences)
+        results: list[Completion] = [Completion("", "failed")] * len(sequences)
         written = 0
         while order:
             size = max(1, self.batch_tokens // (len(sequences[order[0]]) + most_tokens))
@@ -143,13 +141,12 @@ class LocalModel:
             for row, answer in zip(rows, answers.tolist(), strict=True):
                 end = next((i for i, t in enumerate(answer) if t in self._ends), None)
                 text = self.tokenizer.decode(answer[:end], skip_special_tokens=True)
-                found[row] = Completion(text, "cut off" if end is None else "ok")
+                results[row] = Completion(text, "cut off" if end is None else "ok")
                 written += len(answer) if end is None else end + 1
         self.usage.add(sequences, written, started)
-        return found
+        return results
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Cut texts to `most_tokens` tokens, at the end or at the beginning."""
         return self.renderer.shorten(texts, most_tokens, side)
 
     @cached_property
@@ -199,9 +196,9 @@ def greedy(most_tokens: int, ends: int | list[int], pad: int, **more: Any) -> Ge
     )
 
 
-def check_finite(name: str, *found: np.ndarray) -> None:
+def check_finite(name: str, *results: np.ndarray) -> None:
     """Raise InputError if a log-probability is NaN or infinite."""
-    if not all(np.isfinite(values).all() for values in found):
+    if not all(np.isfinite(values).all() for values in results):
         raise InputError(
             "the model gave probabilities that are not finite",
             id=name,

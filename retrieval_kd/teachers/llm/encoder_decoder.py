@@ -19,6 +19,7 @@ from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.load import load_language_model, model_digest
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.decoder import check_finite, greedy
+from retrieval_kd.teachers.llm.prefix_cache import padded
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
 from retrieval_kd.teachers.llm.rendering import Renderer, check_distinct, check_not_empty
 
@@ -26,7 +27,7 @@ from retrieval_kd.teachers.llm.rendering import Renderer, check_distinct, check_
 class Seq2SeqModel:
     """A `LanguageModel` that is a T5-style encoder–decoder. It is loaded at the first call.
 
-    A prompt's `start` is given to the decoder as the beginning of its answer.
+    A prompt's `start` is the beginning of the decoder's answer.
 
     Args:
         spec: folder or hub name.
@@ -58,49 +59,48 @@ class Seq2SeqModel:
 
     @torch.inference_mode()
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """Log-probabilities (n, options) of each option's first token as the answer's first token.
+        """As in `LanguageModel`.
 
         Raises:
             InputError: two options begin with the same token.
         """
         started, sources = time.monotonic(), self._sources(prompts)
-        found = np.empty((len(prompts), len(options)), dtype=np.float32)
+        results = np.empty((len(prompts), len(options)), dtype=np.float32)
         first = [self._words(option)[0] for option in options]
         check_distinct(first, options, self.name)
         for rows, words in self._logs(sources, prompts, [[] for _ in prompts]):
             last = [len(self._begun(prompts[row])) - 1 for row in rows]
-            found[rows] = words[torch.arange(len(rows)), last][:, first].cpu().numpy()
-        check_finite(self.name, found)
+            results[rows] = words[torch.arange(len(rows)), last][:, first].cpu().numpy()
+        check_finite(self.name, results)
         self.usage.add(sources, len(prompts), started)
-        return found
+        return results
 
     @torch.inference_mode()
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """Log-probability of each token of a continuation, (its tokens,) float32.
+        """As in `LanguageModel`.
 
         Raises:
             InputError: a continuation is empty.
         """
         started, sources = time.monotonic(), self._sources(prompts)
         wanted = [self._words(continuation) for continuation in continuations]
-        found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(prompts)
+        results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(prompts)
         for rows, words in self._logs(sources, prompts, wanted):
             for number, row in enumerate(rows):
                 start = len(self._begun(prompts[row])) - 1
                 target = torch.tensor(wanted[row], device=words.device)
                 logs = words[number, start : start + len(target)]  # (tokens, V)
-                found[row] = logs.gather(1, target[:, None])[:, 0].cpu().numpy()
-        check_finite(self.name, *found)
+                results[row] = logs.gather(1, target[:, None])[:, 0].cpu().numpy()
+        check_finite(self.name, *results)
         self.usage.add(sources, 0, started)
-        return found
+        return results
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
-        """Greedy answers of at most `most_tokens` tokens."""
         started, sources = time.monotonic(), self._sources(prompts)
-        found: list[Completion] = [Completion("", "failed")] * len(prompts)
+        results: list[Completion] = [Completion("", "failed")] * len(prompts)
         end, written = self.tokenizer.eos_token_id, 0
         start = self.model.config.decoder_start_token_id
         how = greedy(most_tokens, end, self.tokenizer.pad_token_id, decoder_start_token_id=start)
@@ -116,13 +116,12 @@ class Seq2SeqModel:
                 for place, answer in zip(alike, answers.tolist(), strict=True):
                     stop = answer.index(end) if end in answer else None
                     text = self.tokenizer.decode(answer[:stop], skip_special_tokens=True)
-                    found[rows[place]] = Completion(text, "cut off" if stop is None else "ok")
+                    results[rows[place]] = Completion(text, "cut off" if stop is None else "ok")
                     written += len(answer) if stop is None else stop + 1
         self.usage.add(sources, written, started)
-        return found
+        return results
 
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        """Cut texts to `most_tokens` tokens, at the end or at the beginning."""
         return self._loaded[1].shorten(texts, most_tokens, side)
 
     def _words(self, text: str) -> list[int]:
@@ -151,7 +150,7 @@ class Seq2SeqModel:
             longest = len(sources[order[0]])
             size = max(1, self.batch_tokens // (longest + answer_tokens))
             rows, order = order[:size], order[size:]
-            yield rows, *_padded([sources[row] for row in rows], self.model.device)
+            yield rows, *padded([sources[row] for row in rows], self.model.device)
 
     def _logs(
         self,
@@ -162,18 +161,7 @@ class Seq2SeqModel:
         """Batches of rows, with log-probabilities (rows, T, V) at each of the decoder's tokens."""
         most = max((len(words) for words in wanted), default=0) + 1
         for rows, ids, mask in self._batches(sources, most):
-            given = [[*self._begun(prompts[row]), *wanted[row]] for row in rows]
-            decoder, _ = _padded(given, self.model.device)
+            tokens = [[*self._begun(prompts[row]), *wanted[row]] for row in rows]
+            decoder, _ = padded(tokens, self.model.device)
             output = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder)
             yield rows, output.logits.float().log_softmax(dim=-1)  # (rows, T, V)
-
-
-def _padded(sequences: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
-    """Tokens (n, L) padded on the right, and their mask."""
-    longest = max(map(len, sequences))
-    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for number, sequence in enumerate(sequences):
-        ids[number, : len(sequence)] = torch.tensor(sequence)
-        mask[number, : len(sequence)] = 1
-    return ids.to(device), mask.to(device)

@@ -154,21 +154,27 @@ def _windows(
 
 def _read(model: Any, prefixes: Sequence[Tokens]) -> list[tuple[Tensor, Tensor]]:
     """Keys and values (prefixes, h, P, d) of each layer; those right of a prefix are noise."""
-    longest = max(map(len, prefixes))
-    ids = torch.zeros(len(prefixes), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for number, prefix in enumerate(prefixes):
-        ids[number, : len(prefix)] = torch.tensor(prefix)
-        mask[number, : len(prefix)] = 1
+    ids, mask = padded(prefixes, model.device)
     cache: Any = DynamicCache(config=model.config)
     model(
-        input_ids=ids.to(model.device),
-        attention_mask=mask.to(model.device),
+        input_ids=ids,
+        attention_mask=mask,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
     return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def padded(sequences: Sequence[Tokens], device: Any) -> tuple[Tensor, Tensor]:
+    """Tokens (n, L) padded on the right, and their mask."""
+    longest = max(map(len, sequences))
+    ids = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for number, sequence in enumerate(sequences):
+        ids[number, : len(sequence)] = torch.tensor(sequence)
+        mask[number, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)
 
 
 def _batch_size(

@@ -43,7 +43,7 @@ def quote(text: str) -> str:
         'if a<b and list[0]: <b>bold</b>'
     """
     shown = "".join(c for c in text if not _invisible(c))
-    return CONTROL.sub(lambda found: OUTSIDE[found[0]], " ".join(shown.split()))
+    return CONTROL.sub(lambda mark: OUTSIDE[mark[0]], " ".join(shown.split()))
 
 
 def _invisible(character: str) -> bool:
@@ -96,7 +96,7 @@ class Template:
         texts = {"query": query, "passage": passage, "instruction": self.instruction}
 
         def filled(part: str) -> str:
-            return PLACES.sub(lambda found: texts[found[1]], part)
+            return PLACES.sub(lambda place: texts[place[1]], part)
 
         return Prompt(filled(self.user), filled(self.system), self.start)
 
@@ -125,22 +125,22 @@ def find_template(
     Raises:
         InputError: no such name, or a placeholder of the file is missing or not allowed.
     """
-    found = next((template for template in templates if template.name == name), None)
-    if found is not None:
-        return found
+    for template in templates:
+        if template.name == name:
+            return template
     if not name.endswith((".yaml", ".yml")):
         raise InputError(
             f"no prompt {name!r}",
             remedy=f"choose {', '.join(t.name for t in templates)}, or give a YAML file",
         )
-    template = validate(TemplateFile, read_yaml(name), name)
-    if without_query and "{query}" in template.user + template.system + template.start:
+    own = validate(TemplateFile, read_yaml(name), name)
+    if without_query and "{query}" in own.user + own.system + own.start:
         raise InputError(
             "the prompt contains {query}, whose likelihood is the score",
             file=name,
             remedy="leave {query} out, or give answers=FILE to score answers",
         )
     for place in ("passage",) if without_query else ("query", "passage"):
-        if f"{{{place}}}" not in template.user:
+        if f"{{{place}}}" not in own.user:
             raise InputError(f"the prompt has no place {{{place}}} in `user`", file=name)
-    return Template(Path(name).stem, **template.model_dump())
+    return Template(Path(name).stem, **own.model_dump())

@@ -27,6 +27,10 @@ class Renderer:
     def __init__(self, tokenizer: Any, positions: int | None, name: str) -> None:
         self.tokenizer, self.positions, self.name = tokenizer, positions, name
 
+    def described(self) -> str:
+        """Everything in the tokenizer that changes the model's input."""
+        return f"{self.tokenizer.backend_tokenizer.to_str()} {self.tokenizer.chat_template}"
+
     def render(self, prompt: Prompt) -> str:
         """The text a decoder reads: the chat template filled in, or the prompt's parts joined.
 
@@ -35,9 +39,7 @@ class Renderer:
         """
         user, system = self.plain(prompt.user), self.plain(prompt.system)
         if not self.tokenizer.chat_template:
-            text = "\n".join(part for part in (system, user) if part)
-            glue = " " if prompt.start and not prompt.start[0].isspace() else ""
-            return text + glue + prompt.start
+            return as_text(Prompt(user, system, prompt.start))
         text = self._chat(system, user)
         return text if prompt.start and text.endswith(prompt.start) else text + prompt.start
 
@@ -54,7 +56,7 @@ class Renderer:
 
     def plain(self, text: str) -> str:
         """Escape control words: `<|end|>` becomes `< |end|>`, which are ordinary tokens."""
-        return self._control.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return self._control.sub(lambda word: f"{word[0][0]} {word[0][1:]}", text)
 
     @cached_property
     def _control(self) -> re.Pattern[str]:
@@ -132,9 +134,9 @@ class Renderer:
             )
 
     def _glue(self, text: str) -> str:
-        """What separates a prompt from its answer: a space after a word, else nothing."""
+        """Like `glue`, but nothing after a special token."""
         ends = any(text.endswith(word) for word in self.tokenizer.all_special_tokens)
-        return "" if not text or text[-1].isspace() or text[-1] in OPENING or ends else " "
+        return "" if ends else glue(text)
 
     def _encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[list[Any]]]:
         """Tokens of each text and their offsets, with a first special token if the model has one.
@@ -152,6 +154,41 @@ class Renderer:
             if row and row[-1] == self.tokenizer.eos_token_id and spans[i][-1][1] == 0:
                 rows[i], spans[i] = row[:-1], spans[i][:-1]  # an end token that the tokenizer added
         return rows, spans
+
+
+def open_renderer(spec: str) -> Renderer:
+    """Open the tokenizer of the model with this name or folder.
+
+    Raises:
+        InputError: it has no tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    from retrieval_kd.models.load import resolve_model
+
+    ref = resolve_model(spec)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no tokenizer there: {error}", id=spec) from error
+    return Renderer(tokenizer, None, spec)  # the server knows how much the model reads
+
+
+def as_text(prompt: Prompt) -> str:
+    """Join the parts of a prompt for a model without a chat template.
+
+    Example:
+        >>> as_text(Prompt("Query: tides", system="You judge.", start="Relevant:"))
+        'You judge.\\nQuery: tides Relevant:'
+    """
+    text = "\n".join(part for part in (prompt.system, prompt.user) if part)
+    space = " " if prompt.start and not prompt.start[0].isspace() else ""
+    return text + space + prompt.start
+
+
+def glue(text: str) -> str:
+    """What separates a text from its continuation: a space after a word, else nothing."""
+    return "" if not text or text[-1].isspace() or text[-1] in OPENING else " "
 
 
 def check_not_empty(texts: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
 from retrieval_kd.store.scores import TeacherKey
 
-REMEMBERED = 20_000  # most documents whose representations are kept for the next queries
+MOST_CACHED = 20_000  # most documents whose representations are kept for the next queries
 WHOLE = 20_000  # most documents of a collection that is encoded as a whole, for later searches
 
 
@@ -70,7 +70,7 @@ class DenseTeacher:
         self.collection, self.model_spec, self.max_length = collection, model_spec, max_length
         self._digest = model_digest(model_spec)
         self._model: SentenceTransformer | None = None
-        self._known = Remembered(self._encode)
+        self._cache = RepresentationCache(self._encode)
 
     @property
     def key(self) -> TeacherKey:
@@ -96,8 +96,8 @@ class DenseTeacher:
         """A vector per document, (n, D)."""
         texts, length = self.collection.documents, self.max_length
         if len(texts) > WHOLE and not is_encoded(self.model_spec, texts, max_length=length):
-            known = self._known.of([document.full for document in documents])
-            return np.stack([known[document.full] for document in documents])
+            cached = self._cache.of([document.full for document in documents])
+            return np.stack([cached[document.full] for document in documents])
         vectors = document_vectors(self.model_spec, texts, max_length=length)
         return vectors[np.array([texts.position(d.id) for d in documents], dtype=np.int64)]
 
@@ -107,21 +107,21 @@ class DenseTeacher:
         return finish(vectors, normalises(self._model))
 
 
-class Remembered:
+class RepresentationCache:
     """A cache of document representations: the next queries share many documents."""
 
     def __init__(self, encode: Callable[[Sequence[str]], Iterable[Any]]) -> None:
         self._encode = encode
-        self._known: dict[str, Any] = {}
+        self._of_text: dict[str, Any] = {}
 
     def of(self, texts: Sequence[str]) -> dict[str, Any]:
         """Return a mapping of text → representation that contains these texts."""
-        if len(self._known) > REMEMBERED:
-            self._known.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if len(self._of_text) > MOST_CACHED:
+            self._of_text.clear()
+        new = [text for text in dict.fromkeys(texts) if text not in self._of_text]
         if new:
-            self._known |= zip(new, self._encode(new), strict=True)
-        return self._known
+            self._of_text |= zip(new, self._encode(new), strict=True)
+        return self._of_text
 
 
 class RetrieverTeacher:
@@ -147,7 +147,7 @@ class RetrieverTeacher:
             )
         self._digest = model_digest(model_spec)
         self._model: Any = None
-        self._known = Remembered(lambda texts: self._encode(texts, "document"))
+        self._cache = RepresentationCache(lambda texts: self._encode(texts, "document"))
 
     @property
     def key(self) -> TeacherKey:
@@ -162,11 +162,11 @@ class RetrieverTeacher:
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
         """Scores (n,) float32 of n pairs."""
         encoded = dict(zip(dict.fromkeys(queries), self._encode(queries, "query"), strict=True))
-        known = self._known.of([document.full for document in documents])
+        cached = self._cache.of([document.full for document in documents])
         scores = np.empty(len(queries), dtype=np.float32)
         for query, own in encoded.items():
             rows = [row for row, other in enumerate(queries) if other == query]
-            representations = [known[documents[row].full] for row in rows]
+            representations = [cached[documents[row].full] for row in rows]
             if self.kind == "sparse":
                 scores[rows] = (own @ vstack(representations).T).toarray()[0]
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 from pydantic import Field
 
 from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
-from retrieval_kd.models.lora import root_of
+from retrieval_kd.models.lora import base_of, load_adapters, need_peft, root_of
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.teachers.llm.prompts import Template, find_template, passages
 from retrieval_kd.teachers.llm.protocol import LanguageModel, Prompt, Side
@@ -152,3 +154,35 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
     saved = read_json(path)
     answers = tuple(saved["prompt"]["answers"])
     return {**saved, "prompt": Template(**{**saved["prompt"], "answers": answers})}
+
+
+def merge_adapter(spec: str, out: Path) -> None:
+    """Write the merged model into `out`, in float32, so that the adapter is not rounded off.
+
+    The model keeps the adapter's prompt and needs neither the adapter, its base nor peft.
+
+    Raises:
+        InputError: `spec` is no adapter's folder, or `out` is not empty.
+    """
+    import torch
+
+    from retrieval_kd.models.load import load_language_model, model_digest, resolve_model
+
+    need_peft()
+    folder = Path(resolve_model(spec).location)
+    base = base_of(folder)
+    if base is None:
+        raise InputError("this is no adapter of a language model", file=folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("there is something already", file=out, remedy="give a new folder")
+    model, tokenizer = load_language_model(base, dtype=torch.float32)
+    merged = load_adapters(model, folder, model_digest(base)).merge_and_unload()
+    staged = out.parent / f".{out.name}.saving"
+    shutil.rmtree(staged, ignore_errors=True)
+    merged.save_pretrained(staged, safe_serialization=True)
+    tokenizer.save_pretrained(staged)
+    if (folder / SETTINGS_FILE).is_file():
+        shutil.copyfile(folder / SETTINGS_FILE, staged / SETTINGS_FILE)
+    if out.exists():
+        out.rmdir()
+    staged.rename(out)

@@ -19,8 +19,8 @@ from retrieval_kd.evaluation.report.figures import reliability_plot, score_scatt
 from retrieval_kd.files import read_json
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score
+from retrieval_kd.teachers.spec import open_teacher
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from retrieval_kd.targets.normalise import z_scores
 from retrieval_kd.teachers.comparing.conclude import check_aggregations
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions, PairwiseTeacher
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
+from retrieval_kd.teachers.spec import open_teacher
 from tests.teachers.reader import Reader
 
 DEPTH = 6

@@ -14,8 +14,8 @@ from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions, PairwiseTeacher
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
+from retrieval_kd.teachers.spec import open_teacher
 from retrieval_kd.teachers.stored import stored_scores
 from tests.teachers.reader import Reader
 

@@ -28,6 +28,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_prompts,
     template_for,
 )
+from retrieval_kd.teachers.options import SetOptions
 from retrieval_kd.teachers.spec import check_spec
 from tests.teachers.reader import PASSAGE, Reader
 
@@ -49,9 +50,8 @@ def documents(*texts: str) -> tuple[Document, ...]:
 
 def prompts(template, labels, *texts: str, query: str = "sparrow wing"):
     question = RequestTexts(query, documents(*texts))
-    [prompt] = set_prompts(
-        Reader(), [question], template, labels, query_tokens=50, passage_tokens=60, cut="end"
-    )
+    options = SetOptions(query_tokens=50, passage_tokens=60)
+    [prompt] = set_prompts(Reader(), [question], template, labels, options)
     return prompt
 
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.requests import Answer, CandidateList
-from retrieval_kd.teachers.comparing.pair_strategies import (
+from retrieval_kd.teachers.comparing.list_strategies import Heap, Tournament, Windows
+from retrieval_kd.teachers.comparing.pairwise import (
     AdjacentPairs,
     AllPairs,
     SortingPairs,
@@ -20,8 +21,7 @@ from retrieval_kd.teachers.comparing.pair_strategies import (
     draw,
     uncertainty,
 )
-from retrieval_kd.teachers.comparing.set_wise import Heap, Tournament
-from retrieval_kd.teachers.comparing.windows import Windows
+from retrieval_kd.teachers.spec import strategy_in
 
 counts = st.integers(0, 33)
 PAIRS = [AllPairs(), AdjacentPairs(), AdjacentPairs(3), UncertainPairs(7), SortingPairs()]
@@ -224,14 +224,17 @@ def test_a_tournament_ranks_only_candidates_that_were_named(count, seed, group, 
     assert set(finished.value.value) <= named
 
 
-def test_impossible_settings_are_refused():
-    for make in (
-        lambda: Windows(4, 4),
-        lambda: Windows(1, 0),
-        lambda: Heap(0),
-        lambda: Tournament(2),
-        lambda: AdjacentPairs(0),
-        lambda: UncertainPairs(0),
-    ):
-        with pytest.raises(InputError):
-            make()
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "listwise:org/model?window=4&stride=4",
+        "listwise:org/model?window=1&stride=0",
+        "listwise:org/model?how=heap&children=0",
+        "listwise:org/model?how=tournament&group=2",
+        "pairwise:org/model?pairs=adjacent&reach=0",
+        "pairwise:org/model?pairs=uncertain&most=0",
+    ],
+)
+def test_impossible_settings_are_refused(spec: str):
+    with pytest.raises(InputError):
+        strategy_in(spec)

@@ -13,7 +13,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.llm.encoder_decoder import Seq2SeqModel
 from retrieval_kd.teachers.llm.protocol import Prompt
-from retrieval_kd.teachers.open import open_teacher
+from retrieval_kd.teachers.spec import open_teacher
 from tests.tiny_models import write_seq2seq
 
 PROMPTS = [

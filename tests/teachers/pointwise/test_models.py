@@ -19,11 +19,10 @@ from retrieval_kd.students.make import make_student
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.llm.prompts import find_template, passages, quote
 from retrieval_kd.teachers.llm.protocol import Prompt
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.pointwise.likelihood import LikelihoodTeacher
 from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES, YesNoTeacher
 from retrieval_kd.teachers.score import score, scores_of
-from retrieval_kd.teachers.spec import check_spec, parse_spec
+from retrieval_kd.teachers.spec import check_spec, open_teacher, parse_spec
 
 
 @pytest.fixture(scope="module")

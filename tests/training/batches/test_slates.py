@@ -18,8 +18,8 @@ from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.students.make import make_student
 from retrieval_kd.teachers.comparing.conclude import conclude_pairs
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score
+from retrieval_kd.teachers.spec import open_teacher
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 from retrieval_kd.training.batches.collate import draw_slates, slate_tensors
 from retrieval_kd.training.batches.selection import without_false_negatives

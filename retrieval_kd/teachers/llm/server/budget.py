@@ -15,7 +15,7 @@ class Stopped(InputError):
 
 @dataclass
 class Budget:
-    """The tokens spent so far, and the limits in the server's settings.
+    """The tokens spent, and the limits in the server's settings.
 
     A call starts only if it fits into what is left after all calls under way, each counted with
     all the tokens it may write. So the limits hold as well as the lengths of prompts are known.

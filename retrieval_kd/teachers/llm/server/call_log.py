@@ -62,9 +62,8 @@ class CallLog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.left: list[
-            Call
-        ] = []  # taken over from earlier commands; a killed one recorded no cost
+        # taken over from earlier commands; a killed one recorded no cost
+        self.left: list[Call] = []
         self._calls: dict[str, Call] = {}
         self._file: IO[str] | None = None
 

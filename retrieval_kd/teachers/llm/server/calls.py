@@ -1,15 +1,17 @@
 """Many calls of one server: several at a time, within the budget, each logged until it is stored.
 
-`retries.py` repeats a call, `client.py` sends it; `model.py` writes requests and reads answers.
+`client.py` sends a request once; `model.py` writes requests and reads answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from retrieval_kd.errors import InputError
@@ -17,8 +19,7 @@ from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.server.budget import Budget, Stopped
 from retrieval_kd.teachers.llm.server.call_log import Call, CallLog
 from retrieval_kd.teachers.llm.server.client import Client, Failed, Refused
-from retrieval_kd.teachers.llm.server.responses import Json, is_refusal, tokens_of
-from retrieval_kd.teachers.llm.server.retries import Bill, until_answered
+from retrieval_kd.teachers.llm.server.responses import Json, is_answer, is_refusal, tokens_of
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 log = logging.getLogger("retrieval_kd")
@@ -37,7 +38,7 @@ class Calls:
     of a batch is None too, so that the caller can store the others; the next batch raises.
 
     Attributes:
-        usage: calls and tokens so far.
+        usage: calls made, tokens read and written.
         stopped: why no more calls are made.
     """
 
@@ -89,9 +90,8 @@ class Calls:
             finally:
                 for worker in workers:
                     worker.cancel()
-                await asyncio.gather(
-                    *workers, return_exceptions=True
-                )  # wait until their calls are settled
+                # wait until their calls are settled
+                await asyncio.gather(*workers, return_exceptions=True)
 
         self._unable = []
         try:
@@ -204,7 +204,7 @@ class Calls:
             )
 
     def _tokens(self, body: Json) -> int:
-        """A high estimate of a request's tokens, by the most per character counted so far."""
+        """A high estimate of a request's tokens, from the server's highest count per character."""
         prompt = body.get("prompt")
         if isinstance(prompt, list):
             return len(prompt)
@@ -231,3 +231,67 @@ class Calls:
 def _characters(body: Json) -> int:
     turns = [turn["content"] for turn in body.get("messages", ())]
     return len(body.get("prompt") or "") + sum(map(len, turns))
+
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds
+
+
+@dataclass
+class Bill:
+    """What all attempts of a call have taken."""
+
+    sent: int = 0  # requests
+    spent: tuple[int, int] = (0, 0)  # tokens read and written
+
+
+async def until_answered(
+    send: Callable[[], Awaitable[Any]],
+    retries: int,
+    budget: Budget,
+    expected: tuple[int, int],
+    bill: Bill,
+) -> Json:
+    """Send a request until a complete response comes, and return that response.
+
+    Timeouts, broken connections, 408, 409, 429, 5xx, and garbled or empty answers are repeated: at
+    most `retries` times in all, after growing pauses or the server's Retry-After. Every response
+    that has begun is paid for: by the server's own count if it came, else by `expected`. A repeat
+    starts only if it fits into the budget.
+
+    Args:
+        send: sends the request once.
+        expected: tokens that one attempt may read and write.
+        bill: filled in with every attempt, also if none succeeds.
+
+    Raises:
+        Failed: no complete response came.
+        Refused, InputError: raised by `send`.
+        Stopped: the next attempt does not fit into the budget.
+    """
+    for attempt in range(retries + 1):
+        await budget.begin(*expected)
+        spent = (0, 0)
+        try:
+            bill.sent += 1
+            response = await send()
+            spent = tokens_of(response) or expected
+            if is_answer(response):
+                return response
+            failed = Failed("its answers are garbled", answered=True)
+        except Failed as error:
+            spent, failed = expected if error.answered else (0, 0), error
+        finally:
+            budget.settle(*expected, spent)
+            bill.spent = (bill.spent[0] + spent[0], bill.spent[1] + spent[1])
+        if attempt == retries or not failed.again:
+            break
+        await asyncio.sleep(pause(attempt) if failed.wait is None else failed.wait)
+    raise failed
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait after attempt 0, 1, …: doubled each time, minus up to a quarter at random,
+    so that calls that failed together are not repeated together.
+    """
+    longest = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(attempt, 16))
+    return longest * random.uniform(0.75, 1.0)

@@ -1,6 +1,6 @@
 """A client of an OpenAI-compatible server: sends one request once, no faster than allowed.
 
-Errors say whether the request may be repeated; `retries.py` repeats it.
+Errors say whether the request may be repeated; `calls.py` repeats it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Client:
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
-        self.requests = 0  # sent so far, repeats included
+        self.requests = 0  # sent, repeats included
         self._next = 0.0  # earliest time of the next request (monotonic clock), by `per_minute`
         self._client: AsyncOpenAI | None = None
 

@@ -15,22 +15,22 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
-from retrieval_kd.teachers.llm.rendering import Renderer, check_not_empty
+from retrieval_kd.teachers.llm.rendering import (
+    Renderer,
+    as_text,
+    check_not_empty,
+    glue,
+    open_renderer,
+)
 from retrieval_kd.teachers.llm.server import responses as read
 from retrieval_kd.teachers.llm.server.budget import Budget
 from retrieval_kd.teachers.llm.server.calls import Calls
 from retrieval_kd.teachers.llm.server.responses import Json
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
-from retrieval_kd.teachers.llm.server.tokenizer import (
-    as_text,
-    cut,
-    described,
-    glue,
-    open_renderer,
-    spelt,
-)
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
+CHARACTERS = 4  # per token, about right for English in most tokenizers
+SENTENCEPIECE_SPACE = "▁"  # begins a word in SentencePiece tokenizers
 ENVELOPE_TOKENS = 32  # more than enough for {"answer": "…"}
 NO_LOGPROBS = (
     "this server gives no log-probabilities",
@@ -62,7 +62,7 @@ class ServerModel:
         self.name, self.settings = name, settings
         self.calls = Calls(settings, budget)
         self.usage: Usage = self.calls.usage
-        prompts = settings.api if settings.tokenizer is None else described(self.renderer)
+        prompts = settings.api if settings.tokenizer is None else self.renderer.described()
         self.digest = digest_text("server", name, prompts, str(settings.structured))
         self.dtype = ""
 
@@ -72,9 +72,7 @@ class ServerModel:
         return open_renderer(self.settings.tokenizer)
 
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """Log-probabilities (n, options) of each option's first word as the answer's first word.
-
-        NaN where it is not among the likeliest words or the call failed.
+        """As in `LanguageModel`; NaN where an option is not among the likeliest words.
 
         Raises:
             InputError: the server returns no log-probabilities, or answers no request.
@@ -84,23 +82,24 @@ class ServerModel:
         wanted: Json = {"logprobs": True, "top_logprobs": self.settings.logprobs}
         if path == COMPLETIONS:
             wanted = {"logprobs": self.settings.logprobs}
-        found = np.full((len(prompts), len(options)), np.nan, dtype=np.float32)
+        results = np.full((len(prompts), len(options)), np.nan, dtype=np.float32)
         firsts = self._first_words(prompts, options)
         answers = self.calls.query(path, [body | wanted for body in bodies], _needs_logprobs)
         for row, choice in enumerate(answers):
             if choice is not None:
                 words = read.likeliest(choice) or []
-                found[row] = (
-                    read.option_logs(words, options, self._before_answer(path, prompts[row]))
-                    if firsts is None
-                    else read.exact_logs(words, firsts)
-                )
-        return found
+                if firsts is not None:
+                    results[row] = read.exact_logs(words, firsts)
+                else:
+                    prompt = prompts[row]
+                    before = glue(prompt.start if path == CHAT else as_text(prompt))
+                    results[row] = read.option_logs(words, options, before)
+        return results
 
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """Log-probability of each token of a continuation, (its tokens,); empty where it failed.
+        """As in `LanguageModel`.
 
         Raises:
             InputError: a continuation is empty, or the server does not return likelihoods.
@@ -110,9 +109,7 @@ class ServerModel:
         texts = [self._text(prompt) for prompt in prompts]
         wholes: list[Any]
         lengths: list[int] = []
-        if (
-            self.settings.tokenizer is not None
-        ):  # with the same space between the two as in this process
+        if self.settings.tokenizer is not None:  # the same space between the two as in this process
             wholes, lengths = self.renderer.continued(texts, continuations)
         else:
             texts = [text + glue(text) for text in texts]
@@ -120,16 +117,16 @@ class ServerModel:
         # one written token, which is ignored: some servers take 0 for "no limit"
         more = {"max_tokens": 1, "echo": True, "logprobs": 1}
         bodies = [self._body() | {"prompt": whole} | more for whole in wholes]
-        found = [np.zeros(0, np.float32)] * len(bodies)
+        results = [np.zeros(0, np.float32)] * len(bodies)
         for row, choice in enumerate(self.calls.query(COMPLETIONS, bodies, _needs_echo)):
             if choice is None:
                 continue
             tokens = read.echoed(choice) or []
             if lengths:
-                found[row] = read.last_logs(tokens[: len(wholes[row])], lengths[row])
+                results[row] = read.last_logs(tokens[: len(wholes[row])], lengths[row])
             else:
-                found[row] = read.continuation_logs(tokens, texts[row], continuations[row])
-        return found
+                results[row] = read.continuation_logs(tokens, texts[row], continuations[row])
+        return results
 
     def generate(self, prompts: Sequence[Prompt], most_tokens: int) -> list[Completion]:
         """Greedy answers of at most `most_tokens` tokens.
@@ -150,7 +147,7 @@ class ServerModel:
         """Cut texts to `most_tokens` tokens; without a tokenizer, a token is four characters."""
         if self.settings.tokenizer is not None:
             return self.renderer.shorten(texts, most_tokens, side)
-        return [cut(text, most_tokens, side) for text in texts]
+        return [_cut(text, most_tokens, side) for text in texts]
 
     def _requests(self, prompts: Sequence[Prompt], most_tokens: int) -> tuple[str, list[Json]]:
         if self.settings.tokenizer is not None:
@@ -180,15 +177,11 @@ class ServerModel:
     def _first_words(
         self, prompts: Sequence[Prompt], options: Sequence[str]
     ) -> list[tuple[str, str]] | None:
-        """The spellings of the options' first tokens (see `spelt`); None without a tokenizer."""
+        """The spellings of the options' first tokens (see `_spelt`); None without a tokenizer."""
         if self.settings.tokenizer is None or not prompts:
             return None
         tokens = self.renderer.first_tokens(self._text(prompts[0]), options)
-        return [spelt(self.renderer.tokenizer, token) for token in tokens]
-
-    def _before_answer(self, path: str, prompt: Prompt) -> str:
-        """What separates the answer from the prompt: a space, or nothing after a line break."""
-        return glue(prompt.start if path == CHAT else as_text(prompt))
+        return [_spelt(self.renderer.tokenizer, token) for token in tokens]
 
     def _completion(self, prompt: Prompt, choice: Json | None) -> Completion:
         if choice is None or read.is_refusal(choice):
@@ -200,6 +193,35 @@ class ServerModel:
         elif prompt.start and "message" in choice:
             text = text.removeprefix(prompt.start)  # some servers repeat the prefilled words
         return Completion(text, "cut off" if broken else "ok")
+
+
+def _spelt(tokenizer: Any, token: int) -> tuple[str, str]:
+    """A token's text with its leading space, and as servers may spell it.
+
+    The two differ where a tokenizer marks spaces by ▁ (Llama 2, Mistral): decoding a single token
+    drops its space as if it began the whole text, here and on some servers.
+    """
+    decoded = tokenizer.decode([token])
+    marked = tokenizer.convert_ids_to_tokens(token).startswith(SENTENCEPIECE_SPACE)
+    spaced = f" {decoded}" if marked and not decoded[:1].isspace() else decoded
+    return spaced, decoded
+
+
+def _cut(text: str, most_tokens: int, side: Side) -> str:
+    """Cut a text between words to the length of `most_tokens` tokens of average size.
+
+    Example:
+        >>> _cut("violin chord tempo", 3, "end"), _cut("violin chord tempo", 3, "beginning")
+        ('violin chord', 'chord tempo')
+    """
+    most = most_tokens * CHARACTERS
+    if len(text) <= most:
+        return text
+    if side == "end":
+        kept = text[: most + 1]
+        return (kept.rpartition(" ")[0] or kept[:most]).rstrip()
+    kept = text[len(text) - most - 1 :]
+    return (kept.partition(" ")[2] or kept[1:]).lstrip()
 
 
 def _most(path: str) -> str:

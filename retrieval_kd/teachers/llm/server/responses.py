@@ -75,7 +75,7 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
 
 
 def option_logs(
-    found: Sequence[tuple[str, float]], options: Sequence[str], before: str = ""
+    top: Sequence[tuple[str, float]], options: Sequence[str], before: str = ""
 ) -> np.ndarray:
     """Log-probabilities (options,) of the options' first words; NaN for an option without a match.
 
@@ -89,9 +89,9 @@ def option_logs(
         >>> option_logs([(" irre", -1.0), ("rel", -2.0)], ["relevant", "irrelevant"]).tolist()
         [-2.0, -1.0]
     """
-    exact = dict(reversed(found))
+    exact = dict(reversed(top))
     words: dict[str, float] = {}
-    for token, log in found:
+    for token, log in top:
         word = token.strip(" \n\t▁Ġ")
         words[word] = max(log, words.get(word, -np.inf))
     logs = np.full(len(options), np.nan)
@@ -101,7 +101,9 @@ def option_logs(
         begins = [
             word
             for word in words
-            if len(word) > 1 and wanted.startswith(word) and not _starts_any(others, word)
+            if len(word) > 1
+            and wanted.startswith(word)
+            and not any(other.startswith(word) for other in others)
         ]
         chosen = wanted if wanted in words else max(begins, key=len, default=None)
         if before + wanted in exact:
@@ -111,11 +113,11 @@ def option_logs(
     return logs
 
 
-def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str]]) -> np.ndarray:
+def exact_logs(top: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str]]) -> np.ndarray:
     """Log-probabilities (options,) of options whose first tokens are known; NaN without a match.
 
     Args:
-        found: the likeliest words in the server's spelling.
+        top: the likeliest words in the server's spelling.
         firsts: each option's first token: its text, and its spelling by a server that drops leading
             spaces. The latter counts only if it is unambiguous: no word has a leading space, and
             this word occurs once.
@@ -127,8 +129,8 @@ def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, s
         >>> exact_logs([("no", -0.25), ("yes", -2.0)], [(" yes", "yes"), (" no", "no")]).tolist()
         [-2.0, -0.25]
     """
-    words = dict(reversed(found))
-    counts = Counter(word for word, _ in found)
+    words = dict(reversed(top))
+    counts = Counter(word for word, _ in top)
     bare = not any(word[:1].isspace() for word in counts)
     wanted = Counter(short for _, short in firsts)
     logs = [
@@ -136,10 +138,6 @@ def exact_logs(found: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, s
         for text, short in firsts
     ]
     return np.array(logs)
-
-
-def _starts_any(texts: Sequence[str], start: str) -> bool:
-    return any(text.startswith(start) for text in texts)
 
 
 def echoed(choice: Json) -> list[Token] | None:

@@ -111,6 +111,6 @@ class ServerSettings(Part):
         """Digest of how prompts become a model's input: by the server, or by a tokenizer here."""
         if self.tokenizer is None:
             return digest_text(self.api)
-        from retrieval_kd.teachers.llm.server.tokenizer import described, open_renderer
+        from retrieval_kd.teachers.llm.rendering import open_renderer
 
-        return digest_text(described(open_renderer(self.tokenizer)))
+        return digest_text(open_renderer(self.tokenizer).described())

@@ -10,7 +10,7 @@ import pytest
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.llm.protocol import Prompt
-from retrieval_kd.teachers.llm.server import retries
+from retrieval_kd.teachers.llm.server import calls
 from retrieval_kd.teachers.llm.server.budget import Stopped
 from retrieval_kd.teachers.llm.server.call_log import CallLog
 from retrieval_kd.teachers.llm.server.calls import FEW
@@ -27,7 +27,7 @@ pytest.importorskip("openai")
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(calls, "FIRST_PAUSE", 0.001)
 
 
 class Meter:

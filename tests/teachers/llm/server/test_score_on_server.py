@@ -19,8 +19,8 @@ from retrieval_kd.store.usage import Usage, read_usage
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.llm.protocol import Prompt
 from retrieval_kd.teachers.llm.server.call_log import LOGS
-from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.score import score, scores_of
+from retrieval_kd.teachers.spec import open_teacher
 from tests.teachers.llm.server.command import rkd, words
 from tests.teachers.llm.server.echo_server import echo_server
 from tests.teachers.llm.server.proxy import Proxy

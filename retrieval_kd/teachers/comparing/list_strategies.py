@@ -1,21 +1,101 @@
-"""Strategies for small sets: heap sort by the best of a few, and tournaments of groups."""
+"""Strategies for lists: sliding windows, a heap of small sets, and tournaments of groups."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from retrieval_kd.store.requests import CandidateList, Steps
-from retrieval_kd.teachers.comparing.steps import (
-    check_at_least,
-    reciprocal_ranks,
-    request_order,
-    spec_of,
-    together,
-)
+from retrieval_kd.errors import InputError
+from retrieval_kd.store.requests import CandidateList, Request, Steps
+from retrieval_kd.teachers.comparing.steps import spec_of, together
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows from the end of the list to its top: each is put in order and its best move on.
+
+    RankGPT (Sun et al. 2023, https://arxiv.org/abs/2304.09542, section 3.2) uses 20 and 10.
+    `passes` > 1 starts again from the end with the order reached (RankZephyr, Pradeep et al. 2023,
+    https://arxiv.org/abs/2312.02724, uses up to three).
+
+    Args:
+        window: candidates in a prompt.
+        stride: how far above the next window starts; window − stride candidates move on.
+        passes: how often to go through the list.
+
+    Example:
+        >>> Windows(window=20, stride=10).starts(100)
+        [80, 70, 60, 50, 40, 30, 20, 10, 0]
+        >>> Windows(window=20, stride=10).most_requests(100)
+        9
+    """
+
+    window: int = 20
+    stride: int = 10
+    passes: int = 1
+
+    def __post_init__(self) -> None:
+        if self.stride >= self.window:
+            raise InputError(
+                f"stride {self.stride} with windows of {self.window}: nothing would be carried on",
+                remedy="give a stride below the window",
+            )
+
+    @property
+    def spec(self) -> str:
+        return spec_of("how=windows", self)
+
+    def starts(self, count: int) -> list[int]:
+        """Start positions of the windows, from the end of the list; the top window starts at 0."""
+        if count < 2:
+            return []
+        return [*range(count - self.window, 0, -self.stride), 0]
+
+    def most_requests(self, count: int) -> int:
+        return self.passes * len(self.starts(count))
+
+    def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
+        ranking = _Ranking(list(range(candidates.count)))
+        for _ in range(self.passes):
+            for start in self.starts(candidates.count):
+                shown = ranking.order[start : start + self.window]
+                order = yield from _request_order(shown)
+                if order:
+                    ranking.put(start, shown, order)
+        return _reciprocal_ranks(ranking.ranked())
+
+
+@dataclass
+class _Ranking:
+    """The current order of the list, and the parts of it that answers have ranked.
+
+    A candidate that its last answer did not name belongs to no part and gets no rank, because its
+    position among the others is unknown. A window that names a candidate of the previous part joins
+    that part. After unparsable windows there may be no such candidate, and a new part begins. Parts
+    cannot be compared with each other: the largest is the result, or of equal ones the last, which
+    is nearest the top.
+    """
+
+    order: list[int]
+    part: dict[int, int] = field(default_factory=dict)  # candidate → number of its part
+
+    def put(self, start: int, shown: Sequence[int], ranked: Sequence[int]) -> None:
+        """Put the ranked candidates first, best first, then the others of the window."""
+        others = [candidate for candidate in shown if candidate not in ranked]
+        self.order[start : start + len(shown)] = [*ranked, *others]
+        last = max(self.part.values(), default=0)
+        joins = any(self.part.get(candidate) == last for candidate in ranked)
+        self.part.update(dict.fromkeys(ranked, last if joins else last + 1))
+        for candidate in others:
+            self.part.pop(candidate, None)
+
+    def ranked(self) -> list[int]:
+        parts = list(self.part.values())
+        best = max(set(parts), key=lambda part: (parts.count(part), part), default=0)
+        return [candidate for candidate in self.order if self.part.get(candidate) == best]
 
 
 @dataclass(frozen=True)
@@ -33,9 +113,6 @@ class Heap:
 
     children: int = 3
     top: int = 10
-
-    def __post_init__(self) -> None:
-        check_at_least(1, children=self.children, top=self.top)
 
     @property
     def spec(self) -> str:
@@ -58,7 +135,7 @@ class Heap:
             if not (yield from self._sift(heap, 0, left)):
                 break
             ranked.append(heap[0])
-        return reciprocal_ranks(ranked)
+        return _reciprocal_ranks(ranked)
 
     def _sift(self, heap: list[int], node: int, size: int) -> Steps[bool]:
         """Move a node down until no child is better; False if an answer was unparsable."""
@@ -66,10 +143,10 @@ class Heap:
             below = [child for child in below if child < size]
             if not below:
                 break
-            named = yield from request_order([heap[at] for at in [node, *below]])
-            if not named:
+            order = yield from _request_order([heap[at] for at in [node, *below]])
+            if not order:
                 return False
-            best = next(at for at in [node, *below] if heap[at] == named[0])
+            best = next(at for at in [node, *below] if heap[at] == order[0])
             if best == node:
                 break
             heap[node], heap[best] = heap[best], heap[node]
@@ -113,10 +190,6 @@ class Tournament:
     group: int = 10
     rounds: int = 2
 
-    def __post_init__(self) -> None:
-        check_at_least(3, group=self.group)  # groups of two could leave a group of one
-        check_at_least(1, rounds=self.rounds)
-
     @property
     def spec(self) -> str:
         return spec_of("how=tournament", self)
@@ -146,7 +219,7 @@ class Tournament:
         points = dict.fromkeys(still, 0)
         while still:
             groups = [random.permutation(part).tolist() for part in _deal(still, self.group)]
-            orders = yield from together([request_order(group) for group in groups])
+            orders = yield from together([_request_order(group) for group in groups])
             final, still = len(groups) == 1, []
             for group, order in zip(groups, orders, strict=True):
                 if order is None:
@@ -161,6 +234,29 @@ class Tournament:
                 still += [] if final else order[:left]
             still.sort()
         return points
+
+
+def _request_order(shown: Sequence[int]) -> Steps[tuple[int, ...] | None]:
+    """Request an order of these candidates, and return those the answer names, best first.
+
+    If the answer cannot be parsed, show the same candidates once more in reverse order, because a
+    greedy model would repeat itself otherwise. Return None if that fails, too.
+    """
+    for order in (tuple(shown), tuple(reversed(shown))):
+        [answer] = yield [Request(order)]
+        if answer.order:
+            return tuple(order[place] for place in answer.order)
+    return None
+
+
+def _reciprocal_ranks(ranking: Sequence[int]) -> dict[int, float]:
+    """Candidates, best first → 1 / rank.
+
+    Example:
+        >>> _reciprocal_ranks([4, 0])
+        {4: 1.0, 0: 0.5}
+    """
+    return {candidate: 1 / rank for rank, candidate in enumerate(ranking, start=1)}
 
 
 def _deal(candidates: Sequence[int], most: int) -> list[list[int]]:

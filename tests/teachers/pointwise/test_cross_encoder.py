@@ -15,7 +15,7 @@ from transformers import (
     XLMRobertaForSequenceClassification,
 )
 
-from retrieval_kd.teachers.pointwise.first_token import shorten_last_layer
+from retrieval_kd.teachers.pointwise.cross_encoder import shorten_last_layer
 
 SIZES = {
     "vocab_size": 50,
