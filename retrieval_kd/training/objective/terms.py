@@ -7,26 +7,37 @@ import inspect
 import re
 from collections.abc import Callable
 from math import inf
-from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from retrieval_kd import objectives
-from retrieval_kd.objectives import layers, several, sparsity, states, vectors
+from retrieval_kd.objectives import several, states, vectors
 from retrieval_kd.training.objective.score_names import PAIRS, STORED, ScoreName
 
 Kind = Literal["scores", "several", "regulariser", "layers", "vectors", "states"]
-MODULES: dict[Kind, ModuleType] = {
-    "scores": objectives,
-    "several": several,
-    "regulariser": sparsity,
-    "layers": layers,
-    "vectors": vectors,
-    "states": states,
+FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
+    "scores": [getattr(objectives, name) for name in objectives.__all__],
+    "several": [several.reinforced_teachers, several.teacher_dropping],
+    "regulariser": [vectors.flops],
+    "layers": [several.layer_relevance],
+    "vectors": [
+        vectors.contrastive_kd,
+        vectors.embedding_cosine,
+        vectors.embedding_mse,
+        vectors.rkd_angle,
+        vectors.rkd_distance,
+    ],
+    "states": [
+        states.feature_imitation,
+        states.hidden_states,
+        states.relations,
+        states.token_alignment,
+    ],
 }
-KINDS: dict[str, Kind] = {name: kind for kind, m in MODULES.items() for name in m.__all__}
+FUNCTIONS = {function.__name__: function for family in FAMILIES.values() for function in family}
+KINDS = {function.__name__: kind for kind, family in FAMILIES.items() for function in family}
 READS_LAYER = ("relations",)  # objectives with a setting `layer`, which the trainer reads
 
 
@@ -75,7 +86,7 @@ class Term(BaseModel):
 
     @property
     def function(self) -> Callable[..., Tensor]:
-        return getattr(MODULES[self.kind], self.name)
+        return FUNCTIONS[self.name]
 
     @property
     def takes(self) -> list[str]:
