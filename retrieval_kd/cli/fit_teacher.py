@@ -89,7 +89,7 @@ def fit_teacher(
     from retrieval_kd.schema import apply_overrides, as_input_error
     from retrieval_kd.teachers.spec import parse_spec
     from retrieval_kd.training.fit_teacher import fit_teacher as fit
-    from retrieval_kd.training.objective.parse import parse_terms
+    from retrieval_kd.training.objective.terms import parse_terms
     from retrieval_kd.training.trainer.checkpoints import check_replaceable
     from retrieval_kd.training.trainer.settings import (
         FIT_DEFAULTS,

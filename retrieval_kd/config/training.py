@@ -10,8 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.schema import Part, as_value_error, validate
 from retrieval_kd.students.options import PARTS
-from retrieval_kd.training.objective.parse import check_distinct, parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, check_distinct, parse_terms
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 
 

@@ -16,8 +16,7 @@ from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.schema import as_input_error, read_extended, validate
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.students.options import RE_RANKS
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.checkpoints import check_replaceable
 from retrieval_kd.training.trainer.curve import build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -142,19 +142,14 @@ def watched(model: Any, exits: Sequence[int]) -> Iterator[dict[int, Tensor]]:
             remedy=f"name exits from exit0 to exit{len(stack) - 2}; the last is `score`",
         )
     states: dict[int, Tensor] = {}
+    with ExitStack() as hooks:
+        for number in exits:
 
-    def keep(number: int) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            states[number] = output[0] if isinstance(output, tuple) else output  # (n, L, D)
+            def keep(module: nn.Module, inputs: Any, output: Any, number: int = number) -> None:
+                states[number] = output[0] if isinstance(output, tuple) else output  # (n, L, D)
 
-        return hook
-
-    handles = [stack[number].register_forward_hook(keep(number)) for number in exits]
-    try:
+            hooks.enter_context(stack[number].register_forward_hook(keep))
         yield states
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def pooled(model: Any, features: dict[str, Tensor], states: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Making a student of any kind from a bigger encoder; what differs by kind is in its own file."""
+"""Makes a student of any kind from a bigger encoder. What differs by kind is in a file of its own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from sentence_transformers import CrossEncoder
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.layers import check_survives_saving, keep_layers
-from retrieval_kd.models.load import kind_of, load_retriever, resolve_model
+from retrieval_kd.models.load import (
+    kind_of,
+    load_cross_encoder,
+    load_retriever,
+    pair_length,
+    resolve_model,
+)
 from retrieval_kd.models.modules import mark_of
-from retrieval_kd.students.cross_encoder import make_cross_encoder
 from retrieval_kd.students.dense import make_dense
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
@@ -85,6 +91,35 @@ def make_student(
         check_survives_saving(model, list(layers))
     if kind == "sparse" and options.get("top_k"):
         model.max_active_dims = int(options["top_k"])
+    return model
+
+
+def make_cross_encoder(
+    model_spec: str,
+    layers: Sequence[int] | None = None,
+    *,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> CrossEncoder:
+    """Make a float32 cross-encoder with one logit from some layers of a model (none: all).
+
+    It has no vectors to search by: it is trained and evaluated by re-ranking a first stage's
+    candidates.
+
+    Args:
+        model_spec: a cross-encoder, or any encoder, which gets a new head.
+        max_length: tokens of a query and a document together; none: 256, or the model's own.
+        seed: for a new head.
+
+    Raises:
+        InputError: the model has no such layer, or its layers cannot be found.
+    """
+    torch.manual_seed(seed)
+    length = pair_length(model_spec, max_length)
+    model = load_cross_encoder(model_spec, max_length=length, dtype=torch.float32)
+    if layers is not None:
+        keep_layers(model, list(layers))
+        check_survives_saving(model, list(layers))
     return model
 
 

@@ -86,11 +86,7 @@ class MultiVectorStudent:
 
     def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
         """`tokens (n, L, D)` and `present (n, L)`, true where a token counts in the score."""
-        output = self.model(dict(features), task=side)
-        return {
-            "tokens": output["token_embeddings"].float(),  # (n, L, D)
-            "present": output["attention_mask"].bool(),  # (n, L)
-        }
+        return tokens_of(self.model(dict(features), task=side))
 
     def scores(
         self,
@@ -100,6 +96,14 @@ class MultiVectorStudent:
     ) -> dict[str, Tensor]:
         """`score (B, M)`."""
         return {"score": max_similarity(queries, documents, dimensions)}
+
+
+def tokens_of(output: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name the parts of a multi-vector model's output as students represent them."""
+    return {
+        "tokens": output["token_embeddings"].float(),  # (n, L, D)
+        "present": output["attention_mask"].bool(),  # (n, L)
+    }
 
 
 def max_similarity(

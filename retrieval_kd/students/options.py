@@ -42,7 +42,7 @@ def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any])
         )
     wrong = sorted(set(options) - set(OPTIONS[kind]))
     if wrong:
-        known = ", ".join(OPTIONS[kind]) or "none"
+        options_of_kind = ", ".join(OPTIONS[kind]) or "none"
         raise InputError(
-            f"a {kind} student has no option {wrong[0]!r}", remedy=f"its options: {known}"
+            f"a {kind} student has no option {wrong[0]!r}", remedy=f"its options: {options_of_kind}"
         )

@@ -129,8 +129,8 @@ def _as_module(mlm: Any, tokenizer: Any) -> Any:
 
 
 def _folder_of_transformer(ref: ModelRef) -> str:
-    found = load_file_path(ref.location, "modules.json", revision=ref.revision)
-    path = read_json(found)[0]["path"] if found else ""
+    modules = load_file_path(ref.location, "modules.json", revision=ref.revision)
+    path = read_json(modules)[0]["path"] if modules else ""
     return str(PurePosixPath(path)) if path else ""
 
 

@@ -14,16 +14,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.targets.strengths import PRIOR, fit_strengths
-
-__all__ = [
-    "ORDER_AGGREGATIONS",
-    "Order",
-    "borda",
-    "discounted_rank",
-    "plackett_luce",
-    "reciprocal_rank",
-]
+from retrieval_kd.targets.aggregate_pairs import PRIOR, fit_strengths
 
 
 @dataclass(frozen=True)

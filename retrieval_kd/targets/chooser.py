@@ -12,8 +12,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.targets.fusion import agreement
-from retrieval_kd.targets.normalise import z_scores
+from retrieval_kd.targets.normalise import agreement, z_scores
 
 FEATURES = ("agreement", "lead", "skew")
 MOST_TEACHERS = 6  # 63 sets of them are tried per query

@@ -1,6 +1,6 @@
 """Combines several teachers into one, in a way that is chosen by name and fitted on judged queries.
 
-The formulas are in `normalise.py`, `fusion.py` and `chooser.py`.
+The formulas are in `normalise.py` and `chooser.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.targets.calibrate import Calibration, Method, calibrated, fit_on
 from retrieval_kd.targets.chooser import Chooser, features, fit_chooser, subsets
-from retrieval_kd.targets.fusion import agreement_weighted, rank_fusion
-from retrieval_kd.targets.normalise import Scores, aligned, fuse, fuse_by, z_scores
+from retrieval_kd.targets.normalise import (
+    Scores,
+    agreement_weighted,
+    aligned,
+    fuse,
+    fuse_by,
+    rank_fusion,
+    z_scores,
+)
 
 How = Literal["z_scores", "calibrated", "ranks", "agreement", "learned"]
 Judged = Mapping[str, Mapping[str, int]]

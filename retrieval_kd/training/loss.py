@@ -22,9 +22,8 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import Student, student_of
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
-from retrieval_kd.training.objective.parse import with_temperature
 from retrieval_kd.training.objective.policy import FACTS, TeacherPolicy
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, with_temperature
 from retrieval_kd.training.states.imitation import Imitation
 from retrieval_kd.training.trainer.devices import gather
 

@@ -13,8 +13,7 @@ from retrieval_kd.objectives.states import hidden_states
 from retrieval_kd.pipeline.rerank import Reranker
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.job import TrainingJob
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.states.imitation import Imitation
 from retrieval_kd.training.train_cross_encoder import PairLoss, train_cross_encoder
 from retrieval_kd.training.train_student import train_student

@@ -21,11 +21,9 @@ from retrieval_kd.objectives import kl
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.open import open_teacher
 from retrieval_kd.teachers.pointwise.merge_adapter import merge_adapter
-from retrieval_kd.training.batches.sampling import draw
-from retrieval_kd.training.batches.slates import Pool, build_pools
+from retrieval_kd.training.batches.slates import Pool, build_pools, draw
 from retrieval_kd.training.fit_teacher import fit_teacher
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.train_cross_encoder import PairCollator, PairLoss
 from retrieval_kd.training.train_yes_no import YesNoModel, open_base
 from retrieval_kd.training.trainer.settings import TrainSettings

@@ -15,8 +15,7 @@ import torch
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.training.batches.sampling import draw
-from retrieval_kd.training.batches.slates import Pool, Slate
+from retrieval_kd.training.batches.slates import Pool, Slate, draw_slates
 from retrieval_kd.training.batches.vectors import TeacherVectors
 from retrieval_kd.training.trainer.settings import TrainSettings
 
@@ -98,17 +97,6 @@ class SlateCollator(SentenceTransformerDataCollator):
     def _prompt(self, name: str) -> str | None:
         prompt = self.prompts.get(name) if isinstance(self.prompts, dict) else None
         return prompt if isinstance(prompt, str) else None
-
-
-def draw_slates(
-    pools: Sequence[Pool], rows: Sequence[tuple[int, int]], settings: TrainSettings
-) -> list[Slate]:
-    """Draw one slate per row (pool, draw). The same arguments always return the same slates."""
-    size, depth, sampling = settings.slate_size, settings.slate_depth, settings.sampling
-    return [
-        draw(pools[pool], size, depth, np.random.default_rng([settings.seed, pool, row]), sampling)
-        for pool, row in rows
-    ]
 
 
 def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:

@@ -8,9 +8,8 @@ import numpy as np
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.training.batches.slates import Pool
-from retrieval_kd.training.objective.parse import check_distinct
 from retrieval_kd.training.objective.score_names import STORED
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, check_distinct
 
 WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds that return token vectors
 
