@@ -14,6 +14,8 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.layers import check_survives_saving, keep_layers, layer_stack
 from retrieval_kd.models.load import load_encoder
 
+Representations = dict[str, Tensor]  # name → (n, …), n texts
+
 
 def make_dense(
     model_spec: str, layers: Sequence[int] | None = None, *, max_length: int | None = None
@@ -48,7 +50,7 @@ class DenseStudent:
         self.similarity = similarity_of(model)
         self.temperature = {"cosine": 0.05, "dot": 1.0}[self.similarity]
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`, and `exitK (n, D)` of each exit."""
         if not self.exits:
             return {"vector": embed(self.model, dict(features))}
@@ -59,10 +61,7 @@ class DenseStudent:
         return vectors
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score (B, M)`, and `exitK (B, M)` of each exit."""
         return {

@@ -1,4 +1,4 @@
-"""Makes a student of any kind from a bigger encoder. What differs by kind is in a file of its own."""
+"""Makes a student of any kind from an encoder. What differs by kind is in a file of its own."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_folder
 from retrieval_kd.models.modules.lexical import LexicalEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder, MultiFunctionHeads
-from retrieval_kd.students.dense import make_dense, prompts_of, score_matrix
+from retrieval_kd.students.dense import Representations, make_dense, prompts_of, score_matrix
 from retrieval_kd.students.multi_vector import max_similarity, tokens_of
 
 WEIGHTS = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}  # of M3's released code
@@ -173,7 +173,7 @@ class MultiFunctionStudent:
     def __init__(self, model: MultiFunctionEncoder) -> None:
         self.model = model
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`, `sparse (n, V)`, `tokens (n, L, d)` and `present (n, L)`."""
         first, *others = [m for name, m in self.model.named_children() if name != "heads"]
         state = first(dict(features))
@@ -188,10 +188,7 @@ class MultiFunctionStudent:
         }
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score`, the parts and `integrated`, (B, M) each.
 

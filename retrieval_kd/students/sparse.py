@@ -20,7 +20,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
 from retrieval_kd.models.layers import keep_layers
 from retrieval_kd.models.load import ModelRef, load_encoder, resolve_model
-from retrieval_kd.students.dense import prompts_of
+from retrieval_kd.students.dense import Representations, prompts_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -157,17 +157,14 @@ class SparseStudent:
     def __init__(self, model: SparseEncoder) -> None:
         self.model = model
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, V)`, as a dense tensor: training needs its gradient everywhere."""
         vector = self.model(dict(features), task=side)["sentence_embedding"].float()  # (n, V)
         vector = vector.to_dense() if vector.is_sparse else vector
         return {"vector": select_max_active_dims(vector, self.model.max_active_dims)}
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score (B, M)`."""
         if dimensions is not None:

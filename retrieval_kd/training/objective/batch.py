@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import FROM_LABELS
-from retrieval_kd.students.student import Representations, Student
+from retrieval_kd.students.dense import Representations
+from retrieval_kd.students.student import Student
 from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
 from retrieval_kd.training.objective.terms import Term
 

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.students.student import Representations
+from retrieval_kd.students.dense import Representations
 
 
 def processes() -> int:
