@@ -25,7 +25,7 @@ def mse(
         >>> mse(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         2.0
     """
-    scored = masked.known(teacher, mask)  # (B, N)
+    scored = masked.scored(teacher, mask)  # (B, N)
     errors = masked.fill(student / student_temperature, scored, 0.0) - masked.fill(
         teacher, scored, 0.0
     )  # (B, N)
@@ -70,7 +70,7 @@ def pearson(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
         >>> pearson(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         2.0
     """
-    scored = masked.known(teacher, mask)  # (B, N)
+    scored = masked.scored(teacher, mask)  # (B, N)
     rows = masked.varied(student, scored) & masked.varied(teacher, scored)  # (B,)
     s, t = _centred(student, scored), _centred(teacher, scored)  # (B, N)
     squares = masked.fill(s.square().sum(-1) * t.square().sum(-1), rows, 1.0)  # (B,)

@@ -150,21 +150,21 @@ def _divergences(
     student: Tensor, teachers: Tensor, mask: Tensor, tau_s: float, tau_t: float
 ) -> tuple[Tensor, Tensor]:
     """KL(t_k ‖ s) by teacher and query, and whether it scored two candidates, (T, B) each."""
-    losses, scored = [], []
+    losses, enough = [], []
     for teacher in teachers:
-        known = mask & ~teacher.isnan()
-        known = known & (teacher.isfinite() & known).any(-1, keepdim=True)
-        log_target, log_student = log_distributions(student, teacher, known, tau_s, tau_t)
+        scored = mask & ~teacher.isnan()
+        scored = scored & (teacher.isfinite() & scored).any(-1, keepdim=True)
+        log_target, log_student = log_distributions(student, teacher, scored, tau_s, tau_t)
         losses.append(divergence(log_target, log_student))  # (B,)
-        scored.append(known.sum(-1) >= 2)
-    return torch.stack(losses), torch.stack(scored)
+        enough.append(scored.sum(-1) >= 2)
+    return torch.stack(losses), torch.stack(enough)
 
 
 def _label_loss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """−log of the relevant candidates' probability by the scores, (B,); 0 without judgments."""
-    known = mask & scores.isfinite()
-    relevant = known & (labels > 0)  # (B, N)
-    log_probability = masked.log_softmax(masked.fill(scores, known, float("-inf")), known)
+    scored = mask & scores.isfinite()
+    relevant = scored & (labels > 0)  # (B, N)
+    log_probability = masked.log_softmax(masked.fill(scores, scored, float("-inf")), scored)
     likely = masked.fill(log_probability, relevant, float("-inf")).logsumexp(-1)  # (B,)
     missed = torch.where(relevant.any(-1), -likely, torch.full_like(likely, MOST))
     return missed * ((labels > 0) & mask).any(-1)

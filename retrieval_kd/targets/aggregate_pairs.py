@@ -67,8 +67,8 @@ def win_rate(preferences: np.ndarray) -> np.ndarray:
         >>> win_rate(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
         array([0.8 , 0.35, 0.35])
     """
-    known = _known(preferences)
-    return _over_opponents(np.where(known, preferences, 0.0), known)
+    compared = _compared(preferences)
+    return _over_opponents(np.where(compared, preferences, 0.0), compared)
 
 
 def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
@@ -84,9 +84,9 @@ def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
         >>> copeland(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
         array([ 1.,  0., -1.])
     """
-    known = _known(preferences)
-    lead = np.where(known, preferences - 0.5, 0.0)
-    return _over_opponents(np.where(np.abs(lead) > margin, np.sign(lead), 0.0), known)
+    compared = _compared(preferences)
+    lead = np.where(compared, preferences - 0.5, 0.0)
+    return _over_opponents(np.where(np.abs(lead) > margin, np.sign(lead), 0.0), compared)
 
 
 def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarray:
@@ -104,9 +104,9 @@ def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarra
         >>> round(float(np.exp(strengths[0] - strengths[1])), 3)  # 0.8 / 0.2
         4.0
     """
-    known = _known(preferences)
-    there = known.any(1)  # (N,)
-    wins = np.where(known, preferences, 0.0)[np.ix_(there, there)]  # (n, n)
+    compared = _compared(preferences)
+    there = compared.any(1)  # (N,)
+    wins = np.where(compared, preferences, 0.0)[np.ix_(there, there)]  # (n, n)
     games = wins + wins.T
 
     def loss(s: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -120,9 +120,9 @@ def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarra
             np.diag(curvature.sum(1)) - curvature,
         )
 
-    found = np.full(len(preferences), np.nan)
-    found[there] = fit_strengths(loss, len(wins), prior)
-    return found
+    strengths = np.full(len(preferences), np.nan)
+    strengths[there] = fit_strengths(loss, len(wins), prior)
+    return strengths
 
 
 def fit_strengths(loss: Loss, count: int, prior: float) -> np.ndarray:
@@ -163,13 +163,13 @@ def fit_strengths(loss: Loss, count: int, prior: float) -> np.ndarray:
     return s - s.mean()
 
 
-def _known(preferences: np.ndarray) -> np.ndarray:
+def _compared(preferences: np.ndarray) -> np.ndarray:
     """Which pairs were compared, (N, N); the diagonal is false."""
     return ~np.isnan(preferences) & ~np.eye(len(preferences), dtype=bool)
 
 
-def _over_opponents(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    met = known.sum(1)  # (N,)
+def _over_opponents(values: np.ndarray, compared: np.ndarray) -> np.ndarray:
+    met = compared.sum(1)  # (N,)
     return np.where(met > 0, values.sum(1) / np.maximum(met, 1), np.nan)
 
 

@@ -139,9 +139,13 @@ def calibrated(scores: Scores, calibration: Calibration) -> Scores:
     """
     return {
         query: dict(
-            zip(found, calibration.log_odds(np.array(list(found.values()))).tolist(), strict=True)
+            zip(
+                documents,
+                calibration.log_odds(np.array(list(documents.values()))).tolist(),
+                strict=True,
+            )
         )
-        for query, found in scores.items()
+        for query, documents in scores.items()
     }
 
 
@@ -159,10 +163,10 @@ def _temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
 
     size = float(np.abs(scores).max())
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda log_t: log_loss(scores / np.exp(log_t), labels),
         bounds=(np.log(COLDEST * size), np.log(HOTTEST * size)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))

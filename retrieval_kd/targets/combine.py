@@ -185,13 +185,13 @@ def held_out(
         try:
             combination = fit_combination(how, teachers, others, method)
         except InputError:  # none of the others is judged and scored
-            fused = {query: found for query, found in fused.items() if query not in held}
+            fused = {query: scores for query, scores in fused.items() if query not in held}
             continue
         held_scores = {
-            name: {query: found for query, found in scores.items() if query in held}
+            name: {query: documents for query, documents in scores.items() if query in held}
             for name, scores in teachers.items()
         }
         with suppress(InputError):  # no document that all teachers scored
             fused |= combination.fuse(held_scores, weights)
-    ranked = (query for query, found in fused.items() if found)
+    ranked = (query for query, documents in fused.items() if documents)
     return fused if any(max(qrels[query].values(), default=0) > 0 for query in ranked) else None

@@ -132,12 +132,12 @@ def agreement(scores: np.ndarray) -> np.ndarray:
         [0.0, 0.0, -1.0]
     """
     count = len(scores)
-    found = np.zeros((count, count))
+    correlations = np.zeros((count, count))
     for i in range(count):
         for j in range(i):
             if np.ptp(scores[i]) > 0 and np.ptp(scores[j]) > 0:
-                found[i, j] = found[j, i] = kendalltau(scores[i], scores[j]).statistic
-    return np.round(found.sum(1) / max(1, count - 1), 12)
+                correlations[i, j] = correlations[j, i] = kendalltau(scores[i], scores[j]).statistic
+    return np.round(correlations.sum(1) / max(1, count - 1), 12)
 
 
 def agreement_weighted(scores: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:

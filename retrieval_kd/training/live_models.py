@@ -47,11 +47,11 @@ class LiveEncoder(nn.Module):
             queries, places = self._represent(texts["queries"], "query")
             documents, at = self._represent(texts["documents"], "document")
             rows = [[self.kind.scores(q, d) for d in documents] for q in queries]
-        found = {}
+        matrices = {}
         for name in rows[0][0]:
             joined = torch.cat([torch.cat([part[name] for part in row], 1) for row in rows])
-            found[name] = joined[places][:, at]  # (B, M)
-        return found
+            matrices[name] = joined[places][:, at]  # (B, M)
+        return matrices
 
     def _represent(self, texts: Sequence[str], side: str) -> tuple[list[dict[str, Tensor]], Tensor]:
         """Encode texts in groups of similar length; also return each text's place among them."""

@@ -99,7 +99,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         live, own = dict(self.live.items()), len(groups)
         states = self.imitation.means([queries, *groups])
         states |= self.imitation.of_slates(self.student, queries, groups, labels)
-        if "known" in labels:
+        if "pool_targets" in labels:
             gathered = gather(groups, labels)
             groups, labels = gathered.groups, gathered.labels
         batch = Batch(self.student, queries, groups, labels, self.progress, live, own=own)
@@ -182,7 +182,7 @@ def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
     exits = sorted({name.exit for name in own if name.exit is not None})
     if exits and not isinstance(model, DenseStudent):
         raise InputError(
-            f"{f'{teacher}.' if teacher else ''}exit{exits[0]} is asked of a model without exits",
+            f"{f'{teacher}.' if teacher else ''}exit{exits[0]} needs a model with exits",
             remedy="exits are layers of a dense student or of a live `encoder`",
         )
     if exits:

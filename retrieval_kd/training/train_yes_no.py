@@ -62,7 +62,7 @@ def train_yes_no(
     for term in job.terms:
         if term.kind != "scores":
             raise InputError(
-                f"{term.name} compares states with an encoder's; this model learns by its answer",
+                f"{term.name} compares states with an encoder's; a decoder has none to compare",
                 remedy="use an objective on scores, such as kl or infonce",
             )
     dtype = fast_dtype() if lora is not None else torch.float32  # trained weights are float32

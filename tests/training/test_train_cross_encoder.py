@@ -177,5 +177,5 @@ def test_what_it_cannot_learn_is_said_before_training(
 
 
 def test_hidden_states_are_of_a_model_and_of_pairs():
-    with pytest.raises(InputError, match="MODEL whose states are learnt"):
+    with pytest.raises(InputError, match="MODEL whose states are the target"):
         parse_terms("hidden_states")

@@ -255,7 +255,7 @@ def test_without_peft_the_extra_is_named_before_anything_is_loaded(
         ("decoder", {"layers": [0]}, "all its layers"),
         ("decoder", {"lora": Lora(targets=["nowhere"])}, "nowhere"),
         ("decoder", {"terms": parse_terms("kl@batch")}, "candidates: slate"),
-        ("decoder", {"terms": [Term(name="hidden_states", teacher="m")]}, "learns by its answer"),
+        ("decoder", {"terms": [Term(name="hidden_states", teacher="m")]}, "compares states"),
         ("decoder", {"settings": SETTINGS.model_copy(update={"mini_batch_size": 2})}, "not cached"),
     ],
 )

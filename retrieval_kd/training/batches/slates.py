@@ -100,25 +100,25 @@ def build_pools(
     pools = []
     for query_id, text in queries.items():
         judged = {d: g for d, g in qrels.get(query_id, {}).items() if d in collection.documents}
-        said = (teacher or {}).get(query_id, {})
+        scored = (teacher or {}).get(query_id, {})
         first_stage = candidates.get(query_id, {})
         ids = dict.fromkeys([*first_stage, *(d for d, gain in judged.items() if gain > 0)])
         unjudged = not any(gain > 0 for gain in judged.values())
-        if judged_only and unjudged and not said:
+        if judged_only and unjudged and not scored:
             drops.add("query without a relevant document or teacher score", query_id)
             continue
         if len(ids) < 2:
             drops.add("query with fewer than two candidates", query_id)
             continue
-        scores = np.array([said.get(d, np.nan) for d in ids], dtype=np.float32)
+        scores = np.array([scored.get(d, np.nan) for d in ids], dtype=np.float32)
         unscored = int(np.isnan(scores).sum())
-        positive = sum(d not in said and judged.get(d, 0) > 0 for d in ids)
-        if said and positive:
+        positive = sum(d not in scored and judged.get(d, 0) > 0 for d in ids)
+        if scored and positive:
             what = "relevant document without a teacher score (masked; `rkd score --judged SPLIT`)"
             drops.add(what, query_id, positive)
-        if said and unscored > positive:
+        if scored and unscored > positive:
             drops.add("candidate without a teacher score (masked)", query_id, unscored - positive)
-        if said:
+        if scored:
             order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
         else:
             order = np.arange(len(ids))
@@ -196,11 +196,11 @@ def _from_bands(
     rest: np.ndarray, scores: np.ndarray, wanted: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draw `wanted` of `rest` from bands of scores; those without a score are a band too."""
-    known = np.isfinite(scores)
+    scored = np.isfinite(scores)
     band = np.full(len(rest), -1)
-    if known.any():
-        edges = np.linspace(scores[known].min(), scores[known].max(), wanted + 1)[1:-1]
-        band[known] = np.digitize(scores[known], edges)
+    if scored.any():
+        edges = np.linspace(scores[scored].min(), scores[scored].max(), wanted + 1)[1:-1]
+        band[scored] = np.digitize(scores[scored], edges)
     left = {number: rng.permutation(rest[band == number]).tolist() for number in np.unique(band)}
     chosen = []
     for _ in range(wanted):
@@ -237,12 +237,12 @@ class PoolPairs:
 
     @classmethod
     def of(
-        cls, listed: Sequence[str], named: Sequence[str] = (), better: np.ndarray | None = None
+        cls, listed: Sequence[str], documents: Sequence[str] = (), better: np.ndarray | None = None
     ) -> PoolPairs:
         """Take the pairs among a pool's documents `listed (C,)`.
 
         Args:
-            named: documents (n,) that the teacher compared.
+            documents: documents (n,) that the teacher compared.
             better: P(i is better than j) (n, n) of them, NaN where they were not compared.
 
         Example:
@@ -250,20 +250,20 @@ class PoolPairs:
             >>> PoolPairs.of(["b", "c", "a"], ["a", "b"], answers).among(np.arange(3)).tolist()
             [[nan, nan, 0.25], [nan, nan, nan], [0.75, nan, nan]]
         """
-        if better is None or not len(named):
+        if better is None or not len(documents):
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
         place = {document: at for at, document in enumerate(listed)}
-        at = np.array([place.get(document, -1) for document in named])  # (n,)
-        known = ~np.isnan(better) & (at[:, None] >= 0) & (at >= 0)  # (n, n)
-        i, j = np.nonzero(known)
+        at = np.array([place.get(document, -1) for document in documents])  # (n,)
+        both = ~np.isnan(better) & (at[:, None] >= 0) & (at >= 0)  # (n, n)
+        i, j = np.nonzero(both)
         return cls(at[i], at[j], better[i, j].astype(np.float32))
 
     def among(self, chosen: np.ndarray) -> np.ndarray:
         """Return P(i is better than j) (N, N) of the candidates at these places; NaN: unknown."""
-        found = np.full((len(chosen), len(chosen)), np.nan, dtype=np.float32)
+        matrix = np.full((len(chosen), len(chosen)), np.nan, dtype=np.float32)
         i, j, kept = self._renumbered(chosen)
-        found[i, j] = self.better[kept]
-        return found
+        matrix[i, j] = self.better[kept]
+        return matrix
 
     def select(self, kept: np.ndarray) -> PoolPairs:
         """Return the pairs of the candidates in the mask `kept (C,)`, at their new places."""

@@ -28,7 +28,7 @@ def check_for_texts(terms: Sequence[Term], kind: str) -> None:
             )
         if term.name == "feature_imitation" and kind != "interaction":
             raise ValueError(
-                "feature_imitation compares what a head makes of two vectors: it is for interaction"
+                "feature_imitation compares features of an interaction head: it is for interaction"
             )
 
 
@@ -52,13 +52,13 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")
         stored = term.teacher == STORED or term.pairs_of is not None
         if term.kind == "scores" and not (term.student == "score" and stored):
-            raise ValueError(f"{term.label}: a cross-encoder learns its score from stored ones")
+            raise ValueError(f"{term.label}: a cross-encoder trains on stored scores only")
         if term.dimensions:
             raise ValueError(f"{term.label}: a cross-encoder has no dimensions to cut")
 
 
 def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
-    """Refuse terms that have nothing to learn from in these pools.
+    """Refuse terms that have nothing to train on in these pools.
 
     Raises:
         InputError: naming the term and what it needs.
@@ -70,7 +70,7 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
         if term.pairs_of is not None:
             if not paired:
                 raise InputError(
-                    f"objective {term.label} learns answers about pairs; there are none",
+                    f"objective {term.label} trains on answers about pairs; no pool has any",
                     remedy="ask a pairwise: teacher about these candidates, in both orders",
                 )
             continue
@@ -78,7 +78,7 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
             continue
         if term.asks_members and single <= max(term.members, default=0):
             raise InputError(
-                f"objective {term.label} looks at teachers one by one, and {single} are told apart",
+                f"objective {term.label} reads single teachers; the pools have scores of {single}",
                 remedy="name them in teacher.fuse_with of `rkd run`, or give build_pools `members`",
             )
         if term.learns_from == "teacher":
@@ -89,4 +89,4 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
             remedy = "train on a split with judgments, or use an objective that needs none"
         if not enough:
             what = "teacher scores" if term.learns_from == "teacher" else "judgments"
-            raise InputError(f"objective {term.name} needs {what}; there are none", remedy=remedy)
+            raise InputError(f"objective {term.name} needs {what}; no pool has any", remedy=remedy)

@@ -157,12 +157,12 @@ class Term(BaseModel):
 
     @property
     def members(self) -> list[int]:
-        """Numbers of the stored teachers that are named alone."""
+        """Numbers of the stored teachers whose scores the term names one by one."""
         return [n.member for n in self.scores if n.source == STORED and n.member is not None]
 
     @property
     def named_members(self) -> list[int]:
-        """Numbers of the stored teachers whose scores or answers about pairs are named alone."""
+        """Numbers of the stored teachers whose scores or answers the term names one by one."""
         return self.members + ([] if self.pairs_of is None else [self.pairs_of])
 
     @property
@@ -299,7 +299,7 @@ def check_scores(term: Term) -> None:
         ValueError: saying which.
     """
     if term.learns_model and term.teacher == STORED:
-        raise ValueError(f"{term.name} needs `teacher`, the MODEL whose {term.kind} are learnt")
+        raise ValueError(f"{term.name} needs `teacher`, the MODEL whose {term.kind} are the target")
     students, teachers = term.students, term.teachers
     if term.kind == "layers":
         if len(students) != len(teachers):
@@ -327,7 +327,7 @@ def check_unused(term: Term) -> None:
     if term.kind not in ("scores", "several") and term.candidates == "batch":
         raise ValueError(f"{term.name} does not choose among candidates: leave `candidates` out")
     if term.learns_model and term.student != "score":
-        raise ValueError(f"{term.name} learns {term.kind}, no scores: leave `student` out")
+        raise ValueError(f"{term.name} trains {term.kind}, not scores: leave `student` out")
     if term.teacher != STORED and (
         term.kind in ("several", "regulariser") or term.learns_from == "labels"
     ):
@@ -335,7 +335,7 @@ def check_unused(term: Term) -> None:
     if term.pairs_of is None:
         return
     if "preferences" not in term.takes:
-        raise ValueError(f"{term.name} learns scores, not answers about pairs: that is for pair_kl")
+        raise ValueError(f"{term.name} trains on scores, not on answers about pairs: use pair_kl")
     if term.candidates == "batch":
         raise ValueError(
             f"{term.label}: only a query's own candidates are paired: leave `candidates` out"

@@ -95,12 +95,12 @@ def attention_maps(model: Any, layer: int = -1) -> dict[str, nn.Linear]:
         )
     inside = list(stack[layer].named_modules())
     for names in NAMES:
-        found = [
+        candidates = [
             [m for n, m in inside if n.rpartition(".")[2] == own and isinstance(m, nn.Linear)]
             for own in names
         ]
-        if all(len(maps) == 1 for maps in found):
-            return dict(zip(KINDS, (maps[0] for maps in found), strict=True))
+        if all(len(maps) == 1 for maps in candidates):
+            return dict(zip(KINDS, (maps[0] for maps in candidates), strict=True))
     raise InputError(
         f"no maps to queries, keys and values found in {type(stack[layer]).__name__}",
         remedy="use hidden_states, or a model whose attention has three linear layers for them",

@@ -154,23 +154,23 @@ class Imitation(nn.Module):
         side: str = "document",
     ) -> dict[str, Tensor]:
         """Return (n, 2) by a term's label: each text's share of the sum, and its weight."""
-        found = {}
+        compared = {}
         for teacher in self.teachers.values():
             other = teacher(features, texts, side, student.max_seq_length)
             mask = features["attention_mask"].bool()  # (n, L)
             for term in teacher.terms:
                 value, counts = teacher.compare(term, seen[term.name], other[term.name], mask)
                 counts = counts.to(value)  # (n,)
-                found[term.label] = torch.stack([value * counts, counts], dim=1)  # (n, 2)
-        return found
+                compared[term.label] = torch.stack([value * counts, counts], dim=1)  # (n, 2)
+        return compared
 
     def means(self, represented: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Take the terms out of the representations; return each term's mean over all tokens."""
-        groups, found = list(represented), {}
+        groups, losses = list(represented), {}
         for term in self.terms:
             share, counts = torch.cat([group.pop(term.label) for group in groups]).sum(0)
-            found[term.label] = share / counts.detach().clamp(min=1)
-        return found
+            losses[term.label] = share / counts.detach().clamp(min=1)
+        return losses
 
     def of_slates(
         self,
@@ -180,14 +180,14 @@ class Imitation(nn.Module):
         labels: Mapping[str, Any],
     ) -> dict[str, Tensor]:
         """Return the values of terms on the features of an interaction `student` for each slate."""
-        found = {}
+        losses = {}
         for term in self.of_pairs:
             documents = {"vector": torch.cat([group["vector"] for group in groups])}  # (M, D)
             own = student.features(queries, documents, labels["columns"])  # (B, N, K)
             length = student.model.max_seq_length
             other = self.pair_teachers[term.teacher](labels["texts"], labels, length)  # (B, N, E)
-            found[term.label] = term.function(own, other, labels["mask"], **term.parameters)
-        return found
+            losses[term.label] = term.function(own, other, labels["mask"], **term.parameters)
+        return losses
 
 
 class PairTeacher(nn.Module):

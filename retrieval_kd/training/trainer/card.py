@@ -66,17 +66,17 @@ def training_section(record: Mapping[str, Any], heading: str = "## Training") ->
     settings = [_setting(key, record["settings"]) for key in SETTINGS if key in record["settings"]]
     dev = [{k: v for k, v in point.items() if k.startswith("dev_")} for point in record["curve"]]
     measured = [point for point in dev if point]
-    learnt = ""
+    dev_result = ""
     if len(measured) > 1:
         changes = [
             f"{key.removeprefix('dev_')} of re-ranking {measured[0][key]:.4f} before, "
             f"{measured[-1][key]:.4f} after"
             for key in measured[-1]
         ]
-        learnt = f" On dev queries: {'; '.join(changes)}."
+        dev_result = f" On dev queries: {'; '.join(changes)}."
     return (
         f"{heading}\n\nTrained with `rkd`{aim}: {', '.join(settings)}, on {record['queries']:,} "
-        f"queries.{learnt}\nAll settings and the learning curve are in `training.json`.\n"
+        f"queries.{dev_result}\nAll settings and the learning curve are in `training.json`.\n"
     )
 
 

@@ -62,13 +62,13 @@ def clear_if_other(work: Path, identity: str) -> None:
     write_json(mark, identity)
 
 
-def save_whole(model: Any, out: Path, record: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+def save_whole(model: Any, out: Path, record: Mapping[str, Any], others: Mapping[str, Any]) -> None:
     """Save next to `out`, then rename: a killed save leaves no incomplete model in `out`."""
     staged, old = (out.parent / f".{out.name}.{end}" for end in ("saving", "old"))
     for leftover in (staged, old):
         shutil.rmtree(leftover, ignore_errors=True)
     model.save(str(staged), safe_serialization=True)
-    for folder, other in beside.items():
+    for folder, other in others.items():
         other.save(str(staged / folder), safe_serialization=True)
     write_json(staged / RECORD, record)
     describe_training(staged, out.name, record)

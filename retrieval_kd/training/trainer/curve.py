@@ -55,9 +55,9 @@ def build_dev_task(
         if len(ids) >= pool:
             break
         for query in chosen:
-            found = list(first_stage.results.get(query, {}))
-            if rank < len(found) and len(ids) < pool:
-                ids[found[rank]] = None
+            ranked = list(first_stage.results.get(query, {}))
+            if rank < len(ranked) and len(ids) < pool:
+                ids[ranked[rank]] = None
     listed = sorted(ids)  # ties are broken by ID, so that a constant scorer gets no credit
     documents = [collection.documents[id].full for id in listed]
     return DevTask({q: texts[q] for q in chosen}, judged, listed, documents)

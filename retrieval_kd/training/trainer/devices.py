@@ -139,8 +139,8 @@ def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gath
             for rank in shapes
         ]
         sizes = [[shape.numel() for *_, shape in rank] for rank in places]
-        found = _exchange(torch.cat(own), [sum(rank) for rank in sizes])
-        for rank, flat in enumerate(found):
+        flats = _exchange(torch.cat(own), [sum(rank) for rank in sizes])
+        for rank, flat in enumerate(flats):
             parts = flat.split(sizes[rank])
             for (number, name, shape), part in zip(places[rank], parts, strict=True):
                 others[rank][number][name] = part.reshape(shape)
@@ -152,10 +152,10 @@ def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gath
     dist.all_gather_object(listed, (mine.tolist(), texts))
     there = [entry for rank, entry in enumerate(listed) if rank != dist.get_rank()]
     positions = torch.cat([mine, *(torch.tensor(at, dtype=mine.dtype) for at, _ in there)])  # (M,)
-    known = labels["known"].targets(positions.numpy())
-    known["batch_mask"] &= first_of_each(positions)  # (B, M)
+    targets = labels["pool_targets"].of(positions.numpy())
+    targets["batch_mask"] &= first_of_each(positions)  # (B, M)
     device = labels["columns"].device
-    merged = {**labels, **{name: value.to(device) for name, value in known.items()}}
+    merged = {**labels, **{name: value.to(device) for name, value in targets.items()}}
     if texts is not None:
         documents = [text for _, more in there for text in more]
         merged["texts"] = {**labels["texts"], "documents": [*texts, *documents]}
@@ -180,11 +180,11 @@ def _exchange(mine: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         return [part.bool() for part in _exchange(mine.to(torch.uint8), sizes)]
     flat = nn.functional.pad(mine.to(_device()), (0, max(sizes) - mine.numel()))  # (largest,)
     if flat.dtype.is_floating_point:
-        found = list(torch.distributed.nn.functional.all_gather(flat))
+        parts = list(torch.distributed.nn.functional.all_gather(flat))
     else:
-        found = [torch.empty_like(flat) for _ in sizes]
-        dist.all_gather(found, flat)
-    return [part[:size] for part, size in zip(found, sizes, strict=True)]
+        parts = [torch.empty_like(flat) for _ in sizes]
+        dist.all_gather(parts, flat)
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
 def _device() -> torch.device:

@@ -194,7 +194,7 @@ def test_left_out_candidates_take_their_pairs_along_and_answers_are_part_of_what
 def test_without_answers_about_pairs_nothing_is_trained(collection, pools, asked, tiny_encoder):
     queries, candidates, _, _ = asked
     alone = build_pools(queries, candidates, collection, collection.qrels("train"), None, Drops())
-    with pytest.raises(InputError, match="answers about pairs; there are none"):
+    with pytest.raises(InputError, match="answers about pairs; no pool has any"):
         check_targets(alone, [PAIRWISE])
 
 
