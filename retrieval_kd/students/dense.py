@@ -29,7 +29,11 @@ def make_dense(
     Raises:
         InputError: the model has no such layer, or its layers cannot be found.
     """
-    model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
+    return shallow(load_encoder(model_spec, max_length=max_length, dtype=torch.float32), layers)
+
+
+def shallow(model: Any, layers: Sequence[int] | None) -> Any:
+    """Return the model with only these layers (none: all), in place."""
     if layers is not None:
         keep_layers(model, list(layers))
         check_survives_saving(model, list(layers))

@@ -9,7 +9,6 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.models.layers import check_survives_saving, keep_layers
 from retrieval_kd.models.load import (
     kind_of,
     load_cross_encoder,
@@ -18,7 +17,7 @@ from retrieval_kd.models.load import (
     resolve_model,
 )
 from retrieval_kd.models.modules import mark_of
-from retrieval_kd.students.dense import make_dense
+from retrieval_kd.students.dense import make_dense, shallow
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
@@ -76,19 +75,16 @@ def make_student(
         return make_multi_function(model_spec, layers, dimensions=dimensions, **common)
     if kind == "interaction":
         return make_interaction(model_spec, layers, **common)
-    if kind == "sparse" and saved_kind == "dense":
-        model: Any = make_sparse(model_spec, layers, max_length=max_length)
+    if saved_kind == kind:
+        model = load_retriever(model_spec, max_length=max_length, dtype=torch.float32)
+        model = shallow(model, layers)
+    elif kind == "sparse":
+        model = make_sparse(model_spec, layers, max_length=max_length)
     else:
-        if saved_kind == kind:
-            model = load_retriever(model_spec, max_length=max_length, dtype=torch.float32)
-        else:
-            model = make_multi_vector(
-                model_spec, dimensions=dimensions, max_length=max_length, seed=seed
-            )
-        if layers is not None:
-            keep_layers(model, list(layers))
-    if layers is not None:
-        check_survives_saving(model, list(layers))
+        model = make_multi_vector(
+            model_spec, dimensions=dimensions, max_length=max_length, seed=seed
+        )
+        model = shallow(model, layers)
     if kind == "sparse" and options.get("top_k"):
         model.max_active_dims = int(options["top_k"])
     return model
@@ -116,11 +112,7 @@ def make_cross_encoder(
     """
     torch.manual_seed(seed)
     length = pair_length(model_spec, max_length)
-    model = load_cross_encoder(model_spec, max_length=length, dtype=torch.float32)
-    if layers is not None:
-        keep_layers(model, list(layers))
-        check_survives_saving(model, list(layers))
-    return model
+    return shallow(load_cross_encoder(model_spec, max_length=length, dtype=torch.float32), layers)
 
 
 def saved_as(model_spec: str) -> str:

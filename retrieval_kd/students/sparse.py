@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
-from retrieval_kd.models.layers import keep_layers
+from retrieval_kd.models.layers import check_survives_saving, keep_layers
 from retrieval_kd.models.load import ModelRef, load_encoder, resolve_model
 from retrieval_kd.students.dense import Representations, prompts_of
 
@@ -68,8 +68,10 @@ def make_sparse(
         device=str(encoder.device),
         prompts=prompts_of(encoder),
         similarity_fn_name="dot",
-    )
-    return made.eval()
+    ).eval()
+    if layers is not None:
+        check_survives_saving(made, list(layers))
+    return made
 
 
 def start_head(mlm: Any, missing: Collection[str]) -> None:

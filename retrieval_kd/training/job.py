@@ -18,12 +18,11 @@ from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.training.batches.slates import Pool, digest_pools
-from retrieval_kd.training.live_models import LiveCrossEncoder, LiveEncoder
+from retrieval_kd.training.live_models import LiveModel
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.curve import DevTask
 from retrieval_kd.training.trainer.settings import TrainSettings
 
-LiveModel = LiveEncoder | LiveCrossEncoder
 Groups = Mapping[str, tuple[int, int, float]]  # name → first pool, end, share of the rows
 
 

@@ -51,11 +51,7 @@ def train_cross_encoder(job: TrainingJob) -> dict[str, Any]:
 
 
 def check_for_cross_encoder(job: TrainingJob) -> None:
-    """Refuse a job that a model which scores pairs cannot be trained with.
-
-    Raises:
-        InputError: an objective, the pools or the settings do not fit.
-    """
+    """Refuse a job that a model which scores pairs cannot be trained with."""
     as_input_error(check_uncached, job.settings.mini_batch_size)
     as_input_error(check_for_pairs, job.terms)
     check_targets(job.pools, job.terms)

@@ -15,11 +15,7 @@ WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds that retur
 
 
 def check_for_texts(terms: Sequence[Term], kind: str) -> None:
-    """Refuse terms on states that a student which encodes single texts does not have.
-
-    Raises:
-        ValueError: saying which kinds of students have them.
-    """
+    """Refuse terms on states that a student which encodes single texts does not have."""
     for term in terms:
         if term.name == "token_alignment" and kind not in WITH_TOKEN_STATES:
             raise ValueError(
@@ -33,11 +29,7 @@ def check_for_texts(terms: Sequence[Term], kind: str) -> None:
 
 
 def check_for_pairs(terms: Sequence[Term]) -> None:
-    """Refuse terms for a cross-encoder student, which scores only each query's own slate.
-
-    Raises:
-        ValueError: naming the term, and what to use instead.
-    """
+    """Refuse terms for a cross-encoder student, which scores only each query's own slate."""
     for term in terms:
         if term.kind not in ("scores", "states"):
             raise ValueError(
@@ -58,11 +50,7 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
 
 
 def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
-    """Refuse terms that have nothing to train on in these pools.
-
-    Raises:
-        InputError: naming the term and what it needs.
-    """
+    """Refuse terms that have nothing to train on in these pools."""
     check_distinct(list(terms))
     single = min((0 if p.members is None else len(p.members) for p in pools), default=0)
     paired = any(pool.pairs is not None and len(pool.pairs.better) for pool in pools)

@@ -229,11 +229,7 @@ def with_temperature(term: Term, student_temperature: float) -> Term:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that no objective has.
-
-    Raises:
-        ValueError: suggesting the nearest name.
-    """
+    """Refuse a name that no objective has."""
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
@@ -241,11 +237,7 @@ def check_name(name: str) -> None:
 
 
 def check_parameters(term: Term) -> None:
-    """Refuse parameters that the objective does not have, and values it cannot compute with.
-
-    Raises:
-        ValueError: naming the parameter.
-    """
+    """Refuse parameters that the objective does not have, and values it cannot compute with."""
     own = settable(term.function) | ({"layer": int} if term.name in READS_LAYER else {})
     for key, value in term.parameters.items():
         if key not in own:
@@ -277,9 +269,6 @@ def check_value(name: str, key: str, value: Any, kind: Any) -> None:
 
     Args:
         kind: float, int, or the `Literal` of a variant's names.
-
-    Raises:
-        ValueError: no such variant; not a number, infinite, negative, or a temperature of zero.
     """
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
@@ -293,11 +282,7 @@ def check_value(name: str, key: str, value: Any, kind: Any) -> None:
 
 
 def check_scores(term: Term) -> None:
-    """Refuse names of scores that cannot be read or do not fit the objective.
-
-    Raises:
-        ValueError: saying which.
-    """
+    """Refuse names of scores that cannot be read or do not fit the objective."""
     if term.learns_model and term.teacher == STORED:
         raise ValueError(f"{term.name} needs `teacher`, the MODEL whose {term.kind} are the target")
     students, teachers = term.students, term.teachers
@@ -319,11 +304,7 @@ def check_scores(term: Term) -> None:
 
 
 def check_unused(term: Term) -> None:
-    """Refuse settings that an objective of its kind would not read.
-
-    Raises:
-        ValueError: saying which.
-    """
+    """Refuse settings that an objective of its kind would not read."""
     if term.kind not in ("scores", "several") and term.candidates == "batch":
         raise ValueError(f"{term.name} does not choose among candidates: leave `candidates` out")
     if term.learns_model and term.student != "score":
