@@ -111,11 +111,7 @@ def describe_student(model: Any) -> dict[str, int | str | None]:
 
 
 def similarity_of(model: SentenceTransformer) -> str:
-    """Return the similarity that the model declares, "cosine" or "dot".
-
-    Raises:
-        InputError: the model declares another one.
-    """
+    """Return the similarity that the model declares, "cosine" or "dot"."""
     name = str(model.similarity_fn_name)
     if name not in ("cosine", "dot"):
         raise InputError(
@@ -132,11 +128,7 @@ def prompts_of(model: SentenceTransformer) -> dict[str, str]:
 
 @contextmanager
 def watched(model: Any, exits: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the output states (n, L, D) of the exits' layers during forward passes, by number.
-
-    Raises:
-        InputError: an exit is not below the last layer.
-    """
+    """Collect the output states (n, L, D) of the exits' layers during forward passes, by number."""
     parent, name = layer_stack(model)
     stack = getattr(parent, name)
     if max(exits) >= len(stack) - 1:

@@ -106,9 +106,6 @@ def make_cross_encoder(
         model_spec: a cross-encoder, or any encoder, which gets a new head.
         max_length: tokens of a query and a document together; none: 256, or the model's own.
         seed: for a new head.
-
-    Raises:
-        InputError: the model has no such layer, or its layers cannot be found.
     """
     torch.manual_seed(seed)
     length = pair_length(model_spec, max_length)
@@ -123,11 +120,7 @@ def saved_as(model_spec: str) -> str:
 
 
 def check_widths(student: Any, widths: Sequence[int]) -> None:
-    """Refuse widths to search by that the student does not have.
-
-    Raises:
-        InputError: one of them is above its number of dimensions.
-    """
+    """Refuse widths to search by that the student does not have."""
     dimensions = int(student.get_embedding_dimension())
     if widths and max(widths) > dimensions:
         raise InputError(

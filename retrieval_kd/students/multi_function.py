@@ -102,9 +102,6 @@ def start_vocabulary(heads: MultiFunctionHeads, encoder: SentenceTransformer) ->
 
     The bias subtracts the third highest logit, the median over words of the vocabulary that are
     encoded alone: a token then activates two or three words, not nearly all of them.
-
-    Raises:
-        InputError: the embeddings have another width than the states.
     """
     transformer: Any = encoder[0]
     embeddings = transformer.auto_model.get_input_embeddings().weight

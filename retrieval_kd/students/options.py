@@ -27,9 +27,6 @@ SEARCHED_AS = {"multi_function": "dense", "interaction": "dense"}  # by one vect
 def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any]) -> None:
     """Refuse a kind of student that does not exist, and options that the kind does not have.
 
-    Raises:
-        InputError: naming the kinds or options that exist.
-
     Example:
         >>> check_options("sparse", None, {"top_k": 128})
     """

@@ -173,9 +173,6 @@ def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
 
     Args:
         model: the student or, with `teacher`, the live teacher of that name.
-
-    Raises:
-        InputError: the model has no exits.
     """
     names = {name for term in terms for name in term.scores if name.exit is not None}
     own = {n for n in names if (n.source == teacher if teacher else n.part is None)}

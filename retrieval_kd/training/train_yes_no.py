@@ -85,11 +85,7 @@ def train_yes_no(
 
 
 def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> YesNoTeacher:
-    """Open the teacher that the training starts from, without loading its model.
-
-    Raises:
-        InputError: it is not a decoder, is an adapter already, or answers from a lower layer.
-    """
+    """Open the teacher that the training starts from, without loading its model."""
     base = parse_spec(spec)
     if base.kind != "yesno":
         raise InputError(f"{spec} is not a yes/no teacher", remedy="write yesno:MODEL")

@@ -64,9 +64,6 @@ def attention_states(model: Any, layer: int = -1) -> Iterator[dict[str, Tensor]]
 
     Args:
         layer: its number, from 0; -1 is the last.
-
-    Raises:
-        InputError: no such layer, or its attention does not have three separate linear maps.
     """
     states: dict[str, Tensor] = {}
 

@@ -39,9 +39,6 @@ class StateTeacher(nn.Module):
         model_spec: the MODEL.
         student: the model to train; its first module must be a transformer.
         terms: the terms on states whose `teacher` it is.
-
-    Raises:
-        InputError: the two models cannot be compared by these terms.
     """
 
     def __init__(self, model_spec: str, student: Any, terms: Sequence[Term]) -> None:
@@ -200,9 +197,6 @@ class PairTeacher(nn.Module):
     Args:
         model_spec: the MODEL, a cross-encoder with one logit.
         student: the model to train, with an interaction head.
-
-    Raises:
-        InputError: the student has no such head, or the model no such state.
     """
 
     def __init__(self, model_spec: str, student: Any) -> None:
@@ -259,11 +253,7 @@ def uniform_map(student: int, teacher: int) -> list[tuple[int, int]]:
 
 
 def check_width(student: Any, teacher: Any, model_spec: str) -> tuple[int, int]:
-    """Return the numbers of layers of two models whose states have the same width.
-
-    Raises:
-        InputError: the widths differ.
-    """
+    """Return the numbers of layers of two models whose states have the same width."""
     own, other = (model[0].auto_model.config for model in (student, teacher))
     if own.hidden_size != other.hidden_size:
         raise InputError(
@@ -275,11 +265,7 @@ def check_width(student: Any, teacher: Any, model_spec: str) -> tuple[int, int]:
 
 
 def check_heads(model: Any, heads: int, layer: int, whose: str) -> None:
-    """Refuse a number of relation heads that does not divide a layer's width.
-
-    Raises:
-        InputError: the number does not divide the width.
-    """
+    """Refuse a number of relation heads that does not divide a layer's width."""
     for kind, linear in attention_maps(model, layer).items():
         if heads < 1 or linear.out_features % heads:
             raise InputError(
@@ -290,11 +276,7 @@ def check_heads(model: Any, heads: int, layer: int, whose: str) -> None:
 
 
 def token_width(model: Any) -> int:
-    """Return the number of dimensions of a token's vector.
-
-    Raises:
-        InputError: the model is sparse and has no token vectors.
-    """
+    """Return the number of dimensions of a token's vector."""
     if isinstance(model, SparseEncoder):
         raise InputError(
             "token_alignment compares vectors of tokens, which a sparse model does not have",

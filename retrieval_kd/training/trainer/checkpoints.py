@@ -19,11 +19,7 @@ BESIDE = "loss.safetensors"  # file of a checkpoint: weights that are trained be
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to replace a folder that does not hold an earlier training.
-
-    Raises:
-        InputError: `out` holds something else.
-    """
+    """Refuse to replace a folder that does not hold an earlier training."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists())):
         raise InputError(
             "this is no earlier training of ours, and it would be replaced",

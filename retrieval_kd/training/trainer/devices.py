@@ -43,11 +43,7 @@ def wait_for_all() -> None:
 
 
 def share_of(batch: int) -> int:
-    """Number of a batch's queries per process; one configuration is the same training anywhere.
-
-    Raises:
-        InputError: the batch cannot be divided evenly.
-    """
+    """Number of a batch's queries per process; one configuration is the same training anywhere."""
     if batch % processes():
         raise InputError(
             f"{batch} queries cannot be shared evenly by {processes()} processes",
