@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -66,13 +65,6 @@ class Chooser:
     def _inputs(self, values: np.ndarray) -> np.ndarray:
         standard = (values - np.array(self.means)) / np.array(self.spreads)
         return np.concatenate([np.ones((*standard.shape[:-1], 1)), standard], axis=-1)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("coefficients", "means", "spreads")}
-
-    @staticmethod
-    def from_dict(fields: Mapping[str, Any]) -> Chooser:
-        return Chooser(**{name: tuple(map(tuple, rows)) for name, rows in fields.items()})
 
 
 def features(scores: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
@@ -87,21 +88,11 @@ class Combination:
         return fuse_by(partial(function, weights=share), lists, drops, names)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "how": self.how,
-            "calibrations": {name: c.as_dict() for name, c in self.calibrations.items()},
-            "chooser": None if self.chooser is None else self.chooser.as_dict(),
-            "teachers": list(self.teachers),
-        }
+        return asdict(self)
 
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> Combination:
-        return Combination(
-            fields["how"],
-            {name: Calibration.from_dict(c) for name, c in fields["calibrations"].items()},
-            None if fields["chooser"] is None else Chooser.from_dict(fields["chooser"]),
-            tuple(fields["teachers"]),
-        )
+        return TypeAdapter(Combination).validate_python(fields)
 
 
 def fit_combination(
