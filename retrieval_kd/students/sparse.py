@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sentence_transformers import SparseEncoder
@@ -21,9 +22,6 @@ from retrieval_kd.files import read_json
 from retrieval_kd.models.layers import check_survives_saving, keep_layers
 from retrieval_kd.models.load import ModelRef, load_encoder, resolve_model
 from retrieval_kd.students.dense import Representations, prompts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
 
 SHIFT = 4.0  # GELU(h + 4) = h + 4 within 0.05 for h > −2
 ACTIVE = 3  # words that a token activates at the start

@@ -94,10 +94,6 @@ class TrainingJob:
         """The live teachers that are trained too, by the folder in `out` they are saved in."""
         return {f"live/{name}": t.model for name, t in self.live.items() if t.trains}
 
-    def schedule(self) -> Dataset:
-        """The rows of the training, `{"pool", "draw"}`: which pool each slate is drawn from."""
-        return schedule(len(self.pools), self.settings, self.groups)
-
     def _models_of(self, kind: str) -> list[str]:
         return list(dict.fromkeys(term.teacher for term in self.terms if term.kind == kind))
 

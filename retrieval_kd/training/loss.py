@@ -100,8 +100,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         states = self.imitation.means([queries, *groups])
         states |= self.imitation.of_slates(self.student, queries, groups, labels)
         if "pool_targets" in labels:
-            gathered = gather(groups, labels)
-            groups, labels = gathered.groups, gathered.labels
+            groups, labels = gather(groups, labels)
         batch = Batch(self.student, queries, groups, labels, self.progress, live, own=own)
         batch.states = states
         return evaluate_terms(self.terms, batch, self.projections)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -100,16 +99,10 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return (total / processes()).to(values)
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """The batch as one process sees it: its own queries, and the documents of all processes."""
-
-    groups: list[Representations]  # those of this process first
-    labels: dict[str, Any]
-
-
-def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gathered:
-    """Add the other processes' documents to those of this process.
+def gather(
+    groups: Sequence[Representations], labels: Mapping[str, Any]
+) -> tuple[list[Representations], dict[str, Any]]:
+    """Add the other processes' documents to those of this process, which stay first.
 
     Their targets are looked up in the queries' pools. A document that several processes have counts
     once.
@@ -155,7 +148,7 @@ def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gath
     if texts is not None:
         documents = [text for _, more in there for text in more]
         merged["texts"] = {**labels["texts"], "documents": [*texts, *documents]}
-    return Gathered([*groups, *(group for rank in others for group in rank)], merged)
+    return [*groups, *(group for rank in others for group in rank)], merged
 
 
 def first_of_each(positions: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_
 from retrieval_kd.files import atomic_path, read_json, write_json
 from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.progress import bar
-from retrieval_kd.training.job import TrainingJob
+from retrieval_kd.training.job import TrainingJob, schedule
 from retrieval_kd.training.trainer.checkpoints import (
     BESIDE,
     RECORD,
@@ -85,7 +85,7 @@ def train(
     trainer: Any = type("Trainer", (SharedTrainer, trainer_class), {})(
         model=model,
         args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
-        train_dataset=job.schedule(),
+        train_dataset=schedule(len(job.pools), settings, job.groups),
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
