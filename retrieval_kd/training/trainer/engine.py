@@ -236,5 +236,6 @@ class Bar(TrainerCallback):
 
 def trained_beside(loss: torch.nn.Module) -> torch.nn.Module | None:
     """Return the weights that a loss trains besides the model, if its `own_state` has any."""
-    own = loss.own_state() if hasattr(loss, "own_state") else None
+    own_state: Any = getattr(loss, "own_state", None)
+    own = own_state() if own_state is not None else None
     return own if own is not None and own.state_dict() else None

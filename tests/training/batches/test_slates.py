@@ -201,7 +201,7 @@ def test_without_answers_about_pairs_nothing_is_trained(collection, pools, asked
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"name": "kl", "teacher": "pairs:0"}, "that is for pair_kl"),
+        ({"name": "kl", "teacher": "pairs:0"}, "use pair_kl"),
         ({"name": "pair_kl", "teacher": "pairs"}, "number of a teacher"),
         ({"name": "pair_kl", "teacher": "pairs:0", "candidates": "batch"}, "own candidates"),
         ({"name": "pair_kl", "teacher": "pairs:0", "teacher_temperature": 2}, "probabilities"),
