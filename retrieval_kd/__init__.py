@@ -29,7 +29,7 @@ _PUBLIC = {
     "scores_of": "teachers.score",
     "Pool": "training.batches.slates",
     "build_pools": "training.batches.slates",
-    "parse_terms": "training.objective.parse",
+    "parse_terms": "training.objective.terms",
     "TrainSettings": "training.trainer.settings",
     "make_student": "students.make",
     "TrainingJob": "training.job",

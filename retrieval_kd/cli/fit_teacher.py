@@ -1,4 +1,4 @@
-"""The subcommands that make teachers: fit-teacher and merge. `cli.py` mounts them."""
+"""The subcommands that make teachers: fit-teacher and merge."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from retrieval_kd.cli.train import (
     integers,
     stored_teachers,
 )
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.errors import InputError
 from retrieval_kd.models.lora import ALL_LINEAR, Lora
 from retrieval_kd.schema import validate
-from retrieval_kd.teachers.spec import check_base
 
 fit_app = typer.Typer()
 
@@ -53,7 +52,7 @@ def fit_teacher(
         typer.Option(
             min=1,
             metavar="RANK",
-            help="of yesno:MODEL, train LoRA adapters of this rank and leave the model as it is; "
+            help="train LoRA adapters of this rank for yesno:MODEL and leave the model as it is; "
             "needs the extra `lora`",
         ),
     ] = None,
@@ -79,55 +78,23 @@ def fit_teacher(
 ) -> None:
     """Fine-tune a teacher on judged queries with mined negatives, or on stored scores.
 
-    A cross-encoder, or a decoder that is asked yes or no. Started again after it was killed, the
-    command goes on from its last checkpoint.
+    The teacher is a cross-encoder, or a decoder that answers yes or no. If the command was killed,
+    run it again: it resumes from the last checkpoint.
     """
-    from retrieval_kd.config.training import TrainingStage
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.pipeline.pools import stage_pools
-    from retrieval_kd.pipeline.train_stored import StoredEnsemble
-    from retrieval_kd.schema import apply_overrides, as_input_error
-    from retrieval_kd.teachers.spec import parse_spec
-    from retrieval_kd.training.fit_teacher import fit_teacher as fit
-    from retrieval_kd.training.objective.parse import parse_terms
-    from retrieval_kd.training.trainer.checkpoints import check_replaceable
-    from retrieval_kd.training.trainer.settings import (
-        FIT_DEFAULTS,
-        LORA_DEFAULTS,
-        TrainSettings,
-        check_uncached,
-    )
+    from retrieval_kd.pipeline.fit_stored import fit_stored
+    from retrieval_kd.schema import apply_overrides
 
-    decoder, terms = parse_spec(base).kind == "yesno", parse_terms(objective)
-    kept = integers(layers) if layers else None
-    adapters = lora_of(lora, lora_alpha, lora_targets)
-    check_base(base, layers=kept, lora=adapters)
-    if decoder and any(told.partition("=")[0].strip() == "max_tokens" for told in set_ or []):
-        raise InputError(
-            "a decoder is trained on what it is scored with",
-            remedy="say how long passages are with --max-length, not max_tokens",
-        )
-    usual = LORA_DEFAULTS if adapters else FIT_DEFAULTS
-    given = {**usual.model_dump(), "steps": steps, "seed": seed}
-    settings = validate(TrainSettings, apply_overrides(given, set_ or []))
-    as_input_error(check_uncached, settings.mini_batch_size)
-    check_replaceable(out)
-    opened, drops = open_collection(collection), Drops()
-    teachers = stored_teachers(store, teacher, weight)
-    ensemble = StoredEnsemble(opened, split, candidates, teachers, None, drops)
-    stage = TrainingStage(objective=terms)
-    ensemble.check_scores([stage])
-    pools, _ = stage_pools(stage, ensemble, base, drops)
-    drops.warn(str(candidates or store))
-    record = fit(
+    record = fit_stored(
+        collection,
+        split,
         base,
-        pools,
-        opened.documents,
+        objective,
+        apply_overrides({"steps": steps, "seed": seed}, set_ or []),
         out,
-        layers=kept,
-        lora=adapters,
-        settings=settings,
-        terms=terms,
+        teachers=stored_teachers(store, teacher, weight),
+        candidates=candidates,
+        layers=integers(layers) if layers else None,
+        lora=lora_of(lora, lora_alpha, lora_targets),
         max_length=max_length,
     )
     print(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
@@ -149,18 +116,18 @@ def merge(
 
 
 def lora_of(rank: int | None, alpha: float | None, targets: str) -> Lora | None:
-    """The shape of adapters as it was told; none without a rank.
+    """Return the shape of the adapters that the options describe; none without a rank.
 
     Example:
         >>> lora_of(8, None, "q_proj,v_proj")
         Lora(rank=8, alpha=None, targets=['q_proj', 'v_proj'])
 
     Raises:
-        InputError: the rest is told without a rank, or is no number above 0.
+        InputError: another option is set without a rank, or is not a number above 0.
     """
     if rank is None:
         if alpha is not None or targets != ALL_LINEAR:
             raise InputError("adapters need a rank", remedy="add --lora 8")
         return None
-    named = targets if targets == ALL_LINEAR else [name.strip() for name in targets.split(",")]
-    return validate(Lora, {"rank": rank, "alpha": alpha, "targets": named})
+    layers = targets if targets == ALL_LINEAR else [name.strip() for name in targets.split(",")]
+    return validate(Lora, {"rank": rank, "alpha": alpha, "targets": layers})

@@ -11,10 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from retrieval_kd.schema import Part, as_value_error, validate
 from retrieval_kd.students.options import PARTS, RE_RANKS
 from retrieval_kd.teachers.spec import parse_spec
-from retrieval_kd.training.objective.parse import check_distinct, parse_terms
 from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
 from retrieval_kd.training.objective.term_checks import check_for_pairs, check_for_texts
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, check_distinct, parse_terms
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 
 

@@ -15,7 +15,7 @@ follows holds for every one; its own docstring says only what is particular to i
   trainer sets them.
 - `progress`: share of the training's steps done, 0 to 1. The trainer sets it.
 
-Pointwise losses are means over all candidates of the batch, pairwise losses over all pairs, all
+`mse` and `bce` are means over all candidates of the batch, pairwise losses over all pairs, all
 others over queries. Queries that teach nothing are left out: those with fewer than two candidates
 or without any teacher score (an objective on judgments: without a relevant candidate and another
 one). A batch of such queries has the loss 0 and no gradient.
@@ -23,9 +23,9 @@ one). A batch of such queries has the loss 0 and no gradient.
 Unless its docstring says otherwise, adding a constant to a row of either matrix changes nothing,
 and the order of the candidates does not matter.
 
-Objectives on other inputs are in `several` (several teachers), `layers` (scores of several layers),
-`vectors`, `states` and `sparsity`. To add an objective, write the function in its family's file,
-name it here, and claim its properties in `tests/objectives/test_properties.py`.
+Objectives on other inputs are in `several` (teachers or layers), `vectors` and `states`. To add an
+objective, write the function in its family's file, name it here (on other inputs: in `FAMILIES` of
+`training/objective/terms.py`), and claim its properties in `tests/objectives/test_properties.py`.
 """
 
 from retrieval_kd.objectives.adaptive import dynamic_difficulty, taid
@@ -35,7 +35,6 @@ from retrieval_kd.objectives.contrastive import (
     soft_nearest_neighbour,
     weighted_infonce,
 )
-from retrieval_kd.objectives.correlation import pearson
 from retrieval_kd.objectives.listwise import jsd, kl, reverse_kl, skew_kl, skew_pair
 from retrieval_kd.objectives.pairwise import (
     adaptive_margin,
@@ -46,7 +45,7 @@ from retrieval_kd.objectives.pairwise import (
     ranknet,
 )
 from retrieval_kd.objectives.permutation import partial_plackett_luce, rank_contrast
-from retrieval_kd.objectives.pointwise import bce, mse
+from retrieval_kd.objectives.regression import bce, mse, pearson
 from retrieval_kd.objectives.transport import sinkhorn, sorted_probability
 
 # These read judgments only; the teacher may hold anything.

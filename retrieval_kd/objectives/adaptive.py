@@ -40,7 +40,7 @@ def taid(
     alpha = start + (end - start) * progress
     own = student.detach() / student_temperature  # (B, N)
     between = (1 - alpha) * own + alpha * teacher / teacher_temperature  # (B, N)
-    target = masked.fill(between, masked.known(teacher, mask), float("-inf"))
+    target = masked.fill(between, masked.scored(teacher, mask), float("-inf"))
     return kl(student, target, mask, student_temperature=student_temperature)
 
 

@@ -25,7 +25,7 @@ def log_distributions(
     """log p and log q, (B, N) each; `NEVER` where that is log 0."""
     log_p = masked.log_softmax(teacher / temperature, mask)  # (B, N)
     log_q = masked.log_softmax(student / student_temperature, mask)  # (B, N)
-    scored = masked.known(teacher, mask)  # (B, N)
+    scored = masked.scored(teacher, mask)  # (B, N)
     return masked.fill(log_p, scored, NEVER), masked.fill(log_q, mask, NEVER)
 
 
@@ -93,7 +93,7 @@ def reverse_kl(
         0.0
     """
     p, q = log_distributions(student, teacher, mask, student_temperature, teacher_temperature)
-    floored = masked.fill(p, masked.known(teacher, mask), math.log(floor))  # (B, N)
+    floored = masked.fill(p, masked.scored(teacher, mask), math.log(floor))  # (B, N)
     p = masked.fill(masked.log_softmax(floored, mask), mask, NEVER)  # (B, N)
     return masked.mean(divergence(q, p), masked.taught(teacher, mask))
 

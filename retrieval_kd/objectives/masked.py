@@ -44,14 +44,14 @@ def mean(values: Tensor, mask: Tensor) -> Tensor:
     return fill(values, mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
-def known(teacher: Tensor, mask: Tensor) -> Tensor:
+def scored(teacher: Tensor, mask: Tensor) -> Tensor:
     """Candidates (B, N) with a teacher score; −inf is not one."""
     return mask & (teacher > float("-inf"))
 
 
 def taught(teacher: Tensor, mask: Tensor) -> Tensor:
     """Rows (B,) with at least two candidates, one of them scored."""
-    return (mask.sum(-1) >= 2) & known(teacher, mask).any(-1)
+    return (mask.sum(-1) >= 2) & scored(teacher, mask).any(-1)
 
 
 def pairs(mask: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ def margin_mse(
         >>> margin_mse(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         6.25
     """
-    scored = masked.known(teacher, mask)  # (B, N)
+    scored = masked.scored(teacher, mask)  # (B, N)
     pairs = scored[:, 1:] & scored[:, :1]  # (B, N-1)
     student_scores = masked.fill(student, scored, 0.0) / student_temperature
     teacher_scores = masked.fill(teacher, scored, 0.0)
@@ -164,7 +164,7 @@ def pair_kl(
     """
     margins = masked.differences(student / student_temperature, mask)  # (B, N, N)
     if preferences is None:
-        scored = masked.known(teacher, mask)  # (B, N)
+        scored = masked.scored(teacher, mask)  # (B, N)
         compared = masked.pairs(mask) & (scored.unsqueeze(-1) | scored.unsqueeze(-2))  # (B, N, N)
         # −inf becomes a score so low that σ is exactly 0 or 1
         teacher = masked.fill(teacher / teacher_temperature, scored, -1e4)  # (B, N)

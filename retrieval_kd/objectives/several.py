@@ -1,17 +1,19 @@
-"""Objectives on the scores of several teachers, `teachers (T, B, N)`, each on its own scale."""
+"""Objectives on several score matrices at once: of several teachers, or of several layers.
+
+The teachers' scores `teachers (T, B, N)` may each be on a scale of their own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from retrieval_kd.objectives import masked
-from retrieval_kd.objectives.listwise import divergence, log_distributions
-
-__all__ = ["reinforced_teachers", "teacher_dropping"]
+from retrieval_kd.objectives.contrastive import infonce
+from retrieval_kd.objectives.listwise import divergence, kl, log_distributions
 
 MOST = 10.0  # a loss above this, as a feature of a state, is clamped
 
@@ -103,6 +105,43 @@ def reinforced_teachers(
     return masked.mean(per_query, there.any(0)) + policy_loss
 
 
+def layer_relevance(
+    student: Sequence[Tensor],
+    teacher: Sequence[Tensor],
+    mask: Tensor,
+    *,
+    labels: Tensor | None = None,
+    student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
+    layer_temperature: float = 1.0,
+) -> Tensor:
+    r"""Σ_l w_l · `kl`(s_l, t_l), where w = softmax(−`infonce`(t_l) / τ_w) over the layers l.
+
+    LEAD, Sun et al. 2022, https://arxiv.org/abs/2212.05225: the vectors of each chosen layer give
+    scores just as the last layer's do, so a student layer learns a teacher layer's ranking whatever
+    their widths and vocabularies. Layers that rank well by themselves weigh more; as in the
+    released code the weights come from the teacher's layers and carry no gradient.
+
+    Args:
+        student: scores (B, N) by each of L layers, or one tensor (L, B, N).
+        teacher: scores (B, N) by each of as many layers, in the same order.
+        teacher_temperature: divides the teacher's scores in the target, not in the weights.
+        layer_temperature: τ_w; the higher, the more alike the weights.
+
+    Example:
+        >>> scores = torch.randn(3, 2, 4)
+        >>> layer_relevance(scores, scores + 1, torch.ones(2, 4, dtype=torch.bool)).item() < 1e-6
+        True
+    """
+    tau_s, tau_t = student_temperature, teacher_temperature
+    losses, qualities = [], []
+    for s, t in zip(student, teacher, strict=True):
+        losses.append(kl(s, t, mask, student_temperature=tau_s, teacher_temperature=tau_t))
+        qualities.append(-infonce(t.detach(), t, mask, labels=labels))
+    weights = torch.softmax(torch.stack(qualities) / layer_temperature, 0)  # (L,)
+    return (weights * torch.stack(losses)).sum()
+
+
 # (states (T, B, F), there (T, B), reward or None) → (teachers kept (T, B), the policy's loss)
 Policy = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
@@ -111,21 +150,21 @@ def _divergences(
     student: Tensor, teachers: Tensor, mask: Tensor, tau_s: float, tau_t: float
 ) -> tuple[Tensor, Tensor]:
     """KL(t_k ‖ s) by teacher and query, and whether it scored two candidates, (T, B) each."""
-    losses, scored = [], []
+    losses, enough = [], []
     for teacher in teachers:
-        known = mask & ~teacher.isnan()
-        known = known & (teacher.isfinite() & known).any(-1, keepdim=True)
-        log_target, log_student = log_distributions(student, teacher, known, tau_s, tau_t)
+        scored = mask & ~teacher.isnan()
+        scored = scored & (teacher.isfinite() & scored).any(-1, keepdim=True)
+        log_target, log_student = log_distributions(student, teacher, scored, tau_s, tau_t)
         losses.append(divergence(log_target, log_student))  # (B,)
-        scored.append(known.sum(-1) >= 2)
-    return torch.stack(losses), torch.stack(scored)
+        enough.append(scored.sum(-1) >= 2)
+    return torch.stack(losses), torch.stack(enough)
 
 
 def _label_loss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """−log of the relevant candidates' probability by the scores, (B,); 0 without judgments."""
-    known = mask & scores.isfinite()
-    relevant = known & (labels > 0)  # (B, N)
-    log_probability = masked.log_softmax(masked.fill(scores, known, float("-inf")), known)
+    scored = mask & scores.isfinite()
+    relevant = scored & (labels > 0)  # (B, N)
+    log_probability = masked.log_softmax(masked.fill(scores, scored, float("-inf")), scored)
     likely = masked.fill(log_probability, relevant, float("-inf")).logsumexp(-1)  # (B,)
     missed = torch.where(relevant.any(-1), -likely, torch.full_like(likely, MOST))
     return missed * ((labels > 0) & mask).any(-1)

@@ -17,8 +17,6 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import masked
 from retrieval_kd.objectives.listwise import kl
 
-__all__ = ["feature_imitation", "hidden_states", "relations", "token_alignment"]
-
 
 def hidden_states(
     student: Sequence[Tensor],

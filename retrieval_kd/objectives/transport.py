@@ -41,8 +41,8 @@ def sinkhorn(
         >>> sinkhorn(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         1.0
     """
-    known = masked.known(teacher, mask)  # (B, N)
-    p = masked.softmax(teacher / teacher_temperature, known)  # (B, N)
+    scored = masked.scored(teacher, mask)  # (B, N)
+    p = masked.softmax(teacher / teacher_temperature, scored)  # (B, N)
     q = masked.softmax(student / student_temperature, mask)  # (B, N)
     order = _teacher_order(student, teacher, mask)  # (B, N)
     taught = masked.taught(teacher, mask)  # (B,)
@@ -82,7 +82,9 @@ def sorted_probability(
         1.0
     """
     teacher_mask = mask if teacher_mask is None else teacher_mask
-    p = masked.softmax(teacher / teacher_temperature, masked.known(teacher, teacher_mask))  # (B, M)
+    p = masked.softmax(
+        teacher / teacher_temperature, masked.scored(teacher, teacher_mask)
+    )  # (B, M)
     q = masked.softmax(student / student_temperature, mask)  # (B, N)
     width = max(p.shape[-1], q.shape[-1])
     p, q = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (p, q))

@@ -1,7 +1,8 @@
 """Objectives on one vector per text: student (n, D) and teacher (n, E) have encoded the same texts.
 
 The teacher's vectors are taken as they are: detach them. Where D and E differ, the trainer projects
-the student's vectors first; the relational objectives `rkd_*` need no projection.
+the student's vectors first; the relational objectives `rkd_*` need no projection. `flops` reads the
+student's vectors only.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from torch.nn.functional import cosine_similarity, mse_loss, normalize, smooth_l
 
 from retrieval_kd.objectives import masked
 from retrieval_kd.objectives.contrastive import infonce
-
-__all__ = ["contrastive_kd", "embedding_cosine", "embedding_mse", "rkd_angle", "rkd_distance"]
 
 
 def embedding_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -105,6 +104,25 @@ def contrastive_kd(
     own = torch.eye(*scores.shape, device=scores.device)
     everything = torch.ones_like(scores, dtype=torch.bool)
     return infonce(scores, scores, everything, labels=own, student_temperature=temperature)
+
+
+def flops(vectors: Tensor, *, progress: float = 1.0, ramp: float = 0.33) -> Tensor:
+    r"""Σ_j ( mean_i |w_ij| )²: the expected cost of a dot product of sparse vectors.
+
+    Paria et al. 2020, https://arxiv.org/abs/2004.05665, as in SPLADE
+    (https://arxiv.org/abs/2107.05720, eq. 4), whose weight rises with the square of the step until
+    `ramp` of the training is over (section 5.1: 50k of 150k steps).
+
+    Args:
+        vectors: (n, V) weights of words.
+        ramp: share of the steps after which the regulariser has its full weight.
+
+    Example:
+        >>> flops(torch.tensor([[2.0, 0.0], [0.0, 0.0]])).item()
+        1.0
+    """
+    risen = min(1.0, progress / ramp) ** 2 if ramp > 0 else 1.0
+    return risen * vectors.abs().mean(0).square().sum()
 
 
 def _distances(vectors: Tensor) -> Tensor:

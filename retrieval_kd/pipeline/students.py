@@ -19,8 +19,8 @@ from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.students.make import check_widths, make_student
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.fit_teacher import fit_teacher
-from retrieval_kd.training.job import LiveModel, TrainingJob
-from retrieval_kd.training.live_models import open_live
+from retrieval_kd.training.job import TrainingJob
+from retrieval_kd.training.live_models import LiveModel, open_live
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer.card import describe_stages
 from retrieval_kd.training.trainer.checkpoints import RECORD

@@ -25,8 +25,7 @@ from retrieval_kd.targets.combine import Combination, How, fit_combination
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import PairPreferences
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.checkpoints import check_replaceable
 from retrieval_kd.training.trainer.curve import build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.layers import check_survives_saving, keep_layers, layer_stack
 from retrieval_kd.models.load import load_encoder
+
+Representations = dict[str, Tensor]  # name → (n, …), n texts
 
 
 def make_dense(
@@ -27,7 +29,11 @@ def make_dense(
     Raises:
         InputError: the model has no such layer, or its layers cannot be found.
     """
-    model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
+    return shallow(load_encoder(model_spec, max_length=max_length, dtype=torch.float32), layers)
+
+
+def shallow(model: Any, layers: Sequence[int] | None) -> Any:
+    """Return the model with only these layers (none: all), in place."""
     if layers is not None:
         keep_layers(model, list(layers))
         check_survives_saving(model, list(layers))
@@ -48,7 +54,7 @@ class DenseStudent:
         self.similarity = similarity_of(model)
         self.temperature = {"cosine": 0.05, "dot": 1.0}[self.similarity]
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`, and `exitK (n, D)` of each exit."""
         if not self.exits:
             return {"vector": embed(self.model, dict(features))}
@@ -59,10 +65,7 @@ class DenseStudent:
         return vectors
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score (B, M)`, and `exitK (B, M)` of each exit."""
         return {
@@ -108,11 +111,7 @@ def describe_student(model: Any) -> dict[str, int | str | None]:
 
 
 def similarity_of(model: SentenceTransformer) -> str:
-    """Return the similarity that the model declares, "cosine" or "dot".
-
-    Raises:
-        InputError: the model declares another one.
-    """
+    """Return the similarity that the model declares, "cosine" or "dot"."""
     name = str(model.similarity_fn_name)
     if name not in ("cosine", "dot"):
         raise InputError(
@@ -129,11 +128,7 @@ def prompts_of(model: SentenceTransformer) -> dict[str, str]:
 
 @contextmanager
 def watched(model: Any, exits: Sequence[int]) -> Iterator[dict[int, Tensor]]:
-    """Collect the output states (n, L, D) of the exits' layers during forward passes, by number.
-
-    Raises:
-        InputError: an exit is not below the last layer.
-    """
+    """Collect the output states (n, L, D) of the exits' layers during forward passes, by number."""
     parent, name = layer_stack(model)
     stack = getattr(parent, name)
     if max(exits) >= len(stack) - 1:
@@ -142,19 +137,14 @@ def watched(model: Any, exits: Sequence[int]) -> Iterator[dict[int, Tensor]]:
             remedy=f"name exits from exit0 to exit{len(stack) - 2}; the last is `score`",
         )
     states: dict[int, Tensor] = {}
+    with ExitStack() as hooks:
+        for number in exits:
 
-    def keep(number: int) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            states[number] = output[0] if isinstance(output, tuple) else output  # (n, L, D)
+            def keep(module: nn.Module, inputs: Any, output: Any, number: int = number) -> None:
+                states[number] = output[0] if isinstance(output, tuple) else output  # (n, L, D)
 
-        return hook
-
-    handles = [stack[number].register_forward_hook(keep(number)) for number in exits]
-    try:
+            hooks.enter_context(stack[number].register_forward_hook(keep))
         yield states
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def pooled(model: Any, features: dict[str, Tensor], states: Tensor) -> Tensor:

@@ -20,7 +20,14 @@ from retrieval_kd.models.modules.interaction import (
     InteractionEncoder,
     InteractionHead,
 )
-from retrieval_kd.students.dense import embed, make_dense, prompts_of, score_matrix, similarity_of
+from retrieval_kd.students.dense import (
+    Representations,
+    embed,
+    make_dense,
+    prompts_of,
+    score_matrix,
+    similarity_of,
+)
 
 SCALE = {"cosine": 20.0, "dot": 1.0}  # logits of a cosine: divided by the usual temperature 0.05
 
@@ -110,17 +117,14 @@ class InteractionStudent:
         self.model = model
         self.similarity = similarity_of(model)
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`, of unit length where the similarity is cosine, as an index holds it."""
         vector = embed(self.model, dict(features))
         unit = self.similarity == "cosine"
         return {"vector": nn.functional.normalize(vector, dim=-1) if unit else vector}
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score` and `vector` (B, M); with `dimensions` only the latter: the head needs all."""
         query, document = queries["vector"], documents["vector"]
@@ -130,7 +134,7 @@ class InteractionStudent:
         return {"score": self.model.heads.score(query, document), "vector": plain}
 
     def features(
-        self, queries: dict[str, Tensor], documents: dict[str, Tensor], columns: Tensor
+        self, queries: Representations, documents: Representations, columns: Tensor
     ) -> Tensor:
         """Return the input (B, N, K) of the head's logit for each query's own candidates.
 

@@ -1,4 +1,4 @@
-"""Making a student of any kind from a bigger encoder; what differs by kind is in its own file."""
+"""Makes a student of any kind from an encoder. What differs by kind is in a file of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from sentence_transformers import CrossEncoder
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.models.layers import check_survives_saving, keep_layers
-from retrieval_kd.models.load import kind_of, load_retriever, resolve_model
+from retrieval_kd.models.load import (
+    kind_of,
+    load_cross_encoder,
+    load_retriever,
+    pair_length,
+    resolve_model,
+)
 from retrieval_kd.models.modules import mark_of
-from retrieval_kd.students.cross_encoder import make_cross_encoder
-from retrieval_kd.students.dense import make_dense
+from retrieval_kd.students.dense import make_dense, shallow
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
@@ -70,22 +75,41 @@ def make_student(
         return make_multi_function(model_spec, layers, dimensions=dimensions, **common)
     if kind == "interaction":
         return make_interaction(model_spec, layers, **common)
-    if kind == "sparse" and saved_kind == "dense":
-        model: Any = make_sparse(model_spec, layers, max_length=max_length)
+    if saved_kind == kind:
+        model = load_retriever(model_spec, max_length=max_length, dtype=torch.float32)
+        model = shallow(model, layers)
+    elif kind == "sparse":
+        model = make_sparse(model_spec, layers, max_length=max_length)
     else:
-        if saved_kind == kind:
-            model = load_retriever(model_spec, max_length=max_length, dtype=torch.float32)
-        else:
-            model = make_multi_vector(
-                model_spec, dimensions=dimensions, max_length=max_length, seed=seed
-            )
-        if layers is not None:
-            keep_layers(model, list(layers))
-    if layers is not None:
-        check_survives_saving(model, list(layers))
+        model = make_multi_vector(
+            model_spec, dimensions=dimensions, max_length=max_length, seed=seed
+        )
+        model = shallow(model, layers)
     if kind == "sparse" and options.get("top_k"):
         model.max_active_dims = int(options["top_k"])
     return model
+
+
+def make_cross_encoder(
+    model_spec: str,
+    layers: Sequence[int] | None = None,
+    *,
+    max_length: int | None = None,
+    seed: int = 0,
+) -> CrossEncoder:
+    """Make a float32 cross-encoder with one logit from some layers of a model (none: all).
+
+    It has no vectors to search by: it is trained and evaluated by re-ranking a first stage's
+    candidates.
+
+    Args:
+        model_spec: a cross-encoder, or any encoder, which gets a new head.
+        max_length: tokens of a query and a document together; none: 256, or the model's own.
+        seed: for a new head.
+    """
+    torch.manual_seed(seed)
+    length = pair_length(model_spec, max_length)
+    return shallow(load_cross_encoder(model_spec, max_length=length, dtype=torch.float32), layers)
 
 
 def saved_as(model_spec: str) -> str:
@@ -96,11 +120,7 @@ def saved_as(model_spec: str) -> str:
 
 
 def check_widths(student: Any, widths: Sequence[int]) -> None:
-    """Refuse widths to search by that the student does not have.
-
-    Raises:
-        InputError: one of them is above its number of dimensions.
-    """
+    """Refuse widths to search by that the student does not have."""
     dimensions = int(student.get_embedding_dimension())
     if widths and max(widths) > dimensions:
         raise InputError(

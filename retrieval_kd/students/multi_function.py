@@ -18,8 +18,8 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_folder
 from retrieval_kd.models.modules.lexical import LexicalEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder, MultiFunctionHeads
-from retrieval_kd.students.dense import make_dense, prompts_of, score_matrix
-from retrieval_kd.students.multi_vector import max_similarity
+from retrieval_kd.students.dense import Representations, make_dense, prompts_of, score_matrix
+from retrieval_kd.students.multi_vector import max_similarity, tokens_of
 
 WEIGHTS = {"dense": 1.0, "sparse": 0.3, "multi": 1.0}  # of M3's released code
 STATES = ("token_embeddings", "input_ids", "attention_mask")
@@ -59,15 +59,15 @@ def make_multi_function(
             "functions would be of different scales",
             remedy="start from an encoder whose similarity is cosine",
         )
-    given = dict(WEIGHTS if weights is None else weights)
+    weights = dict(WEIGHTS if weights is None else weights)
     if lexical not in ("own", "vocabulary") or main not in ("dense", "integrated"):
         raise InputError(
             f"no multi-function student with lexical {lexical!r} and main {main!r}",
             remedy="lexical is own or vocabulary, main is dense or integrated",
         )
-    if not given or not set(given) <= set(WEIGHTS):
+    if not weights or not set(weights) <= set(WEIGHTS):
         raise InputError(
-            f"weights are of {sorted(given)}", remedy=f"weigh some of {', '.join(WEIGHTS)}"
+            f"weights are of {sorted(weights)}", remedy=f"weigh some of {', '.join(WEIGHTS)}"
         )
     transformer: Any = encoder[0]
     width, tokenizer = transformer.get_embedding_dimension(), encoder.tokenizer
@@ -78,7 +78,7 @@ def make_multi_function(
         len(transformer.auto_model.get_input_embeddings().weight),
         sorted(tokenizer.all_special_ids),
         [tokenizer.cls_token] if tokenizer.cls_token else [],
-        given,
+        weights,
         main,
     )
     first: Any = heads.multi[0]
@@ -102,9 +102,6 @@ def start_vocabulary(heads: MultiFunctionHeads, encoder: SentenceTransformer) ->
 
     The bias subtracts the third highest logit, the median over words of the vocabulary that are
     encoded alone: a token then activates two or three words, not nearly all of them.
-
-    Raises:
-        InputError: the embeddings have another width than the states.
     """
     transformer: Any = encoder[0]
     embeddings = transformer.auto_model.get_input_embeddings().weight
@@ -124,10 +121,10 @@ def start_vocabulary(heads: MultiFunctionHeads, encoder: SentenceTransformer) ->
     features = {
         k: v.to(encoder.device) if isinstance(v, Tensor) else v for k, v in features.items()
     }
-    found = transformer.eval()(features)
-    ignored = torch.tensor(heads.ignored, device=found["input_ids"].device)
-    own = found["attention_mask"].bool() & ~torch.isin(found["input_ids"], ignored)
-    logits = found["token_embeddings"][own].float() @ embeddings.float().T  # (tokens, V)
+    output = transformer.eval()(features)
+    ignored = torch.tensor(heads.ignored, device=output["input_ids"].device)
+    own = output["attention_mask"].bool() & ~torch.isin(output["input_ids"], ignored)
+    logits = output["token_embeddings"][own].float() @ embeddings.float().T  # (tokens, V)
     nn.init.constant_(linear.bias, -float(logits.topk(3, dim=-1).values[:, -1].median()))
 
 
@@ -139,20 +136,19 @@ def save_parts(model: MultiFunctionEncoder, folder: str | Path) -> dict[str, Pat
     own tokens, so that folder carries its code: `SparseEncoder` then needs
     `trust_remote_code=True`, `load_retriever` of this package does not.
     """
-    device, prompts = str(model.device), prompts_of(model)
-    given: dict[str, Any] = {
-        "device": device,
-        "prompts": prompts,
+    shared: dict[str, Any] = {
+        "device": str(model.device),
+        "prompts": prompts_of(model),
         "default_prompt_name": model.default_prompt_name,
     }
     line = [module for name, module in model.named_children() if name != "heads"]
     heads = model.heads
     sparse: Any = LexicalEncoder if heads.lexical == "own" else SparseEncoder
     parts = {
-        "dense": SentenceTransformer(modules=line, similarity_fn_name="cosine", **given),
-        "sparse": sparse(modules=[line[0], *heads.sparse], similarity_fn_name="dot", **given),
+        "dense": SentenceTransformer(modules=line, similarity_fn_name="cosine", **shared),
+        "sparse": sparse(modules=[line[0], *heads.sparse], similarity_fn_name="dot", **shared),
         "multi_vector": MultiVectorEncoder(
-            modules=[line[0], *heads.multi], similarity_fn_name="meanmaxsim", **given
+            modules=[line[0], *heads.multi], similarity_fn_name="meanmaxsim", **shared
         ),
     }
     with atomic_folder(folder) as whole:
@@ -174,7 +170,7 @@ class MultiFunctionStudent:
     def __init__(self, model: MultiFunctionEncoder) -> None:
         self.model = model
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`, `sparse (n, V)`, `tokens (n, L, d)` and `present (n, L)`."""
         first, *others = [m for name, m in self.model.named_children() if name != "heads"]
         state = first(dict(features))
@@ -182,19 +178,14 @@ class MultiFunctionStudent:
         for module in others:
             state = module(state)
         heads = self.model.heads
-        multi = heads.read("multi", states, side)
         return {
             "vector": state["sentence_embedding"].float(),  # (n, D)
             "sparse": heads.read("sparse", states, side)["sentence_embedding"].float(),  # (n, V)
-            "tokens": multi["token_embeddings"].float(),  # (n, L, d)
-            "present": multi["attention_mask"].bool(),  # (n, L)
+            **tokens_of(heads.read("multi", states, side)),
         }
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score`, the parts and `integrated`, (B, M) each.
 

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_encoder
-from retrieval_kd.students.dense import prompts_of
+from retrieval_kd.students.dense import Representations, prompts_of
 
 DIMENSIONS = 128  # of a token's vector, as in ColBERT
 
@@ -84,27 +84,28 @@ class MultiVectorStudent:
     def __init__(self, model: MultiVectorEncoder) -> None:
         self.model = model
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`tokens (n, L, D)` and `present (n, L)`, true where a token counts in the score."""
-        output = self.model(dict(features), task=side)
-        return {
-            "tokens": output["token_embeddings"].float(),  # (n, L, D)
-            "present": output["attention_mask"].bool(),  # (n, L)
-        }
+        return tokens_of(self.model(dict(features), task=side))
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score (B, M)`."""
         return {"score": max_similarity(queries, documents, dimensions)}
 
 
+def tokens_of(output: dict[str, Tensor]) -> Representations:
+    """Name the parts of a multi-vector model's output as students represent them."""
+    return {
+        "tokens": output["token_embeddings"].float(),  # (n, L, D)
+        "present": output["attention_mask"].bool(),  # (n, L)
+    }
+
+
 def max_similarity(
-    queries: dict[str, Tensor],
-    documents: dict[str, Tensor],
+    queries: Representations,
+    documents: Representations,
     dimensions: int | None = None,
     *,
     mean: bool = False,

@@ -27,9 +27,6 @@ SEARCHED_AS = {"multi_function": "dense", "interaction": "dense"}  # by one vect
 def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any]) -> None:
     """Refuse a kind of student that does not exist, and options that the kind does not have.
 
-    Raises:
-        InputError: naming the kinds or options that exist.
-
     Example:
         >>> check_options("sparse", None, {"top_k": 128})
     """
@@ -42,7 +39,7 @@ def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any])
         )
     wrong = sorted(set(options) - set(OPTIONS[kind]))
     if wrong:
-        known = ", ".join(OPTIONS[kind]) or "none"
+        options_of_kind = ", ".join(OPTIONS[kind]) or "none"
         raise InputError(
-            f"a {kind} student has no option {wrong[0]!r}", remedy=f"its options: {known}"
+            f"a {kind} student has no option {wrong[0]!r}", remedy=f"its options: {options_of_kind}"
         )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from sentence_transformers import SparseEncoder
@@ -18,12 +19,9 @@ from transformers.utils import logging
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
-from retrieval_kd.models.layers import keep_layers
+from retrieval_kd.models.layers import check_survives_saving, keep_layers
 from retrieval_kd.models.load import ModelRef, load_encoder, resolve_model
-from retrieval_kd.students.dense import prompts_of
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+from retrieval_kd.students.dense import Representations, prompts_of
 
 SHIFT = 4.0  # GELU(h + 4) = h + 4 within 0.05 for h > −2
 ACTIVE = 3  # words that a token activates at the start
@@ -68,8 +66,10 @@ def make_sparse(
         device=str(encoder.device),
         prompts=prompts_of(encoder),
         similarity_fn_name="dot",
-    )
-    return made.eval()
+    ).eval()
+    if layers is not None:
+        check_survives_saving(made, list(layers))
+    return made
 
 
 def start_head(mlm: Any, missing: Collection[str]) -> None:
@@ -129,8 +129,8 @@ def _as_module(mlm: Any, tokenizer: Any) -> Any:
 
 
 def _folder_of_transformer(ref: ModelRef) -> str:
-    found = load_file_path(ref.location, "modules.json", revision=ref.revision)
-    path = read_json(found)[0]["path"] if found else ""
+    modules = load_file_path(ref.location, "modules.json", revision=ref.revision)
+    path = read_json(modules)[0]["path"] if modules else ""
     return str(PurePosixPath(path)) if path else ""
 
 
@@ -157,17 +157,14 @@ class SparseStudent:
     def __init__(self, model: SparseEncoder) -> None:
         self.model = model
 
-    def represent(self, features: dict[str, Tensor], side: str) -> dict[str, Tensor]:
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, V)`, as a dense tensor: training needs its gradient everywhere."""
         vector = self.model(dict(features), task=side)["sentence_embedding"].float()  # (n, V)
         vector = vector.to_dense() if vector.is_sparse else vector
         return {"vector": select_max_active_dims(vector, self.model.max_active_dims)}
 
     def scores(
-        self,
-        queries: dict[str, Tensor],
-        documents: dict[str, Tensor],
-        dimensions: int | None = None,
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
         """`score (B, M)`."""
         if dimensions is not None:

@@ -14,13 +14,11 @@ from torch import Tensor
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
-from retrieval_kd.students.dense import DenseStudent
+from retrieval_kd.students.dense import DenseStudent, Representations
 from retrieval_kd.students.interaction import InteractionStudent
 from retrieval_kd.students.multi_function import MultiFunctionStudent
 from retrieval_kd.students.multi_vector import MultiVectorStudent
 from retrieval_kd.students.sparse import SparseStudent
-
-Representations = dict[str, Tensor]  # name → (n, …), n texts
 
 
 class Student(Protocol):

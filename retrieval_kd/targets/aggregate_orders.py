@@ -2,7 +2,7 @@
 
 An order may cover only some of the candidates (a window), and may leave some of them unordered
 below the others (a query for the best only). A candidate that no order covers gets NaN and not the
-lowest score, because nothing is known of it.
+lowest score: no answer says anything about it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,7 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.targets.strengths import PRIOR, fit_strengths
-
-__all__ = [
-    "ORDER_AGGREGATIONS",
-    "Order",
-    "borda",
-    "discounted_rank",
-    "plackett_luce",
-    "reciprocal_rank",
-]
+from retrieval_kd.targets.aggregate_pairs import PRIOR, fit_strengths
 
 
 @dataclass(frozen=True)
@@ -133,9 +124,9 @@ def plackett_luce(count: int, orders: Sequence[Order], *, prior: float = PRIOR) 
         total = float(logsumexp(scores, axis=1).sum() - chosen @ s)
         return total, p.sum(0) - chosen, np.diag(p.sum(0)) - p.T @ p
 
-    found = np.full(count, np.nan)
-    found[there] = fit_strengths(loss, n, prior)
-    return found
+    strengths = np.full(count, np.nan)
+    strengths[there] = fit_strengths(loss, n, prior)
+    return strengths
 
 
 def _mean(

@@ -12,9 +12,13 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import expit, log_expit
 
-from retrieval_kd.targets.strengths import PRIOR, fit_strengths
+from retrieval_kd.errors import InputError
 
-__all__ = ["PAIR_AGGREGATIONS", "bradley_terry", "copeland", "preferences_of", "win_rate"]
+PRIOR = 0.1  # comparisons with an average candidate
+TOLERANCE, MOST_STEPS = 1e-8, 200
+
+# Log strengths (n,) → loss, gradient (n,), Hessian (n, n).
+Loss = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
 
 def preferences_of(
@@ -63,8 +67,8 @@ def win_rate(preferences: np.ndarray) -> np.ndarray:
         >>> win_rate(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
         array([0.8 , 0.35, 0.35])
     """
-    known = _known(preferences)
-    return _over_opponents(np.where(known, preferences, 0.0), known)
+    compared = _compared(preferences)
+    return _over_opponents(np.where(compared, preferences, 0.0), compared)
 
 
 def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
@@ -80,9 +84,9 @@ def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
         >>> copeland(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
         array([ 1.,  0., -1.])
     """
-    known = _known(preferences)
-    lead = np.where(known, preferences - 0.5, 0.0)
-    return _over_opponents(np.where(np.abs(lead) > margin, np.sign(lead), 0.0), known)
+    compared = _compared(preferences)
+    lead = np.where(compared, preferences - 0.5, 0.0)
+    return _over_opponents(np.where(np.abs(lead) > margin, np.sign(lead), 0.0), compared)
 
 
 def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarray:
@@ -100,9 +104,9 @@ def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarra
         >>> round(float(np.exp(strengths[0] - strengths[1])), 3)  # 0.8 / 0.2
         4.0
     """
-    known = _known(preferences)
-    there = known.any(1)  # (N,)
-    wins = np.where(known, preferences, 0.0)[np.ix_(there, there)]  # (n, n)
+    compared = _compared(preferences)
+    there = compared.any(1)  # (N,)
+    wins = np.where(compared, preferences, 0.0)[np.ix_(there, there)]  # (n, n)
     games = wins + wins.T
 
     def loss(s: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
@@ -116,18 +120,56 @@ def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarra
             np.diag(curvature.sum(1)) - curvature,
         )
 
-    found = np.full(len(preferences), np.nan)
-    found[there] = fit_strengths(loss, len(wins), prior)
-    return found
+    strengths = np.full(len(preferences), np.nan)
+    strengths[there] = fit_strengths(loss, len(wins), prior)
+    return strengths
 
 
-def _known(preferences: np.ndarray) -> np.ndarray:
+def fit_strengths(loss: Loss, count: int, prior: float) -> np.ndarray:
+    """Return the log strengths (n,) that minimise `loss` + prior, mean zero, by Newton's method.
+
+    Luce's choice model, which Bradley–Terry and Plackett–Luce have in common.
+
+    Prior: each candidate also meets an average one, of strength 0, in `prior` comparisons, of which
+    it wins half: − prior / 2 · Σ_i (log σ(s_i) + log σ(−s_i)). The sum is strictly convex, so that
+    the minimum exists even if a candidate always won or groups never met, and halved steps always
+    reach it.
+    """
+    if not prior > 0:
+        raise InputError(f"prior is {prior:g}", remedy="give a number above 0, such as 0.1")
+
+    def total(s: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        value, gradient, hessian = loss(s)
+        won = expit(s)
+        value -= prior / 2 * float((log_expit(s) + log_expit(-s)).sum())
+        gradient = gradient + prior * (won - 0.5)
+        return value, gradient, hessian + np.diag(prior * won * (1 - won))
+
+    s = np.zeros(count)
+    if not count:
+        return s
+    value, gradient, hessian = total(s)
+    for _ in range(MOST_STEPS):
+        step = np.linalg.solve(hessian, gradient)  # (n,)
+        promised, size = float(gradient @ step), 1.0
+        if promised < TOLERANCE**2 or np.abs(step).max() < TOLERANCE:
+            break
+        while True:
+            new = total(s - size * step)
+            if new[0] <= value - 0.25 * size * promised or size < 1e-10:
+                break
+            size /= 2
+        s, (value, gradient, hessian) = s - size * step, new
+    return s - s.mean()
+
+
+def _compared(preferences: np.ndarray) -> np.ndarray:
     """Which pairs were compared, (N, N); the diagonal is false."""
     return ~np.isnan(preferences) & ~np.eye(len(preferences), dtype=bool)
 
 
-def _over_opponents(values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    met = known.sum(1)  # (N,)
+def _over_opponents(values: np.ndarray, compared: np.ndarray) -> np.ndarray:
+    met = compared.sum(1)  # (N,)
     return np.where(met > 0, values.sum(1) / np.maximum(met, 1), np.nan)
 
 

@@ -9,8 +9,8 @@ relevant.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.special import expit, logit
@@ -33,8 +33,6 @@ class Calibration:
         >>> halved = Calibration("temperature", labels=100, slope=0.5)
         >>> halved.log_odds(np.array([2.0, -4.0])).tolist()
         [1.0, -2.0]
-        >>> Calibration.from_dict(halved.as_dict()) == halved
-        True
     """
 
     method: str
@@ -60,14 +58,6 @@ class Calibration:
             least = 1 / (self.labels + 2)
             return logit(np.clip(self.probabilities(scores), least, 1 - least))
         return self.slope * np.asarray(scores, np.float64) + self.intercept
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(fields: Mapping[str, Any]) -> Calibration:
-        lists = {name: tuple(fields[name]) for name in ("knots", "shares")}
-        return Calibration(**{**fields, **lists})
 
 
 def fit(scores: np.ndarray, labels: np.ndarray, method: Method = "platt") -> Calibration:
@@ -139,9 +129,13 @@ def calibrated(scores: Scores, calibration: Calibration) -> Scores:
     """
     return {
         query: dict(
-            zip(found, calibration.log_odds(np.array(list(found.values()))).tolist(), strict=True)
+            zip(
+                documents,
+                calibration.log_odds(np.array(list(documents.values()))).tolist(),
+                strict=True,
+            )
         )
-        for query, found in scores.items()
+        for query, documents in scores.items()
     }
 
 
@@ -159,10 +153,10 @@ def _temperature(scores: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
 
     size = float(np.abs(scores).max())
-    found = minimize_scalar(
+    best = minimize_scalar(
         lambda log_t: log_loss(scores / np.exp(log_t), labels),
         bounds=(np.log(COLDEST * size), np.log(HOTTEST * size)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(best.x))

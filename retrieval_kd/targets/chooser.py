@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.targets.fusion import agreement
-from retrieval_kd.targets.normalise import z_scores
+from retrieval_kd.targets.normalise import agreement, z_scores
 
 FEATURES = ("agreement", "lead", "skew")
 MOST_TEACHERS = 6  # 63 sets of them are tried per query
@@ -64,16 +62,9 @@ class Chooser:
             )
         )
 
-    def _inputs(self, found: np.ndarray) -> np.ndarray:
-        standard = (found - np.array(self.means)) / np.array(self.spreads)
+    def _inputs(self, values: np.ndarray) -> np.ndarray:
+        standard = (values - np.array(self.means)) / np.array(self.spreads)
         return np.concatenate([np.ones((*standard.shape[:-1], 1)), standard], axis=-1)
-
-    def as_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("coefficients", "means", "spreads")}
-
-    @staticmethod
-    def from_dict(fields: Mapping[str, Any]) -> Chooser:
-        return Chooser(**{name: tuple(map(tuple, rows)) for name, rows in fields.items()})
 
 
 def features(scores: np.ndarray) -> np.ndarray:
@@ -101,34 +92,34 @@ def subsets(teachers: int) -> np.ndarray:
     """
     if teachers > MOST_TEACHERS:
         raise InputError(
-            f"weights per query can be learnt for {MOST_TEACHERS} teachers, not {teachers}",
+            f"weights per query can be fitted for {MOST_TEACHERS} teachers, not {teachers}",
             remedy="leave some out, or choose another fusion",
         )
     return np.array(list(itertools.product((0, 1), repeat=teachers))[1:])
 
 
-def fit_chooser(found: np.ndarray, rewards: np.ndarray, *, penalty: float = PENALTY) -> Chooser:
+def fit_chooser(inputs: np.ndarray, rewards: np.ndarray, *, penalty: float = PENALTY) -> Chooser:
     """Fit the chooser with the highest reward on judged queries.
 
     Args:
-        found: `features` of each query, (Q, T, F).
+        inputs: `features` of each query, (Q, T, F).
         rewards: reward of each set of teachers (rows of `subsets`) on each query, (Q, 2^T − 1).
     """
-    sets = subsets(found.shape[1])  # (S, T)
-    means, spreads = found.mean(0), found.std(0)
+    sets = subsets(inputs.shape[1])  # (S, T)
+    means, spreads = inputs.mean(0), inputs.std(0)
     spreads = np.where(spreads > 1e-9, spreads, 1.0)
-    zero = tuple(map(tuple, np.zeros((found.shape[1], 1 + found.shape[2])).tolist()))
+    zero = tuple(map(tuple, np.zeros((inputs.shape[1], 1 + inputs.shape[2])).tolist()))
     begin = Chooser(zero, _rows(means), _rows(spreads))
-    inputs = begin._inputs(found)  # (Q, T, 1 + features)
+    standard = begin._inputs(inputs)  # (Q, T, 1 + features)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        coefficients = flat.reshape(inputs.shape[1:])
-        expected, slope = expected_reward((inputs * coefficients).sum(-1), sets, rewards)
-        gradient = (slope[:, :, None] * inputs).mean(0) - 2 * penalty * coefficients
+        coefficients = flat.reshape(standard.shape[1:])
+        expected, slope = expected_reward((standard * coefficients).sum(-1), sets, rewards)
+        gradient = (slope[:, :, None] * standard).mean(0) - 2 * penalty * coefficients
         return -float(expected.mean() - penalty * (flat**2).sum()), -gradient.ravel()
 
-    best = minimize(loss, np.zeros(inputs[0].size), jac=True, method="L-BFGS-B").x
-    return Chooser(_rows(best.reshape(inputs.shape[1:])), begin.means, begin.spreads)
+    best = minimize(loss, np.zeros(standard[0].size), jac=True, method="L-BFGS-B").x
+    return Chooser(_rows(best.reshape(standard.shape[1:])), begin.means, begin.spreads)
 
 
 def expected_reward(

@@ -1,25 +1,33 @@
 """Combines several teachers into one, in a way that is chosen by name and fitted on judged queries.
 
-The formulas are in `normalise.py`, `fusion.py` and `chooser.py`.
+The formulas are in `normalise.py` and `chooser.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.targets.calibrate import Calibration, Method, calibrated, fit_on
 from retrieval_kd.targets.chooser import Chooser, features, fit_chooser, subsets
-from retrieval_kd.targets.fusion import agreement_weighted, rank_fusion
-from retrieval_kd.targets.normalise import Scores, aligned, fuse, fuse_by, z_scores
+from retrieval_kd.targets.normalise import (
+    Scores,
+    agreement_weighted,
+    aligned,
+    fuse,
+    fuse_by,
+    rank_fusion,
+    z_scores,
+)
 
 How = Literal["z_scores", "calibrated", "ranks", "agreement", "learned"]
 Judged = Mapping[str, Mapping[str, int]]
@@ -80,21 +88,11 @@ class Combination:
         return fuse_by(partial(function, weights=share), lists, drops, names)
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "how": self.how,
-            "calibrations": {name: c.as_dict() for name, c in self.calibrations.items()},
-            "chooser": None if self.chooser is None else self.chooser.as_dict(),
-            "teachers": list(self.teachers),
-        }
+        return asdict(self)
 
     @staticmethod
     def from_dict(fields: Mapping[str, Any]) -> Combination:
-        return Combination(
-            fields["how"],
-            {name: Calibration.from_dict(c) for name, c in fields["calibrations"].items()},
-            None if fields["chooser"] is None else Chooser.from_dict(fields["chooser"]),
-            tuple(fields["teachers"]),
-        )
+        return TypeAdapter(Combination).validate_python(fields)
 
 
 def fit_combination(
@@ -178,13 +176,13 @@ def held_out(
         try:
             combination = fit_combination(how, teachers, others, method)
         except InputError:  # none of the others is judged and scored
-            fused = {query: found for query, found in fused.items() if query not in held}
+            fused = {query: scores for query, scores in fused.items() if query not in held}
             continue
         held_scores = {
-            name: {query: found for query, found in scores.items() if query in held}
+            name: {query: documents for query, documents in scores.items() if query in held}
             for name, scores in teachers.items()
         }
         with suppress(InputError):  # no document that all teachers scored
             fused |= combination.fuse(held_scores, weights)
-    ranked = (query for query, found in fused.items() if found)
+    ranked = (query for query, documents in fused.items() if documents)
     return fused if any(max(qrels[query].values(), default=0) > 0 for query in ranked) else None

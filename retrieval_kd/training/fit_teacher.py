@@ -13,7 +13,7 @@ from typing import Any
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.models.lora import Lora
-from retrieval_kd.students.cross_encoder import make_cross_encoder
+from retrieval_kd.students.make import make_cross_encoder
 from retrieval_kd.teachers.spec import check_base, parse_spec
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.job import TrainingJob

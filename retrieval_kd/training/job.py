@@ -18,12 +18,11 @@ from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.training.batches.slates import Pool, digest_pools
-from retrieval_kd.training.live_models import LiveCrossEncoder, LiveEncoder
+from retrieval_kd.training.live_models import LiveModel
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.curve import DevTask
 from retrieval_kd.training.trainer.settings import TrainSettings
 
-LiveModel = LiveEncoder | LiveCrossEncoder
 Groups = Mapping[str, tuple[int, int, float]]  # name → first pool, end, share of the rows
 
 
@@ -94,10 +93,6 @@ class TrainingJob:
     def trained_live(self) -> dict[str, Any]:
         """The live teachers that are trained too, by the folder in `out` they are saved in."""
         return {f"live/{name}": t.model for name, t in self.live.items() if t.trains}
-
-    def schedule(self) -> Dataset:
-        """The rows of the training, `{"pool", "draw"}`: which pool each slate is drawn from."""
-        return schedule(len(self.pools), self.settings, self.groups)
 
     def _models_of(self, kind: str) -> list[str]:
         return list(dict.fromkeys(term.teacher for term in self.terms if term.kind == kind))

@@ -23,23 +23,25 @@ from retrieval_kd.students.student import student_of
 GROUP = 32  # texts or pairs scored together, sorted by length
 
 
-class LiveEncoder(nn.Module):
-    """A bi-encoder of any kind that scores every query with every document, (B, M).
-
-    Args:
-        model: SentenceTransformer, SparseEncoder or MultiVectorEncoder.
-        trains: whether its weights are trained too. If not, it is frozen, in evaluation mode.
-    """
+class LiveModel(nn.Module):
+    """A model that scores a batch; unless it `trains`, it is frozen, in evaluation mode."""
 
     def __init__(self, model: Any, *, trains: bool = False) -> None:
         super().__init__()
         self.model, self.trains = model, trains
-        self.kind = student_of(model)
-        prepare(self)
+        model.requires_grad_(trains)
+        self.train()
 
-    def train(self, mode: bool = True) -> LiveEncoder:
-        super().train(mode and self.trains)
-        return self
+    def train(self, mode: bool = True) -> LiveModel:
+        return super().train(mode and self.trains)
+
+
+class LiveEncoder(LiveModel):
+    """A SentenceTransformer, SparseEncoder or MultiVectorEncoder as a live teacher."""
+
+    def __init__(self, model: Any, *, trains: bool = False) -> None:
+        super().__init__(model, trains=trains)
+        self.kind = student_of(model)
 
     def forward(self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]) -> Scores:
         """Return score matrices (B, M) by name, for B queries and M documents."""
@@ -47,11 +49,11 @@ class LiveEncoder(nn.Module):
             queries, places = self._represent(texts["queries"], "query")
             documents, at = self._represent(texts["documents"], "document")
             rows = [[self.kind.scores(q, d) for d in documents] for q in queries]
-        found = {}
+        matrices = {}
         for name in rows[0][0]:
             joined = torch.cat([torch.cat([part[name] for part in row], 1) for row in rows])
-            found[name] = joined[places][:, at]  # (B, M)
-        return found
+            matrices[name] = joined[places][:, at]  # (B, M)
+        return matrices
 
     def _represent(self, texts: Sequence[str], side: str) -> tuple[list[dict[str, Tensor]], Tensor]:
         """Encode texts in groups of similar length; also return each text's place among them."""
@@ -68,22 +70,8 @@ class LiveEncoder(nn.Module):
         return groups, places
 
 
-class LiveCrossEncoder(nn.Module):
-    """A cross-encoder that scores each query's own slate, (B, M) with NaN elsewhere.
-
-    Args:
-        model: a CrossEncoder with one label.
-        trains: whether its weights are trained too.
-    """
-
-    def __init__(self, model: CrossEncoder, *, trains: bool = False) -> None:
-        super().__init__()
-        self.model, self.trains = model, trains
-        prepare(self)
-
-    def train(self, mode: bool = True) -> LiveCrossEncoder:
-        super().train(mode and self.trains)
-        return self
+class LiveCrossEncoder(LiveModel):
+    """A CrossEncoder with one label as a live teacher: (B, M) with NaN outside a query's slate."""
 
     def forward(self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor]) -> Scores:
         """Return `score (B, M)`, differentiable if the model trains."""
@@ -107,7 +95,7 @@ def open_live(
     trains: bool = False,
     max_length: int | None = None,
     seed: int = 0,
-) -> LiveEncoder | LiveCrossEncoder:
+) -> LiveModel:
     """Open a live teacher: in float32 if it is trained, otherwise in the machine's fast type.
 
     Args:
@@ -128,12 +116,6 @@ def open_live(
         keep_layers(model, list(layers))
     wrapper = LiveCrossEncoder if kind == "cross_encoder" else LiveEncoder
     return wrapper(model, trains=trains)
-
-
-def prepare(teacher: Any) -> None:
-    """Freeze a teacher that is not trained."""
-    teacher.model.requires_grad_(teacher.trains)
-    teacher.train()
 
 
 def slate_pairs(

@@ -22,9 +22,8 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import Student, student_of
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
-from retrieval_kd.training.objective.parse import with_temperature
 from retrieval_kd.training.objective.policy import FACTS, TeacherPolicy
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, with_temperature
 from retrieval_kd.training.states.imitation import Imitation
 from retrieval_kd.training.trainer.devices import gather
 
@@ -100,9 +99,8 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         live, own = dict(self.live.items()), len(groups)
         states = self.imitation.means([queries, *groups])
         states |= self.imitation.of_slates(self.student, queries, groups, labels)
-        if "known" in labels:
-            gathered = gather(groups, labels)
-            groups, labels = gathered.groups, gathered.labels
+        if "pool_targets" in labels:
+            groups, labels = gather(groups, labels)
         batch = Batch(self.student, queries, groups, labels, self.progress, live, own=own)
         batch.states = states
         return evaluate_terms(self.terms, batch, self.projections)
@@ -174,16 +172,13 @@ def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
 
     Args:
         model: the student or, with `teacher`, the live teacher of that name.
-
-    Raises:
-        InputError: the model has no exits.
     """
     names = {name for term in terms for name in term.scores if name.exit is not None}
     own = {n for n in names if (n.source == teacher if teacher else n.part is None)}
     exits = sorted({name.exit for name in own if name.exit is not None})
     if exits and not isinstance(model, DenseStudent):
         raise InputError(
-            f"{f'{teacher}.' if teacher else ''}exit{exits[0]} is asked of a model without exits",
+            f"{f'{teacher}.' if teacher else ''}exit{exits[0]} needs a model with exits",
             remedy="exits are layers of a dense student or of a live `encoder`",
         )
     if exits:

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.schema import as_input_error
 from retrieval_kd.students.dense import describe_student
-from retrieval_kd.training.batches.collate import draw_slates, slate_tensors
-from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.batches.collate import slate_tensors
+from retrieval_kd.training.batches.slates import Pool, draw_slates
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
 from retrieval_kd.training.objective.term_checks import check_for_pairs, check_targets
@@ -51,11 +51,7 @@ def train_cross_encoder(job: TrainingJob) -> dict[str, Any]:
 
 
 def check_for_cross_encoder(job: TrainingJob) -> None:
-    """Refuse a job that a model which scores pairs cannot be trained with.
-
-    Raises:
-        InputError: an objective, the pools or the settings do not fit.
-    """
+    """Refuse a job that a model which scores pairs cannot be trained with."""
     as_input_error(check_uncached, job.settings.mini_batch_size)
     as_input_error(check_for_pairs, job.terms)
     check_targets(job.pools, job.terms)

@@ -101,8 +101,8 @@ def prompts_of(model: SentenceTransformer) -> dict[str, str]:
     prompts = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
     default = prompts.get(model.default_prompt_name or "", "")
     names = {"query": ("query",), "document": ("document", "passage", "corpus")}
-    found = {
+    chosen = {
         column: next((prompts[name] for name in candidates if name in prompts), default)
         for column, candidates in names.items()
     }
-    return {column: prompt for column, prompt in found.items() if prompt}
+    return {column: prompt for column, prompt in chosen.items() if prompt}

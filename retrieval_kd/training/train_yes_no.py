@@ -62,7 +62,7 @@ def train_yes_no(
     for term in job.terms:
         if term.kind != "scores":
             raise InputError(
-                f"{term.name} compares states with an encoder's; this model learns by its answer",
+                f"{term.name} compares states with an encoder's; a decoder has none to compare",
                 remedy="use an objective on scores, such as kl or infonce",
             )
     dtype = fast_dtype() if lora is not None else torch.float32  # trained weights are float32
@@ -85,11 +85,7 @@ def train_yes_no(
 
 
 def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> YesNoTeacher:
-    """Open the teacher that the training starts from, without loading its model.
-
-    Raises:
-        InputError: it is not a decoder, is an adapter already, or answers from a lower layer.
-    """
+    """Open the teacher that the training starts from, without loading its model."""
     base = parse_spec(spec)
     if base.kind != "yesno":
         raise InputError(f"{spec} is not a yes/no teacher", remedy="write yesno:MODEL")

@@ -63,7 +63,7 @@ def config(training: dict, **more) -> Config:
         ({"objective": [{"name": "kl", "dimensions": [8]}], "student": CROSS}, "no dimensions"),
         (
             {"objective": [{"name": "kl", "teacher": "big"}], "live": FROZEN, "student": CROSS},
-            "from stored ones",
+            "trains on stored scores",
         ),
         (
             {"stages": [{"objective": "kl"}, {"objective": "kl", "refresh": 5}], "student": CROSS},

@@ -20,8 +20,7 @@ from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
 from retrieval_kd.pipeline.students import train_one
 from retrieval_kd.pipeline.train_stored import StoredEnsemble, StoredTeachers
 from retrieval_kd.schema import validate
-from retrieval_kd.training.batches.collate import draw_slates
-from retrieval_kd.training.batches.slates import digest_pools
+from retrieval_kd.training.batches.slates import digest_pools, draw_slates
 from retrieval_kd.training.trainer.settings import TrainSettings
 from retrieval_kd.workspace import Workspace
 

@@ -16,7 +16,7 @@ from retrieval_kd.errors import Drops
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.training.batches.slates import Pool, build_pools
 from retrieval_kd.training.job import TrainingJob
-from retrieval_kd.training.objective.parse import parse_terms
+from retrieval_kd.training.objective.terms import parse_terms
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer import engine
 from retrieval_kd.training.trainer.curve import build_dev_task

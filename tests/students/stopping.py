@@ -17,7 +17,7 @@ from retrieval_kd.training.trainer import engine
 def assert_same_after_a_stop(
     run: Callable[[Path], dict[str, Any]], folder: Path, at: int = 6
 ) -> dict[str, Any]:
-    """`run(out)` trains, with a checkpoint every 4 steps; gives the undisturbed one's record."""
+    """Stop `run(out)`, which saves a checkpoint every 4 steps; return the undisturbed record."""
     record = run(folder / "whole")
 
     class Stop(TrainerCallback):

@@ -15,9 +15,10 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.models.load import kind_of, load_encoder, load_retriever
-from retrieval_kd.models.modules.lexical import LexicalEncoder, LexicalWeights
+from retrieval_kd.models.modules.lexical import LexicalEncoder
+from retrieval_kd.models.modules.lexical_weights import LexicalWeights
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
-from retrieval_kd.objectives.sparsity import flops
+from retrieval_kd.objectives.vectors import flops
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.make import make_student
 from retrieval_kd.students.multi_function import WEIGHTS, MultiFunctionStudent, save_parts

@@ -12,7 +12,8 @@ from scipy.special import expit, logit
 from sklearn.metrics import log_loss as reference_log_loss
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.targets.calibrate import COLDEST, Calibration, calibrated, fit, fit_on, log_loss
+from retrieval_kd.targets.calibrate import COLDEST, calibrated, fit, fit_on, log_loss
+from retrieval_kd.targets.combine import Combination
 
 METHODS = ("platt", "isotonic", "temperature")
 EVERY = pytest.mark.parametrize("method", METHODS)
@@ -105,7 +106,8 @@ def test_a_query_of_equal_scores_stays_equal(method):
 @EVERY
 def test_a_map_survives_json(method):
     found = fit(*simulated(200, 0.5, -1.0, seed=3), method)
-    assert Calibration.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+    whole = Combination("calibrated", {"a": found})
+    assert Combination.from_dict(json.loads(json.dumps(whole.as_dict()))) == whole
 
 
 def test_log_loss_is_scikit_learns():

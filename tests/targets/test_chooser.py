@@ -12,6 +12,7 @@ from scipy.optimize import check_grad
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.targets.chooser import Chooser, expected_reward, features, fit_chooser, subsets
+from retrieval_kd.targets.combine import Combination
 
 
 @given(st.integers(1, 3), st.integers(0, 20))
@@ -72,7 +73,8 @@ def test_rewards_that_are_all_alike_teach_nothing():
 def test_a_chooser_survives_json():
     lists, rewards = simulated(20, seed=0)
     chooser = fit_chooser(np.array([features(scores) for scores in lists]), rewards)
-    assert Chooser.from_dict(json.loads(json.dumps(chooser.as_dict()))) == chooser
+    whole = Combination("learned", chooser=chooser, teachers=("a", "b"))
+    assert Combination.from_dict(json.loads(json.dumps(whole.as_dict()))) == whole
 
 
 @given(st.integers(1, 4), st.integers(1, 6))

@@ -1,4 +1,4 @@
-"""Normalisation and fusion of teachers' scores, on cases worked out by hand."""
+"""Normalisation and fusion of teachers' scores, against ranx and cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -6,10 +6,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
+from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.targets.normalise import fuse, rerank, z_scores
+from retrieval_kd.retrieval.hybrid import hybrid_run
+from retrieval_kd.targets.normalise import (
+    agreement,
+    agreement_weighted,
+    fuse,
+    rank_fusion,
+    rerank,
+    z_scores,
+)
 
+FUSIONS = pytest.mark.parametrize("fuse", [rank_fusion, agreement_weighted])
+few = st.sampled_from([-2.0, 0.0, 0.5, 1.0, 3.0])  # ties are common
+matrices = arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 7)), elements=few)
 numbers = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30)
 
 
@@ -69,3 +82,67 @@ def test_nothing_in_common_is_an_error():
 def test_reranking_orders_by_score_and_then_by_id():
     run = rerank("teacher", {"q": {"b": 1.0, "a": 1.0, "c": 2.0}})
     assert list(run.results["q"]) == ["c", "a", "b"]
+
+
+def test_without_ties_rank_fusion_is_ranx():
+    scores = np.random.default_rng(0).normal(size=(3, 8))
+    runs = [
+        Run(str(t), {"q": {f"d{i}": float(s) for i, s in enumerate(row)}})
+        for t, row in enumerate(scores)
+    ]
+    fused = hybrid_run(runs).results["q"]
+    np.testing.assert_allclose(rank_fusion(scores), [fused[f"d{i}"] for i in range(8)])
+
+
+def test_weights_of_rank_fusion_by_hand():
+    found = rank_fusion(np.array([[2.0, 1.0], [1.0, 2.0]]), [2.0, 1.0])
+    assert found == pytest.approx([2 / 61 + 1 / 62, 2 / 62 + 1 / 61])
+
+
+@FUSIONS
+@given(scores=matrices, seed=st.integers(0, 9))
+def test_neither_scale_nor_numbering_of_candidates_matters(fuse, scores, seed):
+    order = np.random.default_rng(seed).permutation(scores.shape[1])
+    expected = fuse(scores)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(fuse(scores[:, order]), expected[order], atol=1e-9)
+    np.testing.assert_allclose(fuse(3 * scores - 7), expected, atol=1e-9)
+
+
+@FUSIONS
+@given(scores=matrices)
+def test_a_teacher_that_scores_all_alike_changes_no_order(fuse, scores):
+    more = np.vstack([scores, np.full(scores.shape[1], 4.0)])
+    before, after = fuse(scores), fuse(more)
+    if len(scores) == 1 or fuse is rank_fusion:  # of several, agreement drops for all alike
+        for i, j in zip(*np.nonzero(before[:, None] > before + 1e-9), strict=True):
+            assert after[i] > after[j] - 1e-9
+
+
+@FUSIONS
+def test_all_alike_stays_all_alike(fuse):
+    assert np.ptp(fuse(np.full((3, 5), 2.0))) == pytest.approx(0, abs=1e-12)
+
+
+def test_a_teacher_that_contradicts_the_others_is_left_out():
+    scores = np.array([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
+    # τ: 1 and −1 average 0 for the two that agree, so all have 0 or less: nobody is left out …
+    np.testing.assert_allclose(agreement_weighted(scores), z_scores(scores[0]) / 3)
+    # … and with a third that agrees the odd one is.
+    scores = np.vstack([scores[0], scores])
+    np.testing.assert_allclose(agreement_weighted(scores), z_scores(scores[0]))
+
+
+@given(matrices)
+def test_agreement_is_between_minus_one_and_one(scores):
+    found = agreement(scores)
+    assert (np.abs(found) <= 1).all()
+    if len(scores) == 2:
+        assert found[0] == found[1]
+
+
+def test_those_that_agree_may_have_no_weight():
+    scores = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [1.0, 2.0, 3.0]])
+    np.testing.assert_allclose(
+        agreement_weighted(scores, [0.0, 0.0, 0.0, 1.0]), z_scores(scores[3])
+    )

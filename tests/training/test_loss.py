@@ -14,8 +14,7 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.engine import set_dropout
 from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of

@@ -14,8 +14,7 @@ from retrieval_kd.pipeline.stages import score_candidates
 from retrieval_kd.students.make import make_student
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.training.job import TrainingJob
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.states.imitation import Imitation
 from retrieval_kd.training.train_cross_encoder import PairLoss, train_cross_encoder
 from retrieval_kd.training.train_student import train_student
@@ -182,5 +181,5 @@ def test_what_it_cannot_learn_is_said_before_training(
 
 
 def test_hidden_states_are_of_a_model_and_of_pairs():
-    with pytest.raises(InputError, match="MODEL whose states are learnt"):
+    with pytest.raises(InputError, match="MODEL whose states are the target"):
         parse_terms("hidden_states")

@@ -21,11 +21,9 @@ from retrieval_kd.objectives import kl
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.pointwise.yes_no import merge_adapter
 from retrieval_kd.teachers.spec import open_teacher
-from retrieval_kd.training.batches.sampling import draw
-from retrieval_kd.training.batches.slates import Pool, build_pools
+from retrieval_kd.training.batches.slates import Pool, build_pools, draw
 from retrieval_kd.training.fit_teacher import fit_teacher
-from retrieval_kd.training.objective.parse import parse_terms
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.train_cross_encoder import PairCollator, PairLoss
 from retrieval_kd.training.train_yes_no import YesNoModel, open_base
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -257,7 +255,7 @@ def test_without_peft_the_extra_is_named_before_anything_is_loaded(
         ("decoder", {"layers": [0]}, "all its layers"),
         ("decoder", {"lora": Lora(targets=["nowhere"])}, "nowhere"),
         ("decoder", {"terms": parse_terms("kl@batch")}, "candidates: slate"),
-        ("decoder", {"terms": [Term(name="hidden_states", teacher="m")]}, "learns by its answer"),
+        ("decoder", {"terms": [Term(name="hidden_states", teacher="m")]}, "compares states"),
         ("decoder", {"settings": SETTINGS.model_copy(update={"mini_batch_size": 2})}, "not cached"),
     ],
 )

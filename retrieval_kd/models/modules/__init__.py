@@ -23,8 +23,8 @@ ENCODERS: dict[str, Any] = {
 
 def mark_of(location: str, revision: str | None = None) -> str:
     """Return the kind of student whose class saved a folder or hub name; "" for other models."""
-    found = load_file_path(location, "config_sentence_transformers.json", revision=revision)
-    return str(read_json(found).get(MARK, "")) if found else ""
+    config = load_file_path(location, "config_sentence_transformers.json", revision=revision)
+    return str(read_json(config).get(MARK, "")) if config else ""
 
 
 def class_of(location: str, plain: Any, revision: str | None = None) -> Any:

@@ -66,10 +66,5 @@ class HeadedEncoder(SentenceTransformer):
         return {**super()._get_model_config(), MARK: self.student}
 
     def _load_module_class_from_ref(self, class_ref: str, *args: Any, **more: Any) -> type:
-        own = own_module(class_ref, self.own_modules)
+        own = {f"{k.__module__}.{k.__name__}": k for k in self.own_modules}.get(class_ref)
         return own or super()._load_module_class_from_ref(class_ref, *args, **more)
-
-
-def own_module(class_ref: str, known: tuple[type[OwnModule], ...]) -> type[OwnModule] | None:
-    """Return the class among `known` that a modules.json names."""
-    return next((k for k in known if f"{k.__module__}.{k.__name__}" == class_ref), None)

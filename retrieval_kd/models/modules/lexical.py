@@ -13,8 +13,6 @@ from retrieval_kd.models.modules import lexical_weights
 from retrieval_kd.models.modules.headed import MARK
 from retrieval_kd.models.modules.lexical_weights import LexicalWeights
 
-__all__ = ["LexicalEncoder", "LexicalWeights"]
-
 CODE = Path(lexical_weights.__file__)
 
 

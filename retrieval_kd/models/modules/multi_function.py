@@ -11,7 +11,7 @@ from sentence_transformers.sparse_encoder.modules import SpladePooling
 from torch import Tensor, nn
 
 from retrieval_kd.models.modules.headed import HeadedEncoder, OwnModule
-from retrieval_kd.models.modules.lexical import LexicalWeights
+from retrieval_kd.models.modules.lexical_weights import LexicalWeights
 
 TOKENS = "token_embeddings"
 

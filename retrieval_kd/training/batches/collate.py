@@ -15,8 +15,7 @@ import torch
 from sentence_transformers.sentence_transformer.data_collator import SentenceTransformerDataCollator
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.training.batches.sampling import draw
-from retrieval_kd.training.batches.slates import Pool, Slate
+from retrieval_kd.training.batches.slates import Pool, Slate, draw_slates
 from retrieval_kd.training.batches.vectors import TeacherVectors
 from retrieval_kd.training.trainer.settings import TrainSettings
 
@@ -37,7 +36,7 @@ class SlateCollator(SentenceTransformerDataCollator):
       candidate of the query; −inf and 0 for other documents;
     - `batch_mask (B, M)`: false for the documents that the query's pool ignores;
     - `batch_members (T, B, M)`: scores of each single teacher, if the pools have them;
-    - `positions (M,)` and `known`, if `gathers`: to look up other processes' documents;
+    - `positions (M,)` and `pool_targets`, if `gathers`: to look up other processes' documents;
     - `texts`, if `keep_texts`, for live teachers: `queries` (B) and `documents` (M);
     - `vectors`: `queries (B, D)` and `documents (M, D)` for each MODEL whose vectors are targets.
 
@@ -80,14 +79,17 @@ class SlateCollator(SentenceTransformerDataCollator):
             batch.update({f"{group}_{name}": value for name, value in tokens.items()})
         batch["label"] = {
             **slate_tensors(slates, columns),
-            **Known(pools).targets(distinct),
+            **PoolTargets(pools).of(distinct),
             "vectors": {
                 model: vectors.of_batch([index for index, _ in rows], distinct)
                 for model, vectors in self.vectors.items()
             },
         }
         if self.gathers:
-            batch["label"] |= {"positions": torch.from_numpy(distinct), "known": Known(pools)}
+            batch["label"] |= {
+                "positions": torch.from_numpy(distinct),
+                "pool_targets": PoolTargets(pools),
+            }
         if self.keep_texts:
             batch["label"]["texts"] = {
                 "queries": [pool.query for pool in pools],
@@ -98,17 +100,6 @@ class SlateCollator(SentenceTransformerDataCollator):
     def _prompt(self, name: str) -> str | None:
         prompt = self.prompts.get(name) if isinstance(self.prompts, dict) else None
         return prompt if isinstance(prompt, str) else None
-
-
-def draw_slates(
-    pools: Sequence[Pool], rows: Sequence[tuple[int, int]], settings: TrainSettings
-) -> list[Slate]:
-    """Draw one slate per row (pool, draw). The same arguments always return the same slates."""
-    size, depth, sampling = settings.slate_size, settings.slate_depth, settings.sampling
-    return [
-        draw(pools[pool], size, depth, np.random.default_rng([settings.seed, pool, row]), sampling)
-        for pool, row in rows
-    ]
 
 
 def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:
@@ -135,12 +126,12 @@ def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, tor
 
 
 @dataclass(frozen=True)
-class Known:
+class PoolTargets:
     """Targets of a batch's queries, from their whole pools."""
 
     pools: Sequence[Pool]
 
-    def targets(self, distinct: np.ndarray) -> dict[str, torch.Tensor]:
+    def of(self, distinct: np.ndarray) -> dict[str, torch.Tensor]:
         """Return the `batch_…` tensors (B, M) of the queries and the documents `distinct (M,)`."""
         teacher = np.full((len(self.pools), len(distinct)), -np.inf, dtype=np.float32)  # (B, M)
         gains = np.zeros((len(self.pools), len(distinct)), dtype=np.int64)  # (B, M)
@@ -150,12 +141,12 @@ class Known:
         for row, pool in enumerate(self.pools):
             order = np.argsort(pool.positions, kind="stable")
             at = np.minimum(np.searchsorted(pool.positions[order], distinct), len(order) - 1)
-            found = pool.positions[order][at] == distinct
-            mask[row] = found | ~np.isin(distinct, pool.ignored)
-            teacher[row, found] = pool.teacher[order][at[found]]
-            gains[row, found] = pool.gains[order][at[found]]
+            pooled = pool.positions[order][at] == distinct
+            mask[row] = pooled | ~np.isin(distinct, pool.ignored)
+            teacher[row, pooled] = pool.teacher[order][at[pooled]]
+            gains[row, pooled] = pool.gains[order][at[pooled]]
             if pool.members is not None:
-                members[:, row, found] = pool.members[:, order][:, at[found]]
+                members[:, row, pooled] = pool.members[:, order][:, at[pooled]]
         batch = {"batch_teacher": teacher, "batch_gains": gains, "batch_mask": mask}
         if self.pools[0].members is not None:
             batch["batch_members"] = members

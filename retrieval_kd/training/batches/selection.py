@@ -65,17 +65,17 @@ def select_pools(
 
 
 def _value(pool: Pool, scores: np.ndarray, by: Criterion, temperature: float) -> float:
-    known = np.isfinite(pool.teacher)
+    scored = np.isfinite(pool.teacher)
     log_p = _log_softmax(scores.astype(np.float64))
     if by == "uncertainty":
         return float(-(np.exp(log_p) * log_p).sum())
-    if known.sum() < 2:
+    if scored.sum() < 2:
         return -np.inf  # nothing to train on without teacher scores
-    log_p = _log_softmax(scores[known].astype(np.float64))
-    log_q = _log_softmax(pool.teacher[known].astype(np.float64) / temperature)
+    log_p = _log_softmax(scores[scored].astype(np.float64))
+    log_q = _log_softmax(pool.teacher[scored].astype(np.float64) / temperature)
     if by == "divergence":
         return float((np.exp(log_q) * (log_q - log_p)).sum())
-    gains = pool.gains[known]
+    gains = pool.gains[scored]
     relevant = np.flatnonzero(gains > 0)
     best = relevant[log_q[relevant].argmax()] if len(relevant) else log_q.argmax()
     return float(log_q[best] - log_p[best])
@@ -101,14 +101,14 @@ def pool_scores(
         return scores, DenseStudent(model).temperature
     distinct = np.unique(np.concatenate([pool.positions for pool in pools]))  # (M,)
     places = [np.searchsorted(distinct, pool.positions) for pool in pools]
-    found = [documents.at(int(at)).full for at in distinct]
+    read = [documents.at(int(at)).full for at in distinct]
     temperature = student_of(model).temperature
     if kind_of(model_spec) == "sparse":
-        asked, known = sparse_rows(model, texts, "query"), sparse_rows(model, found, "document")
+        queries, words = sparse_rows(model, texts, "query"), sparse_rows(model, read, "document")
         return [
-            sparse_scores(asked[row], known[at].T.tocsr())[0] for row, at in enumerate(places)
+            sparse_scores(queries[row], words[at].T.tocsr())[0] for row, at in enumerate(places)
         ], temperature
-    tokens = token_rows(model, found, "document")
+    tokens = token_rows(model, read, "document")
     return [
         maxsim_scores([query], [tokens[i] for i in at])[0]
         for query, at in zip(token_rows(model, texts, "query"), places, strict=True)

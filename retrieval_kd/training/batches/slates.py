@@ -1,7 +1,7 @@
 """Pools and slates: a query with its candidates, their teacher scores and their judgments.
 
-A pool holds all candidates of a query, a slate the N that a training step sees. Texts are looked up
-later, by the collator.
+A pool holds all candidates of a query, a slate the N that are drawn from it for a training step.
+Texts are looked up later, by the collator.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -16,7 +17,9 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import PairPreferences
+from retrieval_kd.training.trainer.settings import TrainSettings
 
+Sampling = Literal["random", "stratified", "bands", "hardest"]
 NOTHING = np.zeros(0, np.int64)
 
 
@@ -97,25 +100,25 @@ def build_pools(
     pools = []
     for query_id, text in queries.items():
         judged = {d: g for d, g in qrels.get(query_id, {}).items() if d in collection.documents}
-        said = (teacher or {}).get(query_id, {})
+        scored = (teacher or {}).get(query_id, {})
         first_stage = candidates.get(query_id, {})
         ids = dict.fromkeys([*first_stage, *(d for d, gain in judged.items() if gain > 0)])
         unjudged = not any(gain > 0 for gain in judged.values())
-        if judged_only and unjudged and not said:
+        if judged_only and unjudged and not scored:
             drops.add("query without a relevant document or teacher score", query_id)
             continue
         if len(ids) < 2:
             drops.add("query with fewer than two candidates", query_id)
             continue
-        scores = np.array([said.get(d, np.nan) for d in ids], dtype=np.float32)
+        scores = np.array([scored.get(d, np.nan) for d in ids], dtype=np.float32)
         unscored = int(np.isnan(scores).sum())
-        positive = sum(d not in said and judged.get(d, 0) > 0 for d in ids)
-        if said and positive:
+        positive = sum(d not in scored and judged.get(d, 0) > 0 for d in ids)
+        if scored and positive:
             what = "relevant document without a teacher score (masked; `rkd score --judged SPLIT`)"
             drops.add(what, query_id, positive)
-        if said and unscored > positive:
+        if scored and unscored > positive:
             drops.add("candidate without a teacher score (masked)", query_id, unscored - positive)
-        if said:
+        if scored:
             order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
         else:
             order = np.arange(len(ids))
@@ -140,6 +143,72 @@ def build_pools(
             remedy="retrieve and score candidates for the queries of this split",
         )
     return pools
+
+
+def draw_slates(
+    pools: Sequence[Pool], rows: Sequence[tuple[int, int]], settings: TrainSettings
+) -> list[Slate]:
+    """Draw one slate per row (pool, draw). The same arguments always return the same slates."""
+    size, depth, sampling = settings.slate_size, settings.slate_depth, settings.sampling
+    return [
+        draw(pools[pool], size, depth, np.random.default_rng([settings.seed, pool, row]), sampling)
+        for pool, row in rows
+    ]
+
+
+def draw(
+    pool: Pool, size: int, depth: int, rng: np.random.Generator, sampling: Sampling = "random"
+) -> Slate:
+    """Draw a slate: first a positive, then others from the pool's first `depth`.
+
+    The positive is a random judged relevant document, or the teacher's best if nothing is
+    judged. The others are drawn without replacement and may include further relevant documents:
+
+    - `random`: evenly;
+    - `stratified`: one at random from each of N − 1 equal parts of the candidates in the teacher's
+      order, so that every slate spans its scores (Hofstätter et al. 2021, TAS-Balanced, bin the
+      margins, https://arxiv.org/abs/2104.06967);
+    - `bands`: the range of the teacher's scores is cut into N − 1 bands of equal width, and each
+      draw takes a band that has candidates left, then one of these: as often from few close calls
+      as from many easy ones;
+    - `hardest`: the teacher's best N − 1.
+
+    A pool smaller than `size` gives a smaller slate; the batch masks the rest.
+    """
+    relevant = np.flatnonzero(pool.gains > 0)
+    first = int(rng.choice(relevant)) if len(relevant) else 0
+    rest = np.array([i for i in range(min(depth, len(pool.positions))) if i != first], np.int64)
+    wanted = min(size - 1, len(rest))
+    if sampling == "random":
+        rest = rng.permutation(rest)[:wanted]
+    elif sampling == "hardest":
+        rest = rest[:wanted]
+    elif sampling == "bands":
+        rest = _from_bands(rest, pool.teacher[rest], wanted, rng)
+    elif wanted:
+        rest = np.array([rng.choice(part) for part in np.array_split(rest, wanted)])
+    chosen = np.concatenate([[first], rest]).astype(np.int64)
+    pairs = None if pool.pairs is None else pool.pairs.among(chosen)
+    return Slate(pool.positions[chosen], pool.teacher[chosen], pool.gains[chosen], pairs)
+
+
+def _from_bands(
+    rest: np.ndarray, scores: np.ndarray, wanted: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Draw `wanted` of `rest` from bands of scores; those without a score are a band too."""
+    scored = np.isfinite(scores)
+    band = np.full(len(rest), -1)
+    if scored.any():
+        edges = np.linspace(scores[scored].min(), scores[scored].max(), wanted + 1)[1:-1]
+        band[scored] = np.digitize(scores[scored], edges)
+    left = {number: rng.permutation(rest[band == number]).tolist() for number in np.unique(band)}
+    chosen = []
+    for _ in range(wanted):
+        number = rng.choice(sorted(left))
+        chosen.append(left[number].pop())
+        if not left[number]:
+            del left[number]
+    return np.array(chosen, dtype=np.int64)
 
 
 def digest_pools(pools: Sequence[Pool]) -> str:
@@ -168,12 +237,12 @@ class PoolPairs:
 
     @classmethod
     def of(
-        cls, listed: Sequence[str], named: Sequence[str] = (), better: np.ndarray | None = None
+        cls, listed: Sequence[str], documents: Sequence[str] = (), better: np.ndarray | None = None
     ) -> PoolPairs:
         """Take the pairs among a pool's documents `listed (C,)`.
 
         Args:
-            named: documents (n,) that the teacher compared.
+            documents: documents (n,) that the teacher compared.
             better: P(i is better than j) (n, n) of them, NaN where they were not compared.
 
         Example:
@@ -181,20 +250,20 @@ class PoolPairs:
             >>> PoolPairs.of(["b", "c", "a"], ["a", "b"], answers).among(np.arange(3)).tolist()
             [[nan, nan, 0.25], [nan, nan, nan], [0.75, nan, nan]]
         """
-        if better is None or not len(named):
+        if better is None or not len(documents):
             return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
         place = {document: at for at, document in enumerate(listed)}
-        at = np.array([place.get(document, -1) for document in named])  # (n,)
-        known = ~np.isnan(better) & (at[:, None] >= 0) & (at >= 0)  # (n, n)
-        i, j = np.nonzero(known)
+        at = np.array([place.get(document, -1) for document in documents])  # (n,)
+        both = ~np.isnan(better) & (at[:, None] >= 0) & (at >= 0)  # (n, n)
+        i, j = np.nonzero(both)
         return cls(at[i], at[j], better[i, j].astype(np.float32))
 
     def among(self, chosen: np.ndarray) -> np.ndarray:
         """Return P(i is better than j) (N, N) of the candidates at these places; NaN: unknown."""
-        found = np.full((len(chosen), len(chosen)), np.nan, dtype=np.float32)
+        matrix = np.full((len(chosen), len(chosen)), np.nan, dtype=np.float32)
         i, j, kept = self._renumbered(chosen)
-        found[i, j] = self.better[kept]
-        return found
+        matrix[i, j] = self.better[kept]
+        return matrix
 
     def select(self, kept: np.ndarray) -> PoolPairs:
         """Return the pairs of the candidates in the mask `kept (C,)`, at their new places."""

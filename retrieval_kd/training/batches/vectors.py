@@ -54,5 +54,5 @@ def teacher_vectors(
         cached.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(cached) as temporary, open(temporary, "wb") as file:
             np.save(file, np.concatenate(parts), allow_pickle=False)
-    found = document_vectors(model_spec, documents, max_length=max_length, model=model)
-    return TeacherVectors(np.load(cached, mmap_mode="r", allow_pickle=False), found)
+    vectors = document_vectors(model_spec, documents, max_length=max_length, model=model)
+    return TeacherVectors(np.load(cached, mmap_mode="r", allow_pickle=False), vectors)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import FROM_LABELS
-from retrieval_kd.students.student import Representations, Student
+from retrieval_kd.students.dense import Representations
+from retrieval_kd.students.student import Student
 from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
 from retrieval_kd.training.objective.terms import Term
 
@@ -55,11 +56,7 @@ class Batch:
         return batch
 
     def matrix(self, name: ScoreName) -> Tensor:
-        """Return the scores (B, M) of a name.
-
-        Raises:
-            InputError: neither the student nor a live teacher has such scores.
-        """
+        """Return the scores (B, M) of a name."""
         if name not in self.matrices:
             if name.source == STORED and name.member is not None:
                 self.matrices[name] = self.labels["batch_members"][name.member]
@@ -107,9 +104,6 @@ class Batch:
 
         Args:
             name: "vector", or "sparse" for the word weights of a multi-function student.
-
-        Raises:
-            InputError: the student has no such vectors.
         """
         parts = [self.queries] if side == "queries" else list(self.groups[: self.own])
         if any(name not in part for part in parts):

@@ -63,9 +63,9 @@ class TeacherPolicy(nn.Module):
         loss = chances.new_zeros(())
         value = chances.new_zeros(()) if reward is None else reward.detach().float()
         pair = torch.stack([value, torch.full_like(value, float(reward is not None))])
-        value, known = mean_over_processes(pair).unbind()
-        if known > 0:
-            loss = self._loss(value / known)
+        value, rewarded = mean_over_processes(pair).unbind()
+        if rewarded > 0:
+            loss = self._loss(value / rewarded)
         kept = there & (torch.rand_like(chances) < chances)
         with torch.no_grad():
             surprise = (kept.float() - chances) * there / there.shape[1]  # (T, B)
@@ -76,13 +76,13 @@ class TeacherPolicy(nn.Module):
 
     def _loss(self, reward: Tensor) -> Tensor:
         """−(r − r̄) log π of the last actions, minus its own value."""
-        known = self.rewards > 0
-        advantage = torch.where(known, reward - self.baseline, torch.zeros_like(reward))
+        earlier = self.rewards > 0
+        advantage = torch.where(earlier, reward - self.baseline, torch.zeros_like(reward))
         log_chance = (self.taken_weight.clone() * self.weight).sum()
         log_chance = log_chance + (self.taken_bias.clone() * self.bias).sum()
         loss = -advantage * log_chance
         with torch.no_grad():
             mixed = MEMORY * self.baseline + (1 - MEMORY) * reward
-            self.baseline.copy_(torch.where(known, mixed, reward))
+            self.baseline.copy_(torch.where(earlier, mixed, reward))
             self.rewards += 1
         return loss - loss.detach()

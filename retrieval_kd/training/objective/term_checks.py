@@ -8,19 +8,14 @@ import numpy as np
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.training.batches.slates import Pool
-from retrieval_kd.training.objective.parse import check_distinct
 from retrieval_kd.training.objective.score_names import STORED
-from retrieval_kd.training.objective.terms import Term
+from retrieval_kd.training.objective.terms import Term, check_distinct
 
 WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds that return token vectors
 
 
 def check_for_texts(terms: Sequence[Term], kind: str) -> None:
-    """Refuse terms on states that a student which encodes single texts does not have.
-
-    Raises:
-        ValueError: saying which kinds of students have them.
-    """
+    """Refuse terms on states that a student which encodes single texts does not have."""
     for term in terms:
         if term.name == "token_alignment" and kind not in WITH_TOKEN_STATES:
             raise ValueError(
@@ -29,16 +24,12 @@ def check_for_texts(terms: Sequence[Term], kind: str) -> None:
             )
         if term.name == "feature_imitation" and kind != "interaction":
             raise ValueError(
-                "feature_imitation compares what a head makes of two vectors: it is for interaction"
+                "feature_imitation compares features of an interaction head: it is for interaction"
             )
 
 
 def check_for_pairs(terms: Sequence[Term]) -> None:
-    """Refuse terms for a cross-encoder student, which scores only each query's own slate.
-
-    Raises:
-        ValueError: naming the term, and what to use instead.
-    """
+    """Refuse terms for a cross-encoder student, which scores only each query's own slate."""
     for term in terms:
         if term.kind not in ("scores", "states"):
             raise ValueError(
@@ -53,17 +44,13 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")
         stored = term.teacher == STORED or term.pairs_of is not None
         if term.kind == "scores" and not (term.student == "score" and stored):
-            raise ValueError(f"{term.label}: a cross-encoder learns its score from stored ones")
+            raise ValueError(f"{term.label}: a cross-encoder trains on stored scores only")
         if term.dimensions:
             raise ValueError(f"{term.label}: a cross-encoder has no dimensions to cut")
 
 
 def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
-    """Refuse terms that have nothing to learn from in these pools.
-
-    Raises:
-        InputError: naming the term and what it needs.
-    """
+    """Refuse terms that have nothing to train on in these pools."""
     check_distinct(list(terms))
     single = min((0 if p.members is None else len(p.members) for p in pools), default=0)
     paired = any(pool.pairs is not None and len(pool.pairs.better) for pool in pools)
@@ -71,7 +58,7 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
         if term.pairs_of is not None:
             if not paired:
                 raise InputError(
-                    f"objective {term.label} learns answers about pairs; there are none",
+                    f"objective {term.label} trains on answers about pairs; no pool has any",
                     remedy="ask a pairwise: teacher about these candidates, in both orders",
                 )
             continue
@@ -79,7 +66,7 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
             continue
         if term.asks_members and single <= max(term.members, default=0):
             raise InputError(
-                f"objective {term.label} looks at teachers one by one, and {single} are told apart",
+                f"objective {term.label} reads single teachers; the pools have scores of {single}",
                 remedy="name them in teacher.fuse_with of `rkd run`, or give build_pools `members`",
             )
         if term.learns_from == "teacher":
@@ -90,4 +77,4 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
             remedy = "train on a split with judgments, or use an objective that needs none"
         if not enough:
             what = "teacher scores" if term.learns_from == "teacher" else "judgments"
-            raise InputError(f"objective {term.name} needs {what}; there are none", remedy=remedy)
+            raise InputError(f"objective {term.name} needs {what}; no pool has any", remedy=remedy)

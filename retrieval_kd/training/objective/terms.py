@@ -1,4 +1,7 @@
-"""One term of a training's objective: a function of `retrieval_kd.objectives` and its settings."""
+"""The terms of a training's objective: functions of `retrieval_kd.objectives` with their settings.
+
+A sum of terms can be written as text: `kl+infonce:0.5@batch`.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,39 @@ import inspect
 import re
 from collections.abc import Callable
 from math import inf
-from types import ModuleType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from retrieval_kd import objectives
-from retrieval_kd.objectives import layers, several, sparsity, states, vectors
+from retrieval_kd.errors import InputError
+from retrieval_kd.objectives import several, states, vectors
+from retrieval_kd.schema import apply_overrides, validate
 from retrieval_kd.training.objective.score_names import PAIRS, STORED, ScoreName
 
 Kind = Literal["scores", "several", "regulariser", "layers", "vectors", "states"]
-MODULES: dict[Kind, ModuleType] = {
-    "scores": objectives,
-    "several": several,
-    "regulariser": sparsity,
-    "layers": layers,
-    "vectors": vectors,
-    "states": states,
+FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
+    "scores": [getattr(objectives, name) for name in objectives.__all__],
+    "several": [several.reinforced_teachers, several.teacher_dropping],
+    "regulariser": [vectors.flops],
+    "layers": [several.layer_relevance],
+    "vectors": [
+        vectors.contrastive_kd,
+        vectors.embedding_cosine,
+        vectors.embedding_mse,
+        vectors.rkd_angle,
+        vectors.rkd_distance,
+    ],
+    "states": [
+        states.feature_imitation,
+        states.hidden_states,
+        states.relations,
+        states.token_alignment,
+    ],
 }
-KINDS: dict[str, Kind] = {name: kind for kind, m in MODULES.items() for name in m.__all__}
+FUNCTIONS = {function.__name__: function for family in FAMILIES.values() for function in family}
+KINDS = {function.__name__: kind for kind, family in FAMILIES.items() for function in family}
 READS_LAYER = ("relations",)  # objectives with a setting `layer`, which the trainer reads
 
 
@@ -75,7 +91,7 @@ class Term(BaseModel):
 
     @property
     def function(self) -> Callable[..., Tensor]:
-        return getattr(MODULES[self.kind], self.name)
+        return FUNCTIONS[self.name]
 
     @property
     def takes(self) -> list[str]:
@@ -141,12 +157,12 @@ class Term(BaseModel):
 
     @property
     def members(self) -> list[int]:
-        """Numbers of the stored teachers that are named alone."""
+        """Numbers of the stored teachers whose scores the term names one by one."""
         return [n.member for n in self.scores if n.source == STORED and n.member is not None]
 
     @property
     def named_members(self) -> list[int]:
-        """Numbers of the stored teachers whose scores or answers about pairs are named alone."""
+        """Numbers of the stored teachers whose scores or answers the term names one by one."""
         return self.members + ([] if self.pairs_of is None else [self.pairs_of])
 
     @property
@@ -162,12 +178,58 @@ class Term(BaseModel):
         return re.sub(r"\W", "_", "_".join(parts))
 
 
-def check_name(name: str) -> None:
-    """Refuse a name that no objective has.
+def parse_terms(text: str) -> list[Term]:
+    """Read a sum of terms, each `NAME(SETTING=NUMBER):WEIGHT@CANDIDATES`.
+
+    Example:
+        >>> [(t.name, t.weight, t.candidates) for t in parse_terms("kl+infonce:0.5@batch")]
+        [('kl', 1.0, 'slate'), ('infonce', 0.5, 'batch')]
+        >>> parse_terms("kl(teacher_temperature=0.5)")[0].parameters
+        {'teacher_temperature': 0.5}
 
     Raises:
-        ValueError: suggesting the nearest name.
+        InputError: a term cannot be read, or is given twice.
     """
+    terms = []
+    for part in re.split(r"\+(?![^(]*\))", text):
+        match = _TERM.fullmatch(part.strip())
+        try:
+            if match is None:
+                raise InputError("it is not of the form NAME(SETTING=NUMBER):WEIGHT@CANDIDATES")
+            name, settings, weight, candidates = match.groups()
+            fields = {"name": name, "weight": weight or 1.0, "candidates": candidates or "slate"}
+            parameters = [setting.strip() for setting in settings.split(",")] if settings else []
+            terms.append(validate(Term, apply_overrides(fields, parameters)))
+        except InputError as error:
+            raise InputError(
+                f"cannot read objective {part!r}: {error.problem.removeprefix('configuration: ')}",
+                remedy="write for example kl, kl+infonce or "
+                "kl(teacher_temperature=0.5):1.0+infonce:0.5@batch",
+            ) from error
+    return check_distinct(terms)
+
+
+_TERM = re.compile(r"([^@:(]*)(?:\(([^()]*)\))?(?::([^@:]*))?(?:@(.*))?", re.DOTALL)
+
+
+def check_distinct(terms: list[Term]) -> list[Term]:
+    """Refuse two terms with the same label: the log could not tell them apart."""
+    labels = [term.label for term in terms]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise InputError(f"objective {twice[0]} is given twice", remedy="give it once")
+    return terms
+
+
+def with_temperature(term: Term, student_temperature: float) -> Term:
+    """Set the term's τ_s, where the objective has one and the user set none."""
+    if "student_temperature" in term.takes and "student_temperature" not in term.parameters:
+        return term.model_copy(update={"student_temperature": student_temperature})
+    return term
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no objective has."""
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
@@ -175,11 +237,7 @@ def check_name(name: str) -> None:
 
 
 def check_parameters(term: Term) -> None:
-    """Refuse parameters that the objective does not have, and values it cannot compute with.
-
-    Raises:
-        ValueError: naming the parameter.
-    """
+    """Refuse parameters that the objective does not have, and values it cannot compute with."""
     own = settable(term.function) | ({"layer": int} if term.name in READS_LAYER else {})
     for key, value in term.parameters.items():
         if key not in own:
@@ -211,9 +269,6 @@ def check_value(name: str, key: str, value: Any, kind: Any) -> None:
 
     Args:
         kind: float, int, or the `Literal` of a variant's names.
-
-    Raises:
-        ValueError: no such variant; not a number, infinite, negative, or a temperature of zero.
     """
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
@@ -227,13 +282,9 @@ def check_value(name: str, key: str, value: Any, kind: Any) -> None:
 
 
 def check_scores(term: Term) -> None:
-    """Refuse names of scores that cannot be read or do not fit the objective.
-
-    Raises:
-        ValueError: saying which.
-    """
+    """Refuse names of scores that cannot be read or do not fit the objective."""
     if term.learns_model and term.teacher == STORED:
-        raise ValueError(f"{term.name} needs `teacher`, the MODEL whose {term.kind} are learnt")
+        raise ValueError(f"{term.name} needs `teacher`, the MODEL whose {term.kind} are the target")
     students, teachers = term.students, term.teachers
     if term.kind == "layers":
         if len(students) != len(teachers):
@@ -253,15 +304,11 @@ def check_scores(term: Term) -> None:
 
 
 def check_unused(term: Term) -> None:
-    """Refuse settings that an objective of its kind would not read.
-
-    Raises:
-        ValueError: saying which.
-    """
+    """Refuse settings that an objective of its kind would not read."""
     if term.kind not in ("scores", "several") and term.candidates == "batch":
         raise ValueError(f"{term.name} does not choose among candidates: leave `candidates` out")
     if term.learns_model and term.student != "score":
-        raise ValueError(f"{term.name} learns {term.kind}, no scores: leave `student` out")
+        raise ValueError(f"{term.name} trains {term.kind}, not scores: leave `student` out")
     if term.teacher != STORED and (
         term.kind in ("several", "regulariser") or term.learns_from == "labels"
     ):
@@ -269,7 +316,7 @@ def check_unused(term: Term) -> None:
     if term.pairs_of is None:
         return
     if "preferences" not in term.takes:
-        raise ValueError(f"{term.name} learns scores, not answers about pairs: that is for pair_kl")
+        raise ValueError(f"{term.name} trains on scores, not on answers about pairs: use pair_kl")
     if term.candidates == "batch":
         raise ValueError(
             f"{term.label}: only a query's own candidates are paired: leave `candidates` out"

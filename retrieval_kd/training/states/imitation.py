@@ -7,8 +7,7 @@ its share of the sum, and its weight in the mean.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,21 +15,20 @@ from sentence_transformers import MultiVectorEncoder, SparseEncoder
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.models.load import load_retriever
+from retrieval_kd.models.load import load_cross_encoder, load_retriever
+from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.objectives import states as objectives
-from retrieval_kd.training.live_models import read_texts
+from retrieval_kd.training.live_models import at_most, read_texts, slate_pairs
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.states.hooks import (
     KINDS,
-    all_states,
-    attention_states,
-    check_heads,
-    check_width,
-    uniform_map,
+    Seen,
+    attention_maps,
+    before_answer,
+    token_states,
+    watched,
 )
-from retrieval_kd.training.states.pair_features import PairTeacher
 
-Seen = dict[str, Any]  # captured states by the name of the objective
 OWN_TOKENS = ("token_alignment",)  # here the teacher tokenises the texts itself
 
 
@@ -41,9 +39,6 @@ class StateTeacher(nn.Module):
         model_spec: the MODEL.
         student: the model to train; its first module must be a transformer.
         terms: the terms on states whose `teacher` it is.
-
-    Raises:
-        InputError: the two models cannot be compared by these terms.
     """
 
     def __init__(self, model_spec: str, student: Any, terms: Sequence[Term]) -> None:
@@ -156,23 +151,23 @@ class Imitation(nn.Module):
         side: str = "document",
     ) -> dict[str, Tensor]:
         """Return (n, 2) by a term's label: each text's share of the sum, and its weight."""
-        found = {}
+        compared = {}
         for teacher in self.teachers.values():
             other = teacher(features, texts, side, student.max_seq_length)
             mask = features["attention_mask"].bool()  # (n, L)
             for term in teacher.terms:
                 value, counts = teacher.compare(term, seen[term.name], other[term.name], mask)
                 counts = counts.to(value)  # (n,)
-                found[term.label] = torch.stack([value * counts, counts], dim=1)  # (n, 2)
-        return found
+                compared[term.label] = torch.stack([value * counts, counts], dim=1)  # (n, 2)
+        return compared
 
     def means(self, represented: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Take the terms out of the representations; return each term's mean over all tokens."""
-        groups, found = list(represented), {}
+        groups, losses = list(represented), {}
         for term in self.terms:
             share, counts = torch.cat([group.pop(term.label) for group in groups]).sum(0)
-            found[term.label] = share / counts.detach().clamp(min=1)
-        return found
+            losses[term.label] = share / counts.detach().clamp(min=1)
+        return losses
 
     def of_slates(
         self,
@@ -182,54 +177,106 @@ class Imitation(nn.Module):
         labels: Mapping[str, Any],
     ) -> dict[str, Tensor]:
         """Return the values of terms on the features of an interaction `student` for each slate."""
-        found = {}
+        losses = {}
         for term in self.of_pairs:
             documents = {"vector": torch.cat([group["vector"] for group in groups])}  # (M, D)
             own = student.features(queries, documents, labels["columns"])  # (B, N, K)
             length = student.model.max_seq_length
             other = self.pair_teachers[term.teacher](labels["texts"], labels, length)  # (B, N, E)
-            found[term.label] = term.function(own, other, labels["mask"], **term.parameters)
-        return found
+            losses[term.label] = term.function(own, other, labels["mask"], **term.parameters)
+        return losses
 
 
-@contextmanager
-def watched(model: Any, names: Iterable[str], layer: int = -1) -> Iterator[Seen]:
-    """Capture the states that the objectives of these names compare in a forward pass."""
-    ways: dict[str, Any] = {
-        "hidden_states": lambda: all_states(model),
-        "relations": lambda: attention_states(model, layer),
-        "token_alignment": lambda: token_states(model),
-    }
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(ways[name]()) for name in sorted(names)}
+class PairTeacher(nn.Module):
+    """A frozen cross-encoder that returns the states its logits are computed from.
 
+    A student with an interaction head reads two vectors, this teacher both texts. The features of a
+    query's candidates are trained to be as similar to each other for the student as for the teacher
+    (D2LLM, Liao et al. 2024, https://arxiv.org/abs/2406.17262, "Feature Imitation").
 
-@contextmanager
-def token_states(model: Any) -> Iterator[dict[str, Tensor]]:
-    """Capture the output `tokens` (n, L, D) and the mask `present` (n, L) of a forward pass.
-
-    For a multi-vector model these are the vectors it scores with, for a dense one the last layer's
-    states.
+    Args:
+        model_spec: the MODEL, a cross-encoder with one logit.
+        student: the model to train, with an interaction head.
     """
-    states: dict[str, Tensor] = {}
 
-    def after(module: nn.Module, inputs: Any, output: dict[str, Any]) -> None:
-        states["tokens"] = output["token_embeddings"]
-        states["present"] = output["attention_mask"].bool()
+    def __init__(self, model_spec: str, student: Any) -> None:
+        super().__init__()
+        if not isinstance(student, InteractionEncoder):
+            raise InputError(
+                "feature_imitation compares what an interaction head makes of two vectors, and "
+                "this student has none",
+                remedy="use kind: interaction, or an objective on scores",
+            )
+        self.model = load_cross_encoder(model_spec).requires_grad_(False).eval()
+        with torch.no_grad(), before_answer(self.model) as states:
+            texts = {"queries": ["a query"], "documents": ["a document"]}
+            only = torch.zeros(1, 1, dtype=torch.long)
+            *_, groups = slate_pairs(self.model, texts, {"columns": only, "mask": only == 0})
+            self.model(next(groups))
+        if [state.dim() for state in states] != [2]:
+            raise InputError(
+                f"{model_spec} does not make its score of one state for each pair",
+                remedy="name a cross-encoder with a classification head, such as BERT's",
+            )
 
-    handle = model.register_forward_hook(after)
-    try:
-        yield states
-    finally:
-        handle.remove()
+    def train(self, mode: bool = True) -> PairTeacher:
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(
+        self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor], length: int
+    ) -> Tensor:
+        """Return states (B, N, E) of each query's slate; zeros where a slate is shorter.
+
+        Args:
+            length: maximum number of tokens of a pair.
+        """
+        with at_most(self.model, length), before_answer(self.model) as states:
+            rows, places, groups = slate_pairs(self.model, texts, labels)
+            for group in groups:
+                self.model(group)
+        flat = torch.cat(states).float()  # (P, E)
+        empty = flat.new_zeros(*labels["mask"].shape, flat.shape[-1])  # (B, N, E)
+        return empty.index_put((rows, places), flat)
+
+
+def uniform_map(student: int, teacher: int) -> list[tuple[int, int]]:
+    """Pair each layer of the student with one of the teacher; 0 are the embeddings.
+
+    TinyBERT's uniform strategy, g(m) = m · M / N for N of M layers, here rounded.
+
+    Example:
+        >>> uniform_map(3, 6), uniform_map(2, 3)
+        ([(0, 0), (1, 2), (2, 4), (3, 6)], [(0, 0), (1, 2), (2, 3)])
+    """
+    return [(m, int(m * teacher / student + 0.5)) for m in range(student + 1)]
+
+
+def check_width(student: Any, teacher: Any, model_spec: str) -> tuple[int, int]:
+    """Return the numbers of layers of two models whose states have the same width."""
+    own, other = (model[0].auto_model.config for model in (student, teacher))
+    if own.hidden_size != other.hidden_size:
+        raise InputError(
+            f"the states of {model_spec} have {other.hidden_size} dimensions, the student's "
+            f"{own.hidden_size}",
+            remedy="make the student of this model, with fewer layers, or learn its relations",
+        )
+    return own.num_hidden_layers, other.num_hidden_layers
+
+
+def check_heads(model: Any, heads: int, layer: int, whose: str) -> None:
+    """Refuse a number of relation heads that does not divide a layer's width."""
+    for kind, linear in attention_maps(model, layer).items():
+        if heads < 1 or linear.out_features % heads:
+            raise InputError(
+                f"{kind} of {whose} have {linear.out_features} dimensions, which cannot be cut "
+                f"into {heads} relation heads",
+                remedy="give `heads`, a number that divides the widths of student and teacher",
+            )
 
 
 def token_width(model: Any) -> int:
-    """Return the number of dimensions of a token's vector.
-
-    Raises:
-        InputError: the model is sparse and has no token vectors.
-    """
+    """Return the number of dimensions of a token's vector."""
     if isinstance(model, SparseEncoder):
         raise InputError(
             "token_alignment compares vectors of tokens, which a sparse model does not have",

@@ -12,12 +12,12 @@ from retrieval_kd.files import write_text
 SILENT = ("name", "weight")  # settings of a term that are written first
 USUAL = {"candidates": "slate", "student": "score", "teacher": "stored", "joint": False}
 SETTINGS = {
-    "steps": "steps",
-    "batch_queries": "queries in a batch",
-    "slate_size": "documents of a query's slate",
-    "max_tokens": "tokens of a text",
-    "learning_rate": "learning rate",
-    "seed": "seed",
+    "steps": "{} steps",
+    "batch_queries": "{} queries in a batch",
+    "slate_size": "{} documents of a query's slate",
+    "max_tokens": "{} tokens of a text",
+    "learning_rate": "learning rate {}",
+    "seed": "seed {}",
 }
 
 
@@ -63,20 +63,24 @@ def training_section(record: Mapping[str, Any], heading: str = "## Training") ->
     """
     objective = " + ".join(map(_term, record.get("terms", [])))
     aim = f" to minimise `{objective}`" if objective else ""
-    settings = [_setting(key, record["settings"]) for key in SETTINGS if key in record["settings"]]
+    settings = [
+        template.format(record["settings"][key])
+        for key, template in SETTINGS.items()
+        if key in record["settings"]
+    ]
     dev = [{k: v for k, v in point.items() if k.startswith("dev_")} for point in record["curve"]]
     measured = [point for point in dev if point]
-    learnt = ""
+    dev_result = ""
     if len(measured) > 1:
         changes = [
             f"{key.removeprefix('dev_')} of re-ranking {measured[0][key]:.4f} before, "
             f"{measured[-1][key]:.4f} after"
             for key in measured[-1]
         ]
-        learnt = f" On dev queries: {'; '.join(changes)}."
+        dev_result = f" On dev queries: {'; '.join(changes)}."
     return (
         f"{heading}\n\nTrained with `rkd`{aim}: {', '.join(settings)}, on {record['queries']:,} "
-        f"queries.{learnt}\nAll settings and the learning curve are in `training.json`.\n"
+        f"queries.{dev_result}\nAll settings and the learning curve are in `training.json`.\n"
     )
 
 
@@ -89,8 +93,3 @@ def _term(term: Mapping[str, Any]) -> str:
     }
     options = ", ".join(f"{key}={value}" for key, value in own.items())
     return f"{term['weight']:g} × {term['name']}" + (f"({options})" if options else "")
-
-
-def _setting(key: str, settings: Mapping[str, Any]) -> str:
-    value, word = settings[key], SETTINGS[key]
-    return f"{word} {value}" if key in ("learning_rate", "seed") else f"{value} {word}"

@@ -19,11 +19,7 @@ BESIDE = "loss.safetensors"  # file of a checkpoint: weights that are trained be
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to replace a folder that does not hold an earlier training.
-
-    Raises:
-        InputError: `out` holds something else.
-    """
+    """Refuse to replace a folder that does not hold an earlier training."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists())):
         raise InputError(
             "this is no earlier training of ours, and it would be replaced",
@@ -62,13 +58,13 @@ def clear_if_other(work: Path, identity: str) -> None:
     write_json(mark, identity)
 
 
-def save_whole(model: Any, out: Path, record: Mapping[str, Any], beside: Mapping[str, Any]) -> None:
+def save_whole(model: Any, out: Path, record: Mapping[str, Any], others: Mapping[str, Any]) -> None:
     """Save next to `out`, then rename: a killed save leaves no incomplete model in `out`."""
     staged, old = (out.parent / f".{out.name}.{end}" for end in ("saving", "old"))
     for leftover in (staged, old):
         shutil.rmtree(leftover, ignore_errors=True)
     model.save(str(staged), safe_serialization=True)
-    for folder, other in beside.items():
+    for folder, other in others.items():
         other.save(str(staged / folder), safe_serialization=True)
     write_json(staged / RECORD, record)
     describe_training(staged, out.name, record)

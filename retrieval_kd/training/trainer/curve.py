@@ -55,9 +55,9 @@ def build_dev_task(
         if len(ids) >= pool:
             break
         for query in chosen:
-            found = list(first_stage.results.get(query, {}))
-            if rank < len(found) and len(ids) < pool:
-                ids[found[rank]] = None
+            ranked = list(first_stage.results.get(query, {}))
+            if rank < len(ranked) and len(ids) < pool:
+                ids[ranked[rank]] = None
     listed = sorted(ids)  # ties are broken by ID, so that a constant scorer gets no credit
     documents = [collection.documents[id].full for id in listed]
     return DevTask({q: texts[q] for q in chosen}, judged, listed, documents)
@@ -101,12 +101,7 @@ def all_scores(model: Any, queries: Sequence[str], documents: Sequence[str]) -> 
     return encode_queries(model, queries) @ finish(vectors, normalise).T
 
 
-NOT_PLOTTED = {"step", "epoch", "grad_norm", "learning_rate", "total_flos", "train_loss"}
-
-
-def _dev(entry: Mapping[str, Any]) -> dict[str, float]:
-    name = "eval_dev_ndcg@10"
-    return {"dev_ndcg@10": entry[name]} if name in entry else {}
+NOT_PLOTTED = {"step", "epoch", "grad_norm", "learning_rate", "total_flos"}
 
 
 def curve_from_log(history: list[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -114,7 +109,9 @@ def curve_from_log(history: list[Mapping[str, Any]]) -> list[dict[str, float]]:
     points: dict[int, dict[str, float]] = {}
     for entry in history:
         point = points.setdefault(int(entry["step"]), {"step": int(entry["step"])})
-        for name, value in {**entry, **_dev(entry)}.items():
+        for name, value in entry.items():
             if name not in NOT_PLOTTED and not name.startswith(("eval_", "train_")):
                 point[name] = float(value)
+        if "eval_dev_ndcg@10" in entry:
+            point["dev_ndcg@10"] = float(entry["eval_dev_ndcg@10"])
     return [points[step] for step in sorted(points) if len(points[step]) > 1]

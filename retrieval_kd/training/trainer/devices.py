@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.students.student import Representations
+from retrieval_kd.students.dense import Representations
 
 
 def processes() -> int:
@@ -43,11 +42,7 @@ def wait_for_all() -> None:
 
 
 def share_of(batch: int) -> int:
-    """Number of a batch's queries per process; one configuration is the same training anywhere.
-
-    Raises:
-        InputError: the batch cannot be divided evenly.
-    """
+    """Number of a batch's queries per process; one configuration is the same training anywhere."""
     if batch % processes():
         raise InputError(
             f"{batch} queries cannot be shared evenly by {processes()} processes",
@@ -104,16 +99,10 @@ def mean_over_processes(values: Tensor) -> Tensor:
     return (total / processes()).to(values)
 
 
-@dataclass(frozen=True)
-class Gathered:
-    """The batch as one process sees it: its own queries, and the documents of all processes."""
-
-    groups: list[Representations]  # those of this process first
-    labels: dict[str, Any]
-
-
-def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gathered:
-    """Add the other processes' documents to those of this process.
+def gather(
+    groups: Sequence[Representations], labels: Mapping[str, Any]
+) -> tuple[list[Representations], dict[str, Any]]:
+    """Add the other processes' documents to those of this process, which stay first.
 
     Their targets are looked up in the queries' pools. A document that several processes have counts
     once.
@@ -139,8 +128,8 @@ def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gath
             for rank in shapes
         ]
         sizes = [[shape.numel() for *_, shape in rank] for rank in places]
-        found = _exchange(torch.cat(own), [sum(rank) for rank in sizes])
-        for rank, flat in enumerate(found):
+        flats = _exchange(torch.cat(own), [sum(rank) for rank in sizes])
+        for rank, flat in enumerate(flats):
             parts = flat.split(sizes[rank])
             for (number, name, shape), part in zip(places[rank], parts, strict=True):
                 others[rank][number][name] = part.reshape(shape)
@@ -152,14 +141,14 @@ def gather(groups: Sequence[Representations], labels: Mapping[str, Any]) -> Gath
     dist.all_gather_object(listed, (mine.tolist(), texts))
     there = [entry for rank, entry in enumerate(listed) if rank != dist.get_rank()]
     positions = torch.cat([mine, *(torch.tensor(at, dtype=mine.dtype) for at, _ in there)])  # (M,)
-    known = labels["known"].targets(positions.numpy())
-    known["batch_mask"] &= first_of_each(positions)  # (B, M)
+    targets = labels["pool_targets"].of(positions.numpy())
+    targets["batch_mask"] &= first_of_each(positions)  # (B, M)
     device = labels["columns"].device
-    merged = {**labels, **{name: value.to(device) for name, value in known.items()}}
+    merged = {**labels, **{name: value.to(device) for name, value in targets.items()}}
     if texts is not None:
         documents = [text for _, more in there for text in more]
         merged["texts"] = {**labels["texts"], "documents": [*texts, *documents]}
-    return Gathered([*groups, *(group for rank in others for group in rank)], merged)
+    return [*groups, *(group for rank in others for group in rank)], merged
 
 
 def first_of_each(positions: Tensor) -> Tensor:
@@ -180,11 +169,11 @@ def _exchange(mine: Tensor, sizes: Sequence[int]) -> list[Tensor]:
         return [part.bool() for part in _exchange(mine.to(torch.uint8), sizes)]
     flat = nn.functional.pad(mine.to(_device()), (0, max(sizes) - mine.numel()))  # (largest,)
     if flat.dtype.is_floating_point:
-        found = list(torch.distributed.nn.functional.all_gather(flat))
+        parts = list(torch.distributed.nn.functional.all_gather(flat))
     else:
-        found = [torch.empty_like(flat) for _ in sizes]
-        dist.all_gather(found, flat)
-    return [part[:size] for part, size in zip(found, sizes, strict=True)]
+        parts = [torch.empty_like(flat) for _ in sizes]
+        dist.all_gather(parts, flat)
+    return [part[:size] for part, size in zip(parts, sizes, strict=True)]
 
 
 def _device() -> torch.device:

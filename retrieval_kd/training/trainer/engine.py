@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, set_seed
+from safetensors.torch import load_model, save_model
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 
-from retrieval_kd.files import read_json, write_json
+from retrieval_kd.files import atomic_path, read_json, write_json
 from retrieval_kd.hardware import fast_dtype
-from retrieval_kd.training.job import TrainingJob
-from retrieval_kd.training.trainer.callbacks import Bar, Clock, Follow, trained_beside
+from retrieval_kd.progress import bar
+from retrieval_kd.training.job import TrainingJob, schedule
 from retrieval_kd.training.trainer.checkpoints import (
+    BESIDE,
     RECORD,
     check_replaceable,
     clear_if_other,
@@ -82,11 +85,11 @@ def train(
     trainer: Any = type("Trainer", (SharedTrainer, trainer_class), {})(
         model=model,
         args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
-        train_dataset=job.schedule(),
+        train_dataset=schedule(len(job.pools), settings, job.groups),
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
-        callbacks=[*([Bar(settings.steps)] if is_first() else []), clock, Follow(loss)],
+        callbacks=[*([Bar(settings.steps)] if is_first() else []), clock, Follower(loss)],
     )
     trainer.remove_callback(PrinterCallback)
     if evaluator is not None and checkpoint is None:
@@ -137,8 +140,9 @@ def _arguments(
     kind: type[Any], settings: TrainSettings, work: Path, loss: torch.nn.Module, *, evaluates: bool
 ) -> Any:
     rate, heads = settings.head_learning_rate, head_parameters(loss)
+    pattern = "^(" + "|".join(map(re.escape, heads)) + ")$"
     return kind(
-        learning_rate_mapping={heads_pattern(heads): rate} if rate and heads else {},
+        learning_rate_mapping={pattern: rate} if rate and heads else {},
         output_dir=str(work),
         max_steps=settings.steps,
         per_device_train_batch_size=share_of(settings.batch_queries),
@@ -172,6 +176,66 @@ def head_parameters(loss: torch.nn.Module) -> list[str]:
     return [n for n, p in loss.named_parameters() if p.requires_grad and id(p) not in inside]
 
 
-def heads_pattern(names: Sequence[str]) -> str:
-    """Build the regular expression for `learning_rate_mapping` that matches these parameters."""
-    return "^(" + "|".join(re.escape(name) for name in names) + ")$"
+class Clock(TrainerCallback):
+    """Counts the seconds of a training, with those of earlier attempts up to their checkpoint."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._start = path, time.monotonic()
+        self._before = float(read_json(path)) if path.exists() else 0.0
+
+    def seconds(self) -> float:
+        return self._before + time.monotonic() - self._start
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            write_json(self._path, self.seconds())
+
+
+class Follower(TrainerCallback):
+    """Sets the progress of the loss, and saves the loss's own weights with each checkpoint."""
+
+    def __init__(self, loss: torch.nn.Module) -> None:
+        self._loss, self._own = loss, trained_beside(loss)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._own is not None and state.global_step:
+            kept = Path(args.output_dir) / f"checkpoint-{state.global_step}" / BESIDE
+            load_model(self._own, kept)
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._loss.progress = state.global_step / max(1, state.max_steps)  # type: ignore[assignment]
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._own is not None:  # the trainer clips the model's gradients alone
+            torch.nn.utils.clip_grad_norm_(self._own.parameters(), args.max_grad_norm)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._own is not None and state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            with atomic_path(folder / BESIDE) as temporary:
+                save_model(self._own, str(temporary))
+
+
+class Bar(TrainerCallback):
+    """The toolkit's progress bar in place of the trainer's."""
+
+    def __init__(self, steps: int) -> None:
+        self._context = bar("training", steps)
+        self._bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar = self._context.__enter__()
+        self._bar.advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._bar.advance()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._context.__exit__(None, None, None)
+
+
+def trained_beside(loss: torch.nn.Module) -> torch.nn.Module | None:
+    """Return the weights that a loss trains besides the model, if its `own_state` has any."""
+    own_state: Any = getattr(loss, "own_state", None)
+    own = own_state() if own_state is not None else None
+    return own if own is not None and own.state_dict() else None

@@ -23,7 +23,7 @@ from retrieval_kd.training.live_models import open_live
 from retrieval_kd.training.loss import projections
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_student import train_student
-from retrieval_kd.training.trainer import callbacks, checkpoints
+from retrieval_kd.training.trainer import checkpoints, engine
 from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of
 
@@ -95,14 +95,14 @@ def test_a_killed_training_with_a_live_teacher_ends_as_an_undisturbed_one(
         )
 
     run(tmp_path / "whole")
-    after = callbacks.Follow.on_save
+    after = engine.Follower.on_save
 
     def killed(self: TrainerCallback, *arguments, **more) -> None:
         after(self, *arguments, **more)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(callbacks.Follow, "on_save", killed)
+        patch.setattr(engine.Follower, "on_save", killed)
         run(tmp_path / "killed")
     record = run(tmp_path / "killed")
     assert record["resumed_from_step"] == 2 and record["student"]["layers"] == 2

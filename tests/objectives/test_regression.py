@@ -1,7 +1,8 @@
-"""Pointwise objectives against Sentence Transformers' losses and formulas written out."""
+"""Regression objectives against Sentence Transformers' losses, NumPy and formulas written out."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from retrieval_kd import objectives
@@ -40,3 +41,20 @@ def test_bce_takes_unscored_candidates_for_irrelevant():
     student, mask = torch.tensor([[0.7]]), torch.ones(1, 1).bool()
     got = objectives.bce(student, torch.tensor([[-INFINITY]]), mask)
     torch.testing.assert_close(got, -torch.log(1 - torch.sigmoid(student)).sum())
+
+
+def test_pearson_equals_numpy():
+    student, teacher, mask = matrices()
+    teacher[0, 0] = -INFINITY  # has no score to correlate
+    scored = mask & teacher.isfinite()
+    rows = zip(student.numpy(), teacher.numpy(), scored.numpy(), strict=True)
+    expected = np.mean([1 - np.corrcoef(s[m], t[m])[0, 1] for s, t, m in rows])
+    got = objectives.pearson(student, teacher, mask)
+    np.testing.assert_allclose(got.item(), expected, rtol=1e-5)
+
+
+def test_pearson_leaves_out_constant_queries():
+    student, teacher, mask = matrices()
+    expected = objectives.pearson(student[:4], teacher[:4], mask[:4])
+    teacher[4], student[5] = 0.1, 0.1
+    torch.testing.assert_close(objectives.pearson(student, teacher, mask), expected)
