@@ -22,7 +22,7 @@ def rank_fusion(
 ) -> np.ndarray:
     """Return Σ_t w_t / (k + rank of the candidate by teacher t), (N,), independent of scales.
 
-    Reciprocal rank fusion (Cormack et al. 2009), as ranx and `retrieval/hybrid.py` compute it
+    Reciprocal rank fusion (Cormack et al. 2009), as ranx and `retrieval/retrieve.py` compute it
     without ties. Equal scores share their mean rank here, because targets must not depend on the
     names of documents.
 

@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.data.python_api import python_api_reader, split_of
-from retrieval_kd.data.python_code import MOST_CHARACTERS, pieces, split_docstring
+from retrieval_kd.data.python_api import (
+    MOST_CHARACTERS,
+    pieces,
+    python_api_reader,
+    split_docstring,
+    split_of,
+)
 from retrieval_kd.data.rows import Reading
 from tests.data.files import write
 

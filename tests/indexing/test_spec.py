@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.indexing.factory import centres_to_train, make_index
+from retrieval_kd.indexing.dense import centres_to_train, make_index
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec, load_spec
 

