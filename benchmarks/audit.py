@@ -23,15 +23,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import save
+from benchmarks.measure import save, write_texts
 from retrieval_kd import Collection, open_collection
 from retrieval_kd.audit.audit import audit
 from retrieval_kd.audit.near import near_pairs
 from retrieval_kd.audit.normalise import normalise, words
 from retrieval_kd.audit.overlap import DOCUMENTS, QUERIES
 from retrieval_kd.audit.texts import DistinctTexts, TextList
-from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import write_text
+from retrieval_kd.data.qrels import write_qrels
+from retrieval_kd.data.texts import Document, Texts
 
 SAMPLE = 1_000  # texts of a kind that are edited
 
@@ -58,13 +58,13 @@ def edited_copy(collection: Collection, folder: Path, split: str, seed: int = 0)
         for i, document in enumerate(texts.iterate()):
             text = document.full
             text = edit(text, 0.1, vocabulary, rng) if i % 2 else text
-            rows.append(json.dumps({"_id": f"copy-{document.id}", "title": "", "text": text}))
-        write_text(folder / f"{name}.jsonl", "\n".join(rows) + "\n")
-    qrels = collection.qrels(split)
-    lines = [f"copy-{q}\tcopy-{d}\t{g}" for q, judged in qrels.items() for d, g in judged.items()]
-    write_text(
-        folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n"
-    )
+            rows.append(Document(f"copy-{document.id}", "", text))
+        write_texts(folder / f"{name}.jsonl", rows)
+    qrels = {
+        f"copy-{query}": {f"copy-{document}": gain for document, gain in judged.items()}
+        for query, judged in collection.qrels(split).items()
+    }
+    write_qrels(qrels, folder / "qrels" / "test.tsv")
 
 
 def cost(train: str, evaluate_on: str) -> dict[str, Any]:

@@ -1,16 +1,18 @@
-"""Shared by all benchmarks: repeated timing, the matrix-product peak, result files."""
+"""What benchmarks share: repeated timing, the matrix-product peak, files of texts and results."""
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from retrieval_kd.files import write_json
+from retrieval_kd.data.texts import Document
+from retrieval_kd.files import write_json, write_text
 from retrieval_kd.hardware import describe, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -38,6 +40,12 @@ def matrix_peak(dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
     return (
         2 * size**3 / statistics.median(seconds(lambda: left @ right) for _ in range(rounds)) / 1e12
     )
+
+
+def write_texts(path: Path, texts: Iterable[Document]) -> None:
+    """Write documents or queries as BEIR's JSON lines."""
+    rows = (json.dumps({"_id": id, "title": title, "text": text}) for id, title, text in texts)
+    write_text(path, "".join(f"{row}\n" for row in rows))
 
 
 def save(name: str, record: dict[str, Any]) -> Path:
