@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.cli.lucene import lucene as command
+from retrieval_kd.cli.search import lucene as command
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.qrels import read_qrels
 from retrieval_kd.data.runs import Run, read_run
