@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,29 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Time the candidates in turns, so that drift affects all alike. Returns seconds per round."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
+@dataclass
+class Timed:
+    """A candidate's last result, and the wall and processor seconds of each round."""
+
+    result: Any = None
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.wall)
+
+
+def interleaved(candidates: dict[str, Callable[[], Any]], rounds: int) -> dict[str, Timed]:
+    """Time the candidates in turns, so that drift affects all alike."""
+    timed = {name: Timed() for name in candidates}
     for _ in range(rounds):
         for name, function in candidates.items():
-            times[name].append(seconds(function))
-    return times
+            wall, processor = time.perf_counter(), time.process_time()
+            timed[name].result = function()
+            timed[name].processor.append(time.process_time() - processor)
+            timed[name].wall.append(time.perf_counter() - wall)
+    return timed
 
 
 def matrix_peak(dtype: torch.dtype, size: int = 2048, rounds: int = 5) -> float:
