@@ -105,11 +105,11 @@ class _Code:
         for file in self.files:
             split, name = split_of(self._group(file)), ".".join(_parts(self.root, file))
             try:
-                found = pieces(file, name)
+                definitions = pieces(file, name)
             except Unparsable as error:
                 reading.drops.add("file that does not parse as Python skipped", str(error))
-                found = []
-            for piece in found:
+                definitions = []
+            for piece in definitions:
                 if not piece.sentence and _is_private(piece.name):
                     continue  # nobody searches for it, and it would be a third of the corpus
                 number = ids[piece.name] = ids.get(piece.name, 0) + 1
@@ -172,8 +172,8 @@ def pieces(file: Path, module: str) -> list[Piece]:
     except (SyntaxError, UnicodeError, ValueError, RecursionError, MemoryError) as error:
         raise Unparsable(f"{file}: {error}") from error
     lines = [line.encode("utf-8", errors="replace") for line in source.split("\n")]
-    found = (_piece(node, name, lines) for name, node in _definitions(tree, module))
-    return [piece for piece in found if piece is not None]
+    drawn = (_piece(node, name, lines) for name, node in _definitions(tree, module))
+    return [piece for piece in drawn if piece is not None]
 
 
 def _definitions(node: ast.AST, prefix: str) -> Iterator[tuple[str, Definition]]:

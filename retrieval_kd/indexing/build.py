@@ -40,7 +40,7 @@ def build_index(
     document_prompt: str | None = None,
     replacing: Callable[[dict[str, Any]], None] = lambda manifest: None,
 ) -> Index:
-    """Build the index of a collection's documents in folder `out`, or open the one that is there.
+    """Build the index of a collection's documents in folder `out`, or open the existing one.
 
     An existing index of the same model, documents and settings is kept; any other is replaced.
 

@@ -113,7 +113,7 @@ class Index:
         )
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """Encode queries for `search_vectors`; a dense model gives `(len(texts), dimensions)`."""
+        """Encode queries for `search_vectors`: `(len(texts), dimensions)` with a dense model."""
         return self.vectors.encode(self.model, texts)
 
     def search_vectors(self, vectors: Any, depth: int) -> list[Hits]:

@@ -147,10 +147,10 @@ def _candidates(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.nd
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     for start in range(0, len(vectors), CHUNK):
         chunk = np.ascontiguousarray(vectors[start : start + CHUNK])
-        scores, found = faiss.knn(
+        scores, positions = faiss.knn(
             queries, chunk, min(k, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT
         )
-        best.add_result(scores, found + start)
+        best.add_result(scores, positions + start)
     best.finalize()
     return best.D, best.I
 

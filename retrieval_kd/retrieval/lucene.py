@@ -255,8 +255,8 @@ def _java_version(home: Path) -> int:
     """The major version in a Java home's `release` file; 0 without one."""
     release = home / "release"
     text = release.read_text(encoding="utf-8", errors="replace") if release.is_file() else ""
-    found = re.search(r'JAVA_VERSION="(\d+)', text)
-    return int(found[1]) if found else 0
+    match = re.search(r'JAVA_VERSION="(\d+)', text)
+    return int(match[1]) if match else 0
 
 
 def run_java(main_class: str, *arguments: str) -> None:

