@@ -23,17 +23,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import save
+from benchmarks.measure import save, write_texts
 from retrieval_kd import Collection, open_collection
 from retrieval_kd.audit.audit import audit
 from retrieval_kd.audit.near import near_pairs
 from retrieval_kd.audit.normalise import normalise, words
 from retrieval_kd.audit.overlap import DOCUMENTS, QUERIES
 from retrieval_kd.audit.texts import DistinctTexts, TextList
-from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import write_text
+from retrieval_kd.data.qrels import write_qrels
+from retrieval_kd.data.texts import Document, Texts
 
 SAMPLE = 1_000  # texts of a kind that are edited
+REAL = (
+    ("scifact:train", "scifact:test"),
+    ("squad:train", "squad:test"),
+    ("squad:train", "xquad-en:test"),
+    ("squad:train", "xquad-en:heldout"),
+    ("medquad:train", "cranfield:test"),
+    ("squad:train", "cranfield:test"),
+)
 
 
 def edit(text: str, rate: float, vocabulary: list[str], rng: random.Random) -> str:
@@ -58,13 +66,13 @@ def edited_copy(collection: Collection, folder: Path, split: str, seed: int = 0)
         for i, document in enumerate(texts.iterate()):
             text = document.full
             text = edit(text, 0.1, vocabulary, rng) if i % 2 else text
-            rows.append(json.dumps({"_id": f"copy-{document.id}", "title": "", "text": text}))
-        write_text(folder / f"{name}.jsonl", "\n".join(rows) + "\n")
-    qrels = collection.qrels(split)
-    lines = [f"copy-{q}\tcopy-{d}\t{g}" for q, judged in qrels.items() for d, g in judged.items()]
-    write_text(
-        folder / "qrels" / "test.tsv", "query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n"
-    )
+            rows.append(Document(f"copy-{document.id}", "", text))
+        write_texts(folder / f"{name}.jsonl", rows)
+    qrels = {
+        f"copy-{query}": {f"copy-{document}": gain for document, gain in judged.items()}
+        for query, judged in collection.qrels(split).items()
+    }
+    write_qrels(qrels, folder / "qrels" / "test.tsv")
 
 
 def cost(train: str, evaluate_on: str) -> dict[str, Any]:
@@ -163,9 +171,9 @@ def main() -> None:
             "documents": quality(texts.documents, DOCUMENTS.near, arguments.rates),
         }
         print(name, json.dumps(record["near_duplicates"][name], indent=1))
-    record["real"] = {f"{train} → {test}": cost(train, test) for train, test in arguments.real}
-    for pair, one in record["real"].items():
-        print(pair, one["queries"], one["counts"])
+    record["real"] = {f"{train} → {test}": cost(train, test) for train, test in REAL}
+    for pair, facts in record["real"].items():
+        print(pair, facts["queries"], facts["counts"])
     print(save("audit", record))
 
 
@@ -176,16 +184,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rates", type=float, nargs="*", default=[0.05, 0.1, 0.2, 0.3])
     parser.add_argument("--quality", nargs="*", default=["squad", "scifact", "medquad"])
     parser.add_argument("--one", nargs=2, metavar=("TRAIN", "EVAL"), help="a single audit")
-    parser.set_defaults(
-        real=[
-            ("scifact:train", "scifact:test"),
-            ("squad:train", "squad:test"),
-            ("squad:train", "xquad-en:test"),
-            ("squad:train", "xquad-en:heldout"),
-            ("medquad:train", "cranfield:test"),
-            ("squad:train", "cranfield:test"),
-        ]
-    )
     return parser.parse_args()
 
 

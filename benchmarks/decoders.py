@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import ttest_1samp
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -31,13 +33,14 @@ from benchmarks.decoder_examples import (
     judged_queries,
     texts_of,
 )
-from benchmarks.decoder_measure import TASK_OF, TEACHERS, measured
 from benchmarks.measure import save
-from retrieval_kd import open_collection
+from retrieval_kd import Collection, Run, ScoreStore, evaluate, open_collection, open_teacher
+from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.comparing.set_prompts import ORDER_TEMPLATES, PAIR_TEMPLATES
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.pointwise.likelihood import TEMPLATES as LIKELIHOOD
 from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES as YES_NO
+from retrieval_kd.teachers.score import score, scores_of
 
 SPECIAL = ["<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT = (
@@ -54,6 +57,22 @@ CHOICES = ("yes/no", "pair", "first")  # the reported loss is the first token's,
 FIRST = ("yes/no", "likelihood")  # tasks with one passage, the only ones at the start
 EASY = 0.3  # share of the training time with the tasks in FIRST alone
 WEIGHT = {"yes/no": 1.0, "pair": 1.0, "order": 3.0, "first": 1.0, "likelihood": 0.5}
+MEASURE = "ndcg@10"
+TEACHERS = {
+    "yes/no": "yesno:{model}?passage_tokens={tokens}",
+    "query likelihood": "likelihood:{model}?passage_tokens={tokens}",
+    "pairs, both orders": "pairwise:{model}?passage_tokens={tokens}",
+    "lists": "listwise:{model}?window=4&stride=2&passage_tokens={tokens}",
+    "lists by first logits": "listwise:{model}?answer=logits&window=4&stride=2"
+    "&passage_tokens={tokens}",
+}
+TASK_OF = {  # the training task of each kind of teacher
+    "yes/no": "yes/no",
+    "query likelihood": "likelihood",
+    "pairs, both orders": "pair",
+    "lists": "order",
+    "lists by first logits": "first",
+}
 
 
 def main() -> None:
@@ -241,6 +260,82 @@ def answer_losses(
     firsts = rows.diff(prepend=torch.tensor([-1])) > 0  # the token that decides a choice
     counts = torch.bincount(rows, minlength=len(batch))
     return sums / counts, each[firsts].detach(), [one.task for one in batch]
+
+
+def measured(
+    folder: Path,
+    collections: Sequence[Collection],
+    queries: int,
+    *,
+    seed: int,
+    depth: int = 8,
+    tokens: int = 96,
+    teachers: Mapping[str, str] = TEACHERS,
+) -> dict[str, Any]:
+    """Measure nDCG@10 of re-ranking `depth` shuffled candidates of test queries.
+
+    Candidates are the relevant documents and BM25's first other documents. Chance is the mean over
+    random orders of the same candidates.
+    """
+    results: dict[str, Any] = {}
+    for collection in collections:
+        candidates = candidates_of(collection, queries, depth, seed)
+        texts, qrels = collection.query_texts("test"), collection.qrels("test")
+        judged = {query: qrels[query] for query in candidates}
+        chance = chance_of(judged, candidates, seed)
+        name = Path(collection.spec).stem
+        results[name] = {"queries": len(candidates), "chance": round(float(chance.mean()), 4)}
+        for way, spec in teachers.items():
+            with tempfile.TemporaryDirectory() as store:
+                teacher = open_teacher(spec.format(model=folder, tokens=tokens), collection)
+                score(collection, texts, candidates, teacher, ScoreStore(store))
+                scores = scores_of(collection, texts, candidates, ScoreStore(store), teacher.key)
+            run = Run(way, {query: scores.get(query, {}) for query in candidates})
+            values = evaluate(judged, [run], [MEASURE]).per_query[way][MEASURE]
+            own = np.array([values[query] for query in judged])
+            usage = teacher.model.usage  # type: ignore[union-attr]
+            results[name][way] = {
+                MEASURE: round(float(own.mean()), 4),
+                "p against chance": float(ttest_1samp(own - chance, 0).pvalue),
+                "documents ranked": sum(map(len, scores.values())),
+                "calls": usage.calls,
+                "tokens": usage.prompt_tokens + usage.answer_tokens,
+                "seconds": round(usage.seconds, 1),
+            }
+            print(name, way, results[name][way], "chance", results[name]["chance"], flush=True)
+    return results
+
+
+def candidates_of(collection: Collection, most: int, depth: int, seed: int) -> dict[str, list[str]]:
+    """Draw test queries, each with its relevant documents and BM25's first others, shuffled."""
+    rng = np.random.default_rng(seed)
+    texts, qrels = collection.query_texts("test"), collection.qrels("test")
+    drawn = sorted(rng.permutation(sorted(texts))[:most].tolist())
+    run = bm25_run(collection, {query: texts[query] for query in drawn}, 2 * depth)
+    candidates = {}
+    for query in drawn:
+        right = [d for d, gain in qrels[query].items() if gain > 0][: depth // 2]
+        others = [d for d in run.results.get(query, {}) if d not in qrels[query]]
+        documents = [*right, *others][:depth]
+        candidates[query] = [documents[i] for i in rng.permutation(len(documents))]
+    return candidates
+
+
+def chance_of(
+    judged: Mapping[str, Mapping[str, int]], candidates: Mapping[str, Sequence[str]], seed: int
+) -> np.ndarray:
+    """Each query's mean nDCG@10 over 50 random orders of its candidates: `(queries,)`."""
+    rng = np.random.default_rng(seed)
+    runs = [
+        Run(
+            str(i),
+            {q: dict(zip(ids, rng.random(len(ids)), strict=True)) for q, ids in candidates.items()},
+        )
+        for i in range(50)
+    ]
+    evaluation = evaluate(judged, runs, [MEASURE])
+    orders = [[evaluation.per_query[run.name][MEASURE][q] for q in judged] for run in runs]
+    return np.mean(orders, axis=0)
 
 
 def parse() -> argparse.Namespace:

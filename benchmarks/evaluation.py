@@ -10,7 +10,6 @@ memory and about three minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import statistics
 
 import numpy as np
 import pytrec_eval
@@ -40,32 +39,29 @@ def main() -> None:
     """Print both sides' times and write results/evaluation.json."""
     arguments = parse()
     qrels, scores = make(arguments.queries, arguments.documents)
-    values: dict[str, object] = {}
-
-    def ours() -> None:
-        values["retrieval_kd"] = evaluate(qrels, [Run("run", scores)], SAME).per_query["run"]
-
-    def theirs() -> None:
-        evaluator = pytrec_eval.RelevanceEvaluator(qrels, set(SAME.values()))
-        values["pytrec_eval"] = evaluator.evaluate(scores)
-
+    sides = {
+        "retrieval_kd": lambda: evaluate(qrels, [Run("run", scores)], SAME).per_query["run"],
+        "pytrec_eval": lambda: pytrec_eval.RelevanceEvaluator(qrels, set(SAME.values())).evaluate(
+            scores
+        ),
+    }
     few = dict(list(qrels.items())[:10])
     evaluate(few, [Run("run", scores)], SAME)  # let numba compile
-    times = interleaved({"retrieval_kd": ours, "pytrec_eval": theirs}, arguments.rounds)
-    medians = {name: statistics.median(taken) for name, taken in times.items()}
+    timed = interleaved(sides, arguments.rounds)
+    ours, theirs = timed["retrieval_kd"], timed["pytrec_eval"]
     largest = max(
-        abs(by_query[query] - values["pytrec_eval"][query][SAME[measure]])
-        for measure, by_query in values["retrieval_kd"].items()
+        abs(by_query[query] - theirs.result[query][SAME[measure]])
+        for measure, by_query in ours.result.items()
         for query in qrels
     )
-    ratio = medians["pytrec_eval"] / medians["retrieval_kd"]
-    for name, median in medians.items():
-        print(f"{name:13} {median:6.2f} s")
+    ratio = theirs.median / ours.median
+    for name, side in timed.items():
+        print(f"{name:13} {side.median:6.2f} s")
     print(f"{ratio:.2f} times as fast; largest difference of any value {largest:.1e}")
     record = {
         "settings": vars(arguments) | {"measures": list(SAME), "judgments_per_query": 30},
-        "seconds": {name: [round(t, 3) for t in taken] for name, taken in times.items()},
-        "median_seconds": {name: round(median, 3) for name, median in medians.items()},
+        "seconds": {name: [round(t, 3) for t in side.wall] for name, side in timed.items()},
+        "median_seconds": {name: round(side.median, 3) for name, side in timed.items()},
         "times_as_fast": round(ratio, 3),
         "largest_difference": largest,
     }

@@ -10,7 +10,6 @@ weights. No model runs. One minute per run on two cores.
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
@@ -34,15 +33,12 @@ def main() -> None:
     """Print the tables and write results/fusion.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", metavar="FOLDER=COLLECTION")
-    data = Path(os.environ.get("RETRIEVAL_KD_DATA", "../shared/data"))
     results = {}
     for argument in parser.parse_args().runs:
         folder, _, collection = argument.partition("=")
         name = Path(folder).name
         print(f"== {name}")
-        path = data / collection
-        opened = open_collection(str(path) if path.exists() else collection)
-        results[name] = measure(Path(folder), opened)
+        results[name] = measure(Path(folder), open_collection(collection))
     print(save("fusion", results))
 
 

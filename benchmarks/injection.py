@@ -12,7 +12,6 @@ prompts, an answer, or a forged turn of a chat. The same teachers score each of 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import save
+from benchmarks.measure import save, write_texts
 from retrieval_kd import Collection, ScoreStore, evaluate, open_collection, open_teacher
+from retrieval_kd.data.texts import Document
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.store.answers import AnswerStore
@@ -101,17 +101,15 @@ def injected(
     folder: Path,
 ) -> Collection:
     """Write a BEIR folder of the candidates, with `words` before each victim's text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "corpus.jsonl", "w", encoding="utf-8") as out:
-        for query, ids in candidates.items():
-            for id in ids:
-                document = collection.documents[id]
-                text = f"{words} {document.full}".strip() if id == victims[query] else document.full
-                out.write(json.dumps({"_id": f"{query}-{id}", "title": "", "text": text}) + "\n")
-    with open(folder / "queries.jsonl", "w", encoding="utf-8") as out:
-        for query in candidates:
-            text = collection.queries[query].full
-            out.write(json.dumps({"_id": query, "text": text}) + "\n")
+    documents = []
+    for query, ids in candidates.items():
+        for id in ids:
+            text = collection.documents[id].full
+            text = f"{words} {text}".strip() if id == victims[query] else text
+            documents.append(Document(f"{query}-{id}", "", text))
+    queries = [Document(query, "", collection.queries[query].full) for query in candidates]
+    write_texts(folder / "corpus.jsonl", documents)
+    write_texts(folder / "queries.jsonl", queries)
     return open_collection(str(folder))
 
 
@@ -141,14 +139,14 @@ def measure(
     unparsable = 0.0
     if not teacher.key.is_pointwise:
         answers = AnswerStore(kept.folder(teacher.key), teacher.key)
-        known = [answers.known(query_digest(texts[query])) for query in renamed]
+        stored = [answers.known(query_digest(texts[query])) for query in renamed]
         in_corpus = {  # the store has answers about the other corpora too
             digest for q in renamed for digest in digests(collection, renamed[q])
         }
         statuses = [
             answer.status
-            for one in known
-            for pair, answer in one.answers.items()
+            for known in stored
+            for pair, answer in known.answers.items()
             if set(pair) <= in_corpus
         ]
         unparsable = float(np.mean([status == "unparsable" for status in statuses]))

@@ -11,7 +11,6 @@ store, and must not flag an unrelated collection. Four minutes on one core.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import save
+from benchmarks.measure import save, write_texts
 from retrieval_kd import (
     Collection,
     Run,
@@ -38,7 +37,6 @@ from retrieval_kd.audit.show import print_audit
 from retrieval_kd.data.qrels import Qrels, write_qrels
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import Drops
-from retrieval_kd.files import write_text
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.retrieval.dense import dense_run
 from retrieval_kd.store.scores import TeacherKey
@@ -69,8 +67,7 @@ def split_in_two(source: Collection, split: str, folder: Path, seed: int = 0) ->
     ids = [str(id) for id in np.random.default_rng(seed).permutation(sorted(qrels))]
     half = len(ids) // 2
     for name, texts in (("corpus", source.documents), ("queries", source.queries)):
-        rows = ({"_id": d.id, "title": d.title, "text": d.text} for d in texts.iterate())
-        write_text(folder / f"{name}.jsonl", "".join(f"{json.dumps(row)}\n" for row in rows))
+        write_texts(folder / f"{name}.jsonl", texts.iterate())
     for part, chosen in (("train", ids[:half]), ("test", ids[half:])):
         write_qrels({query: qrels[query] for query in chosen}, folder / "qrels" / f"{part}.tsv")
     return open_collection(folder)

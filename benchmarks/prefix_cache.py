@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,17 +43,6 @@ def main() -> None:
     fast = LocalModel(str(folder), dtype=fast_dtype())
     prompts = prompts_of(collection, sharing, arguments)
     answers = list(TEMPLATES[0].answers)
-    scores: dict[str, np.ndarray] = {}
-    work: dict[str, list[float]] = {}  # processor seconds, which a busy machine disturbs less
-
-    def keep(name: str, function: Any) -> Any:
-        def called() -> None:
-            started = time.process_time()
-            scores[name] = function()
-            work.setdefault(name, []).append(time.process_time() - started)
-
-        return called
-
     plain = "transformers, one by one"
     sides = {
         plain: lambda: in_batches(sharing, prompts, answers, 1),
@@ -64,22 +52,20 @@ def main() -> None:
     }
     if fast.dtype != sharing.dtype:
         sides[f"the same in {fast.dtype}"] = lambda: fast.options(prompts, answers)
-    sides = {name: keep(name, function) for name, function in sides.items()}
     for function in sides.values():  # load and warm up
         function()
-    work.clear()
-    times = interleaved(sides, arguments.rounds)
-    base, least = statistics.median(times[plain]), statistics.median(work[plain])
+    timed = interleaved(sides, arguments.rounds)
+    base = timed[plain]
+    least = statistics.median(base.processor)  # a busy machine disturbs it less than wall time
     rows = {}
-    for name, taken in times.items():
-        median = statistics.median(taken)
+    for name, side in timed.items():
         rows[name] = {
-            "prompts_per_second": round(len(prompts) / median, 2),
-            "ratio_to_one_by_one": round(base / median, 2),
-            "ratio_of_processor_time": round(least / statistics.median(work[name]), 2),
-            "largest_difference": float(np.abs(scores[name] - scores[plain]).max()),
-            "seconds": [round(t, 2) for t in taken],
-            "processor_seconds": [round(t, 2) for t in work[name]],
+            "prompts_per_second": round(len(prompts) / side.median, 2),
+            "ratio_to_one_by_one": round(base.median / side.median, 2),
+            "ratio_of_processor_time": round(least / statistics.median(side.processor), 2),
+            "largest_difference": float(np.abs(side.result - base.result).max()),
+            "seconds": [round(t, 2) for t in side.wall],
+            "processor_seconds": [round(t, 2) for t in side.processor],
         }
         print(
             f"{name:36} {rows[name]['prompts_per_second']:8} prompts/s "

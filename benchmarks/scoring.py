@@ -10,7 +10,6 @@ peak that each reaches. Two minutes on two cores.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 
 import numpy as np
@@ -51,14 +50,6 @@ def main() -> None:
     ours = CrossEncoderTeacher(folder, max_length=arguments.max_length)
     same = CrossEncoderTeacher(folder, max_length=arguments.max_length, dtype=torch.float32)
     raw = torch.nn.Identity()
-    scores: dict[str, np.ndarray] = {}
-
-    def keep(name, function):
-        def called():
-            scores[name] = np.asarray(function(), dtype=np.float64)
-
-        return called
-
     left, right = [query for query, _ in pairs], [document for _, document in pairs]
     candidates = {
         "sentence-transformers float32 (default)": lambda: peer.predict(texts, activation_fn=raw),
@@ -66,25 +57,24 @@ def main() -> None:
         "retrieval_kd float32": lambda: same.score(left, right),
         f"retrieval_kd {dtype_name(fast_dtype())} (default here)": lambda: ours.score(left, right),
     }
-    candidates = {name: keep(name, function) for name, function in candidates.items()}
     for function in candidates.values():  # load and warm up
         function()
-    times = interleaved(candidates, arguments.rounds)
+    timed = interleaved(candidates, arguments.rounds)
     flops = pair_flops(same, left, right)
     peaks = {t: matrix_peak(t) for t in (torch.float32, torch.bfloat16)}
-    reference = scores["sentence-transformers float32 (default)"]
-    base = statistics.median(times["sentence-transformers float32 (default)"])
+    default = timed["sentence-transformers float32 (default)"]
+    reference = np.asarray(default.result, dtype=np.float64)
     rows = {}
-    for name, taken in times.items():
-        median = statistics.median(taken)
+    for name, side in timed.items():
+        scores = np.asarray(side.result, dtype=np.float64)
         peak = peaks[torch.bfloat16 if "bfloat16" in name else torch.float32]
         rows[name] = {
-            "pairs_per_second": round(len(pairs) / median, 1),
-            "ratio_to_default": round(base / median, 2),
-            "share_of_matrix_peak": round(flops / median / 1e12 / peak, 3),
-            "largest_difference": float(np.abs(scores[name] - reference).max()),
-            "correlation": float(np.corrcoef(scores[name], reference)[0, 1]),
-            "seconds": [round(t, 2) for t in taken],
+            "pairs_per_second": round(len(pairs) / side.median, 1),
+            "ratio_to_default": round(default.median / side.median, 2),
+            "share_of_matrix_peak": round(flops / side.median / 1e12 / peak, 3),
+            "largest_difference": float(np.abs(scores - reference).max()),
+            "correlation": float(np.corrcoef(scores, reference)[0, 1]),
+            "seconds": [round(t, 2) for t in side.wall],
         }
         print(
             f"{name:44} {rows[name]['pairs_per_second']:8} pairs/s "

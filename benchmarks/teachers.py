@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.decoder_measure import chance_of
+from benchmarks.decoders import chance_of
 from benchmarks.measure import RESULTS
-from benchmarks.methods import UNTRAINED, costs, report
-from benchmarks.methods_page import difference
+from benchmarks.methods import UNTRAINED, costs, difference, report
 from retrieval_kd import compare, evaluate, read_run
 from retrieval_kd.config.methods import MEASURE, ROOT, mean_spread
 from retrieval_kd.files import read_json, write_json

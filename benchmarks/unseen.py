@@ -48,9 +48,8 @@ def main() -> None:
     )
     systems = {name: evaluation.mean(name, "ndcg@10") for name in runs}
     settings = {"run": "configs/quickstart.yaml", "queries": len(fresh), "left_out": len(seen)}
-    print(
-        save("unseen", {"settings": settings, "ndcg@10": systems, "comparison": asdict(comparison)})
-    )
+    record = {"settings": settings, "ndcg@10": systems, "comparison": asdict(comparison)}
+    print(save("unseen", record))
 
 
 if __name__ == "__main__":

@@ -24,14 +24,11 @@ def best_device() -> str:
 
 
 @cache
-def cpu_flags() -> frozenset[str]:
+def cpuinfo(field: str) -> str:
+    """Return a field of the first processor in /proc/cpuinfo; "" if it is missing."""
     info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return frozenset()
-    for line in info.read_text().splitlines():
-        if line.startswith("flags"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(field)), "")
 
 
 @cache
@@ -51,7 +48,7 @@ def fast_dtype() -> torch.dtype:
         return dtypes[forced]
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    return torch.bfloat16 if "amx_bf16" in cpu_flags() else torch.float32
+    return torch.bfloat16 if "amx_bf16" in cpuinfo("flags").split() else torch.float32
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -60,26 +57,22 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of the installed packages that results depend on."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for package in ("retrieval_kd", *PACKAGES):
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def describe() -> dict[str, Any]:
     """Describe processor, GPU, threads, memory (GiB) and fast dtype for a measurement's record."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [x for x in info.read_text().splitlines() if x.startswith("model name")]
-        model = names[0].split(":", 1)[1].strip() if names else model
+    units = {"amx_bf16", "amx_int8", "avx512_bf16"}
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
-        "processor": model,
-        "matrix_units": sorted({"amx_bf16", "amx_int8", "avx512_bf16"} & cpu_flags()),
+        "processor": cpuinfo("model name") or platform.processor() or platform.machine(),
+        "matrix_units": sorted(units.intersection(cpuinfo("flags").split())),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "memory_gib": round(memory, 1),

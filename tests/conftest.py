@@ -20,7 +20,7 @@ settings.load_profile("unhurried")
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """One thread also if torch was imported before this file."""
+    """Use one thread even if torch was imported before this file."""
     import torch
 
     torch.set_num_threads(1)
@@ -28,7 +28,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def private_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Caches and ~/.ir_datasets go to a temporary home, never to the user's."""
+    """Put caches and ~/.ir_datasets into a temporary home, never into the user's."""
     home = tmp_path_factory.mktemp("home")
     os.environ["HOME"] = str(home)
     os.environ["IR_DATASETS_HOME"] = str(home / "ir_datasets")

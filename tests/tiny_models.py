@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -104,13 +105,19 @@ def _config(tok: PreTrainedTokenizerFast, layers: int, **more: int) -> BertConfi
     )
 
 
+def _save(folder: Path, *parts: Any) -> Path:
+    """Save a transformer and its tokenizer."""
+    for part in parts:
+        part.save_pretrained(folder)
+    return folder
+
+
 def write_encoder(folder: Path, *, layers: int = 4, normalise: bool = True, seed: int = 0) -> Path:
     """A dense encoder of 32 dimensions; `normalise=False` makes a dot-product model."""
     torch.manual_seed(seed)
-    base = folder.parent / f"{folder.name}-transformer"
     tok = tokenizer()
-    BertModel(_config(tok, layers)).save_pretrained(base)
-    tok.save_pretrained(base)
+    base = folder.parent / f"{folder.name}-transformer"
+    _save(base, BertModel(_config(tok, layers)), tok)
     modules: list[torch.nn.Module] = [Transformer(str(base)), Pooling(32)]
     if normalise:
         modules.append(Normalize())
@@ -125,10 +132,9 @@ def write_encoder(folder: Path, *, layers: int = 4, normalise: bool = True, seed
 def write_cross_encoder(folder: Path, *, layers: int = 2, seed: int = 0) -> Path:
     """A cross-encoder with one logit."""
     torch.manual_seed(seed)
-    base = folder.parent / f"{folder.name}-transformer"
     tok = tokenizer()
-    BertForSequenceClassification(_config(tok, layers, num_labels=1)).save_pretrained(base)
-    tok.save_pretrained(base)
+    base = folder.parent / f"{folder.name}-transformer"
+    _save(base, BertForSequenceClassification(_config(tok, layers, num_labels=1)), tok)
     model = CrossEncoder(str(base), device="cpu")
     model.max_seq_length = 64
     model.save(str(folder))
@@ -175,8 +181,8 @@ def write_decoder(
 ) -> Path:
     """A Llama-style decoder of 32 dimensions with its tokenizer, and a chat template if `chat`.
 
-    `spread` is the standard deviation of its random weights: at the library's 0.02 all answers are
-    nearly equally likely, and no test could tell a right number from a wrong one.
+    `spread` is the standard deviation of its random weights. At the library's 0.02 all answers are
+    nearly equally likely, and no test could distinguish a right number from a wrong one.
     """
     torch.manual_seed(seed)
     tok = decoder_tokenizer(chat=chat)
@@ -193,9 +199,7 @@ def write_decoder(
         bos_token_id=tok.bos_token_id,
         eos_token_id=tok.eos_token_id,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tok.save_pretrained(folder)
-    return folder
+    return _save(folder, LlamaForCausalLM(config), tok)
 
 
 def write_seq2seq(folder: Path, *, seed: int = 0) -> Path:
@@ -217,6 +221,4 @@ def write_seq2seq(folder: Path, *, seed: int = 0) -> Path:
         eos_token_id=tok.eos_token_id,
         decoder_start_token_id=tok.pad_token_id,
     )
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    tok.save_pretrained(folder)
-    return folder
+    return _save(folder, T5ForConditionalGeneration(config), tok)

@@ -1,6 +1,6 @@
 """The normal form by which texts are compared, and its shingles and n-grams of words.
 
-It removes more differences than `data.unlabelled.normalise`, which compares queries of one
+It removes more differences than `data.draw_queries.normalise`, which compares queries of one
 collection: here texts come from anywhere, with other quotes, widths, hyphens and invisible marks.
 """
 

@@ -22,7 +22,6 @@ from retrieval_kd.cli.audit import audit_app
 from retrieval_kd.cli.diagnose import diagnose_app
 from retrieval_kd.cli.evaluate import evaluate_app
 from retrieval_kd.cli.fit_teacher import fit_app
-from retrieval_kd.cli.lucene import lucene_app
 from retrieval_kd.cli.methods import methods_app
 from retrieval_kd.cli.score import score_app
 from retrieval_kd.cli.scores import scores_app
@@ -60,7 +59,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 COMMANDS = (
-    search_app, score_app, fit_app, train_app, evaluate_app, lucene_app, audit_app,
+    search_app, score_app, fit_app, train_app, evaluate_app, audit_app,
     diagnose_app, methods_app,
 )  # fmt: skip
 for commands in COMMANDS:

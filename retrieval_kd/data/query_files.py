@@ -28,24 +28,15 @@ def read_queries(path: str | Path) -> dict[str, str]:
     queries: dict[str, str] = {}
     for row in rows:
         check_id(row.id, "query", row.file, row.line)
-        if row.id in queries:
-            raise InputError(
-                "duplicate query ID",
-                file=row.file,
-                line=row.line,
-                id=row.id,
-                remedy="keep one of the two lines",
-            )
         text = f"{row.title} {row.text}".strip()
-        if not text:
-            raise InputError(
-                "empty query",
-                file=row.file,
-                line=row.line,
-                id=row.id,
-                remedy="write its text or remove the line",
-            )
-        queries[row.id] = text
+        if row.id in queries:
+            problem, remedy = "duplicate query ID", "keep one of the two lines"
+        elif not text:
+            problem, remedy = "empty query", "write its text or remove the line"
+        else:
+            queries[row.id] = text
+            continue
+        raise InputError(problem, file=row.file, line=row.line, id=row.id, remedy=remedy)
     if not queries:
         raise InputError("no query in this file", file=path)
     return queries

@@ -31,16 +31,12 @@ class Judgment(NamedTuple):
     line: int = 0
 
 
-def _ignore(amount: int) -> None:
-    """No progress bar is shown."""
-
-
 @dataclass
 class Reading:
     """Collects what a reader drops, and receives its progress."""
 
     drops: Drops = field(default_factory=Drops)
-    advance: Callable[[int], None] = _ignore
+    advance: Callable[[int], None] = lambda amount: None  # without a progress bar
 
 
 Rows = Callable[[Reading], Iterator[Row]]

@@ -176,8 +176,8 @@ def check_run(run: Run, collection: Collection) -> None:
         ("query", run.results, collection.queries),
         ("document", documents, collection.documents),
     )
-    for noun, ids, known in kinds:
-        unknown = [id for id in ids if id not in known]
+    for noun, ids, texts in kinds:
+        unknown = [id for id in ids if id not in texts]
         if unknown:
             raise InputError(
                 f"run {run.name} names {len(unknown)} of {len(ids)} {noun} IDs that are not in "

@@ -80,13 +80,11 @@ class Source:
 
     def one(self, name: str) -> str | None:
         """Return `name` or `name.gz`, whichever exists; both at once are an error."""
-        found = [n for n in (name, f"{name}.gz") if n in self._sizes]
-        if len(found) == 2:
-            remedy = "keep one of the two"
-            raise InputError(
-                f"{name} is here both plain and gzipped", file=self.path, remedy=remedy
-            )
-        return found[0] if found else None
+        present = [n for n in (name, f"{name}.gz") if n in self._sizes]
+        if len(present) == 2:
+            problem = f"{name} is here both plain and gzipped"
+            raise InputError(problem, file=self.path, remedy="keep one of the two")
+        return present[0] if present else None
 
     def lines(self, name: str, reading: Reading, *, keep_blank: bool = False) -> Iterator[Line]:
         """Stream a file's lines; blank lines are skipped and counted, unless `keep_blank`."""

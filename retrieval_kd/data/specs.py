@@ -22,8 +22,8 @@ MAY_BE = (
 )
 HOLDS = (
     "a BEIR folder holds corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv; an MS MARCO folder "
-    "collection.tsv, queries.SPLIT.tsv, qrels.SPLIT.tsv; a TREC folder documents, topics and "
-    "qrels, named so"
+    "collection.tsv, queries.SPLIT.tsv, qrels.SPLIT.tsv; a TREC folder files with "
+    "documents, topics and qrels in their names"
 )
 
 

@@ -31,8 +31,8 @@ def trec_reader(source: Source) -> Reader | None:
     documents, topics, qrels = files["documents"], files["topics"], files["qrels"]
     if not documents and not (topics and qrels):
         return None
-    for kind, found in (("documents", documents), ("topics or queries", topics)):
-        if not found:
+    for kind, names in (("documents", documents), ("topics or queries", topics)):
+        if not names:
             remedy = f"add a file whose name begins with {kind.split()[0]}"
             raise InputError(f"a TREC folder without {kind}", file=source.path, remedy=remedy)
     splits: dict[str, str] = {}
@@ -91,7 +91,7 @@ def _queries(source: Source, names: list[str], reading: Reading) -> Iterator[Row
 def elements(source: Source, name: str, tag: str, reading: Reading) -> Iterator[tuple[int, str]]:
     """Stream (line, content) of every `<TAG>…</TAG>`; text outside is skipped and counted."""
     file, edge = source.label(name), re.compile(rf"(</?{tag}(?:\s[^<>]*)?>)", re.IGNORECASE)
-    start, inside, found = 0, [""], False
+    start, inside, opened = 0, [""], False
     for number, text in source.lines(name, reading, keep_blank=True):
         for piece in edge.split(text):
             if not edge.fullmatch(piece):
@@ -106,8 +106,8 @@ def elements(source: Source, name: str, tag: str, reading: Reading) -> Iterator[
                 yield start, "\n".join(inside)
                 start, inside = 0, [""]
             else:
-                start, found = number, True
-    if start or not found:
+                start, opened = number, True
+    if start or not opened:
         problem = f"<{tag}> is never closed" if start else f"no <{tag}> in this file"
         remedy = f"write <{tag}> … </{tag}>, or end the file's name in .tsv and use tabs"
         raise InputError(problem, file=file, line=start or None, remedy=remedy)
@@ -141,8 +141,8 @@ def _topics(source: Source, name: str, reading: Reading) -> Iterator[Row]:
 
 
 def _open_field(inside: str, tag: str, label: str) -> str:
-    found = re.search(rf"<{tag}>\s*(?:{label}\s*:)?([^<]*)", inside, re.IGNORECASE)
-    return _plain(found[1]) if found else ""
+    match = re.search(rf"<{tag}>\s*(?:{label}\s*:)?([^<]*)", inside, re.IGNORECASE)
+    return _plain(match[1]) if match else ""
 
 
 def _fields(inside: str, tag: str) -> list[str]:
@@ -151,8 +151,8 @@ def _fields(inside: str, tag: str) -> list[str]:
 
 
 def _without(inside: str, tags: tuple[str, ...]) -> str:
-    named = "|".join(tags)
-    pattern = rf"<({named})(?:\s[^<>]*)?>.*?</\1\s*>"
+    names = "|".join(tags)
+    pattern = rf"<({names})(?:\s[^<>]*)?>.*?</\1\s*>"
     return re.sub(pattern, " ", inside, flags=re.DOTALL | re.IGNORECASE)
 
 

@@ -16,8 +16,7 @@ import numpy as np
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.evaluation.systems import kind_of
 from retrieval_kd.files import cache_dir, read_json
-from retrieval_kd.indexing.index import Index
-from retrieval_kd.indexing.manifest import MANIFEST
+from retrieval_kd.indexing.index import MANIFEST, Index
 from retrieval_kd.retrieval.bm25 import BM25, DEFAULT, LUCENE, BM25Parameters, for_language
 from retrieval_kd.retrieval.retrieve import cached_index
 

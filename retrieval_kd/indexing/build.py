@@ -22,8 +22,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_path, read_json, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import dense, multi_vector, sparse
-from retrieval_kd.indexing.index import Index
-from retrieval_kd.indexing.manifest import IDS, MANIFEST, describe_files
+from retrieval_kd.indexing.index import IDS, MANIFEST, Index, describe_files
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.load import kind_of, load_retriever, model_digest
 
@@ -41,7 +40,7 @@ def build_index(
     document_prompt: str | None = None,
     replacing: Callable[[dict[str, Any]], None] = lambda manifest: None,
 ) -> Index:
-    """Build the index of a collection's documents in folder `out`, or open the one that is there.
+    """Build the index of a collection's documents in folder `out`, or open the existing one.
 
     An existing index of the same model, documents and settings is kept; any other is replaced.
 

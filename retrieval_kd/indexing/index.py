@@ -21,13 +21,14 @@ import torch
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import read_json
+from retrieval_kd.files import digest_file, read_json
 from retrieval_kd.indexing.dense import FaissVectors
-from retrieval_kd.indexing.manifest import IDS, MANIFEST, check_files, check_model, differs
 from retrieval_kd.indexing.multi_vector import TokenVectors
 from retrieval_kd.indexing.sparse import SparseVectors
 from retrieval_kd.indexing.topk import top_k
-from retrieval_kd.models.load import load_retriever
+from retrieval_kd.models.load import load_retriever, model_digest
+
+IDS, MANIFEST = "ids.arrow", "manifest.json"
 
 Vectors = FaissVectors | SparseVectors | TokenVectors
 
@@ -90,21 +91,21 @@ class Index:
             raise InputError(
                 "no finished index here", file=folder, remedy="build it with rkd index"
             ) from error
-        check_files(folder, manifest, verify)
+        _check_files(folder, manifest, verify)
         if model_spec is not None:
-            check_model(folder, manifest, model_spec)
+            _check_model(folder, manifest, model_spec)
         vectors = _open_vectors(folder, manifest, search)
         if (vectors.count, vectors.dimensions) != (manifest["count"], manifest["dimensions"]):
-            raise differs(folder / next(iter(manifest["files"])), "documents or dimensions")
+            raise _differs(folder / next(iter(manifest["files"])), "documents or dimensions")
         opened = cls(folder, manifest, vectors, model_spec or manifest["model"])
         if len(opened.ids) != len(opened):
-            raise differs(folder / IDS, "number of documents")
+            raise _differs(folder / IDS, "number of documents")
         return opened
 
     @cached_property
     def model(self) -> Any:
         """The encoder, loaded on first use with the dtype and length that encoded the documents."""
-        check_model(self.folder, self.manifest, self.model_spec)
+        _check_model(self.folder, self.manifest, self.model_spec)
         return load_retriever(
             self.model_spec,
             max_length=self.manifest["max_length"],
@@ -112,7 +113,7 @@ class Index:
         )
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """Encode queries for `search_vectors`; a dense model gives `(len(texts), dimensions)`."""
+        """Encode queries for `search_vectors`: `(len(texts), dimensions)` with a dense model."""
         return self.vectors.encode(self.model, texts)
 
     def search_vectors(self, vectors: Any, depth: int) -> list[Hits]:
@@ -219,3 +220,44 @@ def _open_vectors(folder: Path, manifest: dict[str, Any], search: str | None) ->
 
 def _milliseconds(seconds: Sequence[float], quantile: float) -> float:
     return round(1000 * float(np.quantile(seconds, quantile)), 3)
+
+
+def describe_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Sizes and digests of an index's files, for the manifest."""
+    return {
+        name: {"bytes": (folder / name).stat().st_size, "digest": digest_file(folder / name)}
+        for name in (*names, IDS)
+    }
+
+
+def _check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
+    """Refuse an index whose files differ from its manifest in size, or in digest if `verify`."""
+    for name, recorded in manifest["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise InputError("the index lacks this file", file=path, remedy="build the index again")
+        if path.stat().st_size != recorded["bytes"]:
+            raise _differs(path, "size")
+        if verify and digest_file(path) != recorded["digest"]:
+            raise _differs(path, "digest")
+
+
+def _check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
+    """Refuse to search with a model other than the one that encoded the documents."""
+    if model_digest(model_spec) != manifest["model_digest"]:
+        changed = " (its files have changed since)" if model_spec == manifest["model"] else ""
+        raise InputError(
+            f"this index was built with model {manifest['model']}, not with {model_spec}{changed}: "
+            "their vectors do not compare",
+            file=folder,
+            remedy="search with the model it was built with, or build it again",
+        )
+
+
+def _differs(path: Path, what: str) -> InputError:
+    """The error for a file that is not as the manifest says."""
+    return InputError(
+        f"{what} differs from what the index's manifest says",
+        file=path,
+        remedy="restore the file, or build the index again",
+    )

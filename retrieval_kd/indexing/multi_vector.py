@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import atomic_path
 from retrieval_kd.indexing.shards import (
     LENGTHS,
     Shard,
@@ -17,8 +16,8 @@ from retrieval_kd.indexing.shards import (
     lengths_of,
     offsets_of,
     read_shards,
-    save_array,
 )
+from retrieval_kd.models.encode import merge_arrays, save_array
 from retrieval_kd.models.vectors import Tokens, maxsim_scores, token_rows
 
 TOKENS, OFFSETS = "tokens.npy", "offsets.npy"
@@ -43,17 +42,8 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
     width = int(model.get_embedding_dimension())
     paths = encode_shards(encode, texts, out, inputs)
     offsets = offsets_of(lengths_of(paths))
-    with atomic_path(out / TOKENS) as temporary:
-        tokens = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float16, shape=(int(offsets[-1]), width)
-        )
-        row = 0
-        for shard in read_shards(paths):
-            part = shard["tokens"]
-            tokens[row : row + len(part)] = part
-            row += len(part)
-        tokens.flush()
-        del tokens
+    parts = (shard["tokens"] for shard in read_shards(paths))
+    merge_arrays(out / TOKENS, parts, (int(offsets[-1]), width), np.float16)
     save_array(out / OFFSETS, offsets)
     return {
         "metric": str(model.similarity_fn_name),

@@ -78,8 +78,3 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 def save(path: Path, arrays: Shard) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         np.savez(handle, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, array, allow_pickle=False)

@@ -85,5 +85,5 @@ def best_window(text: str, query_words: frozenset[str], words: int) -> str:
 
 def _content_words(query: str) -> frozenset[str]:
     """The query's words of three or more letters, or all its words if none is that long."""
-    found = frozenset(word.casefold() for word in WORD.findall(query))
-    return frozenset(word for word in found if len(word) > 2) or found
+    words = frozenset(word.casefold() for word in WORD.findall(query))
+    return frozenset(word for word in words if len(word) > 2) or words

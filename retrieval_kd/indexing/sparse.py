@@ -20,8 +20,8 @@ from retrieval_kd.indexing.shards import (
     encode_shards,
     offsets_of,
     read_shards,
-    save_array,
 )
+from retrieval_kd.models.encode import save_array
 from retrieval_kd.models.vectors import sparse_rows, sparse_scores
 
 FILES = ("starts.npy", "documents.npy", "weights.npy")

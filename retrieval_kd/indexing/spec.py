@@ -96,5 +96,5 @@ def load_spec(path: str | Path) -> IndexSpec:
         InputError: no such file, or a wrong value or key; the nearest known key is suggested.
     """
     shipped = Path(__file__).parents[2] / path
-    found = shipped if not Path(path).exists() and shipped.exists() else path
-    return validate(IndexSpec, read_yaml(found), path)
+    file = shipped if not Path(path).exists() and shipped.exists() else path
+    return validate(IndexSpec, read_yaml(file), path)

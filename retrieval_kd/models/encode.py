@@ -6,7 +6,7 @@ they stay as they are. Either way, the inner product of two vectors is their sco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,13 @@ def encode_documents(
                             show_progress_bar=False,
                         )
                         _check_finite(vectors, texts, start)
-                        _save(path, finish(vectors, normalise))
+                        save_array(path, finish(vectors, normalise))
                     progress.advance(stop - start)
-            _merge(folder, [path for path, _, _ in shards], len(texts))
+            if not shards:
+                raise InputError("the collection has no documents, so there is nothing to encode")
+            dimensions = np.load(shards[0][0], mmap_mode="r").shape[1]
+            parts = (np.load(path) for path, _, _ in shards)
+            merge_arrays(folder / VECTORS, parts, (len(texts), dimensions), np.float32)
         if not manifest["complete"]:
             for path, _, _ in shards:
                 path.unlink(missing_ok=True)
@@ -157,6 +161,29 @@ def document_vectors(
 def is_encoded(model_spec: str, texts: Texts, *, max_length: int | None = None) -> bool:
     """Whether `document_vectors` would find all vectors in the cache."""
     return _is_complete(_folder(model_spec, texts, max_length, fast_dtype(), None))
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write a `.npy` file atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+
+
+def merge_arrays(
+    path: Path, parts: Iterable[np.ndarray], shape: tuple[int, int], dtype: type[np.floating]
+) -> None:
+    """Write arrays `(n, width)` one below the other into one `.npy` file, atomically.
+
+    One of `parts` is in memory at a time.
+    """
+    with atomic_path(path) as temporary:
+        whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        row = 0
+        for part in parts:
+            whole[row : row + len(part)] = part
+            row += len(part)
+        whole.flush()
+        del whole
 
 
 def _folder(
@@ -209,29 +236,6 @@ def _check_finite(vectors: np.ndarray, texts: Texts, start: int) -> None:
             id=texts.id_at(start + int(bad[0])),
             remedy="try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN",
         )
-
-
-def _save(path: Path, vectors: np.ndarray) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, vectors)
-
-
-def _merge(folder: Path, shards: list[Path], documents: int) -> None:
-    """Merge the shards into one file, with one shard in memory at a time."""
-    if not shards:
-        raise InputError("the collection has no documents, so there is nothing to encode")
-    dimensions = np.load(shards[0], mmap_mode="r").shape[1]
-    with atomic_path(folder / VECTORS) as temporary:
-        whole = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float32, shape=(documents, dimensions)
-        )
-        row = 0
-        for shard in shards:
-            part = np.load(shard)
-            whole[row : row + len(part)] = part
-            row += len(part)
-        whole.flush()
-        del whole
 
 
 def _open(folder: Path) -> np.memmap:

@@ -80,29 +80,48 @@ def _digest_folder(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
     return state.hexdigest()
 
 
-def _load(kind: Any, ref: ModelRef, **arguments: Any) -> Any:
+def _load(
+    kind: Any, spec: str, max_length: int | None, dtype: torch.dtype | None, **options: Any
+) -> Any:
+    """Load a Sentence Transformers model for inference that cuts texts to `max_length` tokens."""
+    ref = resolve_model(spec)
     if os.environ.get("RETRIEVAL_KD_QUIET"):  # set by the command line, which has its own bars
         transformers_logging.disable_progress_bar()
     try:
         kind = class_of(ref.location, kind, ref.revision)
-        return kind(ref.location, revision=ref.revision, device=best_device(), **arguments)
+        model = kind(
+            ref.location,
+            revision=ref.revision,
+            device=best_device(),
+            model_kwargs={"dtype": dtype or fast_dtype()},
+            **options,
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if ref.is_local:
+        raise _not_loadable(ref, f"model {kind.__name__} can load", error) from error
+    if max_length is not None:
+        positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
+        if positions and max_length > positions:
             raise InputError(
-                f"not a model {kind.__name__} can load: {error}", file=ref.location
-            ) from error
-        if isinstance(error, OSError):
-            raise unreachable(ref) from error
-        raise InputError(f"not a model {kind.__name__} can load: {error}", id=ref.spec) from error
+                f"model {spec} reads {positions} tokens, not {max_length}",
+                remedy=f"set the maximum length to at most {positions}",
+            )
+        model.max_seq_length = max_length
+    return model.eval()
+
+
+def _not_loadable(ref: ModelRef, noun: str, error: Exception) -> InputError:
+    if ref.is_local:
+        return InputError(f"not a {noun}: {error}", file=ref.location)
+    if isinstance(error, OSError):
+        return unreachable(ref)
+    return InputError(f"not a {noun}: {error}", id=ref.spec)
 
 
 def load_encoder(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
 ) -> SentenceTransformer:
     """Load a dense model for inference, by default in the machine's fast dtype."""
-    ref = resolve_model(spec)
-    model = _load(SentenceTransformer, ref, model_kwargs={"dtype": dtype or fast_dtype()})
-    return _cut_at(model, max_length, spec)
+    return _load(SentenceTransformer, spec, max_length, dtype)
 
 
 def load_multi_vector(
@@ -113,11 +132,9 @@ def load_multi_vector(
     A dense model is turned into one: Sentence Transformers adds a random projection of its token
     vectors to 128 dimensions, which is drawn with `seed`.
     """
-    ref = resolve_model(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _load(MultiVectorEncoder, ref, model_kwargs={"dtype": dtype or fast_dtype()})
-    return _cut_at(model, max_length, spec)
+        return _load(MultiVectorEncoder, spec, max_length, dtype)
 
 
 def kind_of(spec: str) -> str:
@@ -132,20 +149,14 @@ def load_retriever(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
 ) -> Any:
     """Load a dense, sparse or multi-vector model for inference, as the kind it was saved as."""
-    kind = kind_of(spec)
-    if kind == "dense":
-        return load_encoder(spec, max_length=max_length, dtype=dtype)
-    model = _load(KINDS[kind], resolve_model(spec), model_kwargs={"dtype": dtype or fast_dtype()})
-    return _cut_at(model, max_length, spec)
+    return _load(KINDS[kind_of(spec)], spec, max_length, dtype)
 
 
 def load_cross_encoder(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
 ) -> CrossEncoder:
     """Load a sequence classifier with one logit for inference."""
-    ref = resolve_model(spec)
-    model = _load(CrossEncoder, ref, num_labels=1, model_kwargs={"dtype": dtype or fast_dtype()})
-    return _cut_at(model, max_length, spec)
+    return _load(CrossEncoder, spec, max_length, dtype, num_labels=1)
 
 
 def is_encoder_decoder(spec: str) -> bool:
@@ -164,9 +175,7 @@ def _config(ref: ModelRef) -> Any:
     try:
         return AutoConfig.from_pretrained(ref.location, revision=ref.revision)
     except (OSError, ValueError) as error:
-        if ref.is_local:
-            raise InputError(f"not a model: {error}", file=ref.location) from error
-        raise unreachable(ref) from error
+        raise _not_loadable(ref, "model", error) from error
 
 
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -182,9 +191,8 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
     if base is not None:
         lora.need_peft()
         model, tokenizer = load_language_model(base, dtype=dtype)
-        return lora.load_adapters(
-            model, ref.location, model_digest(base)
-        ).get_base_model(), tokenizer
+        adapted = lora.load_adapters(model, ref.location, model_digest(base))
+        return adapted.get_base_model(), tokenizer
     try:
         config = _config(ref)
         names = getattr(config, "architectures", None) or []
@@ -200,9 +208,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
         )
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        if ref.is_local:
-            raise InputError(f"not a language model: {error}", file=ref.location) from error
-        raise unreachable(ref) from error
+        raise _not_loadable(ref, "language model", error) from error
     if not tokenizer.is_fast:
         raise InputError(
             "this tokenizer does not map tokens to characters",
@@ -220,16 +226,3 @@ def pair_length(spec: str, max_length: int | None) -> int:
     config = Path(ref.location) / "config.json"
     declared = read_json(config) if ref.is_local and config.exists() else {}
     return min(256, declared.get("max_position_embeddings") or 256)
-
-
-def _cut_at(model: Any, max_length: int | None, spec: str) -> Any:
-    """Set the length to which texts are cut, if the model has positions for it."""
-    if max_length is not None:
-        positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
-        if positions and max_length > positions:
-            raise InputError(
-                f"model {spec} reads {positions} tokens, not {max_length}",
-                remedy=f"set the maximum length to at most {positions}",
-            )
-        model.max_seq_length = max_length
-    return model.eval()

@@ -22,10 +22,7 @@ from retrieval_kd.schema import Part
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base.json"  # name and digest of the base that the adapter was trained on
-PLACE = (
-    "base_model_name_or_path",
-    "revision",
-)  # where the base is, which its digest does not depend on
+PLACE = ("base_model_name_or_path", "revision")  # of the base; no part of an adapter's digest
 ALL_LINEAR = "all-linear"
 
 
@@ -46,10 +43,8 @@ class Lora(Part):
 def need_peft() -> None:
     """Raise `InputError` early if the package `peft` is not installed."""
     if importlib.util.find_spec("peft") is None:
-        raise InputError(
-            "LoRA adapters need the package peft",
-            remedy="pip install 'retrieval_kd[lora]'",
-        )
+        remedy = "pip install 'retrieval_kd[lora]'"
+        raise InputError("LoRA adapters need the package peft", remedy=remedy)
 
 
 def base_of(folder: str | Path) -> str | None:

@@ -9,8 +9,7 @@ import numpy as np
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.held_out import held_out
-from retrieval_kd.data.unlabelled import normalise, unlabelled_queries
+from retrieval_kd.data.draw_queries import held_out, normalise, unlabelled_queries
 from retrieval_kd.errors import Drops, InputError
 
 Qrels = dict[str, dict[str, int]]

@@ -97,17 +97,6 @@ class BM25:
             scores += np.where(postings[at] == positions, columns["data"][start:stop][at], 0)
         return scores
 
-    def score_pairs(
-        self, queries: Mapping[str, str], candidates: Mapping[str, Sequence[str]]
-    ) -> dict[str, dict[str, float]]:
-        """Score each query's candidates: query ID → document ID → score. BM25 as a teacher."""
-        results = {}
-        for query_id, ids in candidates.items():
-            text, positions = locate(self.texts, queries, query_id, ids)
-            scores = self.scores_at(text, positions)
-            results[query_id] = dict(zip(ids, scores.tolist(), strict=True))
-        return results
-
 
 def bm25_run(
     collection: Collection,
@@ -153,7 +142,12 @@ def bm25_scores(
     Raises:
         InputError: a candidate is not in the collection, or its query has no text.
     """
-    return BM25.open(collection.documents, parameters).score_pairs(queries, candidates)
+    index = BM25.open(collection.documents, parameters)
+    results = {}
+    for query_id, ids in candidates.items():
+        text, positions = locate(collection.documents, queries, query_id, ids)
+        results[query_id] = dict(zip(ids, index.scores_at(text, positions).tolist(), strict=True))
+    return results
 
 
 def locate(

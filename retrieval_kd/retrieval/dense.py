@@ -129,10 +129,8 @@ def search_vectors(
             block = queries[start : start + QUERIES]
             approximate, positions = _candidates(block, vectors, depth + 1 + SPARE)
             for i, query in enumerate(block):
-                own = exclude[start + i]
-                rankings.append(
-                    _ranking(query, vectors, depth, id_at, approximate[i], positions[i], own)
-                )
+                close, own = (approximate[i], positions[i]), exclude[start + i]
+                rankings.append(_ranking(query, vectors, depth, id_at, *close, own))
             progress.advance(len(block))
     return rankings
 
@@ -149,10 +147,10 @@ def _candidates(queries: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.nd
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
     for start in range(0, len(vectors), CHUNK):
         chunk = np.ascontiguousarray(vectors[start : start + CHUNK])
-        scores, found = faiss.knn(
+        scores, positions = faiss.knn(
             queries, chunk, min(k, len(chunk)), metric=faiss.METRIC_INNER_PRODUCT
         )
-        best.add_result(scores, found + start)
+        best.add_result(scores, positions + start)
     best.finalize()
     return best.D, best.I
 
@@ -168,16 +166,12 @@ def _ranking(
 ) -> Ranking:
     exact = inner_products(query, vectors[positions])  # (candidates,)
     if len(positions) < len(vectors):
-        last_kept = np.sort(exact)[::-1][
-            depth
-        ]  # index `depth`, because `exclude` may be among them
+        # at `depth`, not `depth - 1`, because `exclude` may be among them
+        last_kept = np.sort(exact)[::-1][depth]
         if approximate[-1] >= last_kept - TOLERANCE * max(1.0, float(np.abs(exact).max())):
             # Documents beyond the candidates may tie with them: many copies, or a constant model.
-            exact = np.concatenate(
-                [
-                    inner_products(query, vectors[start : start + CHUNK])
-                    for start in range(0, len(vectors), CHUNK)
-                ]
-            )
+            starts = range(0, len(vectors), CHUNK)
+            parts = [inner_products(query, vectors[start : start + CHUNK]) for start in starts]
+            exact = np.concatenate(parts)
             positions = np.arange(len(vectors))
     return top_k(exact, depth, id_at, positions=positions, exclude=exclude)

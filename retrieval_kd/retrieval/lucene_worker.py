@@ -1,4 +1,4 @@
-"""Calls Java and pyserini in a process of its own, started by `lucene_java.py`.
+"""Calls Java and pyserini in a process of its own, started by `lucene.py`.
 
     python -m retrieval_kd.retrieval.lucene_worker COMMAND ANSWER_FILE ARGUMENTS...
 

@@ -27,7 +27,7 @@ def shown(tiny_collection, tiny_encoder, tmp_path_factory):
     )
 
 
-def test_a_student_that_was_taught_test_queries_scores_too_high_on_them(shown):
+def test_a_student_trained_on_test_queries_scores_too_high_on_them(shown):
     found, _, _ = shown
     leaked, honest = (found.means[name]["ndcg@10"] for name in ("leaked", "honest"))
     # by how much is a question for the benchmark: sixty documents and two layers vary too widely

@@ -16,8 +16,8 @@ SMALL = {"steps": 2, "batch_queries": 6, "max_tokens": 32, "eval_steps": 2, "sav
 
 def test_every_teacher_has_a_student_and_its_tests(tmp_path, tiny_collection, tiny_decoder):
     encoder = write_encoder(tmp_path / "encoder", layers=6)
-    told = json.dumps(read_extended(CONFIG)).replace(MODEL, str(encoder))
-    values = json.loads(told.replace("models/decoder", str(tiny_decoder)))
+    text = json.dumps(read_extended(CONFIG)).replace(MODEL, str(encoder))
+    values = json.loads(text.replace("models/decoder", str(tiny_decoder)))
     values |= {"collection": str(tiny_collection), "out": str(tmp_path / "run"), "seeds": [0, 1]}
     values["splits"] = {"dev": "dev", "dev_queries": 10}
     values["first_stage"]["depth"] = 6
@@ -47,10 +47,10 @@ def test_every_teacher_has_a_student_and_its_tests(tmp_path, tiny_collection, ti
         ("of_encoder", "of_fusion"),
         ("of_fusion", "of_fusion_and_pairs"),
     }
-    asked = {name: one["teacher_calls"]["stored"] for name, one in record["students"].items()}
-    assert asked["labels"] == 0
-    assert asked["of_fusion"] == sum(
-        asked[name] for name, number in TEACHER_OF.items() if number < FUSED
+    calls = {name: one["teacher_calls"]["stored"] for name, one in record["students"].items()}
+    assert calls["labels"] == 0
+    assert calls["of_fusion"] == sum(
+        calls[name] for name, number in TEACHER_OF.items() if number < FUSED
     )
     lines = table(record).splitlines()
     for name in config.students:

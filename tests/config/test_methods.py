@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import methods as benchmark
-from benchmarks.methods_page import page
+from benchmarks.methods import page
 from retrieval_kd.cli.app import main
 from retrieval_kd.config.methods import ROOT, find_method, list_methods
 from retrieval_kd.config.run import Config, load_config, shadowed_overrides

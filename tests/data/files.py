@@ -34,8 +34,8 @@ def write_beir(
     ending: str = "",
 ) -> Path:
     corpus = [{"_id": i, "title": title, "text": text} for i, title, text in documents]
-    asked = [{"_id": i, "text": text} for i, text in queries]
-    for name, records in (("corpus", corpus), ("queries", asked)):
+    questions = [{"_id": i, "text": text} for i, text in queries]
+    for name, records in (("corpus", corpus), ("queries", questions)):
         lines = "".join(json.dumps(record) + "\n" for record in records)
         write(folder / f"{name}.jsonl{ending}", lines)
     for split, judged in qrels.items():

@@ -133,7 +133,7 @@ def test_wrong_input_is_refused_with_file_line_and_remedy(kind: str, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", WARNINGS)
-def test_what_may_be_dropped_is_counted_and_said_each_time(
+def test_dropped_input_is_counted_and_reported_every_time(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     break_it, warning = WARNINGS[kind]
@@ -148,7 +148,7 @@ def test_what_may_be_dropped_is_counted_and_said_each_time(
     assert collection.qrels("test")["q1"].keys() >= {"d1"}
 
 
-def test_missing_qrels_leave_no_splits_and_say_so(tmp_path: Path) -> None:
+def test_missing_qrels_leave_no_splits_and_a_warning(tmp_path: Path) -> None:
     collection = open_collection(write_beir(tmp_path / "bare", qrels={}))
     assert collection.splits == []
     assert "1 × no judgments, so no splits" in collection.drops.summary()[0]
@@ -271,7 +271,7 @@ def test_msmarco_queries_that_disagree_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "spec", ["", "no/such/folder", "no-such-name", "irds:no/such", "python-api:no/such", "a b"]
 )
-def test_unknown_specs_say_what_a_spec_may_be(spec: str) -> None:
+def test_an_unknown_spec_lists_the_valid_forms(spec: str) -> None:
     with pytest.raises(InputError, match="To fix: "):
         open_collection(spec)
 

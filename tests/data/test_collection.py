@@ -181,7 +181,7 @@ def test_a_damaged_cache_is_built_again(tmp_path: Path) -> None:
         assert file.exists()
 
 
-def test_a_builder_that_comes_second_uses_what_is_there(tmp_path: Path) -> None:
+def test_a_second_builder_uses_the_existing_cache(tmp_path: Path) -> None:
     path = write_beir(tmp_path / "c")
     first = open_collection(path)
     stamp = (first.folder / "collection.json").stat().st_mtime_ns
@@ -190,7 +190,7 @@ def test_a_builder_that_comes_second_uses_what_is_there(tmp_path: Path) -> None:
     assert not [p for p in first.folder.parent.iterdir() if p.name.startswith(f".{path.name}-")]
 
 
-def test_processes_that_build_at_once_get_the_same(tmp_path: Path) -> None:
+def test_concurrent_builders_get_the_same_collection(tmp_path: Path) -> None:
     path = write_beir(tmp_path / "c", [(f"d{n}", "", f"text {n}") for n in range(500)])
     script = (
         "import sys; from retrieval_kd.data.collection import open_collection\n"
@@ -198,8 +198,8 @@ def test_processes_that_build_at_once_get_the_same(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", script, str(path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    said = [process.communicate(timeout=120)[0] for process in started]
-    assert said == [open_collection(path).digest() + "\n"] * 3
+    digests = [process.communicate(timeout=120)[0] for process in started]
+    assert digests == [open_collection(path).digest() + "\n"] * 3
 
 
 def test_the_callers_changes_do_not_reach_the_collection(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_real_collections_have_their_known_sizes(name: str) -> None:
     assert collection.drops.summary() == empty
 
 
-def test_real_zips_that_hold_no_collection_say_so() -> None:
+def test_real_zips_without_a_collection_are_refused() -> None:
     path = SHARED / "parallel.zip"
     if not path.exists():
         pytest.skip(f"{path} is not there; set RETRIEVAL_KD_DATA to a folder that has it")

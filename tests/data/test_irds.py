@@ -81,6 +81,6 @@ def test_an_id_without_queries_names_its_parts(registered: str) -> None:
         open_collection("rkd-bare")
 
 
-def test_what_fails_inside_ir_datasets_is_wrong_input(registered: str) -> None:
+def test_a_failure_inside_ir_datasets_is_an_input_error(registered: str) -> None:
     with pytest.raises(InputError, match=r"could not provide rkd-bare/broken.*the download failed"):
         open_collection("rkd-bare/broken")

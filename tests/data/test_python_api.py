@@ -9,8 +9,13 @@ from pathlib import Path
 import pytest
 
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.data.python_api import python_api_reader, split_of
-from retrieval_kd.data.python_code import MOST_CHARACTERS, pieces, split_docstring
+from retrieval_kd.data.python_api import (
+    MOST_CHARACTERS,
+    pieces,
+    python_api_reader,
+    split_docstring,
+    split_of,
+)
 from retrieval_kd.data.rows import Reading
 from tests.data.files import write
 
@@ -63,7 +68,7 @@ def standard() -> Collection:
     return open_collection("python-api")
 
 
-def test_a_file_is_taken_apart(tmp_path: Path) -> None:
+def test_a_file_is_split_into_its_definitions(tmp_path: Path) -> None:
     found = {(p.name, p.line): p for p in pieces(write(tmp_path / "m.py", CODE), "m")}
     by_name = {name: piece for (name, _), piece in found.items()}
     assert by_name["m.area"].sentence == "Return the area of a rectangle."

@@ -1,4 +1,4 @@
-"""Query files for `rkd search --queries`: what is read, and what each mistake is told."""
+"""Query files for `rkd search --queries`: which files are read, and the error for each mistake."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from retrieval_kd.data.query_files import read_queries
 from retrieval_kd.errors import InputError
 
 
-def test_jsonl_tsv_and_gzip_give_the_same(tmp_path):
+def test_jsonl_tsv_and_gzip_files_hold_the_same_queries(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"_id": "a", "text": "one"}\n{"_id": "b", "text": "two"}\n')
     (tmp_path / "q.tsv").write_text("a\tone\nb\ttwo\n")
     (tmp_path / "q.tsv.gz").write_bytes(gzip.compress(b"a\tone\nb\ttwo\n"))

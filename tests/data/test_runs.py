@@ -67,7 +67,7 @@ def test_lines_of_a_query_need_not_be_together_or_in_order(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
-def test_scores_that_are_no_numbers_are_refused(score: float) -> None:
+def test_scores_that_are_not_numbers_are_refused(score: float) -> None:
     with pytest.raises(InputError, match=r"document d1 is not a finite number \(id q1\)"):
         Run("a", {"q1": {"d1": score}})
 

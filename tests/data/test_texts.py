@@ -33,7 +33,7 @@ ROWS = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(ROWS)
-def test_what_goes_in_comes_out(rows: list[Row]) -> None:
+def test_texts_are_read_back_unchanged(rows: list[Row]) -> None:
     documents = [Document(*row[:3]) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         texts = build_texts(rows, folder)
@@ -58,7 +58,7 @@ def test_iterate_is_a_slice(rows: list[Row], start: int, stop: int) -> None:
         assert [texts.position(row.id) for row in rows] == list(range(len(rows)))
 
 
-def test_ids_with_the_same_hash_are_told_apart(
+def test_ids_with_equal_hashes_are_distinguished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(texts_module, "hash_id", lambda id: len(id))

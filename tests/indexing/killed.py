@@ -41,8 +41,8 @@ def attempt(collection: str, model: str, home: Path, seconds: float | None) -> b
     if child == 0:
         os.environ["RETRIEVAL_KD_CACHE"] = str(home / "cache")
         encode._shard_size = lambda: 25  # type: ignore[assignment]
-        encode._save = slowed(encode._save, 0.05, home / "saved.log")  # type: ignore[assignment]
-        encode._merge = slowed(encode._merge, 0.05)  # type: ignore[assignment]
+        encode.save_array = slowed(encode.save_array, 0.05, home / "saved.log")  # type: ignore[assignment]
+        encode.merge_arrays = slowed(encode.merge_arrays, 0.05)  # type: ignore[assignment]
         dense._add = slowed(dense._add, 0.1)  # type: ignore[assignment]
         build._write_ids = slowed(build._write_ids, 0.1)  # type: ignore[assignment]
         build.build_index(open_collection(collection), model, SPEC, home / "index")

@@ -61,7 +61,7 @@ def float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     fast_dtype.cache_clear()
 
 
-def test_it_ranks_as_plain_sentence_transformers_does(
+def test_an_index_ranks_as_plain_sentence_transformers_does(
     kind, model, spec, collection, tmp_path, small_shards, float32
 ):
     index = build_index(collection, str(model), spec, tmp_path)
@@ -83,26 +83,28 @@ def test_it_ranks_as_plain_sentence_transformers_does(
         assert list(found[query].values()) == sorted(found[query].values(), reverse=True)
 
 
-def test_it_is_opened_searched_timed_and_measured_in_bytes(kind, model, spec, collection, tmp_path):
+def test_an_index_is_opened_searched_timed_and_measured_in_bytes(
+    kind, model, spec, collection, tmp_path
+):
     built = build_index(collection, str(model), spec, tmp_path)
     opened = Index.open(tmp_path)
     queries = list(collection.query_texts("test").values())[:3]
     assert opened.search(queries, 5) == built.search(queries, 5)
     assert len(opened) == 60 and opened.manifest["dimensions"] == opened.vectors.dimensions
-    said = opened.manifest["files"]
-    assert {name: file["bytes"] for name, file in said.items()} == {
-        name: (tmp_path / name).stat().st_size for name in said
+    files = opened.manifest["files"]
+    assert {name: file["bytes"] for name, file in files.items()} == {
+        name: (tmp_path / name).stat().st_size for name in files
     }
     timing = opened.measure(queries)
-    assert timing.index_bytes == sum(f["bytes"] for n, f in said.items() if n != "ids.arrow")
+    assert timing.index_bytes == sum(f["bytes"] for n, f in files.items() if n != "ids.arrow")
     kept = {path.name for path in tmp_path.iterdir() if path.name != ".lock"}
-    assert kept == {"manifest.json", *said}
-    for name in said:
+    assert kept == {"manifest.json", *files}
+    for name in files:
         if name.endswith(".npy"):
             np.load(tmp_path / name, allow_pickle=False)
 
 
-def test_a_killed_build_goes_on_after_its_last_whole_shard(
+def test_a_killed_build_continues_after_its_last_whole_shard(
     kind, model, spec, collection, tmp_path, small_shards, monkeypatch
 ):
     build_index(collection, str(model), spec, tmp_path / "whole")

@@ -46,7 +46,7 @@ def test_flat_equals_exact_search(collection: Collection, model_spec: str, tmp_p
 @pytest.mark.parametrize(
     "factory", ["Flat", "HNSW8", "IVF4,Flat", "IVF4,PQ4x4", "SQ8", "PQ4x4,RFlat"]
 )
-def test_plain_faiss_gives_the_same_neighbours(
+def test_plain_faiss_finds_the_same_neighbours(
     factory: str, collection: Collection, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     search = "nprobe=2" if "IVF" in factory else "efSearch=40" if "HNSW" in factory else ""
@@ -94,8 +94,8 @@ def test_the_command_says_which_index_it_replaces(
 
     assert "replaces" not in printed(tiny_encoder)
     assert "replaces" not in printed(tiny_encoder)  # it is the same one
-    said = printed(tiny_dot_encoder)
-    assert f"replaces the index of 60 documents by {tiny_encoder}\n" in said
+    output = printed(tiny_dot_encoder)
+    assert f"replaces the index of 60 documents by {tiny_encoder}\n" in output
 
 
 def test_the_wrong_model_is_an_error(
@@ -157,7 +157,7 @@ def test_cosine_scales_a_dot_product_model_and_dot_does_not_fit_a_cosine_one(
         build_index(collection, str(tiny_encoder), IndexSpec(metric="dot"), tmp_path / "dot")
 
 
-def test_the_collection_is_found_again_for_titles_and_checked(
+def test_the_indexed_collection_is_opened_for_titles_and_checked(
     collection: Collection, tiny_encoder: Path, tmp_path: Path
 ) -> None:
     build_index(collection, str(tiny_encoder), IndexSpec(), tmp_path)

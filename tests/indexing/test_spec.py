@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.indexing.factory import centres_to_train, make_index
+from retrieval_kd.indexing.dense import centres_to_train, make_index
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec, load_spec
 
@@ -19,7 +19,7 @@ def test_the_shipped_specifications_make_an_index_of_a_usual_size(path: Path) ->
     assert index.d == 384 and index.metric_type == faiss.METRIC_INNER_PRODUCT
 
 
-def test_these_are_shipped() -> None:
+def test_seven_specifications_are_shipped() -> None:
     names = {"flat", "hnsw", "ivf", "ivfpq", "sq8", "multivector", "sparse"}
     assert {path.stem for path in SHIPPED} == names
 
@@ -64,7 +64,9 @@ def test_a_missing_specification_is_an_error() -> None:
         (IndexSpec(factory="HNSW8", build="efConstruction"), "build parameters"),
     ],
 )
-def test_what_faiss_cannot_build_is_found_before_encoding(spec: IndexSpec, problem: str) -> None:
+def test_a_factory_that_faiss_cannot_build_is_refused_before_encoding(
+    spec: IndexSpec, problem: str
+) -> None:
     with pytest.raises(InputError, match=problem):
         make_index(spec, 32, 60)
 

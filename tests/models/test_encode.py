@@ -26,7 +26,7 @@ def model(tiny_encoder: Path) -> SentenceTransformer:
     return load_encoder(str(tiny_encoder))
 
 
-def test_vectors_are_what_sentence_transformers_gives(
+def test_vectors_equal_those_of_sentence_transformers(
     model: SentenceTransformer, texts: Texts, tmp_path: Path
 ) -> None:
     vectors = encode_documents(model, texts, tmp_path / "v", digest="m", shard_size=16)

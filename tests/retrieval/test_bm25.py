@@ -97,7 +97,7 @@ def test_ties_follow_document_ids_and_cut_there(tmp_path: Path) -> None:
     assert list(bm25_run(collection, {"q": "words"}, 3).results["q"]) == ["a", "k", "m"]
 
 
-def test_self_matches_go_unless_asked_for(collection: Collection) -> None:
+def test_self_matches_are_left_out_unless_requested(collection: Collection) -> None:
     queries = {"birds1": collection.documents["birds1"].full}
     assert "birds1" not in bm25_run(collection, queries, 5).results["birds1"]
     kept = bm25_run(collection, queries, 5, exclude_self=False).results["birds1"]
@@ -129,7 +129,7 @@ def test_a_collection_without_a_word_is_refused(tmp_path: Path) -> None:
         bm25_run(collection, {"q": "whale"})
 
 
-def test_threads_get_the_same_answers(collection: Collection) -> None:
+def test_threads_get_the_same_results(collection: Collection) -> None:
     index = BM25.open(collection.documents)
     queries = list(collection.query_texts("train").values()) * 5
     with ThreadPoolExecutor(8) as pool:

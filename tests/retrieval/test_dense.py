@@ -83,7 +83,9 @@ def test_two_runs_are_equal_and_every_document_is_ranked(
     assert {len(found) for found in first.results.values()} == {60}
 
 
-def test_self_matches_go_unless_asked_for(collection: Collection, model_spec: str) -> None:
+def test_self_matches_are_left_out_unless_requested(
+    collection: Collection, model_spec: str
+) -> None:
     queries = {"ships3": collection.documents["ships3"].full}
     found = dense_run(collection, queries, model_spec, 5).results["ships3"]
     assert len(found) == 5 and "ships3" not in found

