@@ -107,8 +107,8 @@ def rank_fusion(
     """Return Σ_t w_t / (k + rank of the candidate by teacher t), (N,), independent of scales.
 
     Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), as ranx and
-    `retrieval/retrieve.py` compute it without ties. Equal scores share their mean rank here, because
-    targets must not depend on the names of documents.
+    `retrieval/retrieve.py` compute it without ties. Equal scores share their mean rank here,
+    because targets must not depend on the names of documents.
 
     Args:
         scores: (T, N).
