@@ -58,7 +58,9 @@ def test_p_is_that_of_ranxs_compare(method, name):
         stat_test=name,
         n_permutations=10_000,
     )[frozenset(["a", "b"])]["ndcg@10"]["p_value"]
-    assert result.p == pytest.approx(theirs, rel=1e-6, abs=0 if method == "t" else 0.01)
+    assert result.p == pytest.approx(
+        theirs, rel=1e-6, abs=0 if method == "t" else 0.025
+    )  # ranx draws unseeded
 
 
 def test_p_of_the_randomisation_test_is_scipys():
