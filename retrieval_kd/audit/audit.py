@@ -121,7 +121,7 @@ def audit(
     Args:
         train: specs as in `rkd audit --train`.
         evaluate_on: COLLECTION:SPLIT.
-        collection: has the texts of score stores and unfinished runs.
+        collection: where the texts of score stores and unfinished runs are looked up.
         queries, documents: thresholds of an overlap; `documents=None` compares queries only.
         model: an encoder for embedding neighbours; without one they are not compared.
         only: restrict the split to these queries; the others are ignored.

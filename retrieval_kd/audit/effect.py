@@ -241,11 +241,12 @@ def results_of(audit: Audit, path: Path) -> Evaluation:
         names = ", ".join(filter(None, file.collections))
         of = f" (it has {names})" if names else ""
         raise InputError(
-            f"these results are of other texts or judgments than {audit.evaluated['name']}{of}",
+            f"these results are for different texts or judgments than "
+            f"{audit.evaluated['name']}{of}",
             file=path,
             remedy="audit the collection and split that they were measured on",
         )
-    # A part with digests is certain; one without may be of other texts.
+    # A part with digests is certain; one without may be of different texts.
     certain = [part for part in fits.values() if part.texts or part.judgments]
     if not certain:
         log.warning("%s does not say which texts and judgments it was measured on", path)

@@ -123,7 +123,10 @@ def find_overlaps(
 
 
 def sort_key(kinds: dict[str, float]) -> tuple[float, ...]:
-    """Sorts strongest first: by similarity of the most certain kind, then of the next."""
+    """Return a key that sorts the strongest overlaps first.
+
+    They are compared by similarity of the most certain kind, then the next.
+    """
     return tuple(-kinds.get(kind, 0.0) for kind in OVERLAP_KINDS)
 
 

@@ -75,7 +75,7 @@ def audit_summary(audit: Audit, effect: Effect | None = None, examples: int = 5)
     Keys: `headline` (sentences), `evaluated` and `trained` (what was compared, with counts),
     `queries` (their number in each group: all, clean, query, relevant document), `counts` (by kind
     of text, then kind of overlap), `examples` (the strongest pairs of each kind of text),
-    `not_checked` (sentences), `settings`, and `effect` (`Effect.to_json`; None without results).
+    `not_checked` (sentences), `settings`, and `effect` (`Effect.to_json`; None if no results).
     """
     record = audit.to_json()
     shown: list[Overlap] = []

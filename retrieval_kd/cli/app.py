@@ -85,7 +85,7 @@ def run(
 ) -> None:
     """Run everything in one file: teacher, students, indexes, evaluation, report.
 
-    Finished stages are skipped; a stage that was interrupted goes on where it stopped.
+    Finished stages are skipped; an interrupted stage resumes where it stopped.
     """
     from retrieval_kd.config.methods import config_file
     from retrieval_kd.config.run import Config, load_config
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _interrupted(number: int, frame: object) -> None:
-    what = "interrupted; what was finished is kept, the same command goes on from there"
+    what = "interrupted; what was finished is kept, the same command resumes from there"
     sys.exit(_say(what, 128 + number))
 
 
@@ -163,7 +163,7 @@ def _say(text: str, code: int) -> int:
     return code
 
 
-class _FirstTime(logging.Filter):
+class _OncePerMessage(logging.Filter):
     """Passes each message once, so that every stage of a run need not repeat a warning."""
 
     def __init__(self) -> None:
@@ -184,12 +184,11 @@ def _quiet() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)  # bm25s sets its own logger to DEBUG
-    handler.addFilter(_FirstTime())
+    handler.addFilter(_OncePerMessage())
     logging.basicConfig(handlers=[handler], format="%(levelname)s: %(message)s")
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    os.environ["RETRIEVAL_KD_QUIET"] = (
-        "1"  # read where models load: importing transformers here takes seconds
-    )
+    # models/load.py reads this; setting it through transformers here would cost seconds of import
+    os.environ["RETRIEVAL_KD_QUIET"] = "1"
 
 
 if __name__ == "__main__":

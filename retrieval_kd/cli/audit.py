@@ -23,20 +23,29 @@ def audit(
     ],
     eval_: Annotated[str, typer.Option("--eval", help="evaluation data: COLLECTION:SPLIT")],
     collection: Annotated[
-        str | None, typer.Option(help="has the texts of score stores and unfinished runs")
+        str | None,
+        typer.Option(
+            help="collection in which to look up the texts of score stores and unfinished runs"
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option("--json", help="write every pair here")] = None,
     with_: Annotated[
         str | None,
-        typer.Option("--with", help="MODEL for embedding neighbours; default: none"),
+        typer.Option(
+            "--with", help="MODEL for embedding neighbours; by default they are not searched"
+        ),
     ] = None,
-    cosine: Annotated[float, typer.Option(help="least cosine of embedding neighbours")] = 0.95,
-    near_queries: Annotated[float, typer.Option(help="least Jaccard of queries")] = 0.6,
-    near_documents: Annotated[float, typer.Option(help="least Jaccard of documents")] = 0.5,
+    cosine: Annotated[float, typer.Option(help="minimum cosine of embedding neighbours")] = 0.95,
+    near_queries: Annotated[
+        float, typer.Option(help="minimum Jaccard similarity of queries")
+    ] = 0.6,
+    near_documents: Annotated[
+        float, typer.Option(help="minimum Jaccard similarity of documents")
+    ] = 0.5,
     ngram_queries: Annotated[int, typer.Option(help="words in an n-gram of queries")] = 8,
     ngram_documents: Annotated[int, typer.Option(help="words in an n-gram of documents")] = 13,
     ngram_share: Annotated[
-        float, typer.Option(help="least share of the shorter text's n-grams")
+        float, typer.Option(help="minimum share of the shorter text's n-grams")
     ] = 0.5,
     queries_only: Annotated[
         bool, typer.Option("--queries-only", help="do not compare documents")

@@ -193,7 +193,9 @@ def suite(
 @evaluate_app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="result file of `rkd evaluate` or `rkd run`")],
-    b: Annotated[Path, typer.Argument(help="another; differences are B − A")],
+    b: Annotated[
+        Path, typer.Argument(help="the result file to compare it with; differences are B − A")
+    ],
     measures: Annotated[
         str | None, typer.Option(help="default: all measures that both files have")
     ] = None,

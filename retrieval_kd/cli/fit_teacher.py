@@ -1,4 +1,4 @@
-"""The subcommands that make teachers: fit-teacher and merge."""
+"""The subcommands `fit-teacher` and `merge`, which make teachers. `app.py` mounts them."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ def fit_teacher(
 ) -> None:
     """Fine-tune a teacher on judged queries with mined negatives, or on stored scores.
 
-    The teacher is a cross-encoder, or a decoder that answers yes or no. If the command was killed,
-    run it again: it resumes from the last checkpoint.
+    The teacher is a cross-encoder, or a decoder that answers yes or no. If the command is killed,
+    running it again resumes from the last checkpoint.
     """
     from retrieval_kd.pipeline.fit_stored import fit_stored
     from retrieval_kd.schema import apply_overrides
@@ -116,14 +116,14 @@ def merge(
 
 
 def lora_of(rank: int | None, alpha: float | None, targets: str) -> Lora | None:
-    """Return the shape of the adapters that the options describe; none without a rank.
+    """Build the LoRA settings from the command line's options; None if no rank was given.
 
     Example:
         >>> lora_of(8, None, "q_proj,v_proj")
         Lora(rank=8, alpha=None, targets=['q_proj', 'v_proj'])
 
     Raises:
-        InputError: another option is set without a rank, or is not a number above 0.
+        InputError: alpha or targets were given without a rank, or a number is not above 0.
     """
     if rank is None:
         if alpha is not None or targets != ALL_LINEAR:

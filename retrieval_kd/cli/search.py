@@ -125,9 +125,9 @@ def lucene(
     depth: Depth = 1000,
     keep_self: KeepSelf = False,
 ) -> None:
-    """Rank one of pyserini's prebuilt indexes for its topics; missing files are downloaded.
+    """Search one of pyserini's prebuilt indexes with its topics; missing files are downloaded.
 
-    Then: rkd evaluate --run OUT --qrels QRELS. Needs the extra `pyserini`.
+    To evaluate: rkd evaluate --run OUT --qrels QRELS. Needs the extra `pyserini`.
     """
     from retrieval_kd.data.qrels import read_qrels, write_qrels
     from retrieval_kd.data.runs import write_run

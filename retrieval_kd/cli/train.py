@@ -171,7 +171,7 @@ def stored_teachers(
     calibration: str | None = None,
     pairs: str | None = None,
 ) -> StoredTeachers | None:
-    """Return the teachers that the options name, or None without a store."""
+    """Return the teachers that the options name; None if there is no store."""
     from retrieval_kd.pipeline.train_stored import StoredTeachers
     from retrieval_kd.schema import validate
 

@@ -74,7 +74,8 @@ class Method(BaseModel):
     )
     left_out: str | None = Field(None, description="what of the paper this file does not do")
     elsewhere: str | None = Field(
-        None, description="of what is no training: the command that does it and where it is shown"
+        None,
+        description="for a method that does not train: the command, and where it is shown",
     )
 
 
@@ -143,7 +144,7 @@ def find_method(name: str, folder: str | Path | None = None) -> Entry:
 
 
 def config_file(name: str | Path) -> Path:
-    """Return a configuration's path; a name without a suffix that is no file is a method's."""
+    """Return a configuration's path; a name without a suffix is a method's, unless it is a file."""
     path = Path(name)
     if path.is_file() or path.suffix or path.name != str(name):
         return path
@@ -199,7 +200,7 @@ def _entry(path: Path, results: Mapping[str, Any]) -> Entry:
 
 
 def _objective(training: Mapping[str, Any]) -> str:
-    """Return a training's objective in one line, its stages in order.
+    """Return the objective of a student's training in one line, its stages in order.
 
     Example:
         >>> _objective({"objective": [{"name": "kl", "candidates": "batch", "weight": 0.9}]})

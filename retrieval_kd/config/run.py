@@ -1,6 +1,6 @@
 """The configuration of `rkd run`: one pydantic model per part, every field described.
 
-The parts about teachers and trainings are in `teacher.py` and `training.py`. `rkd run --schema`
+The parts about teachers and training are in `teacher.py` and `training.py`. `rkd run --schema`
 prints all as JSON Schema; an unknown key is an error that names the nearest known one.
 """
 
@@ -32,7 +32,7 @@ class Splits(Part):
         "train", description="split that the teacher and the students are trained on"
     )
     dev: str | None = Field(
-        None, description="split to choose settings on; none: some queries of the train split"
+        None, description="split to choose settings on; by default some queries of the train split"
     )
     test: str = Field("test", description="split to evaluate on, and for nothing else")
     dev_queries: int = Field(150, ge=10, description="dev queries, at most (queries)")
@@ -61,7 +61,7 @@ class Unlabelled(Part):
     share: float = Field(0.5, gt=0, lt=1, description="of each student's batches; no unit")
 
     def cache_key(self) -> Any:
-        """Return what decides the queries; `share` matters only to trainings that draw them."""
+        """Return what decides the queries; `share` matters only to students that train on them."""
         return self.model_dump(mode="json", exclude={"share"})
 
 
@@ -73,7 +73,7 @@ class FirstStage(Part):
 
 
 class Student(Part):
-    """The student before training, for all trainings that do not set their own."""
+    """The student before training; `students` may change its settings."""
 
     kind: Literal[
         "dense", "sparse", "multi_vector", "multi_function", "interaction", "cross_encoder"
@@ -85,13 +85,15 @@ class Student(Part):
         "the first stage found",
     )
     base: str = Field(description="MODEL to make the student from")
-    layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
+    layers: list[int] | None = Field(
+        None, description="layers to keep, counted from 0; by default all"
+    )
     max_length: int = Field(256, ge=8, description="of a document when encoding (tokens)")
     dimensions: int | None = Field(
         None,
         ge=1,
-        description="of the tokens of a multi_vector student (none: 128 at most) or multi_function "
-        "student (none: the encoder's)",
+        description="size of each token's vector in a multi_vector student (by default 128 at "
+        "most) or a multi_function student (by default the encoder's)",
     )
     options: dict[str, Any] = Field(
         {},
@@ -111,7 +113,10 @@ class Student(Part):
         return SEARCHED_AS.get(self.kind, self.kind)
 
     def cache_key(self) -> Any:
-        """Return all but `base`, which counts by the model's digest, wherever the model lies."""
+        """Return all settings but `base`.
+
+        The model is identified by its digest, so moving its folder changes nothing.
+        """
         return self.model_dump(mode="json", exclude={"base"})
 
 
@@ -142,8 +147,8 @@ class Config(Part):
     index: str = Field("indexes/flat.yaml", description="index specification for the students")
     widths: list[Annotated[int, Field(ge=1)]] = Field(
         [],
-        description="dense students are also searched by only their first dimensions, this many, "
-        "each time as a system of its own, NAME@WIDTH (Matryoshka)",
+        description="numbers of dimensions: dense students are also searched with only their first "
+        "ones, each time as a system of its own, NAME@WIDTH (Matryoshka)",
     )
     depth: int = Field(100, ge=10, description="documents per query in runs (documents)")
     measures: list[str] = Field(
@@ -158,7 +163,7 @@ class Config(Part):
         cut = [f"{name}@{width}" for name in self.students for width in self.widths]
         reserved = {"bm25", "encoder", "teacher", *cut}.intersection(self.students)
         if reserved:
-            raise ValueError(f"{reserved.pop()!r} is the name of another system")
+            raise ValueError(f"{reserved.pop()!r} is already the name of another system")
         for name, values in {"seeds": self.seeds, "widths": self.widths}.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {values} has one twice: it would count as two")
@@ -170,7 +175,7 @@ class Config(Part):
         return self
 
     def _check_training(self, training: Training) -> None:
-        """Refuse a training that is impossible together with the common settings."""
+        """Refuse training settings that are impossible together with the common settings."""
         student = self.student_for(training)
         if student.max_length != self.student.max_length:
             raise ValueError("all students read the same text: max_length is the common one")
@@ -195,7 +200,7 @@ class Config(Part):
         return systems
 
     def max_length_for(self, kind: str) -> int | None:
-        """Tokens that a teacher of this kind reads; None where the teacher's options say it."""
+        """Tokens that a teacher of this kind reads; None where the teacher's options set it."""
         if kind == "pointwise":
             return self.teacher.max_length
         return self.student.max_length if kind in ENCODERS else None
@@ -214,7 +219,7 @@ class Config(Part):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read a YAML file and what it extends, apply `key=value` overrides, check everything.
 
-    A student that is null, such as by `students.labels=null`, is left out. Overrides that a
+    A student set to null, as in `students.labels=null`, is left out. Overrides that a
     student's own setting shadows are warned of.
 
     Raises:

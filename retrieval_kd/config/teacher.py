@@ -13,7 +13,7 @@ from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS
 from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS
 from retrieval_kd.teachers.kinds import KINDS
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
-from retrieval_kd.teachers.spec import check_base, check_options, parse_spec
+from retrieval_kd.teachers.spec import check_base, parse_checked, parse_spec
 from retrieval_kd.training.trainer.settings import (
     FIT_DEFAULTS,
     LORA_DEFAULTS,
@@ -108,8 +108,8 @@ class TeacherServer(ServerSettings):
         unknown = [name for name in self.members or () if name not in served]
         if unknown:
             raise ValueError(
-                f"server.members names {unknown[0]!r}, which is no teacher here that is a language "
-                f"model; teachers: {', '.join(members)}"
+                f"server.members names {unknown[0]!r}, which is not one of the "
+                f"teachers that are language models; teachers: {', '.join(members)}"
             )
         if not served:
             raise ValueError(
@@ -173,7 +173,7 @@ class Teacher(Part):
         if len(set(self.members)) < len(self.members):
             raise ValueError(f"a teacher is named twice: {', '.join(self.members)}")
         for name in filter(None, (self.model, *self.fuse_with)):
-            as_value_error(check_options, name)
+            as_value_error(parse_checked, name)
         if self.server is not None:
             self.server.check_members(self.members)
         for name, aggregate in self.aggregate.items():

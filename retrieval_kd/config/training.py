@@ -26,12 +26,14 @@ class LiveTeacher(Part):
         description="encoder, multi_vector: scores all documents of the batch; cross_encoder: each "
         "query's slate",
     )
-    layers: list[int] | None = Field(None, description="layers to keep, from 0; none: all")
+    layers: list[int] | None = Field(
+        None, description="layers to keep, counted from 0; by default all"
+    )
     trains: bool = Field(False, description="trained too, by the terms that name it as `student`")
     fit: dict[str, Any] | None = Field(
         None,
-        description="a cross_encoder is first fine-tuned on the stage's judged queries, as by "
-        "`rkd fit-teacher`; settings that differ from its defaults, such as {steps: 60}",
+        description="a cross_encoder is first fine-tuned on the stage's judged queries, as "
+        "`rkd fit-teacher` does; settings that differ from its defaults, such as {steps: 60}",
     )
 
     @model_validator(mode="after")
@@ -83,19 +85,19 @@ class TrainingStage(Part):
 
     objective: list[Term] = Field(description="weighted sum of objectives")
     teachers: dict[str, float] = Field(
-        {}, description="weights of the teachers in this stage; none: those chosen on dev"
+        {}, description="weights of the teachers in this stage; by default those chosen on dev"
     )
     judged: int | None = Field(
         None,
         ge=1,
-        description="use the judgments of only this many train queries, drawn at random; the "
-        "others have only teacher scores (queries); none: of all",
+        description="number of train queries whose judgments are used, drawn at random; the "
+        "others have only teacher scores (queries); by default all",
     )
     confused: int | None = Field(
         None,
         ge=2,
         description="keep only judged queries whose relevant document the student so far ranks "
-        "among this many, but not first (documents)",
+        "down to this depth, but not first (documents)",
     )
     false_negatives: float | None = Field(
         None,
@@ -110,8 +112,8 @@ class TrainingStage(Part):
     refresh: int | None = Field(
         None,
         ge=1,
-        description="before the stage, the student so far finds this many candidates per query "
-        "itself; the teacher scores those it has not seen (documents)",
+        description="number of candidates per query that the student so far finds itself before "
+        "the stage; the teacher scores those it has not seen (documents)",
     )
     uses_unlabelled: bool = Field(True, description="whether unlabelled queries are drawn")
     train: dict[str, Any] = Field(
@@ -129,7 +131,7 @@ class TrainingStage(Part):
         return check_distinct(terms)
 
     @model_validator(mode="after")
-    def _live_named(self) -> TrainingStage:
+    def _check_live_and_weights(self) -> TrainingStage:
         _check_live(self.live, self.objective)
         if self.teachers and (min(self.teachers.values()) < 0 or not any(self.teachers.values())):
             raise ValueError("teachers: weights must not be negative, and one must be above 0")
@@ -166,7 +168,7 @@ class TrainingStage(Part):
         return [*imitated, *live]
 
     def cache_key(self) -> Any:
-        """Return what decides a training, without what Config resolves with the common settings."""
+        """Return what decides the training, except what Config resolves with common settings."""
         resolved = {"train", "uses_unlabelled"}
         return self.model_dump(mode="json", include=set(TrainingStage.model_fields) - resolved)
 
@@ -229,7 +231,7 @@ def _check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
     }
     for name in live:
         if name in reserved or not re.fullmatch(r"(?!exit\d+$)[\w-]+", name):
-            raise ValueError(f"a live teacher cannot be called {name!r}: choose another word")
+            raise ValueError(f"a live teacher cannot be called {name!r}: choose a different word")
         if not any(score.source == name for term in terms for score in term.scores):
             raise ValueError(
                 f"no term names the live teacher {name!r} (a stage has `live` of its own)"
@@ -277,7 +279,7 @@ def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> Non
     check_vectors(stage.objective, kind)
     for name in stage.teachers:
         if name not in members:
-            raise ValueError(f"no teacher {name!r}; there are {', '.join(members)}")
+            raise ValueError(f"no teacher {name!r}; choose one of {', '.join(members)}")
     _check_pairs(stage, members)
     sources = ["score", STORED, POSITIVE, *PARTS.get(kind, ()), *stage.live]
     words = "sparse" if kind == "multi_function" else "score"  # the vector over the vocabulary
@@ -290,7 +292,9 @@ def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> Non
             of_pairs = term.pairs_of is not None and score in term.teachers
             is_exit = ScoreName(score.source).exit is not None
             if score.source not in sources and not of_pairs and not is_exit:
-                raise ValueError(f"no scores named {str(score)!r}; there are {', '.join(sources)}")
+                raise ValueError(
+                    f"no scores named {str(score)!r}; choose one of {', '.join(sources)}"
+                )
 
 
 def _check_re_ranks(stage: TrainingStage) -> None:
@@ -298,7 +302,10 @@ def _check_re_ranks(stage: TrainingStage) -> None:
     check_for_pairs(stage.objective)
     searching = [n for n in ("live", "refresh", "confused", "select") if getattr(stage, n)]
     if searching:
-        raise ValueError(f"{searching[0]!r} is not for a cross-encoder student: it cannot search")
+        raise ValueError(
+            f"a cross-encoder student cannot use {searching[0]!r}: it only re-ranks its own "
+            "query's candidates"
+        )
 
 
 def check_vectors(terms: Sequence[Term], kind: str) -> None:
@@ -311,7 +318,7 @@ def check_vectors(terms: Sequence[Term], kind: str) -> None:
         if term.kind in ("vectors", "regulariser") or "policy" in term.takes:
             raise ValueError(
                 f"{term.name} reads one vector per text, and a multi_vector student has one per "
-                "token: take an objective on scores, or a student of another kind"
+                "token: use an objective on scores, or a different kind of student"
             )
 
 
@@ -322,4 +329,6 @@ def _check_pairs(stage: TrainingStage, members: Sequence[str]) -> None:
         raise ValueError("a stage learns the pairs of one teacher: put them in two stages")
     for number in numbers:
         if number < len(members) and parse_spec(members[number]).kind != "pairwise":
-            raise ValueError(f"pairs:{number} is {members[number]}, no pairwise: teacher")
+            raise ValueError(
+                f"pairs:{number} is {members[number]}, which is not a pairwise teacher"
+            )

@@ -43,10 +43,10 @@ class FilesCompared:
         """List what to print before the table: numbers of queries, differences, warnings."""
         lines = []
         for part in self.collections:
-            head = f"{part.collection}: " if part.collection else ""
-            lines += [f"{head}{part.queries:,} queries in both"]
-            lines += [f"{head}{difference}" for difference in part.differences]
-            lines += [f"Warning: {head}{warning}" for warning in part.warnings]
+            prefix = f"{part.collection}: " if part.collection else ""
+            lines += [f"{prefix}{part.queries:,} queries in both"]
+            lines += [f"{prefix}{difference}" for difference in part.differences]
+            lines += [f"Warning: {prefix}{warning}" for warning in part.warnings]
         return [*lines, *(f"Warning: {warning}" for warning in self.warnings)]
 
     def to_json(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from retrieval_kd.retrieval.bm25 import BM25, DEFAULT, LUCENE, BM25Parameters, f
 from retrieval_kd.retrieval.retrieve import cached_index
 
 TIMED_QUERIES = 50
-Answer = Callable[[str], object]
+SearchFunction = Callable[[str], object]
 
 
 def prepare(
@@ -122,7 +122,7 @@ def measure_latency(
 
 def _answer(
     system: str, collection: Collection, depth: int, language: str | None, max_length: int | None
-) -> Answer | None:
+) -> SearchFunction | None:
     kind = kind_of(system)
     if kind == "bm25":
         index = BM25.open(collection.documents, _parameters(system, language))
@@ -141,7 +141,7 @@ def _answer(
 
 def _dense_answer(
     system: str, collection: Collection, depth: int, max_length: int | None
-) -> Answer:
+) -> SearchFunction:
     from retrieval_kd.indexing.faiss_import import faiss
     from retrieval_kd.models.encode import document_vectors, encode_queries
     from retrieval_kd.models.load import kind_of as kind_of_model
@@ -191,7 +191,7 @@ def timed_build(build: Callable[[], Index], folder: Path) -> tuple[Index, float 
     fresh = manifest.stat().st_mtime_ns != stamp and not begun
     if fresh and made["spec"].get("kind", "faiss") == "faiss":
         fresh = any(_is_source(name, made) for name in _cached("vectors") - before)
-    return index, speed(len(index), made["seconds"]["encode"]) if fresh else None
+    return index, documents_per_second(len(index), made["seconds"]["encode"]) if fresh else None
 
 
 def _is_source(name: str, index: dict[str, Any]) -> bool:
@@ -202,23 +202,23 @@ def _is_source(name: str, index: dict[str, Any]) -> bool:
     return all(vectors.get(key) == index[index_key] for key, index_key in keys.items())
 
 
-def speed(documents: int, seconds: float) -> float | None:
+def documents_per_second(document_count: int, seconds: float) -> float | None:
     """Return documents per second; None if the time is too short to measure.
 
     Example:
-        >>> speed(5183, 30.0), speed(5183, 0.0)
+        >>> documents_per_second(5183, 30.0), documents_per_second(5183, 0.0)
         (172.8, None)
     """
-    return round(documents / seconds, 1) if seconds > 0 else None
+    return round(document_count / seconds, 1) if seconds > 0 else None
 
 
 def _costs(collection: Collection, size: int, cached: bool, seconds: float) -> dict[str, Any]:
-    documents = len(collection.documents)
+    document_count = len(collection.documents)
     return {
         "index_bytes": size,
-        "bytes_per_document": round(size / max(1, documents), 1),
+        "bytes_per_document": round(size / max(1, document_count), 1),
         "index": "cached" if cached else "made now",
-        "documents_per_second": None if cached else speed(documents, seconds),
+        "documents_per_second": None if cached else documents_per_second(document_count, seconds),
     }
 
 

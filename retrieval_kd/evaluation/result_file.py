@@ -154,7 +154,11 @@ def _of_run(record: dict[str, Any], path: Path) -> Measured:
     rows = {row["name"]: row for row in read_json(beside)["systems"]}
     systems, measures = record["systems"], list(record["measures"])
     if set(rows) != set(systems):
-        raise InputError("the report.json beside it is another run's", file=path, remedy=KINDS)
+        raise InputError(
+            "the report.json beside it belongs to a different run",
+            file=path,
+            remedy="put this run's report.json beside it",
+        )
     evaluation = Evaluation(
         measures=measures,
         per_query={name: rows[name]["per_query"] for name in systems},

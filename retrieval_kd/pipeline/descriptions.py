@@ -122,7 +122,7 @@ def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encod
     size, full_size = (f"{facts['parameters'] / 1e6:.1f} M" for facts in (mine, encoder))
     took, full_took = (f"{facts['latency_ms_p50']:.1f}" for facts in (mine, encoder))
     teacher = f"the teacher re-ranks in {costs['teacher']['latency_ms_p50']:.0f} ms"
-    if mine.get("re_ranks") or not of_encoder:  # another kind of model is no part of the encoder
+    if mine.get("re_ranks") or not of_encoder:  # a different model is not a part of the encoder
         query = "to re-rank a query's candidates" if mine.get("re_ranks") else "a query"
         return (
             f"{layers} layers, {size} parameters, {took} ms {query} "

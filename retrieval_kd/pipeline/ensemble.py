@@ -25,15 +25,15 @@ class Fitted:
 
 
 class Ensemble(ABC):
-    """Several teachers as one, with the queries and candidates of a training.
+    """Several teachers as one, with the queries and candidates to train on.
 
-    Where the scores come from is for the subclass to say: `RunEnsemble` lets the teachers of a run
+    The subclass decides where the scores come from: `RunEnsemble` lets the teachers of a run
     score what is missing, `StoredEnsemble` only reads a score store.
 
     Args:
         members: the teachers' names. Objectives refer to a teacher by its number in this list.
         queries, candidates: by part: `train`, `dev` and, if there are any, `unlabelled`.
-        unlabelled: which unlabelled queries there are.
+        unlabelled: the settings of unlabelled queries, if any.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Ensemble(ABC):
     ) -> None:
         self.collection, self.members, self.unlabelled = collection, list(members), unlabelled
         self.queries, self.candidates = queries, candidates
-        # Scores of several teachers are z-normalised, also where only one of them has a weight: the
-        # scale of the targets must not depend on which. The scores of a single teacher stay raw.
+        # Several teachers are always z-normalised, even if only one has a weight, so that the scale
+        # of the targets does not depend on which one it is. A single teacher's scores stay raw.
         self.normalise = len(self.members) > 1
 
     @property

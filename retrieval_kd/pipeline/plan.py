@@ -182,7 +182,7 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
 
 
 def _baseline_stages(context: RunContext) -> Iterator[Stage]:
-    """Search the test queries by BM25 and by the encoder as it is."""
+    """Search the test queries with BM25 and with the untrained encoder."""
     config = context.config
     yield Stage(
         "search:bm25",
@@ -218,13 +218,13 @@ def _training_stages(
 ) -> Iterator[Stage]:
     config, student = context.config, context.config.student_for(training)
     previous: tuple[str, ...] = ()
-    for number, stage in enumerate(training.all_stages):
-        folder = student_folders(name, training, seed)[number]
+    for stage_index, stage in enumerate(training.all_stages):
+        folder = student_folders(name, training, seed)[stage_index]
         settings = config.train_settings(training, stage, seed=seed)
-        several = f" stage {number + 1}" if training.stages else ""
+        stage_suffix = f" stage {stage_index + 1}" if training.stages else ""
         yield Stage(
             f"train:{folder.name}",
-            run=partial(train_one, context, name, training, seed, number),
+            run=partial(train_one, context, name, training, seed, stage_index),
             outputs=(f"{folder}/training.json",),
             settings=[
                 student.cache_key(),
@@ -238,7 +238,7 @@ def _training_stages(
                 else None,
             ],
             needs=("candidates", *_score_stages(config, stage), *previous),
-            label=f"train:{context.label(name, seed)}{several}",
+            label=f"train:{context.label(name, seed)}{stage_suffix}",
             about=f"{settings.steps} steps of {settings.batch_queries} queries × "
             f"{settings.slate_size} documents",
         )

@@ -1,4 +1,4 @@
-"""The pools that a stage of a training draws its slates from: queries, candidates and targets.
+"""The pools that a training stage draws its slates from: queries, candidates and targets.
 
 The student that an earlier stage ended in may find candidates, and choose queries to train on.
 """
@@ -34,7 +34,7 @@ def stage_pools(
     *,
     max_length: int | None = None,
 ) -> tuple[list[Pool], Groups]:
-    """Build the pools of one stage of a training, and the shares of its parts.
+    """Build the pools of one training stage, and the shares of its parts.
 
     Args:
         ensemble: the teachers, queries and candidates.

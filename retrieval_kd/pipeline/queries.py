@@ -10,9 +10,9 @@ import numpy as np
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.draw_queries import held_out, normalise, unlabelled_queries
+from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import Drops, InputError
 
-Qrels = dict[str, dict[str, int]]
 FEWEST_DEV_QUERIES = 10
 
 

@@ -14,12 +14,13 @@ from typing import Any
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import and_choosers, chosen_by
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.rows import Qrels
 from retrieval_kd.data.runs import with_relevant
 from retrieval_kd.errors import Drops, log
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.pipeline.ensemble import Ensemble, Fitted
-from retrieval_kd.pipeline.queries import Qrels, Queries
+from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport

@@ -83,7 +83,7 @@ def rerank_with_teacher(context: RunContext) -> dict[str, Any]:
 def index_and_search(
     context: RunContext, system: str, model: str, width: int | None = None
 ) -> dict[str, Any]:
-    """Index the corpus by one model, or its first `width` dimensions; search test queries."""
+    """Index the corpus with one model, or its first `width` dimensions; search test queries."""
     config, kind = context.config, kind_of(model)
     spec = load_spec(config.index) if kind == "dense" else spec_for(kind)
     folder = context.work.path("indexes", system)
@@ -111,7 +111,7 @@ def index_and_search(
 
 
 def rerank_with_student(context: RunContext, system: str, model: str) -> dict[str, Any]:
-    """Re-rank the candidates of the test part by a cross-encoder student."""
+    """Re-rank the test candidates with a cross-encoder, which cannot search by itself."""
     student = CrossEncoderTeacher(model, max_length=context.config.student.max_length)
     queries, candidates = context.queries("test").texts, context.candidates("test")
     scores = score_candidates(student, context.collection, queries, candidates)
@@ -141,6 +141,6 @@ def score_candidates(
 
 
 def search_bm25(context: RunContext) -> None:
-    """Search the test queries by BM25."""
+    """Search the test queries with BM25."""
     run = retrieve(context.collection, context.queries("test").texts, "bm25", context.config.depth)
     write_run(run, context.work.path("runs", "bm25.trec"))

@@ -53,17 +53,17 @@ class StudentTraining:
     max_length: int | None = None
     widths: Sequence[int] = ()
 
-    def train_stage(self, number: int) -> dict[str, Any]:
-        """Train one stage, from the student that the stage before it ended in.
+    def train_stage(self, stage_index: int) -> dict[str, Any]:
+        """Train stage `stage_index` (from 0), starting from the previous stage's student.
 
         Returns:
             The content of the stage's `training.json`, with the seconds of fine-tuning its live
             teachers added, and what was left out.
         """
-        stage, drops = self.training.all_stages[number], Drops()
+        stage, drops = self.training.all_stages[stage_index], Drops()
         folders = stage_folders(self.out, len(self.training.all_stages))
-        folder, documents = folders[number], self.ensemble.collection.documents
-        base = str(folders[number - 1]) if number else self.start.base
+        folder, documents = folders[stage_index], self.ensemble.collection.documents
+        base = str(folders[stage_index - 1]) if stage_index else self.start.base
         settings = self.training.train_settings(stage, self.settings)
         pools, groups = stage_pools(stage, self.ensemble, base, drops, max_length=self.max_length)
         first, end, _ = groups["train"]
@@ -77,7 +77,7 @@ class StudentTraining:
         student = make_student(
             base,
             self.start.kind,
-            None if number else self.start.layers,
+            None if stage_index else self.start.layers,
             max_length=self.max_length,
             dimensions=self.start.dimensions,
             seed=settings.seed,
@@ -98,16 +98,16 @@ class StudentTraining:
             live=live,
         )
         record = train_student(job)
-        describe_stages(folder, [read_json(f / RECORD) for f in folders[: number + 1]])
+        describe_stages(folder, [read_json(f / RECORD) for f in folders[: stage_index + 1]])
         fits = [live_folder / name / RECORD for name, t in stage.live.items() if t.fit is not None]
         seconds = record["seconds"] + sum(read_json(path)["seconds"] for path in fits)
         return {**record, "seconds": seconds, "drops": drops.summary()}
 
 
 def train_one(
-    context: RunContext, name: str, training: Training, seed: int, number: int
+    context: RunContext, name: str, training: Training, seed: int, stage_index: int
 ) -> dict[str, Any]:
-    """Train one stage of one of the run's students with one seed."""
+    """Train stage `stage_index` (from 0) of one student with one seed; return its record."""
     config, dev = context.config, context.queries("dev")
     first = Run("first", context.candidates("dev"))
     return StudentTraining(
@@ -119,7 +119,7 @@ def train_one(
         dev=build_dev_task(context.collection, dev.texts, dev.qrels, first),
         max_length=config.student.max_length,
         widths=config.widths,
-    ).train_stage(number)
+    ).train_stage(stage_index)
 
 
 def stage_folders(out: Path, stages: int) -> list[Path]:

@@ -90,16 +90,18 @@ def read_training(path: Path) -> Training:
 
 
 def training_on(objective: str, teachers: StoredTeachers | None) -> Training:
-    """A training of one stage; with a pairwise teacher, `pair_kl` trains on its answers.
+    """Build a one-stage training.
+
+    If a pairwise teacher is given, `pair_kl` learns from its answers.
 
     Raises:
-        InputError: no such objective, or none that trains on answers about pairs.
+        InputError: unknown objective, or a pairwise teacher without `pair_kl`.
     """
     terms = parse_terms(objective)
     if teachers is not None and teachers.pairs is not None:
         if not any(term.name == "pair_kl" for term in terms):
             raise InputError(
-                "no objective here learns answers about pairs",
+                "no objective here learns from answers about pairs",
                 remedy="add pair_kl, as in --objective kl+pair_kl, or leave --pairs out",
             )
         number = len(teachers.fused())
@@ -119,10 +121,10 @@ def _check(
     teachers: StoredTeachers | None,
     dev_split: str | None,
 ) -> None:
-    """Refuse what does not fit together.
+    """Refuse settings that do not fit together.
 
     Raises:
-        InputError: saying what.
+        InputError: naming them.
     """
     fits = teachers is not None and teachers.fusion in FITTED_ON_DEV
     if start.kind in RE_RANKS and dev_split is not None and not fits:
@@ -149,9 +151,9 @@ class StoredTeachers(Part):
     names: list[str] = Field(
         [],
         description="names or fingerprints of the teachers to fuse, with `?aggregate=NAME` for one "
-        "that compared documents; none: the store's only teacher",
+        "that compared documents; by default the store's only teacher",
     )
-    weights: list[float] | None = Field(None, description="one for each name; none: all 1")
+    weights: list[float] | None = Field(None, description="one for each name; by default all 1")
     pairs: str | None = Field(
         None, description="pairwise teacher whose answers are trained on pair by pair"
     )
@@ -249,7 +251,7 @@ class StoredEnsemble(Ensemble):
         """
         if self.teachers is None and any(stage.needs_teacher_scores for stage in stages):
             raise InputError(
-                "the training needs teacher scores; there are none",
+                "the training needs teacher scores, but none were given",
                 remedy="give the score store and its teachers (--store, --teacher)",
             )
 
@@ -269,7 +271,7 @@ class StoredEnsemble(Ensemble):
         )
 
     def _stored(self, part: str, member: str, wanted: Scores | None, drops: Drops) -> Scores:
-        """Read a teacher's scores of the wanted candidates; none: of all that the store has."""
+        """Read a teacher's scores of the wanted candidates; None: of all in the store."""
         assert self.teachers is not None
         queries = self.queries(part)
         lists = None if wanted is None else {query: list(ids) for query, ids in wanted.items()}

@@ -34,14 +34,15 @@ def export_scores(store: ScoreStore, key: TeacherKey, out: str | Path) -> int:
         The number of scores or answers.
 
     Raises:
-        InputError: another suffix, or nothing to export.
+        InputError: the suffix is not one of these, or there is nothing to export.
     """
     path = Path(out)
     if not key.is_pointwise:
         return _export_answers(AnswerStore(store.folder(key), key), path)
     if path.suffix not in SCORE_SUFFIXES:
         remedy = f"name a file that ends in {', '.join(SCORE_SUFFIXES)}"
-        raise InputError(f"cannot export as {path.suffix or 'nothing'}", file=path, remedy=remedy)
+        what = f"scores cannot be exported to {path.suffix or 'a file without a suffix'}"
+        raise InputError(what, file=path, remedy=remedy)
     table = store.read(key)
     with atomic_path(path) as temporary:
         match path.suffix:
@@ -64,7 +65,8 @@ def _export_answers(answers: AnswerStore, path: Path) -> int:
     """Write the first answer to each request."""
     if path.suffix not in ANSWER_SUFFIXES:
         raise InputError(
-            f"cannot export answers about several documents as {path.suffix or 'nothing'}",
+            "answers of comparing teachers cannot be exported to "
+            f"{path.suffix or 'a file without a suffix'}",
             file=path,
             remedy="name a file that ends in .jsonl or .parquet",
         )

@@ -60,7 +60,8 @@ def read_teacher(folder: Path) -> TeacherKey:
     """Read the key of a teacher's folder.
 
     Raises:
-        InputError: teacher.json is missing, damaged, of another format or of another folder.
+        InputError: teacher.json is missing, damaged, in a different format or from a different
+            folder.
     """
     path = folder / TEACHER_FILE
     remedy = "restore the file, or delete its folder and score again"

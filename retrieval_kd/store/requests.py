@@ -100,7 +100,7 @@ class Strategy(Protocol):
         ...
 
     def most_requests(self, count: int) -> int:
-        """The most requests for `count` candidates if every answer can be parsed."""
+        """Upper bound on the requests for `count` candidates, if every answer can be parsed."""
         ...
 
     def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:

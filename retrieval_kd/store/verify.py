@@ -139,8 +139,8 @@ def _contradictory_scores(tables: list[tuple[Path, pa.Table]]) -> Iterator[Probl
         shard, first_shard = np.searchsorted(starts, [later, earlier], side="right") - 1
         yield Problem(
             tables[shard][0],
-            f"score {scores[later]} of a pair that {tables[first_shard][0].name} row "
-            f"{earlier - starts[first_shard]} gives {scores[earlier]}",
+            f"score {scores[later]} of a pair whose score in {tables[first_shard][0].name} row "
+            f"{earlier - starts[first_shard]} is {scores[earlier]}",
             CONTRADICTION,
             int(later - starts[shard]),
         )

@@ -93,8 +93,9 @@ class AnswerWriter:
     """Writes a comparing teacher's answers and strategy rows.
 
     Args:
-        shard_rows: write a shard when this many rows are waiting,
-        most_seconds: or after this many seconds, so a killed process loses no more work than that.
+        shard_rows: number of waiting rows at which a shard is written,
+        most_seconds: or seconds after which it is written, so a killed process loses no more work
+            than that.
     """
 
     def __init__(

@@ -234,7 +234,7 @@ def read_answers(collection: Collection, file: str) -> dict[str, str]:
     """Read a file of answers by query ID (JSONL or TSV), as query text → answer.
 
     Raises:
-        InputError: an ID is no query of the collection, or queries of one text have two answers.
+        InputError: an ID is not a query of the collection, or queries of one text have two answers.
     """
     answers: dict[str, str] = {}
     for id, answer in read_queries(file).items():

@@ -116,11 +116,11 @@ def _parse_options(query: str, spec: str) -> dict[str, str]:
     return dict(pairs)
 
 
-def check_options(spec: str) -> TeacherSpec:
-    """Parse a teacher's name and validate its options.
+def parse_checked(spec: str) -> TeacherSpec:
+    """Parse a teacher spec and check that its options exist and are valid.
 
     Example:
-        >>> check_options("listwise:org/model?windw=4")
+        >>> parse_checked("listwise:org/model?windw=4")
         Traceback (most recent call last):
         ...
         retrieval_kd.errors.InputError: listwise teachers have no option 'windw' (id org/model). \
@@ -150,7 +150,7 @@ def check_spec(spec: str, *, on_server: bool = False, tokenizer: str | None = No
     options = parsed.validated(kind.options)
     if on_server and not kind.is_language_model:
         raise InputError(
-            f"{spec!r} is no teacher that a server can be asked for",
+            f"a server cannot run {spec}",
             remedy="use yesno:, likelihood:, pairwise: or listwise:, or leave --server out",
         )
     answers = getattr(options, "answers", None)
@@ -198,8 +198,8 @@ def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) ->
     """Refuse a teacher that cannot be fine-tuned in this way, before anything is loaded.
 
     Raises:
-        InputError: the teacher is no cross-encoder or yes/no teacher, or does not support `layers`
-            or `lora`.
+        InputError: the teacher is neither a cross-encoder nor a yes/no teacher, or does not support
+            `layers` or `lora`.
     """
     parsed = parse_spec(spec)
     if parsed.kind not in ("pointwise", "yesno"):
@@ -210,15 +210,17 @@ def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) ->
         )
     if parsed.kind == "pointwise" and spec != parsed.model:
         raise InputError(
-            "a cross-encoder to be fine-tuned is named by its MODEL alone",
+            "to fine-tune a cross-encoder, give its MODEL without options",
             id=spec,
-            remedy=f"write {parsed.model}; choose its layers by `layers`",
+            remedy=f"write {parsed.model}; choose layers with the separate `layers` setting",
         )
     if parsed.kind == "yesno" and layers is not None:
         raise InputError("a decoder is trained with all its layers", remedy="leave layers out")
     if parsed.kind == "pointwise" and lora is not None:
         raise InputError(
-            "LoRA adapters are trained of decoders", id=spec, remedy="name the base yesno:MODEL"
+            "LoRA adapters can be trained only for decoders",
+            id=spec,
+            remedy="name the base yesno:MODEL",
         )
     if lora is not None:
         need_peft()

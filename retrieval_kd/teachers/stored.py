@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.rows import Qrels
 from retrieval_kd.data.runs import with_relevant
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
@@ -19,8 +20,6 @@ from retrieval_kd.teachers.comparing.conclude import (
     latest_strategies,
 )
 from retrieval_kd.teachers.score import Candidates, scores_of
-
-Qrels = Mapping[str, Mapping[str, int]]
 
 
 def stored_scores(

@@ -154,7 +154,9 @@ def test_a_result_file_is_of_the_audited_texts_and_judgments(half_leaked, runs, 
     write_json(train, one)
     for wrong in (other, one):
         write_json(train, wrong)
-        with pytest.raises(InputError, match=r"of other texts or judgments.*To fix: audit the"):
+        with pytest.raises(
+            InputError, match=r"for different texts or judgments.*To fix: audit the"
+        ):
             evaluate_groups(found, [], train)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.cli.app import _FirstTime, main
+from retrieval_kd.cli.app import _OncePerMessage, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,7 +210,7 @@ def test_pairs_that_a_teacher_compared_are_learnt_as_pairs(
         "train", *told, "--pairs", "bm25", "--objective", "pair_kl", "--out", tmp_path / "t",
         fails=True,
     )  # fmt: skip
-    assert "pairs:1 is bm25, no pairwise: teacher" in none
+    assert "pairs:1 is bm25, which is not a pairwise teacher" in none
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_judged_documents_are_scored_where_the_candidates_lack_them(rkd, tiny_co
 
 
 def test_a_repeated_warning_is_printed_once():
-    once, record = _FirstTime(), logging.makeLogRecord({"msg": "2 × empty document kept"})
+    once, record = _OncePerMessage(), logging.makeLogRecord({"msg": "2 × empty document kept"})
     other = logging.makeLogRecord({"msg": "another"})
     assert [once.filter(each) for each in (record, record, other)] == [True, False, True]
 
@@ -346,4 +346,4 @@ def test_a_stopped_command_leaves_what_it_was_in_and_says_so(stop, code, monkeyp
         for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
             signal.signal(number, handler)
     assert end.value.code == code and left
-    assert "the same command goes on from there" in capsys.readouterr().err
+    assert "the same command resumes from there" in capsys.readouterr().err

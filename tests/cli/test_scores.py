@@ -73,7 +73,7 @@ def test_an_exports_parquet_carries_the_digests(store, tmp_path):
 
 
 def test_export_asks_which_teacher_and_which_format(store, tmp_path):
-    with pytest.raises(InputError, match=r"cannot export as \.csv.*\.tsv"):
+    with pytest.raises(InputError, match=r"cannot be exported to \.csv.*\.tsv"):
         run("export", store.path, "--out", tmp_path / "s.csv")
     add(store, PAIRS, replace(KEY, model="other", digest="cd"))
     with pytest.raises(InputError, match=r"several teachers.*teachers/big"):

@@ -67,7 +67,7 @@ def config(training: dict, **more) -> Config:
         ),
         (
             {"stages": [{"objective": "kl"}, {"objective": "kl", "refresh": 5}], "student": CROSS},
-            "'refresh' is not for a cross-encoder",
+            "a cross-encoder student cannot use 'refresh'",
         ),
         ({"objective": "kl", "student": CROSS, "train": CACHED}, "gradients are not cached"),
         ({"objective": "reinforced_teachers", "student": TOKENS}, "reinforced_teachers reads one"),

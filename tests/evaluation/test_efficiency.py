@@ -7,7 +7,12 @@ from functools import partial
 import pytest
 
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.evaluation.efficiency import measure_latency, prepare, speed, timed_build
+from retrieval_kd.evaluation.efficiency import (
+    documents_per_second,
+    measure_latency,
+    prepare,
+    timed_build,
+)
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.retrieval.retrieve import cached_index
@@ -24,7 +29,8 @@ def test_a_student_of_another_kind_has_its_own_costs(kind, tiny_collection, tiny
     assert costs["index"] == "made now" and costs["documents_per_second"] > 0
     assert costs["index_bytes"] >= 60  # documents
     encoding = cached_index(collection, str(folder), kind, max_length=32).manifest["seconds"]
-    assert costs["documents_per_second"] == speed(60, encoding["encode"]), "without loading"
+    measured = documents_per_second(60, encoding["encode"])
+    assert costs["documents_per_second"] == measured, "without loading"
     assert prepare(str(folder), collection, max_length=32)["index"] == "cached"
     timed = measure_latency(
         [str(folder)], collection, ["sparrow wing", "anchor"], depth=5, max_length=32

@@ -175,7 +175,7 @@ def test_answers_about_pairs_are_asked_for_the_students_that_learn_them(candidat
     assert set(few[query]) <= set(listed) and np.isfinite(better).sum() == 2 * (len(listed) - 1)
     assert context.ensemble.named_alone == {spec}
     told["students"]["distilled"]["objective"] = [{**pair, "teacher": "pairs:0"}]
-    with pytest.raises(InputError, match="pairs:0 is bm25, no pairwise: teacher"):
+    with pytest.raises(InputError, match="pairs:0 is bm25, which is not a pairwise teacher"):
         validate(Config, told)
     chosen = f"pairwise:{tiny_decoder}?passage_tokens=16&pairs=uncertain&most=2&by=bm25"
     told["teacher"] |= {"fuse_with": ["bm25", chosen], "weights": [0.0, 1.0]}

@@ -158,7 +158,7 @@ def test_the_first_of_two_answers_counts_and_the_second_is_reported(tmp_path):
     assert store.verify() == []
     add(store, {("q", "x"): 0.0, ("q", "e"): 9.0})
     (problem,) = store.verify(KEY)
-    assert problem.row == 1 and "score 9.0" in problem.problem and "gives 2.0" in problem.problem
+    assert problem.row == 1 and "score 9.0" in problem.problem and "is 2.0" in problem.problem
     assert look(store, [("q", "e")]) == look(ScoreStore(tmp_path), [("q", "e")]) == [2.0]
 
 

@@ -13,7 +13,7 @@ from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import validate
 from retrieval_kd.teachers.kinds import KINDS
-from retrieval_kd.teachers.spec import check_options, check_spec, open_teacher, parse_spec
+from retrieval_kd.teachers.spec import check_spec, open_teacher, parse_checked, parse_spec
 
 TYPED = """
 import contextlib, io, json, sys
@@ -71,7 +71,7 @@ def told(tiny_collection, tmp_path_factory):
         ("prompt", "no prompt 'monot6'. To fix: choose judge"),
         ("answers", "none.jsonl: no such file"),
         ("run", "none.trec"),
-        ("server", "no teacher that a server can be asked for"),
+        ("server", "a server cannot run"),
         ("address", "not a server's address"),
         ("tokenizer", "nothing/here: no such model folder"),
         ("compare", "no such teacher (id nobody)"),
@@ -88,7 +88,7 @@ def test_every_kind_is_checked_for_the_options_that_opening_it_takes(tiny_encode
     for name, kind in KINDS.items():
         spec = f"{name}:{tiny_encoder}?stranger=1" if kind.needs_model else f"{name}?stranger=1"
         with pytest.raises(InputError) as checked:
-            check_options(spec)
+            parse_checked(spec)
         with pytest.raises(InputError) as opened:
             open_teacher(spec, None)
         assert str(checked.value) == str(opened.value)

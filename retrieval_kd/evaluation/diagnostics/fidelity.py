@@ -51,7 +51,8 @@ def relevant_fidelity(
 ) -> float | None:
     """Label loyalty: the share of relevant documents that both or neither have in their first k.
 
-    It is 1 also if both miss them all: fidelity is not quality. None without a relevant document.
+    It is 1 also if both miss them all: fidelity is not quality.
+    None if there is no relevant document.
 
     Example:
         >>> relevant_fidelity({"a": 2.0, "b": 1.0}, {"a": 0.5}, ["a", "b", "x"], k=2)

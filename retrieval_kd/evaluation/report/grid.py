@@ -160,14 +160,14 @@ def print_grid(grid: Grid, console: Console | None = None) -> None:
 
 def _parts(grid: Grid, width: int) -> list[Grid]:
     """Split a grid into parts that fit, each with all columns of names."""
-    least = _least_widths(grid, NARROW)
-    if sum(least[: grid.left]) + max(least[grid.left :], default=0) + GAP * grid.left > width:
-        least = _least_widths(grid, NARROWEST)
+    minimums = _minimum_widths(grid, NARROW)
+    if sum(minimums[: grid.left]) + max(minimums[grid.left :], default=0) + GAP * grid.left > width:
+        minimums = _minimum_widths(grid, NARROWEST)
     names = list(range(grid.left))
     parts = [names]
     for column in range(grid.left, len(grid.headers)):
         extended = [*parts[-1], column]
-        if parts[-1] != names and sum(least[c] + GAP for c in extended) - GAP > width:
+        if parts[-1] != names and sum(minimums[c] + GAP for c in extended) - GAP > width:
             parts.append([*names, column])
         else:
             parts[-1] = extended
@@ -196,27 +196,27 @@ def _table(grid: Grid, width: int, title: str) -> Table:
 
 
 def _widths(grid: Grid, width: int) -> list[int]:
-    """Give each column its least width, and then the room that is left, names first."""
+    """Give each column its minimum width, and then the room that is left, names first."""
     gaps = GAP * (len(grid.headers) - 1)
-    least = _least_widths(grid, NARROW)
-    if sum(least) + gaps > width:
-        least = _least_widths(grid, NARROWEST)
-    room = max(width - sum(least) - gaps, 0)
+    minimums = _minimum_widths(grid, NARROW)
+    if sum(minimums) + gaps > width:
+        minimums = _minimum_widths(grid, NARROWEST)
+    room = max(width - sum(minimums) - gaps, 0)
     widths = []
     for number, header in enumerate(grid.headers):
-        more = min(room, max(cell_len(header), _content_width(grid, number)) - least[number])
+        more = min(room, max(cell_len(header), _content_width(grid, number)) - minimums[number])
         room -= more
-        widths.append(least[number] + more)
+        widths.append(minimums[number] + more)
     return widths
 
 
-def _least_widths(grid: Grid, name: int) -> list[int]:
+def _minimum_widths(grid: Grid, name: int) -> list[int]:
     """Fit the widest number and the longest part of the heading; names get at most `name`."""
-    least = []
+    minimums = []
     for number, header in enumerate(grid.headers):
         wide = max(_content_width(grid, number), *map(cell_len, _heading_parts(header)))
-        least.append(min(wide, name) if number < grid.left else wide)
-    return least
+        minimums.append(min(wide, name) if number < grid.left else wide)
+    return minimums
 
 
 def _content_width(grid: Grid, number: int) -> int:

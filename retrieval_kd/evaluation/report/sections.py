@@ -124,7 +124,7 @@ WORST = 8
 
 
 def teacher_section(data: ReportData) -> dict[str, Any] | None:
-    """Prepare what the template shows; None without a record."""
+    """Prepare what the template shows; None if there is no record."""
     record = data.diagnostics
     if record is None:
         return None
@@ -247,7 +247,7 @@ NARROW = 0.005  # differences closer than this are called the same
 
 
 def leak_section(data: ReportData) -> dict[str, Any] | None:
-    """Prepare what the template shows; None without an audit."""
+    """Prepare what the template shows; None if there is no audit."""
     record = data.audit
     if record is None:
         return None

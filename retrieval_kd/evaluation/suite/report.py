@@ -46,10 +46,9 @@ def print_suite(result: SuiteResult, console: Console | None = None) -> None:
 
 
 def averages(result: SuiteResult) -> Evaluation | None:
-    """Average over collections: an evaluation whose "queries" are collections or groups of them.
+    """Return an Evaluation with one value per collection or group in place of per query.
 
-    Returns:
-        None if no collection that counts was evaluated.
+    None if no collection in the average was evaluated.
     """
     units = average_units(result.members, result.collections)
     if not units:

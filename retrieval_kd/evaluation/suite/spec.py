@@ -41,7 +41,7 @@ class Member(BaseModel):
         None, description="name of its BEIR folder or zip in the data folder; default: its own name"
     )
     split: str | None = Field(
-        "test", description="split of the BEIR folder; none: test, or else the one it has"
+        "test", description="split of the BEIR folder; null: test, or else the one it has"
     )
     group: str | None = Field(
         None, description="collections of one group are averaged first and then count once"

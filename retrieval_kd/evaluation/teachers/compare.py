@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.rows import Qrels
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.evaluation.teachers.facts import (
     MEASURE,
     Clash,
-    Judged,
     Prices,
     agreement,
     cost,
@@ -69,7 +69,7 @@ def compare_teachers(
         InputError: no teacher scored anything for these queries.
     """
     queries, drops = collection.query_texts(split), Drops()
-    qrels: Judged = {
+    qrels: Qrels = {
         query: {document: max(gain, 0) for document, gain in gains.items()}
         for query, gains in collection.qrels(split).items()
     }
@@ -158,7 +158,7 @@ def _stored_scores(
     return _StoredScores(key, chosen, sum(map(len, pairs.values())), scores)
 
 
-def _clash(collection: Collection, qrels: Judged, clash: Clash) -> dict[str, Any]:
+def _clash(collection: Collection, qrels: Qrels, clash: Clash) -> dict[str, Any]:
     def document(id: str) -> dict[str, Any]:
         text = collection.documents[id]
         return {"id": id, "text": text.full[:200], "gain": qrels.get(clash.query, {}).get(id)}

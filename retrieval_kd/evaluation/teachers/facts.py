@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_kd.data.rows import Qrels
 from retrieval_kd.data.runs import Run
 from retrieval_kd.evaluation.diagnostics.calibration import calibration
 from retrieval_kd.evaluation.diagnostics.fidelity import kendall, rbo
@@ -23,7 +24,6 @@ from retrieval_kd.targets.normalise import Scores, aligned, rerank, z_scores
 
 MEASURE = "ndcg@10"
 FIRST = "candidates"  # the name of the order that is re-ranked
-Judged = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class Prices:
         return (spent.prompt_tokens * read + spent.answer_tokens * written) / 1e6
 
 
-def relevant(qrels: Judged, query: str) -> bool:
+def relevant(qrels: Qrels, query: str) -> bool:
     """Whether a query has a relevant document besides itself."""
     return any(gain > 0 for document, gain in qrels.get(query, {}).items() if document != query)
 
 
-def quality(name: str, scores: Scores, qrels: Judged, method: Method) -> dict[str, Any]:
+def quality(name: str, scores: Scores, qrels: Qrels, method: Method) -> dict[str, Any]:
     """Measure one teacher against the judgments, over the queries it scored."""
     run = rerank(name, scores)
     judged = {query: qrels[query] for query in scores if relevant(qrels, query)}
@@ -120,7 +120,7 @@ def cost(store: ScoreStore, key: TeacherKey, prices: Prices) -> dict[str, Any] |
 
 
 def shared(
-    lists: Mapping[str, Scores], qrels: Judged, candidates: Run | None
+    lists: Mapping[str, Scores], qrels: Qrels, candidates: Run | None
 ) -> dict[str, Any] | None:
     """Compare quality, with paired tests, over what all teachers scored; None if that is empty."""
     common = _common(list(lists.values()), qrels)
@@ -143,7 +143,7 @@ def shared(
     }
 
 
-def held_back(lists: Mapping[str, Scores], qrels: Judged) -> list[dict[str, Any]]:
+def held_back(lists: Mapping[str, Scores], qrels: Qrels) -> list[dict[str, Any]]:
     """List the teachers without which more queries would be shared, the most harmful first.
 
     Each comes with the number of queries that it scored, that all share, and that the others share.
@@ -159,7 +159,7 @@ def held_back(lists: Mapping[str, Scores], qrels: Judged) -> list[dict[str, Any]
     return sorted(harmful, key=lambda teacher: -teacher["others"])
 
 
-def ranks_few(lists: Mapping[str, Scores], qrels: Judged) -> dict[str, Any] | None:
+def ranks_few(lists: Mapping[str, Scores], qrels: Qrels) -> dict[str, Any] | None:
     """Name the teachers that rank few documents per query, as garbled lists do; None if none does.
 
     Few means less than three quarters of what another teacher ranks. The record also has the
@@ -178,12 +178,12 @@ def _per_query(common: Mapping[str, Sequence[str]]) -> float:
     return float(np.mean([len(ids) for ids in common.values()])) if common else 0.0
 
 
-def _common(lists: Sequence[Scores], qrels: Judged) -> dict[str, list[str]]:
+def _common(lists: Sequence[Scores], qrels: Qrels) -> dict[str, list[str]]:
     """Map judged queries to the documents that all teachers scored, if these are two or more."""
     common: dict[str, list[str]] = {}
     for query in lists[0]:
-        others = [scores.get(query, {}) for scores in lists]
-        documents = [d for d in others[0] if all(d in other for other in others)]
+        by_teacher = [scores.get(query, {}) for scores in lists]
+        documents = [d for d in by_teacher[0] if all(d in scores for scores in by_teacher)]
         if len(documents) > 1 and relevant(qrels, query):
             common[query] = documents
     return common
@@ -252,7 +252,8 @@ def disagreement(
     """Measure how often two teachers order a pair differently, and who is right.
 
     `judged` counts clashes between documents of different gain, `a_right` is the share of them in
-    which A prefers the better document (None without any). Unjudged documents have gain 0.
+    which A prefers the better document (None if there are no such pairs). Unjudged
+    documents have gain 0.
     `worst` holds the strongest clash of each of `most` queries.
 
     Example:

@@ -222,7 +222,7 @@ def write_reliability(record: Record, path: Path) -> None:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Write a number with this many decimals, or a dash for None.
+    """Write a number with `digits` decimals, or a dash for None.
 
     Example:
         >>> number(1234.5, 0), number(None)

@@ -179,7 +179,7 @@ class Tournament:
     order, averaged over rounds. As in TourRank (Chen et al. 2024, https://arxiv.org/abs/2406.11678,
     section 3), groups mix first-stage ranks and are shuffled in each round. A round with an answer
     that cannot be parsed in either order does not count. If an order names only some of a group,
-    the better half of those goes on; the position of the others is unknown, so they have no score
+    the better half of those advances; the position of the others is unknown, so they have no score
     in that round, whatever they survived before.
 
     Example:

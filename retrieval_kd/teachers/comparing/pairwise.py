@@ -53,7 +53,7 @@ class PairwiseOptions(SetOptions):
     pairs: Literal["all", "adjacent", "uncertain", "sorting"] = Field(
         "all", description="which pairs to compare, each in both orders"
     )
-    reach: int = Field(1, gt=0, description="adjacent: this many neighbours below each candidate")
+    reach: int = Field(1, gt=0, description="adjacent: number of neighbours below each candidate")
     most: int = Field(30, gt=0, description="uncertain: number of pairs per query")
     by: str | None = Field(
         None, description="uncertain: the stored pointwise teacher whose scores choose the pairs"
@@ -123,12 +123,12 @@ class PairwiseTeacher:
 def check_template_answers(template: Template, file: str) -> None:
     """Refuse a user's prompt that does not mention both of its answers."""
     words = f"{template.system} {template.user}"
-    if not all(answer in words for answer in template.answers):
-        first, second = template.answers
+    missing = [answer for answer in template.answers if answer not in words]
+    if missing:
         raise InputError(
-            f"the prompt asks for neither {first!r} nor {second!r}, its answers",
+            f"the prompt never mentions {' or '.join(map(repr, missing))}, which it should ask for",
             file=file,
-            remedy="say with `answers` what it asks for: the first passage's, then the second's",
+            remedy="set `answers` to the two words the prompt asks for, the first passage's first",
         )
 
 

@@ -138,7 +138,7 @@ def _is_named(label: str, answer: str) -> bool:
 
 
 def _tidy(text: str) -> str:
-    """Remove reasoning, empty lines and repeated spaces. Cut-off reasoning is no answer."""
+    """Remove reasoning, empty lines and repeated spaces. Cut-off reasoning is not an answer."""
     answer = text.rpartition("</think>")[2].partition("<think>")[0][-LONGEST:]
     return "\n".join(" ".join(line.split()) for line in answer.splitlines() if line.strip())
 

@@ -153,7 +153,12 @@ def _passage(entry: Any, path: Path, line: int) -> Passage:
     if isinstance(entry, str):
         return Passage(None, entry)
     if not isinstance(entry, Mapping):
-        raise InputError(f"{entry!r:.60} is no passage", file=path, line=line)
+        raise InputError(
+            f"{entry!r:.60} is not a passage",
+            file=path,
+            line=line,
+            remedy="write each as a text or as an object with an ID or a text",
+        )
     inner = entry.get("doc")
     merged = {**entry, **inner} if isinstance(inner, Mapping) else entry
     id, text, title = first_value(entry, IDS), first_value(merged, TEXTS), merged.get("title")
@@ -175,7 +180,7 @@ def _response(answer: Any, count: int, path: Path, line: int) -> str:
         if 0 not in answer and count in answer:
             return " > ".join(f"[{place}]" for place in answer)
     raise InputError(
-        f"{answer!r:.60} is no order of {count} passages",
+        f"{answer!r:.60} is not an order of {count} passages",
         file=path,
         line=line,
         remedy="write it as text such as [2] > [1], or as all numbers from 0, or all from 1",

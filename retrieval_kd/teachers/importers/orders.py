@@ -139,7 +139,9 @@ def _names_zero(response: str, count: int) -> bool:
     return 0 in (parse_order(raised, count + 1)[0] or ())
 
 
-NUMBER = re.compile(r"\[(\d+)\]")  # in a passage; published prompts write (3) instead
+NUMBER = re.compile(
+    r"\[(\d+)\]"
+)  # bracketed number in a passage, which published prompts write as (3)
 LABELLED = re.compile(r"^Title: (.*?) Content: ")
 
 
@@ -156,8 +158,8 @@ def plain(text: str) -> str:
 class Matcher:
     """Looks up published queries and passages.
 
-    An ID counts only if the text published with it is the document's text or its beginning, because
-    two collections may use the same IDs.
+    An ID counts only if the text published with it, if any, equals the query or is the beginning of
+    the document, because two collections may use the same IDs.
     """
 
     def __init__(self, collection: Collection) -> None:

@@ -48,7 +48,10 @@ def read_jsonl(path: Path, reading: Reading) -> Iterator[ScoredPair]:
 
 
 def read_tdist(path: Path, reading: Reading) -> Iterator[ScoredPair]:
-    """Read `[query, [document, score], [document, score], …]`, as by ColBERT and TDist."""
+    """Read `[query, [document, score], [document, score], …]`.
+
+    This is the format of ColBERT's n-way triples and of TDist scores.
+    """
     for number, value in _values(path, reading, list):
         if len(value) < 2:
             raise InputError("a query without documents", file=path, line=number)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
 
 BATCH = 50_000  # pairs stored at a time
-Digest = Callable[[str], str | None]
+DigestOf = Callable[[str], str | None]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class _Batches:
         final = np.where(np.isnan(stored), self._seen.lookup(keys), stored)
         for row in np.flatnonzero(final != scores):
             example = f"{kept[row].query_id} {kept[row].document_id}, line {kept[row].line}"
-            self._drops.add("pair given again with another score; the first counts", example)
+            self._drops.add("pair given again with a different score; the first counts", example)
         rows = np.flatnonzero(new).tolist()
         writer.add(
             [kept[row].query_id for row in rows],
@@ -143,7 +143,7 @@ class _Batches:
         self.known += len(kept) - len(rows)
 
 
-def _digesters(collection: Collection | None) -> tuple[Digest, Digest]:
+def _digesters(collection: Collection | None) -> tuple[DigestOf, DigestOf]:
     """Query ID → digest and document ID → digest; None for an ID the collection lacks."""
     if collection is None:
         by_id = lru_cache(1 << 20)(id_digest)
@@ -163,7 +163,10 @@ def _digesters(collection: Collection | None) -> tuple[Digest, Digest]:
 
 
 def are_ranks(batch: list[ScoredPair]) -> bool:
-    """Whether every query has exactly the same scores, so that they can only be ranks.
+    """Whether the queries' scores look like ranks.
+
+    They do if all score lists of three or more are beginnings of the longest one, or all are ends
+    of it.
 
     Example:
         >>> ranked = [ScoredPair(q, d, 1 / (r + 1), 1) for q in "ab" for r, d in enumerate("xyz")]

@@ -66,10 +66,10 @@ class Seq2SeqModel:
         """
         started, sources = time.monotonic(), self._sources(prompts)
         results = np.empty((len(prompts), len(options)), dtype=np.float32)
-        first = [self._words(option)[0] for option in options]
+        first = [self._tokens(option)[0] for option in options]
         check_distinct(first, options, self.name)
         for rows, words in self._logs(sources, prompts, [[] for _ in prompts]):
-            last = [len(self._begun(prompts[row])) - 1 for row in rows]
+            last = [len(self._decoder_prefix(prompts[row])) - 1 for row in rows]
             results[rows] = words[torch.arange(len(rows)), last][:, first].cpu().numpy()
         check_finite(self.name, results)
         self.usage.add(sources, len(prompts), started)
@@ -85,11 +85,11 @@ class Seq2SeqModel:
             InputError: a continuation is empty.
         """
         started, sources = time.monotonic(), self._sources(prompts)
-        wanted = [self._words(continuation) for continuation in continuations]
+        wanted = [self._tokens(continuation) for continuation in continuations]
         results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(prompts)
         for rows, words in self._logs(sources, prompts, wanted):
             for number, row in enumerate(rows):
-                start = len(self._begun(prompts[row])) - 1
+                start = len(self._decoder_prefix(prompts[row])) - 1
                 target = torch.tensor(wanted[row], device=words.device)
                 logs = words[number, start : start + len(target)]  # (tokens, V)
                 results[row] = logs.gather(1, target[:, None])[:, 0].cpu().numpy()
@@ -105,8 +105,12 @@ class Seq2SeqModel:
         start = self.model.config.decoder_start_token_id
         how = greedy(most_tokens, end, self.tokenizer.pad_token_id, decoder_start_token_id=start)
         for rows, ids, mask in self._batches(sources, most_tokens):
-            for begun in {tuple(self._begun(prompts[row])) for row in rows}:
-                alike = [i for i, r in enumerate(rows) if tuple(self._begun(prompts[r])) == begun]
+            for begun in {tuple(self._decoder_prefix(prompts[row])) for row in rows}:
+                alike = [
+                    i
+                    for i, r in enumerate(rows)
+                    if tuple(self._decoder_prefix(prompts[r])) == begun
+                ]
                 answers = self.model.generate(
                     input_ids=ids[alike],
                     attention_mask=mask[alike],
@@ -124,15 +128,15 @@ class Seq2SeqModel:
     def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
         return self._loaded[1].shorten(texts, most_tokens, side)
 
-    def _words(self, text: str) -> list[int]:
+    def _tokens(self, text: str) -> list[int]:
         """An answer's tokens, without an end token."""
         check_not_empty([text])
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _begun(self, prompt: Prompt) -> list[int]:
+    def _decoder_prefix(self, prompt: Prompt) -> list[int]:
         """The decoder's tokens before the answer."""
         start = int(self.model.config.decoder_start_token_id)
-        return [start, *self._words(prompt.start)] if prompt.start.strip() else [start]
+        return [start, *self._tokens(prompt.start)] if prompt.start.strip() else [start]
 
     def _sources(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         if not prompts:
@@ -159,9 +163,9 @@ class Seq2SeqModel:
         wanted: Sequence[Sequence[int]],
     ) -> Iterator[tuple[list[int], Tensor]]:
         """Batches of rows, with log-probabilities (rows, T, V) at each of the decoder's tokens."""
-        most = max((len(words) for words in wanted), default=0) + 1
+        most = max((len(tokens) for tokens in wanted), default=0) + 1
         for rows, ids, mask in self._batches(sources, most):
-            tokens = [[*self._begun(prompts[row]), *wanted[row]] for row in rows]
+            tokens = [[*self._decoder_prefix(prompts[row]), *wanted[row]] for row in rows]
             decoder, _ = padded(tokens, self.model.device)
             output = self.model(input_ids=ids, attention_mask=mask, decoder_input_ids=decoder)
             yield rows, output.logits.float().log_softmax(dim=-1)  # (rows, T, V)

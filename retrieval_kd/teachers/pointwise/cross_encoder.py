@@ -141,7 +141,7 @@ def check_has_head(model_spec: str) -> None:
             "CausalLM" in name or "ConditionalGeneration" in name for name in architectures
         )
         raise InputError(
-            f"this is no cross-encoder but {', '.join(architectures) or 'something else'}",
+            f"this is not a cross-encoder but {', '.join(architectures) or 'something else'}",
             file=ref.location,
             remedy="ask it as yesno:MODEL, pairwise:MODEL or listwise:MODEL"
             if language
@@ -150,7 +150,7 @@ def check_has_head(model_spec: str) -> None:
     labels = len(declared.get("id2label") or [1])
     if labels > 1 and "SequenceClassification" in str(architectures):
         raise InputError(
-            f"a teacher gives one logit per pair, this classifier has {labels} labels",
+            f"a teacher returns one logit per pair, but this classifier has {labels} labels",
             file=ref.location,
         )
 

@@ -93,7 +93,10 @@ class LikelihoodTeacher:
         )
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ma.MaskedArray:
-        """Log-likelihoods (n,) float32 of n pairs, masked where the call failed.
+        """Return the mean log-likelihood of each query's tokens, or the sum over its answer's.
+
+        Returns:
+            (n,) float32, masked where it is NaN (a failed call).
 
         Raises:
             InputError: a query has no answer.

@@ -134,7 +134,8 @@ class RetrieverTeacher:
         max_length: tokens of a text; the model's own by default.
 
     Raises:
-        InputError: the model is of another kind; loaded as this kind it would have random weights.
+        InputError: the model is of a different kind; loaded as this kind it would have
+            random weights.
     """
 
     def __init__(self, kind: str, model_spec: str, *, max_length: int | None = None) -> None:

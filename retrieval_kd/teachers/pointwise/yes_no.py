@@ -162,7 +162,7 @@ def merge_adapter(spec: str, out: Path) -> None:
     The model keeps the adapter's prompt and needs neither the adapter, its base nor peft.
 
     Raises:
-        InputError: `spec` is no adapter's folder, or `out` is not empty.
+        InputError: `spec` is not an adapter's folder, or `out` is not empty.
     """
     import torch
 
@@ -172,7 +172,7 @@ def merge_adapter(spec: str, out: Path) -> None:
     folder = Path(resolve_model(spec).location)
     base = base_of(folder)
     if base is None:
-        raise InputError("this is no adapter of a language model", file=folder)
+        raise InputError("this is not an adapter of a language model", file=folder)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("there is something already", file=out, remedy="give a new folder")
     model, tokenizer = load_language_model(base, dtype=torch.float32)

@@ -185,5 +185,5 @@ def test_a_users_own_prompt_shows_all_passages_and_must_name_its_answers(tmp_pat
     asked = prompts(teacher.template, LETTERS, "x", "y").user
     assert asked == ("sparrow wing: [A] <passage>x</passage>\n[B] <passage>y</passage> One or two?")
     own.write_text('user: "{query}: {passage} One or two?"')
-    with pytest.raises(InputError, match="asks for neither 'yes' nor 'no'"):
+    with pytest.raises(InputError, match="never mentions 'yes' or 'no'"):
         PairwiseTeacher(Reader(), options)

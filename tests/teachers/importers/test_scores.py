@@ -172,7 +172,7 @@ def test_a_pair_with_two_scores_keeps_the_first_and_is_counted(tmp_path, monkeyp
     assert (imported.stored, imported.known) == (3, 3)
     ((reason, example),) = imported.drops.first.items()
     assert imported.drops.counts[reason] == 1 and example == "7 11, line 3"
-    assert "another score" in reason
+    assert "a different score" in reason
 
 
 def test_hard_negatives_without_some_scores_are_counted(tmp_path):

@@ -76,5 +76,5 @@ class Budget:
             used += f", which cost {self.settings.cost(*self.spent):.4g}"
         return Stopped(
             f"the next call would pass the limit of this command ({used})",
-            remedy="the same command goes on from here, with the same limit or another",
+            remedy="the same command resumes from here, with the same limit or a different one",
         )

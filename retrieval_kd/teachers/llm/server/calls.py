@@ -200,7 +200,7 @@ class Calls:
             more = " any more" if self._answered else ""
             self.stopped = Stopped(
                 f"the server does not answer{more} ({self._failures} calls in a row: {error})",
-                remedy="see what is wrong with it; the same command goes on from here",
+                remedy="see what is wrong with it; the same command resumes from here",
             )
 
     def _tokens(self, body: Json) -> int:

@@ -33,12 +33,12 @@ CHARACTERS = 4  # per token, about right for English in most tokenizers
 SENTENCEPIECE_SPACE = "▁"  # begins a word in SentencePiece tokenizers
 ENVELOPE_TOKENS = 32  # more than enough for {"answer": "…"}
 NO_LOGPROBS = (
-    "this server gives no log-probabilities",
+    "this server returns no log-probabilities",
     "ask for words (listwise:MODEL, pairwise:MODEL?answer=words), or serve the model with vLLM or "
     "llama.cpp: yesno, likelihood and answer=logits need them",
 )
 NO_ECHO = (
-    "this server gives no log-probabilities of a prompt's own tokens",
+    "this server returns no log-probabilities of a prompt's own tokens",
     "run the model here (without --server), or serve it with vLLM, whose completions have `echo` "
     "with `logprobs`; only likelihood needs it, all other teachers work without",
 )
@@ -51,7 +51,7 @@ class ServerModel:
     for models without a chat template. Likelihoods always use completions. With a `tokenizer`
     prompts are formatted and cut here and sent as tokens: exactly what a model in this process
     would read. Without one, a token counts as four characters where a text has to be cut. An option
-    that is not among the `logprobs` likeliest words is missing; many servers allow 20 at most.
+    that is not among the `logprobs` likeliest tokens is missing; many servers allow 20 at most.
 
     Args:
         name: the model's name on the server.
@@ -72,7 +72,7 @@ class ServerModel:
         return open_renderer(self.settings.tokenizer)
 
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """As in `LanguageModel`; NaN where an option is not among the likeliest words.
+        """As in `LanguageModel`; NaN where an option is not among the likeliest tokens.
 
         Raises:
             InputError: the server returns no log-probabilities, or answers no request.
@@ -83,17 +83,17 @@ class ServerModel:
         if path == COMPLETIONS:
             wanted = {"logprobs": self.settings.logprobs}
         results = np.full((len(prompts), len(options)), np.nan, dtype=np.float32)
-        firsts = self._first_words(prompts, options)
+        firsts = self._first_tokens(prompts, options)
         answers = self.calls.query(path, [body | wanted for body in bodies], _needs_logprobs)
         for row, choice in enumerate(answers):
             if choice is not None:
-                words = read.likeliest(choice) or []
+                tokens = read.likeliest(choice) or []
                 if firsts is not None:
-                    results[row] = read.exact_logs(words, firsts)
+                    results[row] = read.exact_logs(tokens, firsts)
                 else:
                     prompt = prompts[row]
                     before = glue(prompt.start if path == CHAT else as_text(prompt))
-                    results[row] = read.option_logs(words, options, before)
+                    results[row] = read.option_logs(tokens, options, before)
         return results
 
     def likelihoods(
@@ -174,7 +174,7 @@ class ServerModel:
     def _text(self, prompt: Prompt) -> str:
         return as_text(prompt) if self.settings.tokenizer is None else self.renderer.render(prompt)
 
-    def _first_words(
+    def _first_tokens(
         self, prompts: Sequence[Prompt], options: Sequence[str]
     ) -> list[tuple[str, str]] | None:
         """The spellings of the options' first tokens (see `_spelt`); None without a tokenizer."""
@@ -191,7 +191,7 @@ class ServerModel:
             inside = read.unwrapped(text)
             text, broken = (text, True) if inside is None else (inside, False)
         elif prompt.start and "message" in choice:
-            text = text.removeprefix(prompt.start)  # some servers repeat the prefilled words
+            text = text.removeprefix(prompt.start)  # some servers repeat the prefilled text
         return Completion(text, "cut off" if broken else "ok")
 
 

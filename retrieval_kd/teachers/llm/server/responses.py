@@ -43,7 +43,7 @@ def text_of(choice: Json) -> str | None:
 
 
 def tokens_of(response: Any) -> tuple[int, int] | None:
-    """Tokens read and written by the server's own count, or None without a count."""
+    """Tokens read and written by the server's own count; None if it sent no count."""
     usage = response.get("usage") if isinstance(response, dict) else None
     if not isinstance(usage, dict):
         return None
@@ -52,7 +52,9 @@ def tokens_of(response: Any) -> tuple[int, int] | None:
 
 
 def likeliest(choice: Json) -> list[tuple[str, float]] | None:
-    """The likeliest first words of an answer, or None without log-probabilities.
+    """Return the likeliest first tokens of an answer with their log-probabilities.
+
+    None if the server sent none.
 
     Example:
         >>> likeliest({"logprobs": {"tokens": [" no"], "token_logprobs": [-0.25],
@@ -67,21 +69,21 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
         if not content:
             return []
         top = content[0].get("top_logprobs") or [content[0]]
-        return [(str(word["token"]), float(word["logprob"])) for word in top]
+        return [(str(token["token"]), float(token["logprob"])) for token in top]
     lists = logprobs.get("top_logprobs")
     if isinstance(lists, list):
-        return [(str(word), float(log)) for word, log in (lists[0] if lists else {}).items()]
+        return [(str(token), float(log)) for token, log in (lists[0] if lists else {}).items()]
     return None
 
 
 def option_logs(
     top: Sequence[tuple[str, float]], options: Sequence[str], before: str = ""
 ) -> np.ndarray:
-    """Log-probabilities (options,) of the options' first words; NaN for an option without a match.
+    """Log-probabilities (options,) of the options' first tokens; NaN for an option without a match.
 
-    An option matches the word that is `before` (a space after a word, else nothing) and the option;
-    else the likeliest word that equals it apart from spaces; else the longest word of at least two
-    letters that this option, and no other, begins with.
+    An option matches the token that is `before` (a space after a word, else nothing) and the
+    option; else the likeliest token that equals it apart from spaces; else the longest of at least
+    two letters that this option, and no other, begins with.
 
     Example:
         >>> option_logs([(" yes", -0.25), ("yes", -1.0), ("n", -3.0)], ["yes", "no"]).tolist()
@@ -90,26 +92,26 @@ def option_logs(
         [-2.0, -1.0]
     """
     exact = dict(reversed(top))
-    words: dict[str, float] = {}
-    for token, log in top:
-        word = token.strip(" \n\t▁Ġ")
-        words[word] = max(log, words.get(word, -np.inf))
+    stripped: dict[str, float] = {}
+    for spelling, log in top:
+        token = spelling.strip(" \n\t▁Ġ")
+        stripped[token] = max(log, stripped.get(token, -np.inf))
     logs = np.full(len(options), np.nan)
     for number, option in enumerate(options):
         wanted = option.strip()
         others = [other.strip() for other in options if other != option]
         begins = [
-            word
-            for word in words
-            if len(word) > 1
-            and wanted.startswith(word)
-            and not any(other.startswith(word) for other in others)
+            token
+            for token in stripped
+            if len(token) > 1
+            and wanted.startswith(token)
+            and not any(other.startswith(token) for other in others)
         ]
-        chosen = wanted if wanted in words else max(begins, key=len, default=None)
+        chosen = wanted if wanted in stripped else max(begins, key=len, default=None)
         if before + wanted in exact:
             logs[number] = exact[before + wanted]
         elif chosen is not None:
-            logs[number] = words[chosen]
+            logs[number] = stripped[chosen]
     return logs
 
 
@@ -117,10 +119,10 @@ def exact_logs(top: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str
     """Log-probabilities (options,) of options whose first tokens are known; NaN without a match.
 
     Args:
-        top: the likeliest words in the server's spelling.
+        top: the likeliest tokens in the server's spelling.
         firsts: each option's first token: its text, and its spelling by a server that drops leading
-            spaces. The latter counts only if it is unambiguous: no word has a leading space, and
-            this word occurs once.
+            spaces. The latter counts only if it is unambiguous: no token has a leading space, and
+            this token occurs once.
 
     Example:
         >>> exact_logs([(" no", -0.25), ("yes", -2.0), (" yes", -3.0)],
@@ -141,7 +143,7 @@ def exact_logs(top: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str
 
 
 def echoed(choice: Json) -> list[Token] | None:
-    """Tokens of the prompt and the answer, or None without those of the prompt."""
+    """Tokens of the prompt and the answer; None if those of the prompt are missing."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         return None

@@ -45,7 +45,7 @@ class ServerSettings(Part):
         None,
         ge=0.001,
         allow_inf_nan=False,
-        description="most requests in a minute, repeats included",
+        description="maximum requests per minute, retries included",
     )
     prompt_price: float = Field(
         0.0, ge=0, allow_inf_nan=False, description="price of a million tokens read"

@@ -135,7 +135,7 @@ def test_a_limit_stops_cleanly_and_the_same_command_goes_on(
     run = candidates(2, 3)
     with Proxy(transformers) as proxy:
         limited = command("pairwise:MODEL?answer=words", run, proxy.url, "--max-tokens", "900")
-        with pytest.raises(Stopped, match=r"would pass the limit.*the same command goes on"):
+        with pytest.raises(Stopped, match=r"would pass the limit.*the same command resumes"):
             rkd(limited)
         done = len(answers(tmp_path))
         assert 0 < done < 12 and done == len(proxy.answered)
