@@ -1,0 +1,1 @@
+"""Configuration files as pydantic models. Start at `run.py`."""

@@ -1,1 +1,1 @@
-"""Collections, runs and judgments: read, checked, and looked up by ID. Nothing here ranks."""
+"""Collections, runs and judgments. Start at `collection.py`."""

@@ -1,1 +1,1 @@
-
+"""Evaluation, comparison and reports. Start at `evaluate_runs.py`."""

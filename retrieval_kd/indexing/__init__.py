@@ -1,1 +1,1 @@
-
+"""FAISS, sparse and multi-vector indexes. Start at `index.py`."""

@@ -1,0 +1,1 @@
+"""Loading and running models. Start at `load.py`."""

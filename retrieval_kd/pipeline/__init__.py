@@ -1,0 +1,1 @@
+"""`rkd run`: all stages of one configuration. Start at `plan.py`."""

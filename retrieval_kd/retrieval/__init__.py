@@ -1,1 +1,1 @@
-
+"""First-stage retrieval and rank fusion. Start at `retrieve.py`."""

@@ -1,0 +1,1 @@
+"""The store of teacher scores and answers. Start at `scores.py`."""

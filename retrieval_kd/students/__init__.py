@@ -1,1 +1,1 @@
-
+"""Student kinds, one file each. Start at `make.py`."""

@@ -1,0 +1,1 @@
+"""From stored answers to training targets. Start at `combine.py`."""

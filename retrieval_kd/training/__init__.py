@@ -1,1 +1,1 @@
-
+"""Training of students and teachers. Start at `train_student.py`."""

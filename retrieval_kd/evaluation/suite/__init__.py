@@ -1,0 +1,1 @@
+"""Evaluation on many collections. Start at `run.py`."""

@@ -1,0 +1,1 @@
+"""Comparison of teachers, before paying for one. Start at `compare.py`."""

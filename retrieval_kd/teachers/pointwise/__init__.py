@@ -1,0 +1,1 @@
+"""Teachers that score one document at a time."""

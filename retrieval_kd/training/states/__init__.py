@@ -1,0 +1,1 @@
+"""Objectives on hidden states and features. Start at `imitation.py`."""

@@ -1,0 +1,1 @@
+"""The trainer: steps, checkpoints, devices, learning curve. Start at `engine.py`."""

@@ -1,0 +1,1 @@
+"""Language models on an OpenAI-compatible server. Start at `model.py`."""
