@@ -1,1 +1,1 @@
-"""Teachers: everything that scores or compares candidates. Start at `kinds.py`, the table of kinds."""
+"""Teachers: everything that scores or compares candidates. Start at `kinds.py`, their table."""
