@@ -50,7 +50,8 @@ def make_student(
             `model_spec` is already a student of that kind.
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
-            student keeps per text; the keyword arguments of `make_multi_function` and `make_interaction`.
+            student keeps per text; the keyword arguments of `make_multi_function` and
+            `make_interaction`.
 
     Raises:
         InputError: no such kind or option, or the model is a student of a different kind.
