@@ -89,7 +89,7 @@ def read_extended(path: str | Path) -> dict[str, Any]:
             raise InputError(f"extends itself: {chain}", file=path, remedy=remedy)
         if seen and not at.is_file():
             raise InputError(
-                f"extends {at}, which is no file",
+                f"extends {at}, which is not a file",
                 file=seen[-1],
                 remedy="write the path from the folder of the file that extends",
             )
@@ -171,7 +171,7 @@ def _number(key: str, part: str, items: list[Any]) -> int:
     """Parse the part of a key that numbers an item of a list."""
     if not part.isdecimal() or int(part) >= len(items):
         remedy = f"write a number below {len(items)}, or the whole list"
-        raise InputError(f"{key}: {part!r} is no item of a list of {len(items)}", remedy=remedy)
+        raise InputError(f"{key}: {part!r} is not an item of a list of {len(items)}", remedy=remedy)
     return int(part)
 
 
@@ -228,7 +228,7 @@ def _remedy(key: str, mistake: Mapping[str, Any]) -> str:
     for start, wanted in TYPES.items():
         if kind.startswith(start):
             return f"write {wanted} in place of {shown}"
-    return f"choose another value than {shown}" if kind in RANGES else LENGTHS.get(kind, "")
+    return f"choose a value other than {shown}" if kind in RANGES else LENGTHS.get(kind, "")
 
 
 def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:

@@ -83,7 +83,7 @@ class Workspace:
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
-            remedy = "wait for it, or give this run another `out`"
+            remedy = "wait for it, or give this run a different `out`"
             raise InputError(
                 "another run is at work here", file=self.folder, remedy=remedy
             ) from error

@@ -43,7 +43,7 @@ def beir_reader(source: Source) -> Reader | None:
 
 
 def _root(source: Source) -> str | None:
-    """The collection's folder in the source: "" or "NAME/"; None without a collection."""
+    """The collection's folder in the source: "" or "NAME/"; None if it holds no collection."""
     files = re.compile(r"(corpus|queries)\.jsonl(\.gz)?")
     depth = 2 if source.is_zip else 1
     paths = [PurePosixPath(name) for name in source.names]

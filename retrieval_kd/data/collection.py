@@ -53,7 +53,7 @@ class Collection:
     def qrels(self, split: str) -> Qrels:
         """Query ID → document ID → gain. Every ID is in `queries` and `documents`."""
         if split not in self.splits:
-            splits = ", ".join(self.splits) or "none: it has no judgments"
+            splits = ", ".join(self.splits) or "none; it has no judgments"
             remedy = f"name one of its splits ({splits})"
             raise InputError(f"collection {self.name} has no split {split!r}", remedy=remedy)
         if split not in self._qrels:

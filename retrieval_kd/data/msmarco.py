@@ -82,8 +82,8 @@ def tsv_queries(source: Source, names: list[str], reading: Reading) -> Iterator[
             if file == row.file:
                 yield row  # a repeat within one file is found when the texts are built
             elif earlier != digest:
-                problem = f"another text for a query of {file}"
-                remedy = "give one of the two another ID"
+                problem = f"a different text for a query of {file}"
+                remedy = "give one of the two a different ID"
                 raise InputError(problem, file=row.file, line=row.line, id=row.id, remedy=remedy)
             else:
                 reading.drops.add("query repeated in another file", f"{row.id} at {row.file}")

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
 from retrieval_kd.errors import InputError
 
-VERSION = 1  # raise it when the same code gives other documents or queries
+VERSION = 1  # raise it when the same code yields other documents or queries
 SKIPPED = {"test", "tests", "__pycache__", "site-packages", "dist-packages", "idlelib"}
 SHARES = (("train", 60), ("dev", 70), ("test", 100))  # cumulative per cent of the modules
 FEWEST_MODULES = 10

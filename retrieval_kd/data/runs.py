@@ -151,7 +151,7 @@ def read_run(path: str | Path) -> Run:
         scores[document_id] = _score(score, path, number)
         name = name or tag
         if tag != name:
-            reading.drops.add(f"line of another run, read as {name}", f"{tag} at line {number}")
+            reading.drops.add(f"line of a different run, read as {name}", f"{tag} at line {number}")
     if not results:
         raise InputError("a run file without a single line", file=path, remedy=COLUMNS)
     reading.drops.warn(str(path))

@@ -173,7 +173,7 @@ def build_texts(rows: Iterable[Row], folder: str | Path, *, noun: str = "documen
         Traceback (most recent call last):
         ...
         retrieval_kd.errors.InputError: corpus.jsonl:2: duplicate document ID, first at \
-corpus.jsonl:1 (id d1). To fix: keep one of the two, or give one of them another ID.
+corpus.jsonl:1 (id d1). To fix: keep one of the two, or give one of them a different ID.
     """
     with atomic_folder(folder) as temporary:
         places = _write_arrow(rows, temporary, noun)
@@ -279,6 +279,6 @@ def _refuse_duplicates(
                 file=file or None,
                 line=line or None,
                 id=id,
-                remedy="keep one of the two, or give one of them another ID",
+                remedy="keep one of the two, or give one of them a different ID",
             )
         seen[id] = int(position)

@@ -79,7 +79,7 @@ class FaissVectors:
         set_parameters(self.index, search or manifest["spec"]["search"], "search")
 
     def encode(self, model: Any, texts: Sequence[str]) -> np.ndarray:
-        """Query vectors `(len(texts), dimensions)`."""
+        """Encode queries as `(len(texts), dimensions)`, truncated and normalised like the index."""
         whole = encode_queries(model, texts, prompt=self.prompt)
         return finish(whole[:, : self.dimensions], self.normalised)
 

@@ -82,7 +82,7 @@ class Index:
             verify: compare the files' digests too (reads every byte once).
 
         Raises:
-            InputError: no finished index, files that differ from the manifest, or another model.
+            InputError: no finished index, or its files or model differ from the manifest.
         """
         folder = Path(folder)
         try:

@@ -37,7 +37,7 @@ class IndexSpec(BaseModel):
     dimensions: int | None = Field(
         default=None,
         ge=1,
-        description="index only this many first dimensions of each vector (Matryoshka); none: all",
+        description="first dimensions of each vector to index (Matryoshka); by default all",
     )
     train_documents: int = Field(
         default=100_000,
@@ -57,7 +57,7 @@ class IndexSpec(BaseModel):
         default=0,
         ge=0,
         description=(
-            "threads that add documents (0: all); HNSW gives the same graph twice only with 1"
+            "threads that add documents (0: all); HNSW builds the same graph twice only with 1"
         ),
     )
 

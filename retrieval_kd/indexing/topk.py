@@ -33,7 +33,7 @@ def top_k(
     needed = depth + (exclude is not None)
     if needed < len(scores):
         smallest = np.partition(scores, len(scores) - needed)[len(scores) - needed]
-        chosen = np.flatnonzero(scores >= smallest)  # with all that tie with the last
+        chosen = np.flatnonzero(scores >= smallest)  # includes everything tied with the last one
     else:
         chosen = np.arange(len(scores))
     rows = chosen if positions is None else positions[chosen]

@@ -79,7 +79,7 @@ class Evaluation:
         """Return one value per query, in the order of `queries`.  (queries,)"""
         if system not in self.per_query:
             raise InputError(
-                f"unknown system {system!r}", remedy=f"it is one of {', '.join(self.systems)}"
+                f"unknown system {system!r}", remedy=f"choose one of {', '.join(self.systems)}"
             )
         by_query = self.per_query[system].get(parse_measure(measure))
         if by_query is None:
@@ -130,13 +130,17 @@ class Evaluation:
             self.values(name, self.measures[0])  # an unknown name is an error
         for label in groups or {}:
             if label in self.systems and members.get(label) != label:
-                raise InputError(f"{label!r} already names a system", remedy="use another name")
+                raise InputError(f"{label!r} already names a system", remedy="use a different name")
         if groups is None:
             members = {s: system_of(s) for s in self.systems if system_of(s) != s}
             both = next((m for m, label in members.items() if label in self.systems), None)
             if both is not None:
-                problem = f"{both!r} is a seed of {members[both]!r}, which is a run itself"
-                raise InputError(problem, remedy="rename one, such as NAME#seed0 for the other")
+                label = members[both]
+                problem = (
+                    f"{both!r} looks like a seed of {label!r}, but a run is also called {label!r}"
+                )
+                remedy = f"rename that run, for example to {label}#seed0"
+                raise InputError(problem, remedy=remedy)
         by_label: dict[str, list[str]] = {}
         for system in self.systems:
             by_label.setdefault(members.get(system, system), []).append(system)

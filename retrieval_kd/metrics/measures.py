@@ -209,7 +209,7 @@ class Judgments:
     """Arrays (judged documents, [number, gain]) of each query, made once for all runs.
 
     Two of ranx's kernels need help. bpref divides by the number of judged non-relevant documents:
-    if there is none, one is added that no system returned, which yields trec_eval's value. RBP
+    if it is 0, one is added that no system returned, which yields trec_eval's value. RBP
     sums gains although its definition says 0 or 1, so it gets 0 or 1.
     """
 

@@ -116,7 +116,7 @@ def parse_measures(names: str | Iterable[str]) -> list[str]:
     parts = re.split(r",(?![^(]*\))", names) if isinstance(names, str) else list(names)
     measures = dict.fromkeys(parse_measure(part) for part in parts if part.strip())
     if not measures:
-        raise InputError("no measure given", remedy="name one, such as ndcg@10")
+        raise InputError("no measure is given", remedy="give one, such as ndcg@10")
     return list(measures)
 
 

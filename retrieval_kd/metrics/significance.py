@@ -116,11 +116,12 @@ def compare(
     resamples: int = RESAMPLES,
     pairs: Sequence[tuple[str, str]] | None = None,
 ) -> list[Comparison]:
-    """Test every system against `baseline`, or without one every later against every earlier one.
+    """Test systems against each other.
 
-    `pairs` (a, b) names the comparisons instead. The two p-values agree closely from a few dozen
-    queries on (Smucker et al., CIKM 2007); both are recorded, and `method` chooses the one to
-    correct and show. The same seed yields the same result.
+    All are tested against `baseline` or, if it is None, each against every earlier system. `pairs`
+    (a, b) overrides both. p is computed by the t-test and by the randomisation test; `method` picks
+    the one to correct (Holm, per measure) and show. The two agree closely from a few dozen queries
+    on (Smucker et al., CIKM 2007). The same seed yields the same result.
 
     Example:
         >>> values = {"base": [0.0, 0.2, 0.4, 0.1, 0.3], "new": [0.5, 0.4, 0.9, 0.1, 0.9]}
@@ -200,12 +201,13 @@ def t_test(d: np.ndarray) -> float:
     if np.ptp(d) == 0:
         return 2.0 ** (1 - len(d))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # differences that are nearly equal
+        # scipy warns when the differences are nearly equal
+        warnings.simplefilter("ignore", RuntimeWarning)
         return float(ttest_1samp(d, 0.0).pvalue)
 
 
 def randomisation_test(d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> float:
-    """Two-sided p of the paired randomisation test: how often random signs give |Σ ±d| ≥ |Σ d|.
+    """Two-sided p of the paired randomisation test: how often random signs yield |Σ ±d| ≥ |Σ d|.
 
     Exact if there are fewer sign patterns than `resamples`; else p = (1 + hits) / (1 + resamples).
 
@@ -229,7 +231,7 @@ def randomisation_test(d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES)
 
 
 def bootstrap_interval(
-    d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES, coverage: float = 0.95
+    d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Percentile interval of mean(d) over queries drawn with replacement."""
     rng = np.random.default_rng(seed)
@@ -239,7 +241,7 @@ def bootstrap_interval(
             for rows in _chunks(resamples, len(d))
         ]
     )
-    low, high = np.quantile(means, [(1 - coverage) / 2, (1 + coverage) / 2])
+    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 

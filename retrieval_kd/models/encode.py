@@ -91,7 +91,7 @@ def encode_documents(
         A read-only memory-mapped array `(documents, dimensions)`, float32.
 
     Raises:
-        InputError: `folder` has vectors of another model, other texts or other settings, or a
+        InputError: `folder` has vectors of a different model, other texts or other settings, or a
             vector is not finite.
     """
     normalise = normalises(model)
@@ -216,7 +216,7 @@ def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> di
         raise InputError(
             f"this folder holds vectors made with {differences}",
             file=folder,
-            remedy="give another folder, or delete this one",
+            remedy="give a different folder, or delete this one",
         )
     return manifest
 

@@ -64,7 +64,7 @@ def layer_stack(model: Any) -> tuple[nn.Module, str]:
     """Find the list of the transformer's layers. Returns its parent module and its name there.
 
     Raises:
-        InputError: there is no such list, or several.
+        InputError: no such list exists, or several do.
     """
     transformer: Any = model[0].auto_model
     count = transformer.config.num_hidden_layers

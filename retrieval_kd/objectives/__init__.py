@@ -13,7 +13,7 @@ follows holds for every one; its own docstring says only what is particular to i
   wants τ_s of 0.02–0.1; a good τ_t is about the spread of one query's teacher scores.
 - `labels (B, N)`: judged gains, above zero is relevant. Without them column 0 is relevant. The
   trainer sets them.
-- `progress`: share of the training's steps done, 0 to 1. The trainer sets it.
+- `progress`: share of the training steps done, 0 to 1. The trainer sets it.
 
 `mse` and `bce` are means over all candidates of the batch, pairwise losses over all pairs, all
 others over queries. Queries that teach nothing are left out: those with fewer than two candidates

@@ -43,9 +43,9 @@ def bce(
     r"""Mean over candidates of −p·log σ(s/τ_s) − (1−p)·log(1−σ(s/τ_s)), where p = σ(t/τ_t).
 
     Binary cross-entropy with soft targets (Hinton et al. 2015, https://arxiv.org/abs/1503.02531,
-    section 2, for two classes). Both score matrices are read as logits, 0 is "as likely relevant as
-    not", so a shift counts. −inf is a target of 0. At the teacher's scores the gradient is zero,
-    the loss is not.
+    section 2, for two classes). Both matrices are read as logits, where 0 means "as likely relevant
+    as not", so adding a constant changes the loss. −inf is a target of 0. Where s/τ_s = t/τ_t the
+    gradient is zero, but the loss is not.
 
     Example:
         >>> bce(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2, dtype=torch.bool)).item()

@@ -15,7 +15,8 @@ from retrieval_kd.objectives import masked
 from retrieval_kd.objectives.contrastive import infonce
 from retrieval_kd.objectives.listwise import divergence, kl, log_distributions
 
-MOST = 10.0  # a loss above this, as a feature of a state, is clamped
+# losses are clamped to this before they become features of the policy's state
+MAX_LOSS_FEATURE = 10.0
 
 
 def teacher_dropping(
@@ -76,8 +77,8 @@ def reinforced_teachers(
 
     Args:
         queries: the student's vectors of the queries (B, D). The trainer sets them.
-        policy: the `TeacherPolicy` that the trainer makes and trains; none: all teachers are used,
-            which is `teacher_dropping` with `drop=0`.
+        policy: the `TeacherPolicy` that the trainer makes and trains; by default all teachers are
+            used, which is `teacher_dropping` with `drop=0`.
 
     Example:
         >>> scores = torch.tensor([[2.0, 1.0]])
@@ -94,10 +95,10 @@ def reinforced_teachers(
         own = _label_loss(student.detach() / student_temperature, labels, mask)  # (B,)
         theirs = [_label_loss(teacher / teacher_temperature, labels, mask) for teacher in teachers]
         facts = [loss.detach(), torch.stack(theirs), judged.expand_as(loss)]  # (T, B) each
-        clamped = torch.stack([fact.float().clamp(0, MOST) for fact in facts], -1)  # (T, B, 3)
+        clamped = [fact.float().clamp(0, MAX_LOSS_FEATURE) for fact in facts]  # (T, B) each
         vectors = normalize(queries.detach().float(), dim=-1).expand(len(loss), -1, -1)  # (T, B, D)
         states = torch.cat(
-            [vectors, masked.fill(clamped, there[..., None], 0.0)], -1
+            [vectors, masked.fill(torch.stack(clamped, -1), there[..., None], 0.0)], -1
         )  # (T, B, D + 3)
         reward = -masked.mean(own, judged) if bool(judged.any()) else None
         kept, policy_loss = policy(states, there, reward)
@@ -166,5 +167,5 @@ def _label_loss(scores: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     relevant = scored & (labels > 0)  # (B, N)
     log_probability = masked.log_softmax(masked.fill(scores, scored, float("-inf")), scored)
     likely = masked.fill(log_probability, relevant, float("-inf")).logsumexp(-1)  # (B,)
-    missed = torch.where(relevant.any(-1), -likely, torch.full_like(likely, MOST))
+    missed = torch.where(relevant.any(-1), -likely, torch.full_like(likely, MAX_LOSS_FEATURE))
     return missed * ((labels > 0) & mask).any(-1)

@@ -74,7 +74,7 @@ def sorted_probability(
     (B, M), and the shorter side is padded with probabilities of zero. It is at most 2.
 
     Args:
-        teacher_mask: (B, M), true where the teacher's candidate exists; none: `mask`.
+        teacher_mask: (B, M), true where the teacher's candidate exists; by default `mask`.
 
     Example:
         >>> student, teacher = torch.tensor([[0.0, 99.0]]), torch.tensor([[7.0, 7.0]])

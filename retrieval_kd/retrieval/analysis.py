@@ -1,7 +1,7 @@
 """Turns texts into BM25 terms: lower case, words, stop words, stems.
 
 Words are runs of letters, digits and their combining marks, in any script. Languages written
-without spaces (Chinese, Japanese, Thai) give one word per run: segment such texts first.
+without spaces (Chinese, Japanese, Thai) yield one word per run: segment such texts first.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ LUCENE = BM25Parameters(
 
 
 def for_language(language: str, parameters: BM25Parameters = DEFAULT) -> BM25Parameters:
-    """Replace stemmer and stop words by another language's; "none" uses neither.
+    """Use a different language's stemmer and stop words; "none" uses neither.
 
     Example:
         >>> for_language("german").analysis.stemmer

@@ -252,7 +252,7 @@ def find_java() -> tuple[Path, Path]:
 
 
 def _java_version(home: Path) -> int:
-    """The major version in a Java home's `release` file; 0 without one."""
+    """The major version in a Java home's `release` file; 0 if that file is missing."""
     release = home / "release"
     text = release.read_text(encoding="utf-8", errors="replace") if release.is_file() else ""
     match = re.search(r'JAVA_VERSION="(\d+)', text)

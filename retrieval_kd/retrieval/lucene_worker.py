@@ -3,7 +3,7 @@
     python -m retrieval_kd.retrieval.lucene_worker COMMAND ANSWER_FILE ARGUMENTS...
 
 The caller sets JAVA_HOME and CLASSPATH. The answer is JSON: `{"ok": value}`, or `{"unknown": valid
-names}`. On failure there is a traceback on standard error and no answer.
+names}`. On failure a traceback goes to standard error and no answer is written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HEAP = "-Xmx2g"
 CLAUSES = 1_000_000  # most terms in a query; Lucene's default is 1024
 
 
-def java(main_class: str, *arguments: str) -> dict[str, Any]:
+def run_java_main(main_class: str, *arguments: str) -> dict[str, Any]:
     """Run a Java class's `main`, as `java -cp JAR CLASS ARGUMENTS` would."""
     from jnius import autoclass  # starts the JVM
 
@@ -74,7 +74,7 @@ def main() -> None:
     command, answer_file, *arguments = sys.argv[1:]
     configure()
     commands: dict[str, Callable[..., dict[str, Any]]] = {
-        "java": java, "index": index, "topics": topics, "qrels": qrels
+        "java": run_java_main, "index": index, "topics": topics, "qrels": qrels
     }  # fmt: skip
     Path(answer_file).write_text(json.dumps(commands[command](*arguments)), encoding="utf-8")
 

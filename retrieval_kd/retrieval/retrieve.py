@@ -45,7 +45,7 @@ def retrieve(
         exclude_self: leave out the document whose ID is the query's.
     """
     if depth < 1:
-        raise InputError(f"depth is {depth}", remedy="ask for at least one document per query")
+        raise InputError(f"depth is {depth}", remedy="set it to at least 1 document per query")
     if with_ in ("bm25", "bm25-lucene"):
         parameters = DEFAULT if with_ == "bm25" else LUCENE
         if language is not None:
@@ -118,7 +118,9 @@ def hybrid_run(
     import ranx  # takes seconds
 
     if len(runs) < 2:
-        raise InputError("fusion needs at least two runs", remedy="give two, or use the one alone")
+        raise InputError(
+            "fusion needs at least two runs", remedy="give two, or use the single run as it is"
+        )
     name = name or "+".join(run.name for run in runs)
     queries = list(dict.fromkeys(query_id for run in runs for query_id in run.results))
     if not queries:

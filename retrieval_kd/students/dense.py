@@ -20,7 +20,7 @@ Representations = dict[str, Tensor]  # name → (n, …), n texts
 def make_dense(
     model_spec: str, layers: Sequence[int] | None = None, *, max_length: int | None = None
 ) -> SentenceTransformer:
-    """Make a float32 student from some layers of an encoder (none: all).
+    """Make a float32 student from some layers of an encoder, by default all.
 
     `layers=[0, 2, 5]` of a 6-layer model keeps its first, third and last layer, with their weights,
     the embeddings and the pooling: the usual start of a shallow student (DistilBERT,
@@ -33,7 +33,7 @@ def make_dense(
 
 
 def shallow(model: Any, layers: Sequence[int] | None) -> Any:
-    """Return the model with only these layers (none: all), in place."""
+    """Return the model with only these layers, by default all. The model is changed in place."""
     if layers is not None:
         keep_layers(model, list(layers))
         check_survives_saving(model, list(layers))

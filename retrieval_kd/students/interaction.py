@@ -49,10 +49,10 @@ def make_interaction(
     random, so it needs more training.
 
     Args:
-        layers: the layers to keep, from 0; none: all.
+        layers: numbers of the layers to keep, counted from 0; by default all.
         head: "dse" or "iem", see `InteractionHead`.
         hidden: width of the head's layers.
-        attention_heads: number of heads of `AttentionPooling`; none: pool as the encoder does.
+        attention_heads: number of heads of `AttentionPooling`; by default pool as the encoder does.
         seed: for the weights that the encoder does not have.
 
     Raises:

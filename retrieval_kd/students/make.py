@@ -37,22 +37,24 @@ def make_student(
 ) -> Any:
     """Make a float32 student from an encoder, or from a student of the same kind.
 
-    The same arguments give the same weights. A saved student loads in plain `SentenceTransformer`,
-    `SparseEncoder`, `MultiVectorEncoder` or `CrossEncoder`; a multi_function or interaction student
-    loads there as a dense encoder without its heads.
+    The same arguments produce the same weights. A saved student loads in plain
+    `SentenceTransformer`, `SparseEncoder`, `MultiVectorEncoder` or `CrossEncoder`; a multi_function
+    or interaction student loads there as a dense encoder without its heads.
 
     Args:
         kind: "dense", "sparse", "multi_vector", "multi_function", "interaction" or
             "cross_encoder", which has no vectors and re-ranks.
-        layers: the layers to keep, from 0; none: all.
-        max_length: a text's maximum number of tokens; none: the encoder's own.
-        dimensions: width of a token's vector (multi_vector, multi_function).
+        layers: numbers of the layers to keep, counted from 0; by default all.
+        max_length: most tokens per text; by default the encoder's own limit.
+        dimensions: size of each token's vector (multi_vector, multi_function); ignored if
+            `model_spec` is already a student of that kind.
         seed: for the weights that the encoder does not have.
-        options: options of the kind: `top_k`, the number of words that a sparse student keeps per
-            text; the keyword arguments of `make_multi_function` and `make_interaction`.
+        options: settings that only this kind has: `top_k`, the number of words that a sparse
+            student keeps per text; the keyword arguments of `make_multi_function` and
+            `make_interaction`.
 
     Raises:
-        InputError: no such kind or option, or the model is a student of another kind.
+        InputError: no such kind or option, or the model is a student of a different kind.
 
     Example:
         >>> student = make_student("org/model", "sparse", [0, 2, 5])  # doctest: +SKIP
@@ -97,14 +99,15 @@ def make_cross_encoder(
     max_length: int | None = None,
     seed: int = 0,
 ) -> CrossEncoder:
-    """Make a float32 cross-encoder with one logit from some layers of a model (none: all).
+    """Make a float32 cross-encoder with one logit from some layers of a model, by default all.
 
     It has no vectors to search by: it is trained and evaluated by re-ranking a first stage's
     candidates.
 
     Args:
         model_spec: a cross-encoder, or any encoder, which gets a new head.
-        max_length: tokens of a query and a document together; none: 256, or the model's own.
+        max_length: most tokens of a query and a document together; by default 256, or fewer if the
+            model has fewer.
         seed: for a new head.
     """
     torch.manual_seed(seed)

@@ -39,11 +39,11 @@ def make_multi_function(
     """Make a float32 student with three scores from a dense encoder that compares by cosine.
 
     Args:
-        layers: the layers to keep, from 0; none: all.
+        layers: numbers of the layers to keep, counted from 0; by default all.
         lexical: "own": weights of a text's own tokens, as in M3. "vocabulary": weights of all
             words, as in SPLADE: a matrix with a row per word, which starts as the input embeddings.
-        dimensions: width of a token's vector; none: that of the encoder's states, as in M3.
-        weights: weights of "dense", "sparse" and "multi" in the integrated score; none: M3's.
+        dimensions: size of each token's vector; by default that of the encoder's states, as in M3.
+        weights: weights of "dense", "sparse" and "multi" in the integrated score; by default M3's.
         main: the part that is `score`: "dense" or "integrated".
         seed: for the token vectors' projection, which starts orthogonal.
 
@@ -108,8 +108,8 @@ def start_vocabulary(heads: MultiFunctionHeads, encoder: SentenceTransformer) ->
     linear: Any = heads.sparse[0].linear  # type: ignore[union-attr]
     if embeddings.shape != linear.weight.shape:
         raise InputError(
-            f"input embeddings {tuple(embeddings.shape)} cannot start weights "
-            f"{tuple(linear.weight.shape)} of words",
+            f"the input embeddings {tuple(embeddings.shape)} do not have the shape of the word "
+            f"weights {tuple(linear.weight.shape)}",
             remedy="use lexical: own",
         )
     linear.weight.copy_(embeddings)

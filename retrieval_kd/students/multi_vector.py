@@ -34,7 +34,7 @@ def make_multi_vector(
     maximum length stay.
 
     Args:
-        dimensions: width of a token's vector; none: 128, or the encoder's if it has fewer.
+        dimensions: size of each token's vector; by default 128, or the encoder's if it has fewer.
         seed: for the projection.
 
     Raises:

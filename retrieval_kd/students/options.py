@@ -31,7 +31,9 @@ def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any])
         >>> check_options("sparse", None, {"top_k": 128})
     """
     if kind not in OPTIONS:
-        raise InputError(f"no kind of student {kind!r}", remedy=f"there are {', '.join(OPTIONS)}")
+        raise InputError(
+            f"no kind of student {kind!r}", remedy=f"choose one of {', '.join(OPTIONS)}"
+        )
     if dimensions is not None and kind not in WITH_TOKENS:
         raise InputError(
             f"a {kind} student has no `dimensions` to choose",

@@ -51,8 +51,8 @@ def make_sparse(
             )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"no masked language model can be made of {model_spec}: {error}",
-            remedy="make a dense or multi_vector student of it",
+            f"no masked language model can be made from {model_spec}: {error}",
+            remedy="make a dense or multi_vector student from it",
         ) from error
     transformer = _as_module(mlm, encoder.tokenizer)
     if layers is not None:
@@ -169,7 +169,7 @@ class SparseStudent:
         """`score (B, M)`."""
         if dimensions is not None:
             raise InputError(
-                "a sparse student has no dimensions to cut: each is a word",
+                "a sparse student's dimensions are vocabulary words and cannot be truncated",
                 remedy="leave `dimensions` out, or make the student dense",
             )
         return {"score": queries["vector"] @ documents["vector"].T}  # (B, M)

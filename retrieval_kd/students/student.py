@@ -57,6 +57,6 @@ def student_of(model: Any) -> Student:
     if isinstance(model, SentenceTransformer):
         return DenseStudent(model)
     raise InputError(
-        f"a {type(model).__name__} is no student",
+        f"a {type(model).__name__} is not a student",
         remedy="give a SentenceTransformer, SparseEncoder or MultiVectorEncoder",
     )

@@ -72,13 +72,13 @@ def win_rate(preferences: np.ndarray) -> np.ndarray:
 
 
 def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
-    """(duels won − duels lost) / duels, (N,), from −1 to 1; 0 if all tie.
+    """(duels won − duels lost) / duels fought, (N,), from −1 to 1; NaN without a duel.
 
     A duel is won with P > 0.5 + margin. Copeland 1951, as in "Handbook of Computational Social
-    Choice" (2016), section 2.3, there not divided.
+    Choice" (2016), section 2.3, which does not divide by the number of duels.
 
     Args:
-        margin: how sure a preference must be; a less sure one is a tie.
+        margin: how far P must be from 0.5; anything closer is a tie.
 
     Example:
         >>> copeland(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))

@@ -1,4 +1,4 @@
-"""A training job: the model, the data, the objectives and the settings of one training."""
+"""A training job: the model, the data, the objectives and the settings of one training run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Groups = Mapping[str, tuple[int, int, float]]  # name → first pool, end, share
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Everything that decides what a training does, and the folder it saves the model in.
+    """Everything that decides what a training run does, and the folder it saves the model in.
 
     Args:
         student: the model to train, of any kind.
@@ -91,7 +91,10 @@ class TrainingJob:
 
     @property
     def trained_live(self) -> dict[str, Any]:
-        """The live teachers that are trained too, by the folder in `out` they are saved in."""
+        """Live teachers that are trained along with the student.
+
+        The keys are the subfolders of `out` that they are saved in.
+        """
         return {f"live/{name}": t.model for name, t in self.live.items() if t.trains}
 
     def _models_of(self, kind: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""Live teachers: models that score a training's batch while the step runs, frozen or trained along.
+"""Live teachers: models that score a batch during the training step, frozen or trained along.
 
 An encoder (dense, sparse or multi-vector) scores every query with every document of the batch, as
 TCT-ColBERT's teacher does (https://arxiv.org/abs/2010.11386); a cross-encoder scores each query's
 own slate, as RocketQAv2's re-ranker (https://arxiv.org/abs/2110.07367). Texts are tokenised here:
-a teacher may have another vocabulary than the student.
+a teacher's vocabulary may differ from the student's.
 """
 
 from __future__ import annotations

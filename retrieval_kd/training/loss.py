@@ -34,7 +34,8 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     Args:
         model: the student, of any kind that `students.student.student_of` knows.
         terms: the objectives. A `student_temperature` that is not set is the student kind's own.
-        mini_batch_size: texts encoded at a time with cached gradients; none: all with their graph.
+        mini_batch_size: texts encoded at a time with cached gradients; by default all at once,
+            with their graph.
         widths: dimensions of the vectors of each MODEL that is a teacher. Where they differ from
             the student's, a trained matrix projects the student's vectors.
         live: live teachers by name; those with `trains` are trained with the student. Their
@@ -188,7 +189,7 @@ def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
 def projections(
     model: Any, terms: Sequence[Term], widths: Mapping[str, int], seed: int = 0, members: int = 0
 ) -> nn.ModuleDict:
-    """Make the modules that are trained beside the student, by their term's label.
+    """Make the modules that are trained besides the student, by their term's label.
 
     An objective on vectors gets a linear map if teacher and student differ in width; one that
     chooses among `members` teachers gets a policy.

@@ -33,8 +33,8 @@ from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, 
 def train_cross_encoder(job: TrainingJob) -> dict[str, Any]:
     """Train a cross-encoder on slates and save it in `job.out`.
 
-    A stopped training is resumed and a finished one is not run again, as in `train_student`. There
-    is no learning curve on dev queries: one point would take queries × documents pairs.
+    A stopped run resumes and a finished one is not repeated, as in `train_student`. No learning
+    curve is measured on dev queries: one point would take queries × documents pairs.
 
     Returns:
         The content of `out/training.json`.
@@ -110,7 +110,7 @@ class PairLoss(nn.Module):
     same pairs (`states/imitation.py`).
 
     Args:
-        model: a `CrossEncoder`, or another model that returns `scores` of preprocessed pairs.
+        model: a `CrossEncoder`, or a different model that returns `scores` of preprocessed pairs.
     """
 
     def __init__(self, model: Any, terms: Sequence[Term]) -> None:

@@ -32,15 +32,15 @@ from retrieval_kd.training.trainer.devices import processes
 def train_student(job: TrainingJob) -> dict[str, Any]:
     """Train a student of any kind and save it in `job.out`.
 
-    A training that was stopped goes on from its last checkpoint and ends in the same student. A
-    finished training of the same job is not run again.
+    A stopped run resumes from its last checkpoint and ends in the same student. A finished run of
+    the same job is not repeated.
 
     Returns:
         The content of `out/training.json`.
 
     Raises:
         InputError: an objective needs teacher scores or judgments and no pool has them, or `out`
-            holds something that is not an earlier training.
+            holds something other than an earlier training run.
 
     Example:
         >>> job = TrainingJob(student, pools, documents, terms, TrainSettings(), Path("out"))

@@ -100,7 +100,9 @@ def open_base(spec: str, dtype: torch.dtype, max_length: int | None = None) -> Y
         )
     if is_encoder_decoder(base.model):
         raise InputError(
-            "encoder–decoders are scored with, not trained", id=base.model, remedy="give a decoder"
+            "encoder–decoders can score, but cannot be trained",
+            id=base.model,
+            remedy="give a decoder",
         )
     if max_length is not None:
         base.options.setdefault("passage_tokens", str(max_length))

@@ -281,7 +281,7 @@ def test_overrides_apply_to_what_was_extended():
     ("text", "message"),
     [
         ("extends: other.yaml", "extends itself: top.yaml → other.yaml → top.yaml"),
-        ("extends: nowhere.yaml", r"top.yaml: extends .*nowhere.yaml, which is no file"),
+        ("extends: nowhere.yaml", r"top.yaml: extends .*nowhere.yaml, which is not a file"),
         ("extends: [a, b]", "extends names one file"),
     ],
 )

@@ -264,7 +264,9 @@ def test_a_trec_folder_without_topics_is_refused(tmp_path: Path) -> None:
 def test_msmarco_queries_that_disagree_are_refused(tmp_path: Path) -> None:
     folder = write_msmarco(tmp_path / "marco")
     write(folder / "queries.dev.tsv", "q1\tanother text\n")
-    with pytest.raises(InputError, match=r"queries\.test\.tsv:1: another text for a query.*id q1"):
+    with pytest.raises(
+        InputError, match=r"queries\.test\.tsv:1: a different text for a query.*id q1"
+    ):
         open_collection(folder)
 
 
@@ -324,4 +326,4 @@ def test_a_file_of_two_runs_is_read_as_one_and_counted(
 ) -> None:
     text = "q1 Q0 d1 1 2 a\nq1 Q0 d2 2 1 b\n"
     assert read_run(write(tmp_path / "a.trec", text)).name == "a"
-    assert "1 × line of another run" in caplog.text
+    assert "1 × line of a different run" in caplog.text

@@ -100,7 +100,7 @@ def test_files_named_by_seed_are_one_system(tmp_path, qrels):
 
 def test_a_run_is_not_taken_for_a_seed_of_its_own_name(tmp_path, qrels):
     runs = [write(tmp_path, f"{n}.trec", i + 1) for i, n in enumerate(("s", "s#seed1", "b"))]
-    with pytest.raises(InputError, match=r"'s#seed1' is a seed of 's'.*To fix: rename"):
+    with pytest.raises(InputError, match=r"'s#seed1' looks like a seed of 's'.*To fix: rename"):
         evaluate_files(runs, qrels_path=qrels, console=Console(file=io.StringIO()))
 
 

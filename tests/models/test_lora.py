@@ -44,8 +44,8 @@ def test_an_adapter_is_prompted_like_its_base(tiny_collection, tmp_path):
 def test_an_adapter_of_a_model_with_other_layers_is_refused(tmp_path):
     one, two = (write_decoder(tmp_path / str(n), layers=n) for n in (1, 2))
     for base, other, problem in (
-        (one, two, "lacks weights of layers that it is for: .*layers.1"),
-        (two, one, "has weights of layers that this model lacks: .*layers.1"),
+        (one, two, "lacks weights for some of its own layers: .*layers.1"),
+        (two, one, "has weights for layers the model does not have: .*layers.1"),
     ):
         adapter = adapter_of(base, tmp_path / f"of-{base.name}")
         load_language_model(str(adapter))

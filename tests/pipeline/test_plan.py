@@ -212,7 +212,7 @@ def test_a_dev_query_with_a_test_querys_text_is_left_out(tiny_collection, config
         ("students.distilled.objective=kll", "no objective 'kll'; did you mean 'kl'"),
         ("students.distilled.teachers={who: 1}", "students.distilled: no teacher 'who'"),
         ("students.labels=null", "compare names 'labels'"),
-        ("seeds.7=4", "'7' is no item of a list of"),
+        ("seeds.7=4", "'7' is not an item of a list of"),
         ("compare=[distilled, other]", "other"),
         ("teacher.weights=[1]", "1 weights for 3 teachers"),
         ("seeds=[]", "seeds"),

@@ -67,7 +67,7 @@ def told(tiny_collection, tmp_path_factory):
         ("kind", "no kind of teacher 'yeson' (id yeson:org/model). To fix: did you mean 'yesno'?"),
         ("option", "no option 'windw' (id org/model). To fix: did you mean 'window'?"),
         ("folder", "nothing/here: no such model folder"),
-        ("hub", "'nobody/nothing' is no local folder and could not be fetched"),
+        ("hub", "'nobody/nothing' is not a local folder and could not be fetched"),
         ("prompt", "no prompt 'monot6'. To fix: choose judge"),
         ("answers", "none.jsonl: no such file"),
         ("run", "none.trec"),

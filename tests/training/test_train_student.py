@@ -280,7 +280,7 @@ def test_a_setting_that_an_objective_would_not_look_at_is_refused(given, message
 
 @pytest.mark.parametrize(("name", "teacher"), [("teacher_dropping", "stored"), ("kl", "stored:1")])
 def test_teachers_that_are_not_told_apart_cannot_be_learnt_from_one_by_one(name, teacher, pools):
-    with pytest.raises(InputError, match="reads single teachers"):
+    with pytest.raises(InputError, match="needs each teacher's own scores"):
         check_targets(pools, [Term(name=name, teacher=teacher)])
 
 

@@ -25,15 +25,15 @@ NOTHING = np.zeros(0, np.int64)
 
 @dataclass(frozen=True)
 class Pool:
-    """All candidates of one query, ordered by the teacher, or by the first stage without one.
+    """All candidates of one query, ordered by the teacher, or by the first stage if there is none.
 
     Args:
         positions: (C,) rows of the collection's documents.
-        teacher: (C,) fused teacher scores; NaN where there is none.
-        gains: (C,) judgments; 0 where there is none.
+        teacher: (C,) fused teacher scores; NaN where the score is missing.
+        gains: (C,) judgments; 0 for an unjudged document.
         members: (T, C) scores of each single teacher, if an objective needs them.
         ignored: positions of documents that must not count as negatives when another query's slate
-            brings them into the batch: the document an unlabelled query was made of, and likely
+            brings them into the batch: the document an unlabelled query was made from, and likely
             false negatives.
         pairs: a pairwise teacher's answers about two candidates, if an objective trains on them.
     """
@@ -91,7 +91,7 @@ def build_pools(
         judged_only: leave out queries with neither judgment nor teacher score. Objectives on
             vectors or on the student itself need neither.
         members: the scores of each single teacher, for `Pool.members`.
-        sources: query → the document it was made of, see `Pool.ignored`.
+        sources: query → the document it was made from, see `Pool.ignored`.
         pairs: query → a pairwise teacher's answers, for `Pool.pairs`.
 
     Raises:
@@ -173,7 +173,7 @@ def draw(
       as from many easy ones;
     - `hardest`: the teacher's best N − 1.
 
-    A pool smaller than `size` gives a smaller slate; the batch masks the rest.
+    A pool smaller than `size` yields a smaller slate; the batch masks the rest.
     """
     relevant = np.flatnonzero(pool.gains > 0)
     first = int(rng.choice(relevant)) if len(relevant) else 0

@@ -1,4 +1,4 @@
-"""Vectors of a frozen encoder for a training's texts: the targets of objectives on vectors."""
+"""Vectors of a frozen encoder for a training run's texts: the targets of objectives on vectors."""
 
 from __future__ import annotations
 

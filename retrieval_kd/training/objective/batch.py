@@ -27,7 +27,7 @@ class Batch:
     Args:
         queries, groups: the student's representations of B queries and, in groups, of M documents.
         labels: the label dict of `SlateCollator`.
-        progress: share of the training's steps done.
+        progress: share of the training steps done.
         live: live teachers by name (`training/live_models.py`).
         own: number of groups that this process encoded; objectives on vectors read only these.
     """
@@ -72,8 +72,8 @@ class Batch:
         if name not in self.matrices:
             names = {STORED, POSITIVE, *map(str, self.matrices)}
             raise InputError(
-                f"no scores named {str(name)!r} in this training",
-                remedy=f"there are {', '.join(sorted(names))}",
+                f"no scores named {str(name)!r} in this training run",
+                remedy=f"choose one of {', '.join(sorted(names))}",
             )
         return self.matrices[name]
 
@@ -123,7 +123,7 @@ def evaluate_terms(
         projections: modules that are trained for a term beside the student, by its label.
 
     Raises:
-        InputError: a loss is NaN or infinite; going on would save a ruined model.
+        InputError: a loss is NaN or infinite; continuing would save a ruined model.
     """
     losses = {term.label: term.weight * evaluate_term(term, batch, projections) for term in terms}
     for name, loss in losses.items():

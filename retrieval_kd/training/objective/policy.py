@@ -55,7 +55,7 @@ class TeacherPolicy(nn.Module):
         Args:
             states: (T, B, F).
             there: (T, B), false where a teacher has no scores: it is neither chosen nor left out.
-            reward: the reward of the previous choice; none: unknown.
+            reward: the reward of the previous choice; None if it is unknown.
         """
         chances = self.probabilities(states)
         if not torch.is_grad_enabled():

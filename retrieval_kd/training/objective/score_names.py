@@ -78,7 +78,7 @@ class ScoreName:
 
     @property
     def exit(self) -> int | None:
-        """Number of the layer whose vectors give the scores; none: not an exit."""
+        """Number of the layer whose vectors are scored; None if the name is not an exit's."""
         match = _EXIT.fullmatch(self.part or self.source)
         return None if match is None else int(match[1])
 

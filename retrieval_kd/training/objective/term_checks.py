@@ -37,8 +37,8 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             )
         if term.kind == "states" and term.reads_texts:
             raise ValueError(
-                f"{term.name} is for texts read apart, not for a cross-encoder's pairs: use "
-                "hidden_states or relations"
+                f"{term.name} needs texts encoded separately, but a cross-encoder reads query and "
+                "document together; use hidden_states or relations"
             )
         if term.candidates == "batch":
             raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")
@@ -59,14 +59,15 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
             if not paired:
                 raise InputError(
                     f"objective {term.label} trains on answers about pairs; no pool has any",
-                    remedy="ask a pairwise: teacher about these candidates, in both orders",
+                    remedy="score these candidates with a pairwise: teacher, in both orders",
                 )
             continue
         if term.learns_from in ("itself", "nothing"):
             continue
         if term.asks_members and single <= max(term.members, default=0):
             raise InputError(
-                f"objective {term.label} reads single teachers; the pools have scores of {single}",
+                f"objective {term.label} needs each teacher's own scores, but the pools hold only "
+                f"{single} of them",
                 remedy="name them in teacher.fuse_with of `rkd run`, or give build_pools `members`",
             )
         if term.learns_from == "teacher":

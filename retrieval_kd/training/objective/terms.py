@@ -1,4 +1,4 @@
-"""The terms of a training's objective: functions of `retrieval_kd.objectives` with their settings.
+"""The terms of an objective: functions of `retrieval_kd.objectives` with their settings.
 
 A sum of terms can be written as text: `kl+infonce:0.5@batch`.
 """
@@ -128,21 +128,21 @@ class Term(BaseModel):
 
     @property
     def students(self) -> list[ScoreName]:
-        """The scores that are trained; none for an objective on vectors or states."""
+        """Names of the scores that are trained; empty for an objective on vectors or states."""
         if self.learns_model or self.kind == "regulariser":
             return []
         return ScoreName.parse_list(self.student)
 
     @property
     def teachers(self) -> list[ScoreName]:
-        """The scores that are targets; none where `teacher` is not a name of scores."""
+        """Names of the scores that are targets; empty if `teacher` does not name scores."""
         if self.kind == "layers":
             return ScoreName.parse_list(self.teacher)
         return [ScoreName.parse(self.teacher)] if self.kind == "scores" else []
 
     @property
     def scores(self) -> list[ScoreName]:
-        """All score matrices that are read."""
+        """Names of all score matrices that the objective reads: students', then teachers'."""
         return [*self.students, *self.teachers]
 
     @property
@@ -222,7 +222,7 @@ def check_distinct(terms: list[Term]) -> list[Term]:
 
 
 def with_temperature(term: Term, student_temperature: float) -> Term:
-    """Set the term's τ_s, where the objective has one and the user set none."""
+    """Set the term's τ_s if the objective has one and the user did not set it."""
     if "student_temperature" in term.takes and "student_temperature" not in term.parameters:
         return term.model_copy(update={"student_temperature": student_temperature})
     return term
@@ -232,7 +232,7 @@ def check_name(name: str) -> None:
     """Refuse a name that no objective has."""
     if name not in KINDS:
         near = difflib.get_close_matches(name, KINDS, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(KINDS)}"
+        remedy = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(KINDS)}"
         raise ValueError(f"no objective {name!r}; {remedy}")
 
 
@@ -272,13 +272,15 @@ def check_value(name: str, key: str, value: Any, kind: Any) -> None:
     """
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(f"{key} of {name} is {value!r}; there are {', '.join(get_args(kind))}")
+            choices = ", ".join(get_args(kind))
+            raise ValueError(f"{key} of {name} is {value!r}; choose one of {choices}")
         return
     good = isinstance(value, int | float) and not isinstance(value, bool)
     if not good or not 0 <= value < inf or (value == 0 and key.endswith("temperature")):
-        raise ValueError(f"{key} of {name} is {value!r}, not a number above 0")
+        allowed = "above 0" if key.endswith("temperature") else "0 or more"
+        raise ValueError(f"{key} of {name} is {value!r}; it must be a number, {allowed}")
     if kind is int and not isinstance(value, int):
-        raise ValueError(f"{key} of {name} is {value!r}, not a whole number")
+        raise ValueError(f"{key} of {name} is {value!r}; it must be a whole number")
 
 
 def check_scores(term: Term) -> None:

@@ -87,8 +87,8 @@ def attention_maps(model: Any, layer: int = -1) -> dict[str, nn.Linear]:
     stack: Any = getattr(parent, name)
     if layer >= len(stack):
         raise InputError(
-            f"relations need layer {layer} of a model with {len(stack)} layers",
-            remedy=f"give `layer` from 0 to {len(stack) - 1}; without it, it is the last",
+            f"layer {layer} does not exist: the model has {len(stack)} layers",
+            remedy=f"give `layer` from 0 to {len(stack) - 1}, or leave it out to use the last",
         )
     inside = list(stack[layer].named_modules())
     for names in NAMES:
@@ -131,7 +131,7 @@ def before_answer(model: Any) -> Iterator[list[Tensor]]:
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
     if not layers:
         raise InputError(
-            "this cross-encoder's score is not made by a linear layer from a state",
+            "this cross-encoder does not compute its score from a state with a linear layer",
             remedy="name a cross-encoder with a classification head, such as BERT's",
         )
     states: list[Tensor] = []

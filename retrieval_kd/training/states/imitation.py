@@ -50,9 +50,9 @@ class StateTeacher(nn.Module):
         self.layers: list[tuple[int, int]] = []
         if self.reads_tokens and model.tokenizer.get_vocab() != student.tokenizer.get_vocab():
             raise InputError(
-                f"{model_spec} has another vocabulary than the student: their tokens' states "
+                f"{model_spec} and the student have different vocabularies: their tokens' states "
                 "cannot be compared",
-                remedy="learn from a model that the student was made of",
+                remedy="use the model that the student was made from as the teacher",
             )
         for term in terms:
             if term.name == "hidden_states":
@@ -66,7 +66,7 @@ class StateTeacher(nn.Module):
                 raise InputError(
                     f"tokens of {model_spec} have {token_width(model)} dimensions, the student's "
                     f"{token_width(student)}",
-                    remedy="learn from a model with as many, or set student.dimensions so",
+                    remedy="use a teacher with as many, or set student.dimensions to match",
                 )
         self.model = model.requires_grad_(False).eval()
 
@@ -117,7 +117,7 @@ class StateTeacher(nn.Module):
 
 
 class Imitation(nn.Module):
-    """All terms on states of a training, with their teachers.
+    """All terms on states of a training run, with their teachers.
 
     `watch` captures the student's states for a group of texts. `compare` returns the terms' values,
     which are added to the group's representations; `means` takes them out again.
@@ -215,7 +215,7 @@ class PairTeacher(nn.Module):
             self.model(next(groups))
         if [state.dim() for state in states] != [2]:
             raise InputError(
-                f"{model_spec} does not make its score of one state for each pair",
+                f"{model_spec} does not compute its score from one state for each pair",
                 remedy="name a cross-encoder with a classification head, such as BERT's",
             )
 
@@ -241,7 +241,7 @@ class PairTeacher(nn.Module):
 
 
 def uniform_map(student: int, teacher: int) -> list[tuple[int, int]]:
-    """Pair each layer of the student with one of the teacher; 0 are the embeddings.
+    """Pair each layer of the student with one of the teacher; 0 stands for the embeddings.
 
     TinyBERT's uniform strategy, g(m) = m · M / N for N of M layers, here rounded.
 
@@ -259,7 +259,7 @@ def check_width(student: Any, teacher: Any, model_spec: str) -> tuple[int, int]:
         raise InputError(
             f"the states of {model_spec} have {other.hidden_size} dimensions, the student's "
             f"{own.hidden_size}",
-            remedy="make the student of this model, with fewer layers, or learn its relations",
+            remedy="make the student from this model, with fewer layers, or use relations",
         )
     return own.num_hidden_layers, other.num_hidden_layers
 
@@ -269,7 +269,7 @@ def check_heads(model: Any, heads: int, layer: int, whose: str) -> None:
     for kind, linear in attention_maps(model, layer).items():
         if heads < 1 or linear.out_features % heads:
             raise InputError(
-                f"{kind} of {whose} have {linear.out_features} dimensions, which cannot be cut "
+                f"{kind} of {whose} have {linear.out_features} dimensions, which cannot be split "
                 f"into {heads} relation heads",
                 remedy="give `heads`, a number that divides the widths of student and teacher",
             )

@@ -44,7 +44,7 @@ def describe_stages(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     if not path.is_file() or len(records) < 2:
         return
     stages = [training_section(record, f"### Stage {n}") for n, record in enumerate(records, 1)]
-    head = f"## Training\n\nIn {len(records)} stages, each going on from the student before.\n"
+    head = f"## Training\n\nIn {len(records)} stages, each starting from the student before it.\n"
     last = training_section(records[-1])
     write_text(path, path.read_text("utf-8").replace(last, "\n".join([head, *stages])))
 

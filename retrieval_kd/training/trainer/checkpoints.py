@@ -1,4 +1,4 @@
-"""The files of a training: checkpoints to resume from, and the trained model."""
+"""The files of a training run: checkpoints to resume from, and the trained model."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BESIDE = "loss.safetensors"  # file of a checkpoint: weights that are trained be
 
 
 def check_replaceable(out: Path) -> None:
-    """Refuse to replace a folder that does not hold an earlier training."""
+    """Refuse to replace a folder that does not hold an earlier training run."""
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RECORD).exists())):
         raise InputError(
-            "this is no earlier training of ours, and it would be replaced",
+            "this folder does not hold an earlier training run, and would be replaced",
             file=out,
             remedy="give a new folder",
         )
 
 
 def finished(out: Path, identity: str) -> bool:
-    """Whether `out` holds the result of exactly this training."""
+    """Whether `out` holds the result of exactly this training run."""
     done = out / RECORD
     return done.exists() and bool(read_json(done)["identity"] == identity)
 
@@ -51,7 +51,7 @@ def last_whole_checkpoint(work: Path, own: torch.nn.Module | None = None) -> str
 
 
 def clear_if_other(work: Path, identity: str) -> None:
-    """Delete checkpoints of another training, and note whose the new ones are."""
+    """Delete checkpoints of a different training run, and note whose the new ones are."""
     mark = work / "identity.json"
     if work.exists() and (not mark.exists() or read_json(mark) != identity):
         shutil.rmtree(work)

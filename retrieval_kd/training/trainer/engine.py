@@ -50,8 +50,8 @@ def train(
 ) -> dict[str, Any]:
     """Train the job's model and save it in `job.out` with `training.json`.
 
-    If `job.out` already holds the result of the same job, nothing is trained. A training of the
-    same job that was stopped is resumed from its last checkpoint; other checkpoints are deleted.
+    If `job.out` already holds the result of the same job, nothing is trained. A stopped
+    run of the same job resumes from its last checkpoint; other checkpoints are deleted.
 
     Args:
         trainer_class, arguments_class: Sentence Transformers' trainer for this kind of model.
@@ -62,7 +62,7 @@ def train(
         The content of `training.json`.
 
     Raises:
-        InputError: `job.out` holds something else than a training.
+        InputError: `job.out` holds something other than a training run.
     """
     model, settings, out, identity = job.student, job.settings, job.out, job.identity
     done = out / RECORD
@@ -177,7 +177,7 @@ def head_parameters(loss: torch.nn.Module) -> list[str]:
 
 
 class Clock(TrainerCallback):
-    """Counts the seconds of a training, with those of earlier attempts up to their checkpoint."""
+    """Counts the seconds of a run, with those of earlier attempts up to their checkpoint."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._start = path, time.monotonic()

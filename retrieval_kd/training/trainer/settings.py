@@ -1,4 +1,4 @@
-"""The settings of a training. They can be checked without importing torch."""
+"""The settings of a training run. They can be checked without importing torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TrainSettings(BaseModel):
     batch_queries: int = Field(32, ge=1, description="queries in a batch")
     slate_size: int = Field(4, ge=2, description="candidates per query, the positive included")
     slate_depth: int = Field(
-        30, ge=1, description="candidates are drawn from the teacher's best this many"
+        30, ge=1, description="number of the teacher's best candidates that slates are drawn from"
     )
     sampling: Literal["random", "stratified", "bands", "hardest"] = Field(
         "random",
@@ -28,7 +28,7 @@ class TrainSettings(BaseModel):
         None,
         gt=0,
         description="of what lies above the encoder: new heads, projections, a live teacher's "
-        "classifier. none: learning_rate",
+        "classifier. By default learning_rate",
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
@@ -44,9 +44,11 @@ class TrainSettings(BaseModel):
         None,
         ge=1,
         description="texts encoded at a time with cached gradients, for big batches in little "
-        "memory (texts); none: the whole batch at once, which is faster",
+        "memory (texts); by default the whole batch at once, which is faster",
     )
-    group_size: int = Field(32, ge=1, description="texts encoded together, by length")
+    group_size: int = Field(
+        32, ge=1, description="texts (or pairs) encoded together, after sorting by length"
+    )
 
 
 FIT_DEFAULTS = TrainSettings(
