@@ -186,7 +186,7 @@ def costs(config: Any, name: str, work: Any) -> dict[str, Any]:
     """Return seconds of training (mean over seeds) and upper bounds of teacher calls."""
     from retrieval_kd.pipeline.context import RunContext
     from retrieval_kd.pipeline.costs import teacher_calls
-    from retrieval_kd.pipeline.students import student_folders
+    from retrieval_kd.pipeline.train_students import student_folders
 
     context, training = RunContext(config, work), config.students[name]
     folders = [f for seed in config.seeds for f in student_folders(name, training, seed)]

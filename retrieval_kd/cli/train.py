@@ -11,7 +11,7 @@ from retrieval_kd.cli.options import CollectionOption, Split
 from retrieval_kd.errors import InputError
 
 if TYPE_CHECKING:
-    from retrieval_kd.pipeline.train_stored import StoredTeachers
+    from retrieval_kd.pipeline.stored_ensemble import StoredTeachers
 
 train_app = typer.Typer()
 Settings = Annotated[
@@ -172,7 +172,7 @@ def stored_teachers(
     pairs: str | None = None,
 ) -> StoredTeachers | None:
     """Return the teachers that the options name; None if there is no store."""
-    from retrieval_kd.pipeline.train_stored import StoredTeachers
+    from retrieval_kd.pipeline.stored_ensemble import StoredTeachers
     from retrieval_kd.schema import validate
 
     if store is None:

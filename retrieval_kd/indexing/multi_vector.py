@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.indexing.shards import (
+from retrieval_kd.indexing.ragged_shards import (
     LENGTHS,
     Shard,
     encode_shards,

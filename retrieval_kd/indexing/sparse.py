@@ -14,7 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.indexing.shards import (
+from retrieval_kd.indexing.ragged_shards import (
     LENGTHS,
     Shard,
     encode_shards,

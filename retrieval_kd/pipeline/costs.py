@@ -14,7 +14,7 @@ from retrieval_kd.indexing.index import Index
 from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.stages import score_candidates
-from retrieval_kd.pipeline.students import student_folders
+from retrieval_kd.pipeline.train_students import student_folders
 from retrieval_kd.retrieval.bm25 import BM25, DEFAULT
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher

@@ -11,7 +11,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.pipeline.pools import stage_pools
-from retrieval_kd.pipeline.train_stored import StoredEnsemble, StoredTeachers
+from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble, StoredTeachers
 from retrieval_kd.schema import as_input_error, validate
 from retrieval_kd.teachers.spec import check_base, parse_spec
 from retrieval_kd.training.fit_teacher import fit_teacher

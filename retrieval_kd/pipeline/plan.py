@@ -34,7 +34,7 @@ from retrieval_kd.pipeline.stages import (
     retrieve_candidates,
     search_bm25,
 )
-from retrieval_kd.pipeline.students import student_folders, train_one
+from retrieval_kd.pipeline.train_students import student_folders, train_one
 from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL

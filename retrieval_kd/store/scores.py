@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.digests import digests_to_words, hash_ids
-from retrieval_kd.store.index import PairIndex, first_of_each, pair_keys, table_keys
 from retrieval_kd.store.key import TeacherKey, read_teacher, short_names
+from retrieval_kd.store.pair_index import PairIndex, first_of_each, pair_keys, table_keys
 from retrieval_kd.store.shards import TEACHER_FILE, read_shard, shard_paths, texts_unknown
 from retrieval_kd.store.verify import Problem, clean_folder, verify_folder
 from retrieval_kd.store.writer import ScoreWriter

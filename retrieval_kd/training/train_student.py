@@ -20,7 +20,7 @@ from sentence_transformers import (
 from retrieval_kd.files import read_json
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.training.batches.collate import SlateCollator
-from retrieval_kd.training.batches.vectors import teacher_vectors
+from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.term_checks import check_targets

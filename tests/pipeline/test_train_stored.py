@@ -17,8 +17,8 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
-from retrieval_kd.pipeline.students import train_one
-from retrieval_kd.pipeline.train_stored import StoredEnsemble, StoredTeachers
+from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble, StoredTeachers
+from retrieval_kd.pipeline.train_students import train_one
 from retrieval_kd.schema import validate
 from retrieval_kd.training.batches.slates import digest_pools, draw_slates
 from retrieval_kd.training.trainer.settings import TrainSettings

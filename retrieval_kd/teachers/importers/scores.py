@@ -20,8 +20,8 @@ from retrieval_kd.store.digests import (
     id_digest,
     query_digest,
 )
-from retrieval_kd.store.index import PairIndex, first_of_each, pair_keys
 from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.pair_index import PairIndex, first_of_each, pair_keys
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.writer import ScoreWriter
 from retrieval_kd.teachers.importers.detect import reader

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.data_collator import SentenceTra
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.training.batches.slates import Pool, Slate, draw_slates
-from retrieval_kd.training.batches.vectors import TeacherVectors
+from retrieval_kd.training.batches.teacher_vectors import TeacherVectors
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 

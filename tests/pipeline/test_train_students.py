@@ -12,7 +12,7 @@ from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.plan import plan
 from retrieval_kd.pipeline.stages import choose_queries, retrieve_candidates
-from retrieval_kd.pipeline.students import live_teacher, train_one
+from retrieval_kd.pipeline.train_students import live_teacher, train_one
 from retrieval_kd.schema import validate
 from retrieval_kd.training.trainer.settings import TrainSettings
 from retrieval_kd.workspace import Workspace
