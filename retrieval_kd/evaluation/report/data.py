@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -121,6 +122,27 @@ class ReportData:
     def label(self, name: str) -> str:
         row = self.system(name)
         return row.label or row.name if row else name
+
+    def evaluation(self) -> Evaluation:
+        """Return the values of all systems; a value that a system lacks is NaN."""
+        measures = list(dict.fromkeys(m for row in self.systems for m in row.per_query))
+        queries = list(
+            dict.fromkeys(
+                query for row in self.systems for of in row.per_query.values() for query in of
+            )
+        )
+        per_query = {
+            row.name: {
+                measure: {q: row.per_query.get(measure, {}).get(q, math.nan) for q in queries}
+                for measure in measures
+            }
+            for row in self.systems
+        }
+        seeds = {
+            row.name: {measure: of.get("per_seed") or [] for measure, of in row.measures.items()}
+            for row in self.systems
+        }
+        return Evaluation(measures, per_query, seed_means=seeds)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -26,12 +26,17 @@ NARROW, NARROWEST = 16, 8  # a column of names is folded to this width, or to th
 
 @dataclass(frozen=True)
 class Cell:
-    """A number or a name, with superscript letters, an addition, and whether it is bold."""
+    """A number or a name, with superscript letters, an addition, and whether it is bold.
+
+    Only HTML pages show `details`, below the text, and sort by `value`.
+    """
 
     text: str
     marks: str = ""
     after: str = ""  # such as the spread over seeds
     bold: bool = False
+    value: float | None = None
+    details: Sequence[str] = ()
 
     @property
     def plain(self) -> str:

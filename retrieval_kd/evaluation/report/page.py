@@ -1,5 +1,8 @@
 """The HTML report: one self-contained page, from `ReportData` and the template `page.html`.
 
+The table of systems is `table.to_grid`, the same as in a terminal, Markdown and LaTeX; the macro
+`table` of `macros.html` renders it, here and on a suite's page.
+
 Texts come from collections, so from anyone: they are cleaned here and escaped by the template, and
 a content security policy allows no script but the page's own and no request at all.
 """
@@ -8,9 +11,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from statistics import stdev
 from typing import Any
 
 import jinja2
@@ -18,8 +22,9 @@ import yaml
 from markupsafe import Markup
 
 from retrieval_kd.evaluation.report import formats
-from retrieval_kd.evaluation.report.data import ReportData, SystemRow
+from retrieval_kd.evaluation.report.data import ReportData
 from retrieval_kd.evaluation.report.explorer import data_block
+from retrieval_kd.evaluation.report.grid import Cell, Grid
 from retrieval_kd.evaluation.report.pictures import pictures
 from retrieval_kd.evaluation.report.sections import (
     facts,
@@ -28,13 +33,7 @@ from retrieval_kd.evaluation.report.sections import (
     main_comparison,
     teacher_section,
 )
-from retrieval_kd.evaluation.report.table import (
-    TESTS,
-    better_than,
-    cost_note,
-    known_costs,
-    letters,
-)
+from retrieval_kd.evaluation.report.table import known_costs, to_grid
 from retrieval_kd.files import write_text
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import format_p
@@ -47,7 +46,7 @@ def write_report(data: ReportData, path: str | Path) -> None:
 
     Example:
         >>> import tempfile; path = Path(tempfile.mkdtemp()) / "report.html"
-        >>> write_report(ReportData("BM25 <alone>", systems=[SystemRow("bm25")]), path)
+        >>> write_report(ReportData("BM25 <alone>"), path)
         >>> "<h1>BM25 &lt;alone&gt;</h1>" in path.read_text()
         True
     """
@@ -60,8 +59,6 @@ def render(data: ReportData) -> str:
     for row in data.systems:
         row.label = formats.one_line(row.label or row.name, LABEL_LIMIT)
     data.curves = {formats.one_line(data.label(n), LABEL_LIMIT): c for n, c in data.curves.items()}
-    systems = [vars(row) for row in data.systems]
-    costs = known_costs(systems)
     return render_template(
         "report/page.html",
         data=data,
@@ -69,16 +66,9 @@ def render(data: ReportData) -> str:
         headline=headline(data),
         facts=facts(data),
         main=main_comparison(data),
-        measures=list(dict.fromkeys(m for row in data.systems for m in row.measures)),
-        letters=letters([row.name for row in data.systems]),
-        better=lambda name, measure: better_than(data.comparisons, name, measure),
-        best=lambda row, measure: _is_best(data, row, measure),
-        spread=_spread,
-        tests=TESTS,
+        systems=_systems_grid(data),
+        costs=known_costs(map(vars, data.systems)),
         pictures=pictures(data),
-        costs=costs,
-        costs_note=cost_note(costs),
-        shape=_shape,
         explorer=_explorer_block(data),
         teacher=teacher_section(data),
         leaks=leak_section(data),
@@ -119,23 +109,28 @@ def csp_hash(script: str) -> Markup:
     return Markup(f"'sha256-{base64.b64encode(digest).decode('ascii')}'")
 
 
-def _spread(row: SystemRow, measure: str) -> float | None:
-    """Standard deviation (n − 1) over seeds; None with one seed."""
-    values = row.measures.get(measure, {}).get("per_seed") or []
-    return stdev(values) if len(values) > 1 else None
+def _systems_grid(data: ReportData) -> Grid | None:
+    """Tabulate the systems with their labels and descriptions; None without any measure."""
+    evaluation = data.evaluation()
+    if not evaluation.measures:
+        return None
+    facts = {row.name: vars(row) for row in data.systems}
+    grid = to_grid(evaluation, data.comparisons, facts, digits=3)
+    rows = []
+    for letter, name, *values in grid.rows:
+        system = facts[name.text]
+        details = (system["description"] or system["kind"], _shape(system))
+        shown = Cell(system["label"], details=[text for text in details if text])
+        rows.append([letter, shown, *values])
+    return replace(grid, rows=rows)
 
 
-def _is_best(data: ReportData, row: SystemRow, measure: str) -> bool:
-    means = [formats.score(mean) for r in data.systems if (mean := r.mean(measure)) is not None]
-    return bool(means) and formats.score(row.mean(measure)) == max(means)
-
-
-def _shape(row: SystemRow) -> str:
+def _shape(system: Mapping[str, Any]) -> str:
     """A model's layers, dimensions and length of documents."""
     parts = (
-        (row.layers, "layers"),
-        (row.dimensions, "dimensions"),
-        (row.document_tokens, "tokens at most"),
+        (system["layers"], "layers"),
+        (system["dimensions"], "dimensions"),
+        (system["document_tokens"], "tokens at most"),
     )
     return ", ".join(f"{formats.count(value)} {what}" for value, what in parts if value is not None)
 

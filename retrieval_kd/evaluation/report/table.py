@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,8 @@ class Cost:
     write: Callable[[Any], str]
 
     def cell(self, facts: Facts) -> Cell:
-        return Cell(self.write(facts.get(self.field)))
+        value = facts.get(self.field)
+        return Cell(self.write(value), value=value)
 
 
 COSTS = (
@@ -120,18 +122,30 @@ def marks_legend(comparisons: Sequence[Comparison]) -> str:
 
 
 def cell(
-    evaluation: Evaluation, comparisons: Sequence[Comparison], system: str, measure: str
+    evaluation: Evaluation,
+    comparisons: Sequence[Comparison],
+    system: str,
+    measure: str,
+    digits: int = 4,
 ) -> Cell:
-    """Show a system's mean, the letters of those it beats, and its spread; the best is bold."""
+    """Show a system's mean, the letters of those it beats, and its spread; the best is bold.
+
+    A mean that is NaN is unknown.
+    """
+    mean = evaluation.mean(system, measure)
+    if math.isnan(mean):
+        return Cell(formats.UNKNOWN)
     letter = letters(evaluation.systems)
-    means = {s: f"{evaluation.mean(s, measure):.4f}" for s in evaluation.systems}
+    values = {s: evaluation.mean(s, measure) for s in evaluation.systems}
+    means = {s: f"{value:.{digits}f}" for s, value in values.items() if not math.isnan(value)}
     beaten = better_than(comparisons, system, measure)
     spread = evaluation.spread(system, measure)
     return Cell(
         means[system],
         marks="".join(letter[other] for other in sorted(beaten, key=evaluation.systems.index)),
-        after="" if spread is None else f" ±{spread:.4f}",
+        after="" if spread is None else f" ±{spread:.{digits}f}",
         bold=len(means) > 1 and means[system] == max(means.values()),
+        value=mean,
     )
 
 
@@ -139,11 +153,13 @@ def to_grid(
     evaluation: Evaluation,
     comparisons: Sequence[Comparison] = (),
     facts: Mapping[str, Facts] | None = None,
+    digits: int = 4,
 ) -> Grid:
     """Tabulate systems × measures, and the costs that are known.
 
     Args:
         facts: system → its costs, by the fields of `COSTS`.
+        digits: decimals of means and spreads.
 
     Example:
         >>> from retrieval_kd.evaluation.report.grid import to_markdown
@@ -163,7 +179,7 @@ def to_grid(
         [
             Cell(letter),
             Cell(s),
-            *(cell(evaluation, comparisons, s, m) for m in evaluation.measures),
+            *(cell(evaluation, comparisons, s, m, digits) for m in evaluation.measures),
             *(cost.cell(costs[s]) for cost in columns),
         ]
         for s, letter in letters(evaluation.systems).items()
