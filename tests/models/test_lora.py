@@ -59,5 +59,5 @@ def test_weights_with_other_names_are_refused(tiny_decoder, tmp_path):
     adapter = adapter_of(tiny_decoder, tmp_path / "adapter")
     weights = load_file(adapter / WEIGHTS)
     save_file({f"other.{name}": weight for name, weight in weights.items()}, adapter / WEIGHTS)
-    with pytest.raises(InputError, match="weights of layers that this model lacks"):
+    with pytest.raises(InputError, match="weights for layers the model does not have"):
         load_language_model(str(adapter))

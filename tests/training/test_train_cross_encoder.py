@@ -160,7 +160,10 @@ def test_layers_of_a_model_with_another_vocabulary_cannot_be_learnt(tiny_encoder
         ("kl@batch", "candidates: slate"),
         ("teacher_dropping", "not for a cross-encoder"),
         ("flops", "not for a cross-encoder"),
-        ([Term(name="token_alignment", teacher="m")], "a cross-encoder's pairs"),
+        (
+            [Term(name="token_alignment", teacher="m")],
+            "a cross-encoder reads query and document together",
+        ),
     ],
 )
 def test_what_it_cannot_learn_is_said_before_training(
