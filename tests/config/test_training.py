@@ -75,8 +75,14 @@ def config(training: dict, **more) -> Config:
         ({"objective": [VECTORS], "student": TOKENS}, "vector per text"),
         ({"objective": "kl+flops", "student": {"kind": "multi_function"}}, "`student: sparse`"),
         ({"objective": [{"name": "flops", "student": "sparse"}]}, "`student: score`"),
-        ({"objective": ALIGNED, "student": CROSS}, "not for a cross-encoder's pairs"),
-        ({"objective": FEATURES, "student": CROSS}, "not for a cross-encoder's pairs"),
+        (
+            {"objective": ALIGNED, "student": CROSS},
+            "a cross-encoder reads query and document together",
+        ),
+        (
+            {"objective": FEATURES, "student": CROSS},
+            "a cross-encoder reads query and document together",
+        ),
         ({"objective": FEATURES}, "it is for interaction"),
         ({"objective": ALIGNED, "student": {"kind": "sparse"}}, "dense, multi_vector, interaction"),
         (
