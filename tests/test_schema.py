@@ -63,7 +63,7 @@ def test_an_override_changes_nothing_that_a_file_said_once_for_several(tmp_path)
     [
         ({"train": {"steps": "many"}}, r"train\.steps: .*To fix: write a whole number.*'many'"),
         ({"train": {"learning_rate": "x"}}, r"To fix: write a number, such as 0\.5"),
-        ({"train": {"steps": 0}}, r"train\.steps: .*To fix: choose another value than 0"),
+        ({"train": {"steps": 0}}, r"train\.steps: .*To fix: choose a value other than 0"),
         ({"seeds": 3}, r"seeds: .*To fix: write a list, such as \[a, b\], in place of 3"),
         ({"student": 3}, r"student: .*To fix: write a mapping"),
         ({"collection": ["a"]}, r"collection: .*To fix: write text in place of it"),

@@ -226,7 +226,7 @@ def test_what_is_no_order_is_an_error_with_its_line(collection, tmp_path):
     good = record("by ID", collection)
     for bad, problem in (
         ({"query": "x", "hits": []}, "no list of passages, or no answer"),
-        ({**good, "response": [1, 2]}, "no order of 3 passages"),
+        ({**good, "response": [1, 2]}, "not an order of 3 passages"),
         ([1], "list where an object"),
     ):
         file = written(tmp_path / "bad.jsonl", good, bad)

@@ -149,7 +149,7 @@ def test_a_text_is_cut_to_its_budget_at_the_side_that_is_said(tiny_decoder):
 
 
 def test_an_encoder_is_no_language_model(tiny_cross_encoder):
-    with pytest.raises(InputError, match="no language model but"):
+    with pytest.raises(InputError, match="not a language model but"):
         opened(tiny_cross_encoder).options(PROMPTS, ["yes", "no"])
 
 

@@ -258,7 +258,7 @@ def test_queries_keys_and_values_are_captured_only_while_watched(tiny_encoder):
     [
         ({"name": "relations", "heads": 3}, "dense", "32 dimensions.*into 3 relation heads"),
         ({"name": "relations", "heads": 0}, "dense", "into 0 relation heads"),
-        ({"name": "relations", "layer": 4}, "dense", "layer 4.*with 4 layers"),
+        ({"name": "relations", "layer": 4}, "dense", "layer 4.*has 4 layers"),
         ({"name": "token_alignment"}, "sparse", "a sparse model does not have"),
         ({"name": "token_alignment"}, "multi_vector", "32 dimensions, the student's 16"),
     ],
