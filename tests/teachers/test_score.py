@@ -179,7 +179,7 @@ def test_an_encoder_is_no_teacher(tiny_encoder, tiny_decoder):
     """It would get a random head, and random scores would be stored."""
     with pytest.raises(InputError, match=r"not a cross-encoder.*dense:MODEL"):
         CrossEncoderTeacher(str(tiny_encoder))
-    with pytest.raises(InputError, match=r"no cross-encoder.*yesno:MODEL"):
+    with pytest.raises(InputError, match=r"not a cross-encoder.*yesno:MODEL"):
         CrossEncoderTeacher(str(tiny_decoder))
 
 
