@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_kd.cli.options import CountSelf
 from retrieval_kd.errors import InputError
 
 audit_app = typer.Typer()
@@ -59,9 +60,7 @@ def audit(
     ] = None,
     measures: Annotated[str, typer.Option(help="measures for --run")] = "ndcg@10,mrr@10,recall@100",
     baseline: Annotated[str | None, typer.Option(help="run that others are compared with")] = None,
-    keep_self: Annotated[
-        bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
-    ] = False,
+    keep_self: CountSelf = False,
     rows: Annotated[int, typer.Option(help="pairs shown of each kind of text")] = 10,
     fail_on_overlap: Annotated[
         bool, typer.Option("--fail-on-overlap", help="exit with 1 if a query overlaps")

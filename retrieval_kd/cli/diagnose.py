@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from retrieval_kd.cli.options import CountSelf
+
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
 
@@ -45,9 +47,7 @@ def diagnose(
     ] = None,
     train: Annotated[str, typer.Option(help="split of the training queries")] = "train",
     worst: Annotated[int, typer.Option(min=0, help="worst queries to list with their texts")] = 10,
-    keep_self: Annotated[
-        bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
-    ] = False,
+    keep_self: CountSelf = False,
     json: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
 ) -> None:
     """Show where a student differs from its teacher: fidelity, calibration, failures."""

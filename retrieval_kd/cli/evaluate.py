@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.cli.options import CountSelf
 from retrieval_kd.evaluation.outputs import Outputs
 
 evaluate_app = typer.Typer()
@@ -20,9 +19,6 @@ Baseline = Annotated[str | None, typer.Option(help="compare every system with th
 Test = Annotated[Literal["t", "randomisation"], typer.Option("--test", help="the paired test")]
 Condensed = Annotated[
     bool, typer.Option("--condensed", help="remove unjudged documents before measuring")
-]
-KeepSelf = Annotated[
-    bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
 ]
 Json = Annotated[Path | None, typer.Option("--json", help="write all values and tests here")]
 Report = Annotated[Path | None, typer.Option(help="write an HTML report here")]
@@ -36,18 +32,7 @@ CardSystem = Annotated[
 ]
 
 
-class _Evaluate(TyperCommand):
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse `--suite`, which is a command of its own, whatever other options follow it."""
-        for place, option in enumerate(args):
-            name, _, value = option.partition("=")
-            if name == "--suite":
-                suite = value or next(iter(args[place + 1 :]), "NAME")
-                raise InputError("evaluate has no --suite", remedy=f"run rkd suite {suite} instead")
-        return super().parse_args(ctx, args)
-
-
-@evaluate_app.command(cls=_Evaluate)
+@evaluate_app.command()
 def evaluate(
     run: Annotated[
         list[Path] | None, typer.Option(help="TREC run file; repeat to compare several")
@@ -72,7 +57,7 @@ def evaluate(
     baseline: Baseline = None,
     test: Test = "t",
     condensed: Condensed = False,
-    keep_self: KeepSelf = False,
+    keep_self: CountSelf = False,
     json: Json = None,
     report: Report = None,
     latex: Latex = None,
@@ -141,7 +126,7 @@ def suite(
     baseline: Baseline = None,
     test: Test = "t",
     condensed: Condensed = False,
-    keep_self: KeepSelf = False,
+    keep_self: CountSelf = False,
     json: Json = None,
     report: Report = None,
     latex: Latex = None,

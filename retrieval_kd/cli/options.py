@@ -18,3 +18,6 @@ RunOut = Annotated[Path, typer.Option(help="TREC run file to write; .gz compress
 KeepSelf = Annotated[
     bool, typer.Option("--keep-self", help="keep a document whose ID is the query's")
 ]
+CountSelf = Annotated[
+    bool, typer.Option("--keep-self", help="count a document whose ID is the query's")
+]

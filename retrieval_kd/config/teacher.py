@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.schema import Part, as_value_error
+from retrieval_kd.targets import CalibrationMethod, Fusion
 from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS
 from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS
 from retrieval_kd.teachers.kinds import KINDS
@@ -148,14 +149,14 @@ class Teacher(Part):
         None,
         description="weights of the first teacher and each of fuse_with; by default tuned on dev",
     )
-    fusion: Literal["z_scores", "calibrated", "ranks", "agreement", "learned"] = Field(
+    fusion: Fusion = Field(
         "z_scores",
         description="how scores are fused. z_scores: weighted sum, in standard deviations of each "
         "query's scores; calibrated: weighted sum of log-odds of relevance; ranks: reciprocal rank "
         "fusion; agreement: teachers that agree with the others on a query weigh more there; "
         "learned: weights for each query, trained on dev",
     )
-    calibration: Literal["platt", "isotonic", "temperature"] = Field(
+    calibration: CalibrationMethod = Field(
         "platt", description="for `calibrated`: from score to log-odds, fitted on dev"
     )
 

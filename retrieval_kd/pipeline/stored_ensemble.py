@@ -15,13 +15,11 @@ from retrieval_kd.pipeline.ensemble import Ensemble, Fitted
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.schema import Part
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.targets.calibrate import Method
-from retrieval_kd.targets.combine import Combination, How, fit_combination
+from retrieval_kd.targets import FITTED_ON_DEV, CalibrationMethod, Fusion
+from retrieval_kd.targets.combine import Combination, fit_combination
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import PairPreferences
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
-
-FITTED_ON_DEV = ("calibrated", "learned")  # fusions that are fitted on judged queries
 
 
 class StoredTeachers(Part):
@@ -37,8 +35,8 @@ class StoredTeachers(Part):
     pairs: str | None = Field(
         None, description="pairwise teacher whose answers are trained on pair by pair"
     )
-    fusion: How = Field("z_scores", description="how the teachers become one")
-    calibration: Method | None = Field(None, description="of `calibrated`; none: platt")
+    fusion: Fusion = Field("z_scores", description="how the teachers become one")
+    calibration: CalibrationMethod | None = Field(None, description="of `calibrated`; none: platt")
 
     def fused(self) -> list[str]:
         """The names of the teachers that are fused.

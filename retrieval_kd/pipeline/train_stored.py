@@ -9,12 +9,13 @@ from retrieval_kd.config.run import Student
 from retrieval_kd.config.training import Training, check_cached, check_scores
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops, InputError, log
-from retrieval_kd.pipeline.stored_ensemble import FITTED_ON_DEV, StoredEnsemble, StoredTeachers
+from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble, StoredTeachers
 from retrieval_kd.pipeline.train_students import StudentTraining, stage_folders
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.schema import as_input_error, read_extended, validate
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.students.options import RE_RANKS
+from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.checkpoints import check_replaceable
 from retrieval_kd.training.trainer.curve import build_dev_task

@@ -10,15 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.special import expit, logit
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.targets import CalibrationMethod
 from retrieval_kd.targets.normalise import Scores, all_alike
 
-Method = Literal["platt", "isotonic", "temperature"]
 COLDEST, HOTTEST = 1e-3, 1e3  # temperatures tried, as multiples of the scores' size
 
 
@@ -60,7 +59,7 @@ class Calibration:
         return self.slope * np.asarray(scores, np.float64) + self.intercept
 
 
-def fit(scores: np.ndarray, labels: np.ndarray, method: Method = "platt") -> Calibration:
+def fit(scores: np.ndarray, labels: np.ndarray, method: CalibrationMethod = "platt") -> Calibration:
     """Fit P(relevant | score) on scores (N,) and labels (N,) of 0 and 1.
 
     `platt`: σ(a s + b), a and b by maximum likelihood with a weak L2 penalty on the standardised
@@ -100,7 +99,9 @@ def fit(scores: np.ndarray, labels: np.ndarray, method: Method = "platt") -> Cal
     )
 
 
-def fit_on(scores: Scores, qrels: Mapping[str, Mapping[str, int]], method: Method) -> Calibration:
+def fit_on(
+    scores: Scores, qrels: Mapping[str, Mapping[str, int]], method: CalibrationMethod
+) -> Calibration:
     """Fit on all scores of judged queries, see `fit`.
 
     Raises:

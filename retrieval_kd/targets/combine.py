@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.targets.calibrate import Calibration, Method, calibrated, fit_on
+from retrieval_kd.targets import CalibrationMethod, Fusion
+from retrieval_kd.targets.calibrate import Calibration, calibrated, fit_on
 from retrieval_kd.targets.chooser import Chooser, features, fit_chooser, subsets
 from retrieval_kd.targets.normalise import (
     Scores,
@@ -29,7 +30,6 @@ from retrieval_kd.targets.normalise import (
     z_scores,
 )
 
-How = Literal["z_scores", "calibrated", "ranks", "agreement", "learned"]
 Judged = Mapping[str, Mapping[str, int]]
 REWARD = "ndcg@10"
 FOLDS = 5
@@ -44,7 +44,7 @@ class Combination:
     count more there. `learned`: weights per query by a `Chooser`.
     """
 
-    how: How = "z_scores"
+    how: Fusion = "z_scores"
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
     chooser: Chooser | None = None
     teachers: tuple[str, ...] = ()  # in the chooser's order
@@ -96,7 +96,7 @@ class Combination:
 
 
 def fit_combination(
-    how: How, teachers: Mapping[str, Scores], qrels: Judged, method: Method = "platt"
+    how: Fusion, teachers: Mapping[str, Scores], qrels: Judged, method: CalibrationMethod = "platt"
 ) -> Combination:
     """Fit a combination on judged queries.
 
@@ -152,11 +152,11 @@ def chooser_examples(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndar
 
 
 def held_out(
-    how: How,
+    how: Fusion,
     teachers: Mapping[str, Scores],
     weights: Mapping[str, float],
     qrels: Judged,
-    method: Method = "platt",
+    method: CalibrationMethod = "platt",
     folds: int = FOLDS,
 ) -> Scores | None:
     """Fuse the scores of judged queries, each by a combination fitted on the other folds' queries.

@@ -18,7 +18,7 @@ from sentence_transformers import (
 )
 
 from retrieval_kd.files import read_json
-from retrieval_kd.students.dense import describe_student
+from retrieval_kd.students.dense import describe_student, prompts_of
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
 from retrieval_kd.training.job import TrainingJob
@@ -60,7 +60,7 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
     }
     collator = SlateCollator(
         preprocess_fn=student.preprocess,
-        prompts=prompts_of(student),
+        prompts=prompts_by_column(student),
         pools=pools,
         texts=job.documents,
         settings=settings,
@@ -96,9 +96,9 @@ def trainer_of(model: Any) -> tuple[Any, Any]:
     return SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 
 
-def prompts_of(model: SentenceTransformer) -> dict[str, str]:
+def prompts_by_column(model: SentenceTransformer) -> dict[str, str]:
     """The prompts that `encode_query` and `encode_document` would use, by column."""
-    prompts = {name: prompt for name, prompt in (model.prompts or {}).items() if prompt}
+    prompts = prompts_of(model)
     default = prompts.get(model.default_prompt_name or "", "")
     names = {"query": ("query",), "document": ("document", "passage", "corpus")}
     chosen = {

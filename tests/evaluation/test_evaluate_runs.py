@@ -10,7 +10,6 @@ import pytest
 from huggingface_hub import ModelCard
 from rich.console import Console
 
-from retrieval_kd.cli.app import main
 from retrieval_kd.cli.evaluate import suite
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.qrels import write_qrels
@@ -134,17 +133,6 @@ def test_a_split_of_a_file_of_judgments_is_refused_not_ignored(tmp_path, qrels):
     run = write(tmp_path, "bm25.trec", 1)
     with pytest.raises(InputError, match=r"--split dev: .* no splits.*To fix: leave --split out"):
         evaluate_files([run], qrels_path=qrels, split="dev")
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--suite", "local", "--data", "DIR"], ["--data", "DIR", "--suite=local"]]
-)
-def test_the_former_option_names_the_command_that_replaced_it(arguments, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["evaluate", *arguments])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert "run rkd suite local" in error and error.count("\n") == 1
 
 
 def test_systems_run_on_the_collection_beside_run_files(tmp_path, tiny_collection):

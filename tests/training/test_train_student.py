@@ -26,7 +26,7 @@ from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.batch import Batch, evaluate_term, evaluate_terms
 from retrieval_kd.training.objective.term_checks import check_targets
 from retrieval_kd.training.objective.terms import Term, parse_terms
-from retrieval_kd.training.train_student import prompts_of, train_student
+from retrieval_kd.training.train_student import prompts_by_column, train_student
 from retrieval_kd.training.trainer import checkpoints
 from retrieval_kd.training.trainer.curve import build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -340,7 +340,7 @@ def test_another_length_is_another_training(pools, collection, tiny_encoder, tmp
 def test_prompts_are_those_of_encoding(tiny_encoder):
     student = make_dense(str(tiny_encoder))
     student.prompts = {"query": "ask: ", "passage": "read: "}
-    assert prompts_of(student) == {"query": "ask: ", "document": "read: "}
+    assert prompts_by_column(student) == {"query": "ask: ", "document": "read: "}
 
 
 def test_an_unknown_parameter_of_an_objective_is_refused():

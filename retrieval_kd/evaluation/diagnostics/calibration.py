@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.special import expit
 
-from retrieval_kd.targets.calibrate import Method, fit, log_loss
+from retrieval_kd.targets import CalibrationMethod
+from retrieval_kd.targets.calibrate import fit, log_loss
 
 if TYPE_CHECKING:
     from retrieval_kd.data.qrels import Qrels
@@ -66,7 +67,12 @@ def expected_calibration_error(bins: list[dict[str, float]]) -> float:
 
 
 def calibration(
-    run: Run, qrels: Qrels, method: Method = "platt", *, depth: int = 100, folds: int = FOLDS
+    run: Run,
+    qrels: Qrels,
+    method: CalibrationMethod = "platt",
+    *,
+    depth: int = 100,
+    folds: int = FOLDS,
 ) -> dict[str, Any] | None:
     """Measure how well one global map from score to probability fits a system.
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.diagnostics.calibration import Method, calibration
+from retrieval_kd.evaluation.diagnostics.calibration import calibration
 from retrieval_kd.evaluation.diagnostics.failures import (
     bounds,
     failure_tables,
@@ -25,6 +25,7 @@ from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.names import cutoff, parse_measure, readable
+from retrieval_kd.targets import CalibrationMethod
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -44,7 +45,7 @@ def diagnostics(
     first_stage: Run | None = None,
     negatives: Mapping[str, Mapping[str, float]] | None = None,
     negatives_qrels: Qrels | None = None,
-    method: Method = "platt",
+    method: CalibrationMethod = "platt",
     temperature: float = 1.0,
     worst: int = 10,
     exclude_self: bool = True,

@@ -30,7 +30,7 @@ from retrieval_kd.evaluation.teachers.facts import (
 )
 from retrieval_kd.store.digests import query_digest
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
-from retrieval_kd.targets.calibrate import Method
+from retrieval_kd.targets import CalibrationMethod
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import aggregation
 from retrieval_kd.teachers.score import scores_of
@@ -48,7 +48,7 @@ def compare_teachers(
     candidates: Run | None = None,
     aggregate: Sequence[str] = (),
     prices: Prices | None = None,
-    method: Method = "platt",
+    method: CalibrationMethod = "platt",
     worst: int = 5,
 ) -> dict[str, Any]:
     """Build the JSON-able record that `rkd teach compare` writes.

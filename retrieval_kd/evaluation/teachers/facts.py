@@ -19,7 +19,7 @@ from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore, TeacherKey
 from retrieval_kd.store.summary import order_bias
 from retrieval_kd.store.usage import Spent, read_usage
-from retrieval_kd.targets.calibrate import Method
+from retrieval_kd.targets import CalibrationMethod
 from retrieval_kd.targets.normalise import Scores, aligned, rerank, z_scores
 
 MEASURE = "ndcg@10"
@@ -59,7 +59,7 @@ def relevant(qrels: Qrels, query: str) -> bool:
     return any(gain > 0 for document, gain in qrels.get(query, {}).items() if document != query)
 
 
-def quality(name: str, scores: Scores, qrels: Qrels, method: Method) -> dict[str, Any]:
+def quality(name: str, scores: Scores, qrels: Qrels, method: CalibrationMethod) -> dict[str, Any]:
     """Measure one teacher against the judgments, over the queries it scored."""
     run = rerank(name, scores)
     judged = {query: qrels[query] for query in scores if relevant(qrels, query)}
