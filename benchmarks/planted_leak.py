@@ -39,7 +39,7 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import Drops
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.retrieval.dense import dense_run
-from retrieval_kd.store.scores import TeacherKey
+from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.students.dense import make_dense
 from retrieval_kd.teachers.score import score
 from retrieval_kd.teachers.stored import stored_scores

@@ -1,7 +1,6 @@
 """Distil rerankers into retrieval models. `docs/architecture.md` says what lives where.
 
-What people import stands here and is loaded when it is first used, so that `import retrieval_kd`
-costs nothing:
+The public names; each is imported on first use, so that `import retrieval_kd` itself is fast:
 
     >>> from retrieval_kd import evaluate, open_collection, retrieve
 """

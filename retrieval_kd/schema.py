@@ -36,7 +36,12 @@ RANGES = {
 class Part(BaseModel):
     """A part of the configuration; unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,  # an address may hold a key; pydantic asks the root model only
+    )
 
     def cache_key(self) -> Any:
         """Return what of this part decides results, as plain values. By default all of it."""

@@ -156,7 +156,9 @@ def evaluate_groups(
 ) -> Effect:
     """Measure the effect on run files, or on a result file of `rkd evaluate` or `rkd run`."""
     if bool(runs) == (results is not None):
-        raise InputError("results come from runs or a result file", remedy="give only one of them")
+        raise InputError(
+            "results come from runs or a result file", remedy="give either runs or a result file"
+        )
     if results is not None:
         return effect(results_of(audit, results), audit.groups(), baseline)
     name, _, split = audit.evaluated["name"].rpartition(":")

@@ -17,6 +17,7 @@ from retrieval_kd.data.sources import file_lines
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.files import read_json
+from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, query_digest
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import read_shard, shard_paths, texts_unknown
@@ -224,6 +225,12 @@ def open_store(
     documents: Identities = {}
     ids_only: dict[str, set[str]] = {"query": set(), "document": set()}
     for key in teachers:
+        if not key.is_pointwise:
+            for row in AnswerStore(store.folder(key), key).rows():
+                queries[row.query_id, bytes.fromhex(row.query_digest)] = None
+                digests = map(bytes.fromhex, row.document_digests)
+                documents.update(dict.fromkeys(zip(row.document_ids, digests, strict=True)))
+            continue
         for shard in shard_paths(store.folder(key)):
             table = read_shard(shard).drop_columns(["score"]).to_pydict()
             if texts_unknown(shard):

@@ -164,7 +164,7 @@ def suite(
     )
     print_suite(result)
     outputs.write(
-        suite_record(result),
+        lambda: suite_record(result),
         result_grids(result),
         page=lambda: render(result),
         evaluations={
@@ -203,4 +203,4 @@ def compare(
     for line in result.lines():
         console.print(line, markup=False, highlight=False, emoji=False)
     print_grid(table, console)
-    Outputs(json=json, latex=latex, markdown=markdown).write(result.to_json(), [table])
+    Outputs(json=json, latex=latex, markdown=markdown).write(result.to_json, [table])

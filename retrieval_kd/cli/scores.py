@@ -51,8 +51,9 @@ def export_command(
 ) -> None:
     """Write a teacher's scores to a file that other tools read."""
     opened = ScoreStore(store)
-    rows = export_scores(opened, opened.resolve(teacher) if teacher else opened.only(), out)
-    typer.echo(f"{out}: {rows:,} scores")
+    key = opened.resolve(teacher) if teacher else opened.only()
+    rows = export_scores(opened, key, out)
+    typer.echo(f"{out}: {rows:,} {'scores' if key.is_pointwise else 'answers'}")
 
 
 @scores_app.command("import")

@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.schema import Part, as_value_error
 from retrieval_kd.targets import CalibrationMethod, Fusion
-from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS
-from retrieval_kd.targets.aggregate_pairs import PAIR_AGGREGATIONS
+from retrieval_kd.teachers.comparing.conclude import AGGREGATIONS
 from retrieval_kd.teachers.kinds import KINDS
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from retrieval_kd.teachers.spec import check_base, parse_checked, parse_spec
@@ -26,7 +25,6 @@ AggregationName = Literal[
     "win_rate", "copeland", "bradley_terry",
     "reciprocal_rank", "borda", "discounted_rank", "plackett_luce",
 ]  # fmt: skip
-AGGREGATIONS = {"pairwise": [*PAIR_AGGREGATIONS], "listwise": [*ORDER_AGGREGATIONS]}
 FITTED, FITTED_DECODER = "cross-encoder", "decoder"  # names of fine-tuned teachers
 
 

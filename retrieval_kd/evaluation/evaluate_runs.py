@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -23,6 +23,9 @@ from retrieval_kd.metrics.evaluation import Evaluation, system_of
 from retrieval_kd.metrics.measures import DEFAULT_MEASURES, evaluate
 from retrieval_kd.metrics.names import cutoff, parse_measures
 from retrieval_kd.metrics.significance import Comparison, Method, compare
+
+if TYPE_CHECKING:
+    from retrieval_kd.data.collection import Collection
 
 SUFFIXES = {".gz", ".trec", ".txt", ".run", ".tsv"}
 DEPTH = 100  # documents that a system retrieves, or more if a measure looks deeper
@@ -55,17 +58,20 @@ def evaluate_files(
     outputs, console = outputs or Outputs(), console or Console()
     measures = parse_measures(measures)
     paths, systems = _sources(run_paths, with_)
-    outputs.check_card({system_of(name): name for name in paths} | systems)
-    qrels, source = _judgments(collection, split, qrels_path)
+    # after seeds are averaged, a system has the name without its seed
+    made_of = {system_of(name): system_of(name) for name in paths}
+    made_of |= {system_of(name): with_name for name, with_name in systems.items()}
+    outputs.check_card(made_of)
+    qrels, source, opened = _judgments(collection, split, qrels_path)
     runs = {name: Run(name, read_run(path).results) for name, path in paths.items()}
     inputs: dict[str, dict[str, Any]] = {
         name: {"path": str(path), "digest": digest_file(path)} for name, path in paths.items()
     }
     if systems:
-        if collection is None:
+        if opened is None:
             raise InputError("--with needs texts to search", remedy="name a --collection")
         depth = max([DEPTH, *(k for k in map(cutoff, measures) if k)])
-        retrieved = _retrieve(systems, collection, source["split"], depth, exclude_self)
+        retrieved = _retrieve(systems, opened, source["split"], depth, exclude_self)
         runs |= retrieved
         inputs |= {
             name: {"with": systems[name], "depth": depth, "digest": digest_json(run.results)}
@@ -83,27 +89,27 @@ def evaluate_files(
         if comparison.measure == evaluation.measures[0]:
             line = f"{comparison.a} − {comparison.b}: {comparison.power_sentence()}"
             console.print(line, markup=False, highlight=False, emoji=False)
-    record = seal(collection_record(evaluation, comparisons, {"judgments": source, "runs": inputs}))
+
+    def record() -> dict[str, Any]:
+        origin = {"judgments": source, "runs": inputs}
+        return seal(collection_record(evaluation, comparisons, origin))
+
     # a file of judgments does not say which split it holds
     name = f"{source['name']}, {source['split']}" if "name" in source else Path(source["path"]).name
     outputs.write(
         record,
         [grid],
-        page=lambda: _page(evaluation, comparisons, source, record["versions"]),
+        page=lambda: _page(evaluation, comparisons, source),
         evaluations={name: evaluation},
-        systems={system: systems.get(system, system) for system in evaluation.systems},
+        systems=made_of,
     )
     return evaluation, comparisons
 
 
-def _page(
-    evaluation: Evaluation,
-    comparisons: list[Comparison],
-    source: dict[str, Any],
-    versions: dict[str, str],
-) -> str:
+def _page(evaluation: Evaluation, comparisons: list[Comparison], source: dict[str, Any]) -> str:
     from retrieval_kd.evaluation.report.data import ReportData, SystemRow
     from retrieval_kd.evaluation.report.page import render
+    from retrieval_kd.hardware import versions
 
     return render(
         ReportData(
@@ -112,7 +118,7 @@ def _page(
             collection={**source, "queries": len(evaluation.queries)},
             systems=[SystemRow.of(evaluation, system) for system in evaluation.systems],
             comparisons=comparisons,
-            versions=versions,
+            versions=versions(),
             commands=[shlex.join(["rkd", *sys.argv[1:]])],
             notes=evaluation.warnings,
             rules=evaluation.rules,
@@ -172,23 +178,21 @@ def _stem(path: Path) -> str:
 
 
 def _retrieve(
-    systems: dict[str, str], collection: str, split: str, depth: int, exclude_self: bool
+    systems: dict[str, str], collection: Collection, split: str, depth: int, exclude_self: bool
 ) -> dict[str, Run]:
-    from retrieval_kd.data.collection import open_collection
     from retrieval_kd.retrieval.retrieve import retrieve
 
-    opened = open_collection(collection)
-    queries = opened.query_texts(split)
+    queries = collection.query_texts(split)
     return {
-        name: Run(name, retrieve(opened, queries, w, depth, exclude_self=exclude_self).results)
+        name: Run(name, retrieve(collection, queries, w, depth, exclude_self=exclude_self).results)
         for name, w in systems.items()
     }
 
 
 def _judgments(
     collection: str | None, split: str | None, qrels_path: str | Path | None
-) -> tuple[Qrels, dict[str, Any]]:
-    """Read the judgments, and describe their source."""
+) -> tuple[Qrels, dict[str, Any], Collection | None]:
+    """Read the judgments, describe their source, and return the collection if they have one."""
     from retrieval_kd.data.collection import open_collection
 
     if (collection is None) == (qrels_path is None):
@@ -205,10 +209,11 @@ def _judgments(
             )
         qrels = read_qrels(qrels_path)
         path = {"path": str(qrels_path), "digest": digest_file(qrels_path)}
-        return qrels, {**path, "qrels_digest": digest_json(qrels)}
+        return qrels, {**path, "qrels_digest": digest_json(qrels)}, None
     assert collection is not None
     split = split or "test"
     opened = open_collection(collection)
     qrels = opened.qrels(split)
     digests = {"qrels_digest": opened.qrels_digest(split), "texts_digest": opened.digest()}
-    return qrels, {"collection": collection, "name": opened.name, "split": split, **digests}
+    source = {"collection": collection, "name": opened.name, "split": split, **digests}
+    return qrels, source, opened

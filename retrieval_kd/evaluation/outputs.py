@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Outputs:
 
     def write(
         self,
-        record: dict[str, Any],
+        record: Callable[[], dict[str, Any]],
         grids: Sequence[Grid],
         page: Callable[[], str] = str,
         evaluations: Mapping[str, Evaluation] | None = None,
@@ -35,13 +36,16 @@ class Outputs:
         """Write each file in one step, so that none is ever half written.
 
         Args:
+            record: makes the result file; it is called only if that is needed, since it digests all
+                values and imports torch for its versions.
             page: renders the HTML report.
             evaluations: collection → its evaluation, for the model card.
             systems: as `student` takes them.
         """
         student = self.student(systems or {}) if self.card is not None else ""
+        sealed = cache(record)
         if self.json is not None:
-            write_json(self.json, record)
+            write_json(self.json, sealed())
         if self.markdown is not None:
             write_text(self.markdown, "\n\n".join(map(to_markdown, grids)) + "\n")
         if self.latex is not None:
@@ -51,7 +55,7 @@ class Outputs:
         if self.card is not None:
             from retrieval_kd.evaluation.report.model_card import update_model_card
 
-            update_model_card(self.card, evaluations or {}, student, digest=record["digest"])
+            update_model_card(self.card, evaluations or {}, student, digest=sealed()["digest"])
 
     def student(self, systems: Mapping[str, str]) -> str:
         """Return the system whose model is in the folder `card`.

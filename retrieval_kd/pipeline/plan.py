@@ -38,6 +38,7 @@ from retrieval_kd.pipeline.train_students import student_folders, train_one
 from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 
@@ -131,12 +132,12 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
             outputs=("teacher/training.json",),
             settings=[
                 fit.cache_key(),
-                _model_key(config, fit.base),
+                _model_key(fit.base),
                 None if fit.is_decoder else config.teacher.max_length,
             ],
             needs=("candidates",),
         )
-    members = and_choosers(ensemble.members)
+    members, served = and_choosers(ensemble.members), config.teacher.served
     for member in members:
         fitted = member == config.teacher.fitted
         chooser = chosen_by(member)
@@ -148,7 +149,7 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
             if fitted
             else [
                 member,
-                _model_key(config, member),
+                _model_key(member, config.teacher.server if member in served else None),
                 config.max_length_for(parse_spec(member).kind),
             ],
             needs=(
@@ -326,13 +327,12 @@ def _scores_key(config: Config, stage: TrainingStage) -> Any:
     ]
 
 
-def _model_key(config: Config, spec: str) -> list[Any]:
-    """Digest of a teacher's model and of the files its options name."""
+def _model_key(spec: str, server: ServerSettings | None = None) -> list[Any]:
+    """Digest of a teacher's model or what its server is sent, and of files its options name."""
     parsed = parse_spec(spec)
     options = (parsed.options.get(name) for name in ("prompt", "answers"))
     files = [digest_file(name) for name in options if name and Path(name).is_file()]
-    server = config.teacher.server
-    if server and spec in config.teacher.served:
+    if server is not None:
         return [parsed.model, *server.cache_key(), *files]
     return files if parsed.kind in WITHOUT_MODEL else [model_digest(parsed.model), *files]
 

@@ -62,7 +62,7 @@ class RunResults:
 
     def evaluate(self) -> dict[str, Any]:
         """Write results.json: every system, every seed, the paired tests."""
-        evaluation, comparisons = self.evaluation()
+        evaluation, comparisons = self.evaluation
         measures = evaluation.measures
         record = {
             "collection": self.context.collection.stats(),
@@ -93,6 +93,7 @@ class RunResults:
         write_json(self.work.path(self.file("results.json")), record)
         return {"systems": evaluation.systems}
 
+    @cached_property
     def evaluation(self) -> tuple[Evaluation, list[Comparison]]:
         """Evaluate all systems on test, seeds averaged per query; compare each to the baseline."""
         config = self.config
@@ -115,7 +116,7 @@ class RunResults:
 
     def report(self) -> None:
         """Write report.html, and the table as results.md and results.tex."""
-        evaluation, comparisons = self.evaluation()
+        evaluation, comparisons = self.evaluation
         student, baseline = self.config.compare
         stats = self.context.collection.stats()
         drops = self.work.record("queries").get("facts", {}).get("drops", [])
@@ -152,7 +153,7 @@ class RunResults:
 
     def print(self) -> None:
         """Print the table, the main comparison, the student's costs and the report's path."""
-        evaluation, comparisons = self.evaluation()
+        evaluation, comparisons = self.evaluation
         print_table(evaluation, comparisons, self.costs)
         student, measure = self.config.compare[0], evaluation.measures[0]
         for comparison in comparisons:

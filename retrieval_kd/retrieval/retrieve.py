@@ -115,8 +115,6 @@ def hybrid_run(
         >>> {id: round(score, 5) for id, score in hybrid_run([a, b]).results["q"].items()}
         {'d2': 0.03252, 'd1': 0.01639, 'd3': 0.01613}
     """
-    import ranx  # takes seconds
-
     if len(runs) < 2:
         raise InputError(
             "fusion needs at least two runs", remedy="give two, or use the single run as it is"
@@ -125,6 +123,8 @@ def hybrid_run(
     queries = list(dict.fromkeys(query_id for run in runs for query_id in run.results))
     if not queries:
         return Run(name, {})
+    import ranx  # takes seconds
+
     numbers: dict[str, str] = {}  # document ID → nine digits
     ranked = [ranx.Run(_by_rank(run, queries, numbers), name=run.name) for run in runs]
     with warnings.catch_warnings():  # numba warns about a harmless cast inside ranx

@@ -20,8 +20,6 @@ from retrieval_kd.store.shards import TEACHER_FILE, read_shard, shard_paths, tex
 from retrieval_kd.store.verify import Problem, clean_folder, verify_folder
 from retrieval_kd.store.writer import ScoreWriter
 
-__all__ = ["ScoreStore", "TeacherKey"]
-
 
 class ScoreStore:
     """A folder of teachers' scores and answers.

@@ -1,7 +1,7 @@
 """What every kind of student does in training: represent texts, and score the representations.
 
-Each kind has a file of its own in this folder. A new kind is a class with the members of `Student`
-and a line in `student_of`; it inherits nothing.
+Each kind has a file of its own in this folder. A new kind is a class with the members of `Student`,
+a line in `student_of`, one in `make_student`, and its entries in `options.py`; it inherits nothing.
 """
 
 from __future__ import annotations

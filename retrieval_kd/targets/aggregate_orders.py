@@ -79,7 +79,7 @@ def discounted_rank(count: int, orders: Sequence[Order]) -> np.ndarray:
     """Mean of 1 / log₂(1 + rank) over the orders that cover a candidate, (N,).
 
     The averaged discounted rank: the weight that Rank-DistiLLM's ADR-MSE (Schlatt et al. 2024,
-    https://arxiv.org/abs/2405.07920; here the objective `adr_mse`) and nDCG give a rank.
+    https://arxiv.org/abs/2405.07920) and nDCG give a rank.
 
     Example:
         >>> discounted_rank(3, [Order((2, 0, 1))]).round(3).tolist()

@@ -39,7 +39,7 @@ def preferences_of(
 
     Example:
         >>> both = preferences_of(2, np.array([[0, 1], [1, 0]]), np.array([2.0, 2.0]))
-        >>> both.tolist()  # it likes whatever stands first
+        >>> both.tolist()  # a model that prefers whatever comes first
         [[nan, 0.5], [0.5, nan]]
     """
     shown, log_odds = np.asarray(shown).reshape(-1, 2), np.asarray(log_odds, dtype=np.float64)

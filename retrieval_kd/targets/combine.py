@@ -130,7 +130,7 @@ def chooser_examples(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndar
     }
     if not judged:
         raise InputError(
-            "no query that all teachers scored has a relevant document to learn weights from",
+            "no query that all teachers scored has a relevant document to fit weights on",
             remedy="score the candidates of a judged split with each teacher",
         )
     sets = subsets(len(teachers))

@@ -21,11 +21,17 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
+from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Strategy
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport, Spent, record_usage
 from retrieval_kd.teachers.comparing.conclude import conclude_scores
-from retrieval_kd.teachers.comparing.run_strategies import Candidates, Scores, run_strategies
+from retrieval_kd.teachers.comparing.run_strategies import (
+    Candidates,
+    Scores,
+    check_queries,
+    run_strategies,
+)
 from retrieval_kd.teachers.kinds import LanguageModelTeacher, PointwiseTeacher, Teacher
 from retrieval_kd.teachers.llm.protocol import LanguageModel
 from retrieval_kd.teachers.llm.server.call_log import CallLog
@@ -90,7 +96,7 @@ def score_and_record(
     *,
     chooser_scores: Scores | None = None,
 ) -> tuple[ScoreReport, Spent]:
-    """Score with an open teacher as `score.score` does, and record the cost, also after an error.
+    """Score with an open teacher as `score` does, and record the cost, also after an error.
 
     Raises:
         InputError: an input is wrong.
@@ -257,13 +263,7 @@ def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]
 def _look_up_texts(
     collection: Collection, queries: Mapping[str, str], pairs: Sequence[tuple[str, str]]
 ) -> list[_Pair]:
-    unknown = next((query_id for query_id, _ in pairs if query_id not in queries), None)
-    if unknown is not None:
-        raise InputError(
-            "the candidates name a query that this collection or split does not have",
-            id=unknown,
-            remedy="score the run with the collection and split it was retrieved from",
-        )
+    check_queries((query_id for query_id, _ in pairs), queries)
     query_digests = {id: query_digest(queries[id]) for id in dict.fromkeys(q for q, _ in pairs)}
     documents = {id: collection.documents[id] for id in dict.fromkeys(d for _, d in pairs)}
     digests = {id: document_digest(d.title, d.text) for id, d in documents.items()}

@@ -13,7 +13,8 @@ from retrieval_kd.data.runs import with_relevant
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import query_digest
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.comparing.conclude import (
     PairPreferences,
     conclude_pairs,

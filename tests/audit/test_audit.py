@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 
 from retrieval_kd.audit.audit import audit
+from retrieval_kd.audit.sources import open_store
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.files import write_json
+from retrieval_kd.store.answer_rows import Row
+from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import document_digest, id_digest, query_digest
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.requests import Answer
+from retrieval_kd.store.scores import ScoreStore
 
 KEY = TeacherKey("pointwise", "big", digest="ab12")
 UNRELATED = {"u1": "how do I renew my passport abroad", "u2": "cheap flights to lisbon in may"}
@@ -42,6 +47,21 @@ def write_store(folder, queries, documents=(), texts="known"):
             np.arange(len(pairs), dtype=np.float32),
         )
     return f"scores:{folder}"
+
+
+def test_what_comparing_teachers_saw_is_training_data_too(tmp_path, collection):
+    key = TeacherKey("pairwise", "judge", digest="ab12")
+    store = ScoreStore(tmp_path / "answers")
+    queries = collection.query_texts("test")
+    query, (one, other) = next((q, list(d)[:2]) for q, d in collection.qrels("test").items())
+    texts = [collection.documents[id] for id in (one, other)]
+    shown = tuple(document_digest(text.title, text.text) for text in texts)
+    row = Row(query, (one, other), query_digest(queries[query]), shown, Answer(log_odds=1.0))
+    with AnswerStore(store.folder(key), key).writer() as writer:
+        writer.add([row])
+    trained = open_store(tmp_path / "answers", [collection], None, Drops())
+    assert [len(found) for found in trained.queries] == [1]
+    assert [len(found) for found in trained.scored] == [2]
 
 
 def write_other(folder, queries, documents):

@@ -90,6 +90,15 @@ def test_a_card_names_a_split_only_where_one_was_chosen(tmp_path, qrels, tiny_en
     assert result.dataset_name == "qrels.tsv"
 
 
+def test_a_card_finds_its_student_among_seeds(tmp_path, qrels, tiny_encoder, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_encoder, tmp_path / "student")
+    runs = [write(tmp_path, f"{name}.trec", i + 1) for i, name in enumerate(("student#seed1", "b"))]
+    outputs = Outputs(card="student")
+    evaluate_files(runs, qrels_path=qrels, outputs=outputs, console=Console(file=io.StringIO()))
+    assert ModelCard.load(tmp_path / "student" / "README.md").data.eval_results
+
+
 def test_files_named_by_seed_are_one_system(tmp_path, qrels):
     runs = [write(tmp_path, f"s#seed{i}.trec", i) for i in (1, 2)]
     evaluation, _ = evaluate_files(runs, qrels_path=qrels, console=Console(file=io.StringIO()))

@@ -226,6 +226,12 @@ def test_a_changed_setting_runs_exactly_the_stages_it_decides(row, planned):
     assert changed == matching(after, patterns)
 
 
+def test_a_model_that_is_fine_tuned_counts_by_its_weights_though_a_server_has_it_too(planned):
+    local = ("teacher.fit.base=yesno:DECODER", "teacher.fuse_with=[bm25, 'yesno:DECODER']")
+    served = (*local, "teacher.server.url=http://127.0.0.1:9/v1")
+    assert planned(*served).keys["fit-teacher"] == planned(*local).keys["fit-teacher"]
+
+
 def test_users_see_a_seed_only_where_there_are_several(planned):
     alone = {stage.name: stage.title for stage in planned().stages}
     assert alone["train:labels-seed0"] == "train:labels"

@@ -18,8 +18,9 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.store.answer_rows import Row, as_stored, to_rows, to_table
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import shard_paths, write_shard
 
 PAIRWISE = TeacherKey("pairwise", "pairwise:judge", digest="ab12", prompt="pair by logits: which")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import read_shard, shard_paths
 
 KEY = TeacherKey("pointwise", "teachers/big", digest="ab12", max_length=256, dtype="bfloat16")

@@ -26,7 +26,8 @@ from tests.store.test_scores import KEY, add, look
 WRITE_NUMBERS = """
 import sys, numpy as np
 from retrieval_kd.files import digest_text
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 
 key = TeacherKey("pointwise", "teachers/big", digest="ab12", max_length=256, dtype="bfloat16")
 folder, query, rows, stop = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])

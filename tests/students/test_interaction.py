@@ -53,6 +53,16 @@ def filled(head, seed=0):
     return head
 
 
+def test_a_student_saved_before_its_module_moved_still_loads(tiny_encoder, tmp_path):
+    options = {"head": "iem", "attention_heads": 4}
+    make_student(str(tiny_encoder), "interaction", [0, 3], options=options).save(str(tmp_path))
+    listed = tmp_path / "modules.json"
+    moved = listed.read_text().replace("retrieval_kd.models.modules", "retrieval_kd.elsewhere")
+    assert moved != listed.read_text()
+    listed.write_text(moved)
+    assert load_encoder(str(tmp_path)).encode(["a"]).shape[0] == 1
+
+
 @torch.no_grad()
 def test_the_head_of_dse_is_its_formula():
     head = filled(InteractionHead(3, 4, "dse"))

@@ -29,8 +29,13 @@ def clean(text: str, limit: int = TEXT_LIMIT) -> str:
 
 
 def one_line(text: str, limit: int) -> str:
-    """Clean a text and put it on one line with single spaces."""
-    return clean(" ".join(text.split()), limit)
+    r"""Clean a text and put it on one line with single spaces; narrow spaces in numbers stay.
+
+    Example:
+        >>> one_line("22.7\u202fM  of\n30", 99)
+        '22.7\u202fM of 30'
+    """
+    return clean(re.sub(r"[ \t\r\n\f\v]+", " ", text).strip(), limit)
 
 
 def clean_all(value: Any, limit: int = TEXT_LIMIT) -> Any:

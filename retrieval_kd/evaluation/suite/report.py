@@ -139,7 +139,8 @@ def collections_grid(result: SuiteResult, measures: Sequence[str]) -> Grid:
         rows.append([Cell(name), Cell(part.located.split), Cell(queries), *values])
     average = averages(result)
     if average is not None and len(average.queries) > 1:
-        means = [cell(average, across(result), s, m) for s, m in columns]
+        tests = across(result)
+        means = [cell(average, tests, s, m) for s, m in columns]
         rows.append([Cell("average"), Cell(""), Cell(f"{len(average.queries)} units"), *means])
     letter = letters(result.systems)
     several = len(result.systems) > 1

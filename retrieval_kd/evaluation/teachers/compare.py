@@ -29,7 +29,8 @@ from retrieval_kd.evaluation.teachers.facts import (
     shared,
 )
 from retrieval_kd.store.digests import query_digest
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets import CalibrationMethod
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import aggregation

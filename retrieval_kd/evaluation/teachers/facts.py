@@ -16,7 +16,8 @@ from retrieval_kd.evaluation.diagnostics.fidelity import kendall, rbo
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import compare
 from retrieval_kd.store.answers import AnswerStore
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.key import TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.summary import order_bias
 from retrieval_kd.store.usage import Spent, read_usage
 from retrieval_kd.targets import CalibrationMethod

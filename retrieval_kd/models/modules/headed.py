@@ -66,5 +66,6 @@ class HeadedEncoder(SentenceTransformer):
         return {**super()._get_model_config(), MARK: self.student}
 
     def _load_module_class_from_ref(self, class_ref: str, *args: Any, **more: Any) -> type:
-        own = {f"{k.__module__}.{k.__name__}": k for k in self.own_modules}.get(class_ref)
+        # by the class's name alone: a saved model names the module that it was saved from
+        own = {k.__name__: k for k in self.own_modules}.get(class_ref.rpartition(".")[2])
         return own or super()._load_module_class_from_ref(class_ref, *args, **more)

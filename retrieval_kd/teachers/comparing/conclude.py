@@ -7,7 +7,7 @@ answers and its own conclusion counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -31,6 +31,11 @@ from retrieval_kd.teachers.comparing.run_strategies import (
     replay,
 )
 
+# Kind of comparing teacher → name → function from its answers to scores.
+AGGREGATIONS: dict[str, Mapping[str, Callable[..., np.ndarray]]] = {
+    "pairwise": PAIR_AGGREGATIONS,
+    "listwise": ORDER_AGGREGATIONS,
+}
 # Documents (n,) of one query and P(i is better than j) (n, n), NaN where i and j were not compared.
 PairPreferences = tuple[list[str], np.ndarray]
 
@@ -63,7 +68,7 @@ def conclude_scores(
         InputError: the aggregation does not exist for this kind of answers.
     """
     pairwise = answers.key.kind == "pairwise"
-    aggregations = PAIR_AGGREGATIONS if pairwise else ORDER_AGGREGATIONS
+    aggregations = AGGREGATIONS[answers.key.kind]
     if aggregate is not None and aggregate not in aggregations:
         raise InputError(
             f"no aggregation {aggregate!r} of {answers.key.kind} answers",
@@ -121,7 +126,7 @@ def conclude_pairs(
     """
     if answers.key.kind != "pairwise":
         raise InputError(
-            f"a {answers.key.kind} teacher says nothing of pairs",
+            f"a {answers.key.kind} teacher does not compare pairs",
             id=answers.key.model,
             remedy="name a pairwise: teacher",
         )
@@ -140,12 +145,11 @@ def conclude_pairs(
 
 def aggregation(key: TeacherKey, names: Sequence[str]) -> str | None:
     """The first of these aggregations that suits the teacher's kind of answers, if any."""
+    every = [name for aggregations in AGGREGATIONS.values() for name in aggregations]
     for name in names:
-        if name not in (*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS):
-            every = ", ".join([*PAIR_AGGREGATIONS, *ORDER_AGGREGATIONS])
-            raise InputError(f"no aggregation {name!r}", remedy=f"choose of {every}")
-    suitable = {"pairwise": list(PAIR_AGGREGATIONS), "listwise": list(ORDER_AGGREGATIONS)}
-    return next((name for name in names if name in suitable.get(key.kind, [])), None)
+        if name not in every:
+            raise InputError(f"no aggregation {name!r}", remedy=f"choose one of {', '.join(every)}")
+    return next((name for name in names if name in AGGREGATIONS.get(key.kind, ())), None)
 
 
 def check_aggregations(keys: Sequence[TeacherKey], names: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.requests import CandidateList, Request, Steps
-from retrieval_kd.teachers.comparing.steps import spec_of, together
+from retrieval_kd.teachers.comparing.steps import check_at_least, spec_of, together
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class Windows:
     passes: int = 1
 
     def __post_init__(self) -> None:
+        check_at_least(2, window=self.window)
+        check_at_least(1, stride=self.stride, passes=self.passes)
         if self.stride >= self.window:
             raise InputError(
                 f"stride {self.stride} with windows of {self.window}: nothing would be carried on",
@@ -114,6 +116,9 @@ class Heap:
     children: int = 3
     top: int = 10
 
+    def __post_init__(self) -> None:
+        check_at_least(1, children=self.children, top=self.top)
+
     @property
     def spec(self) -> str:
         return spec_of("how=heap", self)
@@ -189,6 +194,10 @@ class Tournament:
 
     group: int = 10
     rounds: int = 2
+
+    def __post_init__(self) -> None:
+        check_at_least(3, group=self.group)  # no answer decides a group of one
+        check_at_least(1, rounds=self.rounds)
 
     @property
     def spec(self) -> str:

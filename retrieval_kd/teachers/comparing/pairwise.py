@@ -37,7 +37,7 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_prompts,
     template_for,
 )
-from retrieval_kd.teachers.comparing.steps import refuse_unused, spec_of, together
+from retrieval_kd.teachers.comparing.steps import check_at_least, refuse_unused, spec_of, together
 from retrieval_kd.teachers.llm.prompts import Template, find_template
 from retrieval_kd.teachers.llm.protocol import LanguageModel
 from retrieval_kd.teachers.options import SetOptions
@@ -178,6 +178,9 @@ class AdjacentPairs:
 
     reach: int = 1
 
+    def __post_init__(self) -> None:
+        check_at_least(1, reach=self.reach)
+
     @property
     def spec(self) -> str:
         return spec_of("pairs=adjacent", self)
@@ -205,6 +208,9 @@ class UncertainPairs:
     """
 
     most: int = 30
+
+    def __post_init__(self) -> None:
+        check_at_least(1, most=self.most)
 
     @property
     def spec(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrieval_kd.data.collection import Collection
@@ -197,6 +197,17 @@ class QueryCandidates:
         return Row(self.query_id, ids, self.query_digest, self.digests, strategy=strategy.spec)
 
 
+def check_queries(ids: Iterable[str], queries: Mapping[str, str]) -> None:
+    """Refuse candidates of a query that is not among `queries`."""
+    unknown = next((id for id in ids if id not in queries), None)
+    if unknown is not None:
+        raise InputError(
+            "the candidates name a query that this collection or split does not have",
+            id=unknown,
+            remedy="score the run with the collection and split it was retrieved from",
+        )
+
+
 def query_candidates(
     collection: Collection,
     queries: Mapping[str, str],
@@ -212,12 +223,7 @@ def query_candidates(
     Raises:
         InputError: the query or a document is unknown, or a candidate has no score.
     """
-    if query_id not in queries:
-        raise InputError(
-            "the candidates name a query that this collection or split does not have",
-            id=query_id,
-            remedy="score the run with the collection and split it was retrieved from",
-        )
+    check_queries([query_id], queries)
     by_digest: dict[str, Document] = {}
     for id in ids:
         document = collection.documents[id]

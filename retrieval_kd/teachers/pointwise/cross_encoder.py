@@ -19,7 +19,7 @@ from retrieval_kd.files import digest_text, read_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.layers import check_exit, keep_layers
 from retrieval_kd.models.load import load_cross_encoder, model_digest, pair_length, resolve_model
-from retrieval_kd.store.scores import TeacherKey
+from retrieval_kd.store.key import TeacherKey
 
 
 class CrossEncoderTeacher:

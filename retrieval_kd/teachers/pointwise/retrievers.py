@@ -28,7 +28,7 @@ from retrieval_kd.models.encode import (
 from retrieval_kd.models.load import kind_of, load_encoder, load_retriever, model_digest
 from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
-from retrieval_kd.store.scores import TeacherKey
+from retrieval_kd.store.key import TeacherKey
 
 MOST_CACHED = 20_000  # most documents whose representations are kept for the next queries
 WHOLE = 20_000  # most documents of a collection that is encoded as a whole, for later searches

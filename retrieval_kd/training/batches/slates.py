@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 import numpy as np
 
@@ -17,9 +16,8 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import PairPreferences
-from retrieval_kd.training.trainer.settings import TrainSettings
+from retrieval_kd.training.trainer.settings import Sampling, TrainSettings
 
-Sampling = Literal["random", "stratified", "bands", "hardest"]
 NOTHING = np.zeros(0, np.int64)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import atomic_path, cache_dir, digest_json
+from retrieval_kd.files import cache_dir, digest_json
 from retrieval_kd.hardware import dtype_name
-from retrieval_kd.models.encode import document_vectors, encode_queries
+from retrieval_kd.models.encode import document_vectors, encode_queries, save_array
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.progress import bar
 
@@ -51,8 +51,6 @@ def teacher_vectors(
             for start in range(0, len(queries), CHUNK):
                 parts.append(encode_queries(model, queries[start : start + CHUNK]))
                 progress.advance(len(parts[-1]))
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(cached) as temporary, open(temporary, "wb") as file:
-            np.save(file, np.concatenate(parts), allow_pickle=False)
+        save_array(cached, np.concatenate(parts))
     vectors = document_vectors(model_spec, documents, max_length=max_length, model=model)
     return TeacherVectors(np.load(cached, mmap_mode="r", allow_pickle=False), vectors)

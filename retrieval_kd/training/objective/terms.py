@@ -241,7 +241,8 @@ def check_parameters(term: Term) -> None:
     own = settable(term.function) | ({"layer": int} if term.name in READS_LAYER else {})
     for key, value in term.parameters.items():
         if key not in own:
-            raise ValueError(f"{term.name} has no parameter {key!r}; it has {', '.join(own)}")
+            names = ", ".join(own) or "none"
+            raise ValueError(f"{term.name} has no parameter {key!r}; it has {names}")
         check_value(term.name, key, value, own[key])
 
 

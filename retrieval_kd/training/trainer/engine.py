@@ -74,7 +74,7 @@ def train(
     own = trained_beside(loss)
     if is_first():
         clear_if_other(work, identity)
-        last_whole_checkpoint(work, own)  # removes torn ones
+        last_whole_checkpoint(work, own)  # deletes incomplete checkpoints
     wait_for_all()
     checkpoint = last_whole_checkpoint(work, own)
     clock = Clock(work / "seconds.json")

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Sampling = Literal["random", "stratified", "bands", "hardest"]
+
 
 class TrainSettings(BaseModel):
     """How a model is trained. Defaults are for two CPU cores."""
@@ -18,7 +20,7 @@ class TrainSettings(BaseModel):
     slate_depth: int = Field(
         30, ge=1, description="number of the teacher's best candidates that slates are drawn from"
     )
-    sampling: Literal["random", "stratified", "bands", "hardest"] = Field(
+    sampling: Sampling = Field(
         "random",
         description="of a slate's candidates. random: evenly; stratified: one from each part of "
         "the teacher's order; bands: evenly over the range of its scores; hardest: its best",

@@ -106,7 +106,7 @@ class Client:
                 import openai
             except ImportError as error:
                 raise InputError(
-                    "asking a server needs the package openai",
+                    "a server needs the package openai",
                     remedy="pip install 'retrieval_kd[llm]'",
                 ) from error
 

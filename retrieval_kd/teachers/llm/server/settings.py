@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from retrieval_kd.files import digest_text
 from retrieval_kd.schema import Part
@@ -18,8 +18,6 @@ class ServerSettings(Part):
 
     For api.openai.com the key may also be in OPENAI_API_KEY.
     """
-
-    model_config = ConfigDict(hide_input_in_errors=True)  # an address may hold a key
 
     url: str = Field(description="address of the API, such as http://127.0.0.1:8000/v1")
     api: Literal["chat", "completions"] = Field(

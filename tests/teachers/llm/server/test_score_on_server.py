@@ -13,8 +13,9 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
-from retrieval_kd.store.scores import ScoreStore, TeacherKey
+from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import Usage, read_usage
 from retrieval_kd.teachers.llm.decoder import LocalModel
 from retrieval_kd.teachers.llm.protocol import Prompt
