@@ -156,7 +156,7 @@ def test_answers_are_exported_unchanged(tmp_path):
     store = ScoreStore(tmp_path / "store")
     said = Answer("[2] > [1]", order=(1, 0), status="ok")
     put(store, LISTWISE, row("ab", said), row("ab", strategy="how=heap"))
-    assert "1 scores" in command("export", store.path, "--out", tmp_path / "a.jsonl")
+    assert "1 answers" in command("export", store.path, "--out", tmp_path / "a.jsonl")
     [line] = (tmp_path / "a.jsonl").read_text().splitlines()
     assert json.loads(line) == {
         "query_id": "q", "document_ids": ["a", "b"], "text": "[2] > [1]", "logs": None,
