@@ -204,7 +204,7 @@ def test_wrong_results_are_named(half_leaked, runs, tmp_path, capsys, spec):
         evaluate_groups(found, [], tmp_path / "not.json")
     with pytest.raises(InputError, match="no such file"):
         evaluate_groups(found, [], tmp_path / "missing.json")
-    with pytest.raises(InputError, match="only one of them"):
+    with pytest.raises(InputError, match="give either runs or a result file"):
         evaluate_groups(found, runs, tmp_path / "not.json")
     with pytest.raises(InputError, match="no query in common"):
         effect(evaluation(a=RNG.random(40)), {"all": ["z"], "clean": ["z"]})

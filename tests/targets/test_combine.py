@@ -131,5 +131,5 @@ def test_folds_without_anything_to_fit_on_are_left_out(how, judged):
 
 def test_nothing_judged_is_nothing_to_learn_from(judged):
     teachers, _ = judged
-    with pytest.raises(InputError, match="learn weights"):
+    with pytest.raises(InputError, match="fit weights"):
         fit_combination("learned", teachers, {"other": {"d1": 1}})
