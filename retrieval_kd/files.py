@@ -13,14 +13,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from retrieval_kd.errors import InputError
+
+SEALED = "sealed"  # key of a JSON object: the digest of all its other keys
+RESTORE = "restore the file from a copy, or delete it if a command makes it again"
+
+
+class DamagedFile(InputError, ValueError):
+    """A file that is not as it was written; also a `ValueError`, as from `json.loads`."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it into place only if the block succeeds.
 
     The file's data reaches the disk before the rename, so a crash leaves the old file or the new.
+    A link stays, and the file that it names is replaced.
+
+    Raises:
+        InputError: `path` is no file, but a device, a pipe or a folder.
     """
-    path = Path(path)
+    path = check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
@@ -33,6 +46,53 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | Path) -> Path:
+    """Return the file that `path` names, through links; refuse all that a rename would destroy.
+
+    Raises:
+        InputError: a device, a pipe or a folder is there, or a link to what a process has open.
+    """
+    place, hops = Path(path), 0
+    while place.is_symlink() and hops < 40:
+        if os.path.realpath(place.parent).startswith("/proc/"):  # as of /dev/stdout
+            break
+        place, hops = place.parent / os.readlink(place), hops + 1
+    else:
+        if not place.exists() or place.is_file():
+            return place
+    kind = "a folder" if Path(path).is_dir() else "a device or a pipe"
+    raise InputError(f"this is {kind}, and a file is to be written", file=path,
+                     remedy="name a new file, or one to replace")  # fmt: skip
+
+
+def check_movable(folder: Path) -> None:
+    """Refuse a folder that another cannot be renamed onto.
+
+    Raises:
+        InputError: it is no folder, the current one, around it, or a disk's own.
+    """
+    if folder.exists() and not folder.is_dir():
+        problem = "this is no folder"
+    elif Path.cwd().is_relative_to(folder.resolve()):
+        problem = "the current folder is in this one, and it would be replaced"
+    elif os.path.ismount(folder.resolve()):
+        problem = "a disk is mounted here, so this folder cannot be replaced"
+    else:
+        return
+    raise InputError(problem, file=folder, remedy="give a new folder")
+
+
+def check_replaceable(folder: Path, mark: str, what: str) -> None:
+    """Refuse to replace a folder that has files, unless one named `mark` shows it to be `what`."""
+    check_movable(folder)
+    if folder.exists() and any(folder.iterdir()) and not (folder / mark).exists():
+        raise InputError(
+            f"this folder does not hold {what}, and would be replaced",
+            file=folder,
+            remedy="give a new folder",
+        )
 
 
 @contextlib.contextmanager
@@ -105,8 +165,47 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def read_json(path: str | Path, kind: type = dict) -> Any:
+    """Read a JSON file, by default one with an object.
+
+    Raises:
+        DamagedFile: it is not JSON, or its value is not of this kind.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"not a JSON file ({error})", file=path, remedy=RESTORE) from error
+    if not isinstance(value, kind):
+        problem = f"a JSON file with {type(value).__name__} where {kind.__name__} is expected"
+        raise DamagedFile(problem, file=path, remedy=RESTORE)
+    return value
+
+
+def sealed(value: dict[str, Any]) -> dict[str, Any]:
+    """Add a digest of all the rest, which `check_seal` compares.
+
+    Example:
+        >>> check_seal({**sealed({"seconds": 3}), "seconds": 4}, "record.json")
+        Traceback (most recent call last):
+        ...
+        retrieval_kd.files.DamagedFile: record.json: changed after it was written. To fix: restore \
+the file from a copy, or delete it if a command makes it again.
+    """
+    value = json.loads(json.dumps(value))  # as it will be read back
+    return {**value, SEALED: digest_json(value)}
+
+
+def check_seal(value: dict[str, Any], file: str | Path) -> dict[str, Any]:
+    """Return the value without its digest; one without a digest is of an earlier version."""
+    rest = {name: part for name, part in value.items() if name != SEALED}
+    if SEALED in value and value[SEALED] != digest_json(rest):
+        raise DamagedFile("changed after it was written", file=file, remedy=RESTORE)
+    return rest
+
+
+def read_sealed(path: str | Path) -> dict[str, Any]:
+    """Read a file that was written with `sealed`. Raises `DamagedFile` if it has changed since."""
+    return check_seal(read_json(path), path)
 
 
 def digest_text(*parts: str) -> str:

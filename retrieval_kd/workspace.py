@@ -14,8 +14,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_json, digest_text, read_json, write_json
+from retrieval_kd.errors import InputError, log
+from retrieval_kd.files import (
+    DamagedFile,
+    digest_file,
+    digest_json,
+    digest_text,
+    read_sealed,
+    sealed,
+    write_json,
+)
+from retrieval_kd.seals import is_whole
 
 
 @dataclass(frozen=True)
@@ -62,15 +71,28 @@ class Workspace:
         return self.folder.joinpath(*parts)
 
     def done(self, stage: Stage) -> bool:
-        """Whether the stage has run with this key and its outputs still exist."""
+        """Whether the stage has run with this key and its outputs are as it left them."""
         record = self.record(stage.name)
-        complete = all(self.path(output).exists() for output in stage.outputs)
-        return complete and record.get("key") == self.keys[stage.name]
+        if record.get("key") != self.keys[stage.name]:
+            return False
+        if not all(is_whole(self.path(output), unsealed=True) for output in stage.outputs):
+            return False
+        files = record.get("files", {})
+        changed = [name for name in stage.outputs
+                   if name in files and files[name] != digest_file(self.path(name))]  # fmt: skip
+        if changed:
+            log.warning("%s: %s has changed, so %s runs again", self.folder, changed[0], stage.name)
+        return not changed
 
     def record(self, name: str) -> dict[str, Any]:
-        """Return the record of a stage that ran: key, seconds, facts; empty if it did not."""
-        path = self._record_path(name)
-        return read_json(path) if path.exists() else {}
+        """Return the record of a stage that ran: key, seconds, facts; empty if it did not.
+
+        A damaged record counts as none.
+        """
+        try:
+            return read_sealed(self._record_path(name))
+        except (OSError, DamagedFile):
+            return {}
 
     def execute(self, before: Callable[[Stage, bool, str], None]) -> list[str]:
         """Run the stages that are not done, in order; returns the names of those that ran.
@@ -113,8 +135,14 @@ class Workspace:
             started = time.monotonic()
             facts = stage.run() or {}
             seconds = round(time.monotonic() - started, 2)
-            record = {"key": self.keys[stage.name], "seconds": seconds, "facts": facts}
-            write_json(self._record_path(stage.name), record)
+            files = [name for name in stage.outputs if self.path(name).is_file()]
+            record = {
+                "key": self.keys[stage.name],
+                "seconds": seconds,
+                "facts": facts,
+                "files": {name: digest_file(self.path(name)) for name in files},
+            }
+            write_json(self._record_path(stage.name), sealed(record))
             ran.append(stage.name)
         return ran
 

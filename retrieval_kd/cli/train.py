@@ -141,10 +141,12 @@ def parts(
     """Save each function of a multi-function student as a model of its own."""
     import torch
 
+    from retrieval_kd.files import check_replaceable
     from retrieval_kd.models.load import load_encoder
     from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
     from retrieval_kd.students.multi_function import save_parts
 
+    check_replaceable(out, "multi_vector", "parts of a student")
     model = load_encoder(student, dtype=torch.float32)
     if not isinstance(model, MultiFunctionEncoder):
         raise InputError(

@@ -26,6 +26,7 @@ from retrieval_kd.files import (
     write_json,
 )
 from retrieval_kd.progress import bar
+from retrieval_kd.seals import damage, seal
 
 VERSION = 2  # of the cached form and the policy; raising it reads every source again
 
@@ -35,6 +36,9 @@ class Collection:
 
     def __init__(self, folder: str | Path, spec: str) -> None:
         self.folder, self.spec = Path(folder), spec
+        problem = damage(self.folder)
+        if problem:
+            raise InputError(f"a damaged copy of a collection: {problem}", file=folder)
         facts = read_json(self.folder / "collection.json")
         self.name: str = facts["name"]
         self.splits: list[str] = facts["splits"]
@@ -131,12 +135,10 @@ def _open(folder: Path, spec: str) -> Collection | None:
     if not folder.is_dir():
         return None
     try:
-        collection = Collection(folder, spec)
-        missing = [s for s in collection.splits if not collection._qrels_file(s).is_file()]
-    except (InputError, OSError, ValueError, KeyError) as error:
-        log.warning("%s is damaged and is built again: %s", folder, error)
+        return Collection(folder, spec)
+    except (InputError, OSError) as error:
+        log.warning("%s is built again: %s", folder, error)
         return None
-    return None if missing else collection
 
 
 def _build(reader: Reader, folder: Path, spec: str) -> Collection:
@@ -168,6 +170,7 @@ def _build(reader: Reader, folder: Path, spec: str) -> Collection:
             "first": reading.drops.first,
         }
         write_json(temporary / "collection.json", facts)
+        seal(temporary)
     _sweep(folder)
     return Collection(folder, spec)
 

@@ -1,8 +1,8 @@
 """ID → (title, text) for millions of documents or queries, on disk and memory-mapped.
 
 A folder holds `texts.arrow` (Arrow IPC: id, title, text), `hashes.npy` (sorted 64-bit hashes of the
-IDs), `positions.npy` (the row of each hash) and `texts.json`. Reading keeps only the pages in use
-in memory; building keeps one batch and 12 bytes per row.
+IDs), `positions.npy` (the row of each hash), `texts.json` and a seal. Reading keeps only the pages
+in use in memory; building keeps one batch and 12 bytes per row.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow as pa
 from retrieval_kd.data.rows import Row, check_id
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_folder, read_json, write_json
+from retrieval_kd.seals import damage, seal
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BATCH_ROWS, BATCH_CHARACTERS = 4_096, 4_000_000
@@ -72,20 +73,20 @@ class Texts:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        arrow = self.folder / "texts.arrow"
         try:
             before = self.folder.stat().st_ino
+            problem = damage(self.folder)
+            if problem:  # a damaged Arrow file can end the process
+                raise _damaged(self.folder, problem)
             facts = read_json(self.folder / "texts.json")
             self._hashes = np.asarray(np.load(self.folder / "hashes.npy", mmap_mode="r"))
             self._positions = np.asarray(np.load(self.folder / "positions.npy", mmap_mode="r"))
-            self._reader = pa.ipc.open_file(pa.memory_map(str(arrow)))
-            whole = arrow.stat().st_size == facts["bytes"]
-            whole = whole and self.folder.stat().st_ino == before  # not replaced while opening
-        except (OSError, EOFError, ValueError, KeyError) as error:
-            raise _damaged(self.folder) from error
+            self._reader = pa.ipc.open_file(pa.memory_map(str(self.folder / "texts.arrow")))
+            if self.folder.stat().st_ino != before:
+                raise _damaged(self.folder, "it was replaced while it was opened")
+        except (OSError, EOFError) as error:
+            raise _damaged(self.folder, str(error)) from error
         self._count: int = facts["count"]
-        if not whole or len(self._hashes) != self._count or len(self._positions) != self._count:
-            raise _damaged(self.folder)
         self.noun: str = facts["noun"]
         self.digest: str = facts["digest"]
         self.characters: int = facts["characters"]
@@ -158,8 +159,8 @@ class Texts:
         return batch
 
 
-def _damaged(folder: Path) -> InputError:
-    problem = "not a complete folder of texts"
+def _damaged(folder: Path, reason: str) -> InputError:
+    problem = f"not a complete folder of texts: {reason}"
     return InputError(problem, file=folder, remedy="delete the folder; it is built again")
 
 
@@ -181,6 +182,7 @@ corpus.jsonl:1 (id d1). To fix: keep one of the two, or give one of them a diffe
         order = np.argsort(hashes, kind="stable")
         np.save(temporary / "hashes.npy", hashes[order])
         np.save(temporary / "positions.npy", order.astype(np.uint64))
+        seal(temporary)
         texts = Texts(temporary)
         _refuse_duplicates(texts, hashes, order, places)
     texts.folder = Path(folder)  # the mapped files stay open, whoever replaces the folder
@@ -209,8 +211,10 @@ def _write_arrow(rows: Iterable[Row], folder: Path, noun: str) -> _Places:
     places, digest, starts, all_characters = _Places(), hashlib.blake2b(digest_size=16), [], 0
     columns: tuple[list[str], list[str], list[str]] = ([], [], [])
     characters = 0
-    arrow = folder / "texts.arrow"
-    with pa.OSFile(str(arrow), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with (
+        pa.OSFile(str(folder / "texts.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, SCHEMA) as writer,
+    ):
 
         def flush() -> None:
             starts.append(len(places.hashes) - len(columns[0]))
@@ -238,7 +242,6 @@ def _write_arrow(rows: Iterable[Row], folder: Path, noun: str) -> _Places:
         "count": len(places.hashes),
         "digest": digest.hexdigest(),
         "characters": all_characters,
-        "bytes": arrow.stat().st_size,
         "starts": starts,
     }
     write_json(folder / "texts.json", facts)

@@ -7,6 +7,7 @@ adding documents takes seconds to minutes and starts over.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from filelock import FileLock
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_path, read_json, write_json
+from retrieval_kd.files import atomic_path, sealed, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import dense, multi_vector, sparse
-from retrieval_kd.indexing.index import IDS, MANIFEST, Index, describe_files
+from retrieval_kd.indexing.index import IDS, MANIFEST, Index, describe_files, read_manifest
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.load import kind_of, load_retriever, model_digest
 
@@ -70,14 +71,15 @@ def build_index(
         "document_prompt": document_prompt,
         "spec": spec.as_dict(),
     }
+    check_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
         finished = _finished(out, inputs, model_spec)
         if finished is not None:
             return finished
-        if (out / MANIFEST).exists():
-            replacing(read_json(out / MANIFEST))
-            (out / MANIFEST).unlink()
+        with contextlib.suppress(InputError):  # one that is damaged has no more to say
+            replacing(read_manifest(out))
+        (out / MANIFEST).unlink(missing_ok=True)
         for stale in out.glob(".*.part"):  # left by a killed build: we hold the lock
             stale.unlink()
 
@@ -109,12 +111,35 @@ def build_index(
             "machine": describe(),
             "versions": versions(),
         }
-        write_json(out / MANIFEST, manifest)
+        write_json(out / MANIFEST, sealed(manifest))
         for shards in out.glob(".shards-*"):
             shutil.rmtree(shards)
     opened = Index.open(out, verify=False)
     opened.model_spec, opened.model = model_spec, model  # already loaded
     return opened
+
+
+def check_foreign(out: Path) -> None:
+    """Refuse to build in a folder that holds something other than an index.
+
+    Raises:
+        InputError: it is no folder, or has files that are not an index's.
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError("this is no folder", file=out, remedy="give a new folder")
+    names = {path.name for path in out.glob("[!.]*")}
+    # A manifest alone may be another program's; a damaged one stands beside an index's files.
+    ours = {*dense.FILES, *sparse.FILES, *multi_vector.FILES, IDS, MANIFEST}
+    if names <= ours and names != {MANIFEST}:
+        return
+    try:
+        read_manifest(out)
+    except InputError as error:
+        raise InputError(
+            f"this folder holds something other than an index: {', '.join(sorted(names)[:3])}",
+            file=out,
+            remedy="give a new folder",
+        ) from error
 
 
 def _check_kind(model_spec: str, spec: IndexSpec) -> None:
@@ -129,12 +154,10 @@ def _check_kind(model_spec: str, spec: IndexSpec) -> None:
 
 def _finished(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | None:
     """The index in `out`, if it was built from these inputs and is undamaged."""
-    if not (out / MANIFEST).exists():
-        return None
-    manifest = read_json(out / MANIFEST)
-    if any(manifest.get(name) != value for name, value in inputs.items()):
-        return None
     try:
+        manifest = read_manifest(out)
+        if any(manifest.get(name) != value for name, value in inputs.items()):
+            return None
         return Index.open(out, model_spec)
     except InputError:
         return None

@@ -21,7 +21,7 @@ import torch
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_file, read_json
+from retrieval_kd.files import DamagedFile, digest_file, read_sealed
 from retrieval_kd.indexing.dense import FaissVectors
 from retrieval_kd.indexing.multi_vector import TokenVectors
 from retrieval_kd.indexing.sparse import SparseVectors
@@ -29,6 +29,9 @@ from retrieval_kd.indexing.topk import top_k
 from retrieval_kd.models.load import load_retriever, model_digest
 
 IDS, MANIFEST = "ids.arrow", "manifest.json"
+ENTRIES = {"model", "model_digest", "max_length", "dtype", "spec", "count", "dimensions",
+           "collection", "query_prompt"}  # fmt: skip
+RESTORE = "restore the file, or delete the folder and build the index again"
 
 Vectors = FaissVectors | SparseVectors | TokenVectors
 
@@ -85,12 +88,7 @@ class Index:
             InputError: no finished index, or its files or model differ from the manifest.
         """
         folder = Path(folder)
-        try:
-            manifest = read_json(folder / MANIFEST)
-        except OSError as error:
-            raise InputError(
-                "no finished index here", file=folder, remedy="build it with rkd index"
-            ) from error
+        manifest = read_manifest(folder)
         _check_files(folder, manifest, verify)
         if model_spec is not None:
             _check_model(folder, manifest, model_spec)
@@ -205,6 +203,23 @@ class Index:
         )
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read an index's manifest.
+
+    Raises:
+        InputError: it is missing, or not as it was written.
+    """
+    try:
+        manifest = read_sealed(folder / MANIFEST)
+    except OSError as error:
+        raise InputError(
+            "no finished index here", file=folder, remedy="build it with rkd index"
+        ) from error
+    if not isinstance(manifest.get("files"), dict) or not manifest.keys() >= ENTRIES:
+        raise DamagedFile("not the manifest of an index", file=folder / MANIFEST, remedy=RESTORE)
+    return manifest
+
+
 def _open_vectors(folder: Path, manifest: dict[str, Any], search: str | None) -> Vectors:
     kind = manifest["spec"].get("kind", "faiss")
     if kind == "faiss":
@@ -235,7 +250,7 @@ def _check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
     for name, recorded in manifest["files"].items():
         path = folder / name
         if not path.exists():
-            raise InputError("the index lacks this file", file=path, remedy="build the index again")
+            raise InputError("the index lacks this file", file=path, remedy=RESTORE)
         if path.stat().st_size != recorded["bytes"]:
             raise _differs(path, "size")
         if verify and digest_file(path) != recorded["digest"]:
@@ -259,5 +274,5 @@ def _differs(path: Path, what: str) -> InputError:
     return InputError(
         f"{what} differs from what the index's manifest says",
         file=path,
-        remedy="restore the file, or build the index again",
+        remedy=RESTORE,
     )

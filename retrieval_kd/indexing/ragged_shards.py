@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import atomic_path, digest_json
+from retrieval_kd.files import digest_json
+from retrieval_kd.models.encode import is_readable, read_arrays, save_arrays
 from retrieval_kd.progress import bar
 
 SHARD = 1_024  # documents
@@ -42,8 +43,9 @@ def encode_shards(
         for number, start in enumerate(range(0, len(texts), SHARD)):
             stop = min(start + SHARD, len(texts))
             path = folder / f"{number:06d}.npz"
-            if not path.exists():
-                save(path, encode([document.full for document in texts.iterate(start, stop)]))
+            if not is_readable(path, LENGTHS):
+                documents = [document.full for document in texts.iterate(start, stop)]
+                save_arrays(path, **encode(documents))
             paths.append(path)
             progress.advance(stop - start)
     return paths
@@ -51,18 +53,12 @@ def encode_shards(
 
 def read_shards(paths: Sequence[Path]) -> Iterator[Shard]:
     """Yield the shards in order, one in memory at a time."""
-    for path in paths:
-        with np.load(path, allow_pickle=False) as arrays:
-            yield dict(arrays)
+    yield from map(read_arrays, paths)
 
 
 def lengths_of(paths: Sequence[Path]) -> np.ndarray:
     """Rows per document `(n,)` of all shards."""
-    parts = []
-    for path in paths:
-        with np.load(path, allow_pickle=False) as arrays:
-            parts.append(arrays[LENGTHS])
-    return np.concatenate(parts).astype(np.int64)
+    return np.concatenate([read_arrays(path)[LENGTHS] for path in paths]).astype(np.int64)
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
@@ -73,8 +69,3 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
         [0, 2, 5]
     """
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def save(path: Path, arrays: Shard) -> None:
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.savez(handle, allow_pickle=False, **arrays)  # type: ignore[arg-type]

@@ -17,10 +17,19 @@ from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_path, cache_dir, digest_json, read_json, write_json
+from retrieval_kd.files import (
+    DamagedFile,
+    atomic_path,
+    cache_dir,
+    digest_json,
+    read_sealed,
+    sealed,
+    write_json,
+)
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.progress import bar
+from retrieval_kd.seals import SEAL, is_whole, seal
 
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
 
@@ -78,8 +87,9 @@ def encode_documents(
 ) -> np.memmap:
     """Encode all documents into `folder`, continuing where an earlier call was stopped.
 
-    Shards are `.npy` files, each written atomically. At the end they are merged into `vectors.npy`
-    and the manifest gets `"complete": true`. A second process with the same folder waits.
+    Shards are `.npz` files with checksums, each written atomically. At the end they are merged into
+    `vectors.npy` and the folder is sealed. What is damaged is encoded again. A second process with
+    the same folder waits.
 
     Args:
         digest: `model_digest` of the model, to compare with the manifest.
@@ -107,30 +117,31 @@ def encode_documents(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         manifest = _begin(folder, settings, shard_size)
+        if manifest["complete"]:
+            return _open(folder)
         shards = _shards(folder, len(texts), manifest["shard_size"])
-        if not (folder / VECTORS).exists():
-            with bar("encoding documents", len(texts)) as progress:
-                for path, start, stop in shards:
-                    if not path.exists():
-                        batch = [document.full for document in texts.iterate(start, stop)]
-                        vectors = model.encode_document(
-                            batch,
-                            prompt=prompt,
-                            batch_size=_batch_size(),
-                            show_progress_bar=False,
-                        )
-                        _check_finite(vectors, texts, start)
-                        save_array(path, finish(vectors, normalise))
-                    progress.advance(stop - start)
-            if not shards:
-                raise InputError("the collection has no documents, so there is nothing to encode")
-            dimensions = np.load(shards[0][0], mmap_mode="r").shape[1]
-            parts = (np.load(path) for path, _, _ in shards)
-            merge_arrays(folder / VECTORS, parts, (len(texts), dimensions), np.float32)
-        if not manifest["complete"]:
-            for path, _, _ in shards:
-                path.unlink(missing_ok=True)
-            write_json(folder / MANIFEST, {**manifest, "complete": True})
+        if not shards:
+            raise InputError("the collection has no documents, so there is nothing to encode")
+        with bar("encoding documents", len(texts)) as progress:
+            for path, start, stop in shards:
+                if not is_readable(path, "vectors"):
+                    batch = [document.full for document in texts.iterate(start, stop)]
+                    vectors = model.encode_document(
+                        batch,
+                        prompt=prompt,
+                        batch_size=_batch_size(),
+                        show_progress_bar=False,
+                    )
+                    _check_finite(vectors, texts, start)
+                    save_arrays(path, vectors=finish(vectors, normalise))
+                progress.advance(stop - start)
+        parts = (read_arrays(path)["vectors"] for path, _, _ in shards)
+        dimensions = read_arrays(shards[0][0])["vectors"].shape[1]
+        merge_arrays(folder / VECTORS, parts, (len(texts), dimensions), np.float32)
+        write_json(folder / MANIFEST, sealed({**manifest, "complete": True}))
+        seal(folder)
+        for path, _, _ in shards:
+            path.unlink()
     return _open(folder)
 
 
@@ -169,6 +180,26 @@ def save_array(path: Path, array: np.ndarray) -> None:
         np.save(handle, array, allow_pickle=False)
 
 
+def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write a `.npz` file without pickles atomically; it has a checksum of each array."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a file that `save_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def is_readable(path: Path, *names: str) -> bool:
+    """Whether a file of `save_arrays` exists, is undamaged and has these arrays."""
+    try:
+        return read_arrays(path).keys() >= set(names)
+    except Exception:  # a damaged zip file can raise nearly anything
+        return False
+
+
 def merge_arrays(
     path: Path, parts: Iterable[np.ndarray], shape: tuple[int, int], dtype: type[np.floating]
 ) -> None:
@@ -195,7 +226,7 @@ def _folder(
 
 
 def _is_complete(folder: Path) -> bool:
-    return (folder / MANIFEST).exists() and bool(read_json(folder / MANIFEST)["complete"])
+    return (folder / SEAL).exists() and is_whole(folder)
 
 
 def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> dict[str, Any]:
@@ -203,11 +234,16 @@ def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> di
     for stale in folder.glob(".*.part"):  # left by a killed process: we hold the lock
         stale.unlink()
     path = folder / MANIFEST
-    if not path.exists():
+    try:
+        manifest = read_sealed(path)
+    except (OSError, DamagedFile):
+        manifest = {"complete": True}
+    if manifest.get("complete", True) and not _is_complete(folder):  # new, or damaged
+        for old in [*folder.glob("*shard-*"), folder / SEAL]:
+            old.unlink(missing_ok=True)
         manifest = {**settings, "shard_size": shard_size or _shard_size(), "complete": False}
-        write_json(path, manifest)
+        write_json(path, sealed(manifest))
         return manifest
-    manifest = read_json(path)
     wrong = [name for name, value in settings.items() if manifest.get(name) != value]
     if wrong:
         differences = ", ".join(
@@ -223,7 +259,7 @@ def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> di
 
 def _shards(folder: Path, documents: int, size: int) -> list[tuple[Path, int, int]]:
     return [
-        (folder / f"shard-{i:06d}.npy", start, min(start + size, documents))
+        (folder / f".shard-{i:06d}.npz", start, min(start + size, documents))
         for i, start in enumerate(range(0, documents, size))
     ]
 

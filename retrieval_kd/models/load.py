@@ -31,6 +31,7 @@ from retrieval_kd.hardware import best_device, fast_dtype
 from retrieval_kd.models import lora
 from retrieval_kd.models.modules import class_of
 from retrieval_kd.models.names import ModelRef, hub_commit, resolve_model, unreachable
+from retrieval_kd.seals import SEAL
 
 KINDS: dict[str, Any] = {
     "dense": SentenceTransformer,
@@ -39,7 +40,7 @@ KINDS: dict[str, Any] = {
 }
 WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-IGNORED = {"training.json"}  # a record with times: equal weights keep equal digests
+IGNORED = {"training.json", SEAL}  # a record with times: equal weights keep equal digests
 
 
 def model_digest(spec: str) -> str:

@@ -16,7 +16,7 @@ from retrieval_kd.schema import as_input_error, validate
 from retrieval_kd.teachers.spec import check_base, parse_spec
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.terms import parse_terms
-from retrieval_kd.training.trainer.checkpoints import check_replaceable
+from retrieval_kd.training.trainer.checkpoints import at_work
 from retrieval_kd.training.trainer.settings import (
     FIT_DEFAULTS,
     LORA_DEFAULTS,
@@ -62,21 +62,21 @@ def fit_stored(
     defaults = LORA_DEFAULTS if lora else FIT_DEFAULTS
     chosen = validate(TrainSettings, {**defaults.model_dump(), **settings})
     as_input_error(check_uncached, chosen.mini_batch_size)
-    check_replaceable(out)
-    opened, drops = open_collection(collection), Drops()
-    ensemble = StoredEnsemble(opened, split, candidates, teachers, None, drops)
-    stage = TrainingStage(objective=terms)
-    ensemble.check_scores([stage])
-    pools, _ = stage_pools(stage, ensemble, base, drops)
-    drops.warn(str(candidates or (teachers and teachers.store)))
-    return fit_teacher(
-        base,
-        pools,
-        opened.documents,
-        out,
-        layers=layers,
-        lora=lora,
-        settings=chosen,
-        terms=terms,
-        max_length=max_length,
-    )
+    with at_work(out):
+        opened, drops = open_collection(collection), Drops()
+        ensemble = StoredEnsemble(opened, split, candidates, teachers, None, drops)
+        stage = TrainingStage(objective=terms)
+        ensemble.check_scores([stage])
+        pools, _ = stage_pools(stage, ensemble, base, drops)
+        drops.warn(str(candidates or (teachers and teachers.store)))
+        return fit_teacher(
+            base,
+            pools,
+            opened.documents,
+            out,
+            layers=layers,
+            lora=lora,
+            settings=chosen,
+            terms=terms,
+            max_length=max_length,
+        )

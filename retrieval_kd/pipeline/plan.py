@@ -129,7 +129,7 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
         yield Stage(
             "fit-teacher",
             run=partial(fine_tune_teacher, context),
-            outputs=("teacher/training.json",),
+            outputs=("teacher", "teacher/training.json"),
             settings=[
                 fit.cache_key(),
                 _model_key(fit.base),
@@ -226,7 +226,7 @@ def _training_stages(
         yield Stage(
             f"train:{folder.name}",
             run=partial(train_one, context, name, training, seed, stage_index),
-            outputs=(f"{folder}/training.json",),
+            outputs=(str(folder), f"{folder}/training.json"),
             settings=[
                 student.cache_key(),
                 model_digest(student.base),

@@ -17,7 +17,7 @@ from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.objective.terms import Term, parse_terms
-from retrieval_kd.training.trainer.checkpoints import check_replaceable
+from retrieval_kd.training.trainer.checkpoints import at_work, check_replaceable
 from retrieval_kd.training.trainer.curve import build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings
 
@@ -54,23 +54,24 @@ def train_stored(
     _check(training, start, settings, teachers, dev_split)
     for folder in stage_folders(out, len(training.all_stages)):
         check_replaceable(folder)
-    opened, drops = open_collection(collection), Drops()
-    ensemble = StoredEnsemble(opened, split, candidates, teachers, dev_split, drops)
-    drops.warn(f"training on {opened.name}/{split}")
-    ensemble.check_scores(training.all_stages)
-    dev = None
-    if dev_split is not None and start.kind not in RE_RANKS:
-        queries = ensemble.queries("dev")
-        first = retrieve(opened, queries.texts, "bm25", 20)
-        dev = build_dev_task(opened, queries.texts, queries.qrels, first)
-    student = StudentTraining(
-        training, start, settings, ensemble, out, dev=dev, max_length=own.get("max_length")
-    )
-    for number in range(len(training.all_stages)):
-        record = student.train_stage(number)
-        for entry in record["drops"]:
-            log.warning("training on %s/%s: %s", opened.name, split, entry)
-    return record
+    with at_work(out):
+        opened, drops = open_collection(collection), Drops()
+        ensemble = StoredEnsemble(opened, split, candidates, teachers, dev_split, drops)
+        drops.warn(f"training on {opened.name}/{split}")
+        ensemble.check_scores(training.all_stages)
+        dev = None
+        if dev_split is not None and start.kind not in RE_RANKS:
+            queries = ensemble.queries("dev")
+            first = retrieve(opened, queries.texts, "bm25", 20)
+            dev = build_dev_task(opened, queries.texts, queries.qrels, first)
+        student = StudentTraining(
+            training, start, settings, ensemble, out, dev=dev, max_length=own.get("max_length")
+        )
+        for number in range(len(training.all_stages)):
+            record = student.train_stage(number)
+            for entry in record["drops"]:
+                log.warning("training on %s/%s: %s", opened.name, split, entry)
+        return record
 
 
 def read_training(path: Path) -> Training:

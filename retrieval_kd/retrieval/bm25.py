@@ -18,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_folder, cache_dir, digest_json
+from retrieval_kd.files import cache_dir, digest_json
 from retrieval_kd.indexing.topk import Ranking, top_k
 from retrieval_kd.progress import bar
 from retrieval_kd.retrieval.analysis import Analysis, Analyzer
+from retrieval_kd.seals import cached
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -160,11 +161,16 @@ def locate(
 
 
 def _ensure(texts: Texts, parameters: BM25Parameters) -> Path:
-    """Return the folder of the cached index; build the index if it is missing."""
+    """Return the folder of the cached index; build the index if it is missing or damaged."""
     key = digest_json([1, bm25s.__version__, texts.digest, parameters.model_dump()])
-    folder = cache_dir() / "bm25" / key
-    if folder.exists():
-        return folder
+
+    def build(folder: Path) -> None:
+        _build(texts, parameters).save(folder, show_progress=False)
+
+    return cached(cache_dir() / "bm25" / key, build)
+
+
+def _build(texts: Texts, parameters: BM25Parameters) -> bm25s.BM25:
     analyzer = Analyzer(parameters.analysis)
     terms = []
     with bar("bm25: indexing", len(texts)) as progress:
@@ -182,6 +188,4 @@ def _ensure(texts: Texts, parameters: BM25Parameters) -> Path:
         create_empty_token=False,
         show_progress=False,
     )
-    with atomic_folder(folder, keep=lambda existing: True) as temporary:
-        index.save(temporary, show_progress=False)
-    return folder
+    return index

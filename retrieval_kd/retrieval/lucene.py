@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_folder, cache_dir, digest_json
+from retrieval_kd.files import cache_dir, digest_json
 from retrieval_kd.progress import bar
+from retrieval_kd.seals import cached
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -184,29 +185,26 @@ def _ensure(texts: Texts, name: str, language: str) -> Path:
     _, jar = find_java()
     options = ["-language", language]
     folder = cache_dir() / "lucene" / digest_json([1, jar.name, texts.digest, name, options])
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".corpus.") as corpus,
-        atomic_folder(folder, keep=lambda existing: True) as index,
-    ):
-        with (
-            bar(f"{name}: writing documents", len(texts)) as progress,
-            open(Path(corpus) / "corpus.jsonl", "w", encoding="utf-8") as out,
-        ):
-            for id, title, text in texts.iterate():
-                row = {"_id": id, "title": title, "text": text, "metadata": {}}
-                out.write(json.dumps(row, ensure_ascii=False) + "\n")
-                progress.advance()
-        run_java(
-            "io.anserini.index.IndexCollection",
-            *("-collection", COLLECTIONS[name], "-input", corpus, "-index", str(index)),
-            *("-generator", "DefaultLuceneDocumentGenerator", "-threads", "1"),
-            *("-memoryBuffer", "256", "-optimize", *options),
-            *(["-fields", "title"] if name == "lucene-multifield" else []),
-        )
-    return folder
+
+    def build(index: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".corpus.") as corpus:
+            with (
+                bar(f"{name}: writing documents", len(texts)) as progress,
+                open(Path(corpus) / "corpus.jsonl", "w", encoding="utf-8") as out,
+            ):
+                for id, title, text in texts.iterate():
+                    row = {"_id": id, "title": title, "text": text, "metadata": {}}
+                    out.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    progress.advance()
+            run_java(
+                "io.anserini.index.IndexCollection",
+                *("-collection", COLLECTIONS[name], "-input", corpus, "-index", str(index)),
+                *("-generator", "DefaultLuceneDocumentGenerator", "-threads", "1"),
+                *("-memoryBuffer", "256", "-optimize", *options),
+                *(["-fields", "title"] if name == "lucene-multifield" else []),
+            )
+
+    return cached(folder, build)
 
 
 def _resource(command: str, name: str, noun: str) -> Any:

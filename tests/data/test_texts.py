@@ -169,6 +169,7 @@ def test_nothing_on_disk_needs_unpickling(tmp_path: Path) -> None:
     assert sorted(file.name for file in texts.folder.iterdir()) == [
         "hashes.npy",
         "positions.npy",
+        "seal.json",
         "texts.arrow",
         "texts.json",
     ]

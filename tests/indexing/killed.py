@@ -24,9 +24,9 @@ SPEC = IndexSpec(factory="IVF4,Flat", search="nprobe=2", threads=1)
 
 
 def slowed(function: Callable[..., Any], seconds: float, log: Path | None = None) -> Any:
-    def wrapper(*arguments: Any) -> Any:
+    def wrapper(*arguments: Any, **more: Any) -> Any:
         time.sleep(seconds)
-        result = function(*arguments)
+        result = function(*arguments, **more)
         if log is not None:
             with open(log, "a") as handle:
                 handle.write(f"{arguments[0].name}\n")
@@ -41,7 +41,7 @@ def attempt(collection: str, model: str, home: Path, seconds: float | None) -> b
     if child == 0:
         os.environ["RETRIEVAL_KD_CACHE"] = str(home / "cache")
         encode._shard_size = lambda: 25  # type: ignore[assignment]
-        encode.save_array = slowed(encode.save_array, 0.05, home / "saved.log")  # type: ignore[assignment]
+        encode.save_arrays = slowed(encode.save_arrays, 0.05, home / "saved.log")  # type: ignore[assignment]
         encode.merge_arrays = slowed(encode.merge_arrays, 0.05)  # type: ignore[assignment]
         dense._add = slowed(dense._add, 0.1)  # type: ignore[assignment]
         build._write_ids = slowed(build._write_ids, 0.1)  # type: ignore[assignment]

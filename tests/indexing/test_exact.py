@@ -110,15 +110,15 @@ def test_a_killed_build_continues_after_its_last_whole_shard(
     build_index(collection, str(model), spec, tmp_path / "whole")
     written = []
 
-    def save_two(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    def save_two(path: Path, **arrays: np.ndarray) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
         written.append(path)
-        real(path, arrays)
+        real(path, **arrays)
 
-    real = shards.save
+    real = shards.save_arrays
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shards, "save", save_two)
+        patch.setattr(shards, "save_arrays", save_two)
         build_index(collection, str(model), spec, tmp_path / "killed")
     with pytest.raises(InputError, match="no finished index here"):
         Index.open(tmp_path / "killed")
@@ -126,7 +126,9 @@ def test_a_killed_build_continues_after_its_last_whole_shard(
     encoded = []
     with monkeypatch.context() as patch:
         patch.setattr(
-            shards, "save", lambda path, arrays: (encoded.append(path), real(path, arrays))
+            shards,
+            "save_arrays",
+            lambda path, **arrays: (encoded.append(path), real(path, **arrays)),
         )
         build_index(collection, str(model), spec, tmp_path / "killed")
     assert len(stamps) == 2 and len(encoded) == 1

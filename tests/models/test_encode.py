@@ -36,6 +36,7 @@ def test_vectors_equal_those_of_sentence_transformers(
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     assert sorted(p.name for p in (tmp_path / "v").iterdir() if p.name != ".lock") == [
         "manifest.json",
+        "seal.json",
         "vectors.npy",
     ]
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
+from retrieval_kd.seals import seal
 from retrieval_kd.students.dense import make_dense, score_matrix
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.slates import Pool, build_pools, draw
@@ -316,13 +317,16 @@ def test_a_foreign_folder_is_not_replaced(pools, collection, tiny_encoder, tmp_p
 
 def test_a_torn_checkpoint_is_not_resumed_from(pools, collection, tiny_encoder, tmp_path):
     work = tmp_path / ".s.training"
-    whole = work / "checkpoint-4"
-    whole.mkdir(parents=True)
-    (whole / "trainer_state.json").write_text('{"global_step": 4}')
-    (work / "checkpoint-8").mkdir()
-    (work / "checkpoint-8" / "model.safetensors").write_bytes(b"half")
-    assert checkpoints.last_whole_checkpoint(work) == str(whole)
-    assert not (work / "checkpoint-8").exists()
+    whole, torn, changed, other = (work / f"checkpoint-{step}" for step in (4, 8, 2, 6))
+    for folder in (whole, torn, changed, other):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"weights")
+    seal(whole, "mine")
+    seal(other, "another")
+    seal(changed, "mine")
+    (changed / "model.safetensors").write_bytes(b"weightz")
+    assert checkpoints.last_whole_checkpoint(work, "mine") == str(whole)
+    assert list(work.iterdir()) == [whole]
 
 
 def test_another_length_is_another_training(pools, collection, tiny_encoder, tmp_path):

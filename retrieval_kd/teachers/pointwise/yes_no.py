@@ -13,7 +13,7 @@ from pydantic import Field
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import read_json, write_json
+from retrieval_kd.files import atomic_folder, check_movable, read_json, write_json
 from retrieval_kd.models.lora import base_of, load_adapters, need_peft, root_of
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.teachers.llm.prompts import Template, find_template, passages
@@ -173,16 +173,13 @@ def merge_adapter(spec: str, out: Path) -> None:
     base = base_of(folder)
     if base is None:
         raise InputError("this is not an adapter of a language model", file=folder)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    check_movable(out)
+    if out.exists() and any(out.iterdir()):
         raise InputError("there is something already", file=out, remedy="give a new folder")
     model, tokenizer = load_language_model(base, dtype=torch.float32)
     merged = load_adapters(model, folder, model_digest(base)).merge_and_unload()
-    staged = out.parent / f".{out.name}.saving"
-    shutil.rmtree(staged, ignore_errors=True)
-    merged.save_pretrained(staged, safe_serialization=True)
-    tokenizer.save_pretrained(staged)
-    if (folder / SETTINGS_FILE).is_file():
-        shutil.copyfile(folder / SETTINGS_FILE, staged / SETTINGS_FILE)
-    if out.exists():
-        out.rmdir()
-    staged.rename(out)
+    with atomic_folder(out) as staged:
+        merged.save_pretrained(staged, safe_serialization=True)
+        tokenizer.save_pretrained(staged)
+        if (folder / SETTINGS_FILE).is_file():
+            shutil.copyfile(folder / SETTINGS_FILE, staged / SETTINGS_FILE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,9 +12,10 @@ import torch
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import cache_dir, digest_json
 from retrieval_kd.hardware import dtype_name
-from retrieval_kd.models.encode import document_vectors, encode_queries, save_array
+from retrieval_kd.models.encode import VECTORS, document_vectors, encode_queries, save_array
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.progress import bar
+from retrieval_kd.seals import cached
 
 CHUNK = 1024  # queries per update of the progress bar
 
@@ -44,13 +46,15 @@ def teacher_vectors(
     key = digest_json(
         [model_digest(model_spec), max_length, dtype_name(next(model.parameters()).dtype), queries]
     )
-    cached = cache_dir() / "query-vectors" / f"{key}.npy"
-    if not cached.exists():
+
+    def encode(folder: Path) -> None:
         parts = []
         with bar("encoding queries for the student to learn", len(queries)) as progress:
             for start in range(0, len(queries), CHUNK):
                 parts.append(encode_queries(model, queries[start : start + CHUNK]))
                 progress.advance(len(parts[-1]))
-        save_array(cached, np.concatenate(parts))
+        save_array(folder / VECTORS, np.concatenate(parts))
+
+    folder = cached(cache_dir() / "query-vectors" / key, encode)
     vectors = document_vectors(model_spec, documents, max_length=max_length, model=model)
-    return TeacherVectors(np.load(cached, mmap_mode="r", allow_pickle=False), vectors)
+    return TeacherVectors(np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False), vectors)

@@ -22,12 +22,13 @@ from retrieval_kd.progress import bar
 from retrieval_kd.training.job import TrainingJob, schedule
 from retrieval_kd.training.trainer.checkpoints import (
     BESIDE,
+    PROGRESS,
     RECORD,
-    check_replaceable,
-    clear_if_other,
+    at_work,
     finished,
     last_whole_checkpoint,
     save_whole,
+    seal_checkpoint,
 )
 from retrieval_kd.training.trainer.curve import DevEvaluator, curve_from_log
 from retrieval_kd.training.trainer.devices import (
@@ -62,22 +63,31 @@ def train(
         The content of `training.json`.
 
     Raises:
-        InputError: `job.out` holds something other than a training run.
+        InputError: `job.out` holds something other than a training run, or another training is at
+            work there.
     """
-    model, settings, out, identity = job.student, job.settings, job.out, job.identity
-    done = out / RECORD
-    if finished(out, identity):
-        return read_json(done)
-    check_replaceable(out)
+    if not finished(job.out, job.identity):
+        with at_work(job.out) as work:
+            _train(job, work, trainer_class, arguments_class, collator, loss, facts)
+    return read_json(job.out / RECORD)
+
+
+def _train(
+    job: TrainingJob,
+    work: Path,
+    trainer_class: Any,
+    arguments_class: type[Any],
+    collator: Callable[..., Any],
+    loss: torch.nn.Module,
+    facts: Callable[[], dict[str, Any]],
+) -> None:
+    model, settings, identity = job.student, job.settings, job.identity
     evaluator: Any = DevEvaluator(job.dev) if job.dev is not None else None
-    work = out.parent / f".{out.name}.training"
-    own = trained_beside(loss)
     if is_first():
-        clear_if_other(work, identity)
-        last_whole_checkpoint(work, own)  # deletes incomplete checkpoints
+        last_whole_checkpoint(work, identity)  # deletes damaged checkpoints
     wait_for_all()
-    checkpoint = last_whole_checkpoint(work, own)
-    clock = Clock(work / "seconds.json")
+    checkpoint = last_whole_checkpoint(work, identity)
+    clock = Clock(Path(checkpoint) / PROGRESS if checkpoint else None)
     evaluation_length = model.max_seq_length
     model.max_seq_length = settings.max_tokens
     own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
@@ -89,19 +99,16 @@ def train(
         loss=loss,
         evaluator=evaluator,
         data_collator=collator,
-        callbacks=[*([Bar(settings.steps)] if is_first() else []), clock, Follower(loss)],
+        callbacks=[*([Bar(settings.steps)] if is_first() else []), clock, Follower(loss, identity)],
     )
     trainer.remove_callback(PrinterCallback)
     if evaluator is not None and checkpoint is None:
-        measured = evaluator(model)
-        if is_first():
-            write_json(work / "start.json", {"step": 0, **measured})
+        clock.start = [{"step": 0, **evaluator(model)}]
     trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = evaluation_length
     for module, probability in own_dropout:
         module.p = probability
     if is_first():
-        start = [read_json(work / "start.json")] if (work / "start.json").exists() else []
         record = {
             "identity": identity,
             "steps": settings.steps,
@@ -109,15 +116,15 @@ def train(
             "processes": processes(),
             "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
             "settings": settings.model_dump(),
-            "curve": curve_from_log([*start, *trainer.state.log_history]),
+            "curve": curve_from_log([*clock.start, *trainer.state.log_history]),
             "queries": len(job.pools),
             "terms": job.terms_as_json,
             **facts(),
         }
-        save_whole(model, out, record, job.trained_live)
-        shutil.rmtree(work, ignore_errors=True)
+        save_whole(model, job.out, record, job.trained_live)
+        for kept in work.glob("checkpoint-*"):
+            shutil.rmtree(kept, ignore_errors=True)
     wait_for_all()
-    return read_json(done)
 
 
 def set_dropout(model: torch.nn.Module, probability: float) -> list[tuple[torch.nn.Dropout, float]]:
@@ -159,7 +166,6 @@ def _arguments(
         eval_steps=settings.eval_steps,
         save_strategy="steps",
         save_steps=settings.save_steps,
-        save_total_limit=1,
         logging_nan_inf_filter=False,
         logging_steps=max(1, min(settings.eval_steps, settings.steps) // 2),
         report_to=[],
@@ -177,25 +183,30 @@ def head_parameters(loss: torch.nn.Module) -> list[str]:
 
 
 class Clock(TrainerCallback):
-    """Counts the seconds of a run, with those of earlier attempts up to their checkpoint."""
+    """Counts the seconds of a run, with those of earlier attempts up to their checkpoint.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._start = path, time.monotonic()
-        self._before = float(read_json(path)) if path.exists() else 0.0
+    `start` is the learning curve's point before the first step, if there is one.
+    """
+
+    def __init__(self, kept: Path | None) -> None:
+        progress = read_json(kept) if kept else {"seconds": 0.0, "start": []}
+        self._before, self._began = float(progress["seconds"]), time.monotonic()
+        self.start: list[dict[str, Any]] = progress["start"]
 
     def seconds(self) -> float:
-        return self._before + time.monotonic() - self._start
+        return self._before + time.monotonic() - self._began
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
-            write_json(self._path, self.seconds())
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / PROGRESS, {"seconds": self.seconds(), "start": self.start})
 
 
 class Follower(TrainerCallback):
-    """Sets the progress of the loss, and saves the loss's own weights with each checkpoint."""
+    """Sets the progress of the loss, and completes each checkpoint with the loss's own weights."""
 
-    def __init__(self, loss: torch.nn.Module) -> None:
-        self._loss, self._own = loss, trained_beside(loss)
+    def __init__(self, loss: torch.nn.Module, identity: str) -> None:
+        self._loss, self._own, self._identity = loss, trained_beside(loss), identity
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._own is not None and state.global_step:
@@ -210,10 +221,13 @@ class Follower(TrainerCallback):
             torch.nn.utils.clip_grad_norm_(self._own.parameters(), args.max_grad_norm)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if self._own is not None and state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             with atomic_path(folder / BESIDE) as temporary:
                 save_model(self._own, str(temporary))
+        wait_for_all()  # each process saves its own random state
+        if state.is_world_process_zero:
+            seal_checkpoint(folder, self._identity)
 
 
 class Bar(TrainerCallback):

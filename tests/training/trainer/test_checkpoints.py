@@ -56,15 +56,6 @@ def test_projections_start_by_their_seed(tiny_encoder):
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 
-def test_a_checkpoint_without_the_live_teacher_is_not_whole(tmp_path):
-    whole, torn = tmp_path / "checkpoint-2", tmp_path / "checkpoint-4"
-    for folder in (whole, torn):
-        folder.mkdir()
-        (folder / "trainer_state.json").write_text("{}")
-    (whole / checkpoints.BESIDE).write_bytes(b"")
-    assert checkpoints.last_whole_checkpoint(tmp_path, torch.nn.Linear(1, 1)) == str(whole)
-
-
 class Killed(Exception):
     pass
 
