@@ -23,6 +23,7 @@ from retrieval_kd.cli.diagnose import diagnose_app
 from retrieval_kd.cli.evaluate import evaluate_app
 from retrieval_kd.cli.fit_teacher import fit_app
 from retrieval_kd.cli.methods import methods_app
+from retrieval_kd.cli.options import out_file
 from retrieval_kd.cli.score import score_app
 from retrieval_kd.cli.scores import scores_app
 from retrieval_kd.cli.search import search_app
@@ -119,7 +120,7 @@ def run(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="the `out` folder of a run")],
-    out: Annotated[Path | None, typer.Option(help="HTML file; default FOLDER/report.html")] = None,
+    out: Annotated[Path | None, out_file(help="HTML file; default FOLDER/report.html")] = None,
 ) -> None:
     """Write the HTML report of a finished run again, for instance after an update."""
     from retrieval_kd.evaluation.report.data import ReportData

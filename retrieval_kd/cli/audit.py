@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf
+from retrieval_kd.cli.options import CountSelf, out_file
 from retrieval_kd.errors import InputError
 
 audit_app = typer.Typer()
@@ -29,7 +29,7 @@ def audit(
             help="collection in which to look up the texts of score stores and unfinished runs"
         ),
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="write every pair here")] = None,
+    json: Annotated[Path | None, out_file("--json", help="write every pair here")] = None,
     with_: Annotated[
         str | None,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf
+from retrieval_kd.cli.options import CountSelf, out_file
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -48,7 +48,7 @@ def diagnose(
     train: Annotated[str, typer.Option(help="split of the training queries")] = "train",
     worst: Annotated[int, typer.Option(min=0, help="worst queries to list with their texts")] = 10,
     keep_self: CountSelf = False,
-    json: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
+    json: Annotated[Path | None, out_file("--json", help="write everything here")] = None,
 ) -> None:
     """Show where a student differs from its teacher: fidelity, calibration, failures."""
     from retrieval_kd.data.collection import open_collection

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf
+from retrieval_kd.cli.options import CountSelf, out_file
 from retrieval_kd.evaluation.outputs import Outputs
 
 evaluate_app = typer.Typer()
@@ -20,10 +20,10 @@ Test = Annotated[Literal["t", "randomisation"], typer.Option("--test", help="the
 Condensed = Annotated[
     bool, typer.Option("--condensed", help="remove unjudged documents before measuring")
 ]
-Json = Annotated[Path | None, typer.Option("--json", help="write all values and tests here")]
-Report = Annotated[Path | None, typer.Option(help="write an HTML report here")]
-Latex = Annotated[Path | None, typer.Option(help="write the table for a paper here")]
-Markdown = Annotated[Path | None, typer.Option(help="write the table for a README here")]
+Json = Annotated[Path | None, out_file("--json", help="write all values and tests here")]
+Report = Annotated[Path | None, out_file(help="write an HTML report here")]
+Latex = Annotated[Path | None, out_file(help="write the table for a paper here")]
+Markdown = Annotated[Path | None, out_file(help="write the table for a README here")]
 Card = Annotated[
     Path | None, typer.Option(help="a student's folder: put the results into its README.md")
 ]

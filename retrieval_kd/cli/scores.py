@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from retrieval_kd.cli.options import out_file
 from retrieval_kd.store.export import export_scores
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.summary import summarise, summary_tables
@@ -46,7 +47,7 @@ def inspect_command(
 @scores_app.command("export")
 def export_command(
     store: StoreArgument,
-    out: Annotated[Path, typer.Option(help="A .tsv, .jsonl, .parquet or .trec file.")],
+    out: Annotated[Path, out_file(help="A .tsv, .jsonl, .parquet or .trec file.")],
     teacher: TeacherOption = None,
 ) -> None:
     """Write a teacher's scores to a file that other tools read."""

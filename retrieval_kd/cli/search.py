@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Depth, KeepSelf, Length, RunOut, Split
+from retrieval_kd.cli.options import (
+    CollectionOption,
+    Depth,
+    KeepSelf,
+    Length,
+    RunOut,
+    Split,
+    out_file,
+)
 from retrieval_kd.errors import InputError
 
 search_app = typer.Typer()
@@ -84,7 +92,7 @@ def search(
     queries: Annotated[
         Path | None, typer.Option(help="JSONL ({_id, text}) or TSV of queries, instead of one")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="TREC run file for --queries")] = None,
+    out: Annotated[Path | None, out_file(help="TREC run file for --queries")] = None,
     depth: Depth = 10,
     model: Annotated[str | None, typer.Option(help="MODEL, if it was moved")] = None,
 ) -> None:
@@ -119,9 +127,7 @@ def lucene(
     ],
     index: Annotated[str, typer.Option(help="prebuilt index, such as beir-v1.0.0-scifact.flat")],
     out: RunOut,
-    qrels: Annotated[
-        Path | None, typer.Option(help="write the judgments of these topics here")
-    ] = None,
+    qrels: Annotated[Path | None, out_file(help="write the judgments of these topics here")] = None,
     depth: Depth = 1000,
     keep_self: KeepSelf = False,
 ) -> None:

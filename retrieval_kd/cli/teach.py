@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from retrieval_kd.cli.options import out_file
+
 teach_app = typer.Typer(
     name="teach", help="Compare teachers before paying for one.", no_args_is_help=True
 )
@@ -64,9 +66,9 @@ def compare_command(
         typer.Option(min=0, help="how many of the strongest disagreements to show"),
     ] = 3,
     reliability: Annotated[
-        Path | None, typer.Option(help="write reliability diagrams to this HTML page")
+        Path | None, out_file(help="write reliability diagrams to this HTML page")
     ] = None,
-    json: Annotated[Path | None, typer.Option("--json", help="write everything here")] = None,
+    json: Annotated[Path | None, out_file("--json", help="write everything here")] = None,
 ) -> None:
     """Compare teachers: quality, agreement, order bias, failures, cost per 1,000 queries.
 

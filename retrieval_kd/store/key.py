@@ -74,10 +74,16 @@ def read_teacher(folder: Path) -> TeacherKey:
                 remedy="update retrieval_kd",
             )
         key = TeacherKey(**{field.name: about[field.name] for field in fields(TeacherKey)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except files.DamagedFile as error:
+        raise InputError(f"not a teacher: {error.problem}", file=path, remedy=remedy) from error
+    except (OSError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"not a teacher: {error!r}", file=path, remedy=remedy) from error
     if key.fingerprint != folder.name:
         raise InputError("the teacher does not match its folder", file=path, remedy=remedy)
+    try:
+        files.check_seal(about, path)
+    except files.DamagedFile as error:
+        raise InputError(error.problem, file=path, remedy=remedy) from error
     return key
 
 

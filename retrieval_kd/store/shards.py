@@ -35,22 +35,31 @@ SCHEMA = pa.schema(
     ]
 )
 TEACHER_FILE = "teacher.json"
+SHARDS = "shards"  # key of teacher.json: how many were written
+OWNER = b"teacher"  # key of a shard's metadata: the fingerprint of its teacher
 SHARD_NAME = re.compile(r"shard-(\d{6,})-([0-9a-f]{32})\.parquet")
 DAMAGED = "delete the file; the next `rkd score` scores its contents again"
 
 
 def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:
-    """Write one shard, whole or not at all. Write `about` to teacher.json if that is missing."""
+    """Write one shard, whole or not at all, which says whose it is.
+
+    teacher.json is `about`, as first written, and the number of shards.
+    """
     sink = pa.BufferOutputStream()
+    whose = {**(table.schema.metadata or {}), OWNER: about["fingerprint"].encode()}
+    table = table.replace_schema_metadata(whose)
     pq.write_table(table, sink, compression="zstd")
     data = memoryview(sink.getvalue())
     with locked(folder):
-        if not (folder / TEACHER_FILE).exists():
-            files.write_json(folder / TEACHER_FILE, about)
         number = max((shard_number(path.name) for path in shard_paths(folder)), default=0) + 1
         path = folder / f"shard-{number:06d}-{checksum(data)}.parquet"
         with files.atomic_path(path) as temporary:
             temporary.write_bytes(data)
+        with contextlib.suppress(OSError, files.DamagedFile):  # missing or damaged: written again
+            about = files.read_sealed(folder / TEACHER_FILE)
+        most = max(number, about.get(SHARDS, 0))
+        files.write_json(folder / TEACHER_FILE, files.sealed({**about, SHARDS: most}))
     return path
 
 
@@ -70,7 +79,8 @@ def read_shard(
     """Read a shard's table after checking its bytes against the checksum in its name.
 
     Raises:
-        InputError: the file changed after it was written, or is not Parquet of this schema.
+        InputError: the file changed after it was written, is not Parquet of this schema, or is
+            another teacher's.
     """
     try:
         data = path.read_bytes()
@@ -82,6 +92,11 @@ def read_shard(
         table = pq.read_table(pa.BufferReader(data), columns=columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"not a Parquet file: {error}", file=path, remedy=DAMAGED) from error
+    owner = (table.schema.metadata or {}).get(OWNER, b"").decode()
+    if owner not in ("", path.parent.name):  # earlier versions did not note it
+        remedy = f"move it to {path.parent.with_name(owner)}, or delete it"
+        problem = f"this shard is of teacher {owner}, not of {path.parent.name}"
+        raise InputError(problem, file=path, remedy=remedy)
     expected = schema if columns is None else pa.schema([schema.field(name) for name in columns])
     if not table.schema.equals(expected, check_metadata=False):
         raise InputError(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.files import check_seal, sealed
 from retrieval_kd.store.shards import locked
 
 USAGE_FILE = "usage.jsonl"
@@ -84,7 +85,7 @@ def record_usage(folder: Path, spent: Spent) -> None:
         return
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(spent)}
     with locked(folder), open(folder / USAGE_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+        file.write(json.dumps(sealed(line)) + "\n")
 
 
 def read_usage(folder: Path) -> Spent | None:
@@ -107,10 +108,10 @@ def read_usage(folder: Path) -> Spent | None:
     total = Spent()
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            line = json.loads(text)
+            line = check_seal(json.loads(text), path)
             for field in fields(Spent):
                 setattr(total, field.name, getattr(total, field.name) + line[field.name])
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"not a line of usage: {error!r}", file=path, line=number, remedy="delete the line"
             ) from error

@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_sealed
 from retrieval_kd.store.answer_rows import STATUSES, STRATEGY_STATUS, read_answers
 from retrieval_kd.store.key import read_teacher
 from retrieval_kd.store.pair_index import sort_order, table_keys
 from retrieval_kd.store.shards import (
     DAMAGED,
     SHARD_NAME,
+    SHARDS,
     TEACHER_FILE,
     locked,
     read_shard,
@@ -58,14 +60,15 @@ def verify_folder(folder: Path) -> Iterator[Problem]:
     if not folder.is_dir():
         yield Problem(folder, "not a teacher's folder", "move it out of the score store")
         return
-    shards, key = shard_paths(folder), None
+    shards, key, written = shard_paths(folder), None, 0
     if shards or (folder / TEACHER_FILE).exists():
         try:
             key = read_teacher(folder)
+            written = read_sealed(folder / TEACHER_FILE).get(SHARDS, 0)
         except InputError as error:
             yield Problem(folder / TEACHER_FILE, error.problem, error.remedy)
     yield from _foreign_files(folder)
-    yield from _missing_shards(folder, shards)
+    yield from _missing_shards(folder, shards, written)
     if key is None or key.is_pointwise:
         yield from _verify_scores(shards)
     else:
@@ -90,9 +93,9 @@ def _foreign_files(folder: Path) -> Iterator[Problem]:
             )
 
 
-def _missing_shards(folder: Path, shards: list[Path]) -> Iterator[Problem]:
+def _missing_shards(folder: Path, shards: list[Path], written: int) -> Iterator[Problem]:
     numbers = {shard_number(path.name) for path in shards}
-    missing = sorted(set(range(1, max(numbers, default=0) + 1)) - numbers)
+    missing = sorted(set(range(1, max(numbers | {written}) + 1)) - numbers)
     if missing:
         listed = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
         remedy = "restore them from a copy, or run `rkd score` again: it scores what is missing"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from retrieval_kd.cli.app import app
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import read_json, write_json
+from retrieval_kd.files import read_sealed, sealed, write_json
 from retrieval_kd.indexing import build
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.faiss_import import faiss
@@ -123,7 +123,13 @@ def _flip(folder: Path) -> None:
 
 
 def _edit(folder: Path, **changes: Any) -> None:
-    write_json(folder / "manifest.json", {**read_json(folder / "manifest.json"), **changes})
+    path = folder / "manifest.json"
+    write_json(path, sealed({**read_sealed(path), **changes}))
+
+
+def _change(folder: Path) -> None:
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace('"count": 60', '"count": 61'))
 
 
 @pytest.mark.parametrize(
@@ -133,6 +139,10 @@ def _edit(folder: Path, **changes: Any) -> None:
         (_flip, "index.faiss: digest differs"),
         (lambda folder: (folder / "ids.arrow").unlink(), "ids.arrow: the index lacks this file"),
         (lambda folder: (folder / "manifest.json").unlink(), "no finished index here"),
+        (_change, "manifest.json: changed after it was written"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "not a JSON file"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "with list where dict"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "not the manifest of"),
         (lambda folder: _edit(folder, count=61), "documents or dimensions differs"),
         (lambda folder: _edit(folder, dimensions=16), "documents or dimensions differs"),
     ],
@@ -144,6 +154,27 @@ def test_files_that_differ_from_the_manifest_are_an_error(
     damage(tmp_path)
     with pytest.raises(InputError, match=problem):
         Index.open(tmp_path)
+    build_index(collection, str(tiny_encoder), IndexSpec(), tmp_path)
+    assert len(Index.open(tmp_path)) == 60
+
+
+def test_an_index_without_seals_still_opens(
+    collection: Collection, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    build_index(collection, str(tiny_encoder), IndexSpec(), tmp_path)
+    path = tmp_path / "manifest.json"
+    write_json(path, read_sealed(path))  # as earlier versions wrote it
+    assert len(Index.open(tmp_path)) == 60
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "manifest.json"])
+def test_no_index_is_built_in_a_folder_of_other_files(
+    name: str, collection: Collection, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text('{"name": "web app"}')
+    with pytest.raises(InputError, match="something other than an index"):
+        build_index(collection, str(tiny_encoder), IndexSpec(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_cosine_scales_a_dot_product_model_and_dot_does_not_fit_a_cosine_one(
