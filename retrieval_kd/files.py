@@ -165,8 +165,8 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path, kind: type = dict) -> Any:
-    """Read a JSON file, by default one with an object.
+def read_json(path: str | Path, *keys: str, kind: type = dict) -> Any:
+    """Read a JSON file, by default one with an object, which has these keys.
 
     Raises:
         DamagedFile: it is not JSON, or its value is not of this kind.
@@ -175,8 +175,10 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"not a JSON file ({error})", file=path, remedy=RESTORE) from error
-    if not isinstance(value, kind):
-        problem = f"a JSON file with {type(value).__name__} where {kind.__name__} is expected"
+    missing = [key for key in keys if not isinstance(value, kind) or key not in value]
+    if not isinstance(value, kind) or missing:
+        found = f"no {missing[0]}" if isinstance(value, dict) else f"a {type(value).__name__}"
+        problem = f"not the JSON that is expected, but with {found}"
         raise DamagedFile(problem, file=path, remedy=RESTORE)
     return value
 

@@ -100,6 +100,7 @@ class Workspace:
         Args:
             before: called with each stage, whether it is done already, and its number, as in 3/19.
         """
+        self._refuse_foreign()
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path(".lock"))
         try:
@@ -113,6 +114,16 @@ class Workspace:
             return self._execute(before)
         finally:
             lock.release()
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a folder whose files are not of a run, but would be replaced by this one."""
+        if self.path(".stages").exists() or self.path(".lock").exists():
+            return
+        outputs = (self.path(name) for stage in self.stages for name in stage.outputs)
+        found = next((path for path in outputs if path.is_file()), None)
+        if found is not None:
+            problem = "this file is not of an earlier run, and would be replaced"
+            raise InputError(problem, file=found, remedy="give a different `out`")
 
     def todo(self) -> list[Stage]:
         """Return what would run: stages that are not done, and all that depend on them."""

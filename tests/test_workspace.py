@@ -96,3 +96,35 @@ def test_a_finished_run_leaves_the_folder_free(tmp_path):
     first.execute(_quiet)
     assert _workspace(tmp_path, []).execute(_quiet) == []  # while `first` still lives
     assert first.folder.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"key": 1', '{"key": "x"}'])
+def test_a_damaged_record_counts_as_none(tmp_path, text):
+    ran: list[str] = []
+    _workspace(tmp_path, ran).execute(_quiet)
+    for path in (tmp_path / ".stages").iterdir():
+        path.write_text(text)
+    assert len(_workspace(tmp_path, ran).todo()) == 4
+    assert _workspace(tmp_path, ran).execute(_quiet) == ["one", "two", "three", "aside"]
+
+
+def test_a_run_replaces_no_file_of_anything_else(tmp_path):
+    (tmp_path / "two.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"two\.txt: this file is not of an earlier run"):
+        _workspace(tmp_path, []).execute(_quiet)
+    assert (tmp_path / "two.txt").read_text() == "mine"
+
+
+def test_a_changed_output_reruns_its_stage(tmp_path):
+    ran: list[str] = []
+    _workspace(tmp_path, ran).execute(_quiet)
+    (tmp_path / "two.txt").write_text("twp")
+    assert _workspace(tmp_path, ran).execute(_quiet) == ["two", "three"]
+
+
+def test_a_changed_number_in_a_record_reruns_its_stage(tmp_path):
+    ran: list[str] = []
+    _workspace(tmp_path, ran).execute(_quiet)
+    (path,) = (tmp_path / ".stages").glob("aside-*")
+    path.write_text(path.read_text().replace('"said": "aside"', '"said": "other"'))
+    assert _workspace(tmp_path, ran).execute(_quiet) == ["aside"]

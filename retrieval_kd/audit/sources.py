@@ -142,7 +142,7 @@ def open_run(folder: Path, declared: Collection | None, drops: Drops) -> Trainin
     if missing is not None:
         remedy = "name the `out` folder of an `rkd run` that has chosen its queries"
         raise InputError("no folder of a run", file=missing, remedy=remedy)
-    parts = {part: read_json(path) for part, path in files.items()}
+    parts = {part: read_json(path, "texts", "qrels") for part, path in files.items()}
     trained = TrainingTexts(f"run:{folder}")
     collection = declared or _collection_of(folder, drops)
     scope = collection.digest() if collection is not None else ""

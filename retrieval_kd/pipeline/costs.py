@@ -188,7 +188,7 @@ def _scored_members(stage: TrainingStage, context: RunContext) -> list[str]:
     if not stage.uses_scores:
         return []
     members = context.config.teacher.members
-    weights = stage.teachers or read_json(context.work.path("teacher.json"))["weights"]
+    weights = stage.teachers or read_json(context.work.path("teacher.json"), "weights")["weights"]
     alone = {number for term in stage.objective for number in term.named_members}
     return and_choosers(m for n, m in enumerate(members) if weights.get(m) or n in alone)
 

@@ -130,7 +130,7 @@ def _as_module(mlm: Any, tokenizer: Any) -> Any:
 
 def _folder_of_transformer(ref: ModelRef) -> str:
     modules = load_file_path(ref.location, "modules.json", revision=ref.revision)
-    path = read_json(modules, list)[0]["path"] if modules else ""
+    path = read_json(modules, kind=list)[0]["path"] if modules else ""
     return str(PurePosixPath(path)) if path else ""
 
 

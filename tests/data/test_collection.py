@@ -259,3 +259,18 @@ def test_real_zips_without_a_collection_are_refused() -> None:
         pytest.skip(f"{path} is not there; set RETRIEVAL_KD_DATA to a folder that has it")
     with pytest.raises(InputError, match="no collection in here"):
         open_collection(path)
+
+
+def test_a_changed_cache_is_built_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A flipped bit in an Arrow file can be another text, or the end of the process."""
+    folder = write_beir(tmp_path / "c")
+    cached = open_collection(folder).folder
+    for path in sorted(cached.rglob("*.*")):
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x40
+        path.write_bytes(data)
+        caplog.clear()
+        again = open_collection(folder)
+        assert [tuple(document) for document in again.documents.iterate()] == DOCUMENTS
+        assert {split: again.qrels(split) for split in again.splits} == QRELS
+        assert "is built again" in caplog.text, path

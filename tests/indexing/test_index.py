@@ -141,7 +141,7 @@ def _change(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "no finished index here"),
         (_change, "manifest.json: changed after it was written"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "not a JSON file"),
-        (lambda folder: (folder / "manifest.json").write_text("[]"), "with list where dict"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "but with a list"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), "not the manifest of"),
         (lambda folder: _edit(folder, count=61), "documents or dimensions differs"),
         (lambda folder: _edit(folder, dimensions=16), "documents or dimensions differs"),

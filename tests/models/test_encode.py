@@ -119,3 +119,33 @@ def test_the_cache_encodes_once_per_model_length_and_dtype(
 
 def test_no_query_gives_no_vector(model: SentenceTransformer) -> None:
     assert encode_queries(model, []).shape == (0, 32)
+
+
+@pytest.mark.parametrize("name", ["vectors.npy", "manifest.json", "seal.json"])
+def test_a_damaged_cache_is_encoded_again(
+    name: str, tiny_encoder: Path, texts: Texts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RETRIEVAL_KD_CACHE", str(tmp_path))
+    whole = np.array(document_vectors(str(tiny_encoder), texts))
+    (path,) = tmp_path.rglob(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 + 3] ^= 0x40
+    for damaged in (bytes(data), data[:-9], b"", None):
+        path.write_bytes(damaged) if damaged is not None else path.unlink()
+        np.testing.assert_array_equal(document_vectors(str(tiny_encoder), texts), whole)
+
+
+def test_a_damaged_shard_is_encoded_again(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.array(encode_documents(model, texts, tmp_path / "a", digest="m", shard_size=16))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(encode, "merge_arrays", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
+    shards = sorted((tmp_path / "b").glob(".shard-*"))
+    data = bytearray(shards[1].read_bytes())
+    data[len(data) // 2] ^= 0x40
+    shards[1].write_bytes(data)
+    shards[2].write_bytes(data[:40])
+    resumed = encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
+    np.testing.assert_array_equal(resumed, whole)

@@ -155,3 +155,15 @@ def test_languages_have_their_stemmer_and_stop_words() -> None:
     with pytest.raises(InputError, match="no stemmer for 'klingon'"):
         terms("klingon", "nuqneH")
     assert len(LUCENE_STOP_WORDS) == 33
+
+
+def test_a_damaged_index_is_built_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETRIEVAL_KD_CACHE", str(tmp_path / "cache"))
+    collection = make(tmp_path / "two", {"a": "cat dog", "b": "bird cat cat"})
+    whole = bm25_run(collection, {"q": "cat"}).results
+    (folder,) = (cache_dir() / "bm25").iterdir()
+    for path in sorted(folder.iterdir()):
+        path.write_bytes(path.read_bytes()[:-1])
+        assert bm25_run(collection, {"q": "cat"}).results == whole
+        path.unlink()
+        assert bm25_run(collection, {"q": "cat"}).results == whole

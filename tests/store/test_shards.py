@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_text
+from retrieval_kd.files import digest_text, write_json
 from retrieval_kd.store.digests import words_to_column
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import SCHEMA, checksum, shard_paths
@@ -25,7 +27,7 @@ from tests.store.test_scores import KEY, add, look
 
 WRITE_NUMBERS = """
 import sys, numpy as np
-from retrieval_kd.files import digest_text
+from retrieval_kd.files import digest_text, write_json
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.scores import ScoreStore
 
@@ -208,3 +210,51 @@ def test_files_get_the_users_permissions(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert shard.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_shard_of_another_teacher_and_a_missing_last_one_are_found(tmp_path):
+    store, other = ScoreStore(tmp_path / "a"), ScoreStore(tmp_path / "b")
+    for number in range(3):
+        add(store, {("q", f"d{number}"): 1.0})
+    key = replace(KEY, dtype="float32")
+    with other.writer(key) as writer:
+        digests = [digest_text("q")], [digest_text("", "other")]
+        writer.add(["q"], ["other"], *digests, [7.0])
+    (foreign,) = shard_paths(other.folder(key))
+    last = shard_paths(store.folder(KEY))[-1]
+    moved = last.with_name(foreign.name.replace("000001", "000003"))
+    shutil.copy(foreign, moved)
+    last.unlink()
+    (problem,) = store.verify()
+    assert problem.file == moved and f"is of teacher {key.fingerprint}" in problem.problem
+    with pytest.raises(InputError, match="this shard is of teacher"):
+        ScoreStore(tmp_path / "a").count(KEY)
+    moved.unlink()
+    (problem,) = store.verify()
+    assert "1 shards are missing: 3" in problem.problem
+    add(store, {("q", "d2"): 1.0})  # scored again
+    assert store.verify() == []
+
+
+def test_a_store_of_an_earlier_version_opens(tmp_path):
+    """Its shards do not say whose they are, nor teacher.json how many there are."""
+    store = ScoreStore(tmp_path)
+    folder = store.folder(KEY)
+    folder.mkdir(parents=True)
+    write_json(folder / "teacher.json", KEY.about())
+    plant(folder, 1, rows(1.0, 2.0))
+    assert store.verify() == [] and store.count(KEY) == 2
+    add(store, {("q", "d"): 3.0})
+    assert store.verify() == [] and ScoreStore(tmp_path).count(KEY) == 3
+
+
+def test_an_edited_description_is_found(tmp_path):
+    """The model's name is no part of the fingerprint."""
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0})
+    path = store.folder(KEY) / "teacher.json"
+    edit(lambda about: about.update(model="other"))(path)
+    (problem,) = store.verify()
+    assert problem.file == path and "changed after it was written" in problem.problem
+    add(store, {("q", "e"): 1.0})  # what is damaged is written again
+    assert store.verify() == []

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -327,6 +329,51 @@ def test_a_torn_checkpoint_is_not_resumed_from(pools, collection, tiny_encoder, 
     (changed / "model.safetensors").write_bytes(b"weightz")
     assert checkpoints.last_whole_checkpoint(work, "mine") == str(whole)
     assert list(work.iterdir()) == [whole]
+
+
+def test_a_damaged_student_is_trained_again(pools, collection, tiny_encoder, tmp_path):
+    record = _train(collection, pools, tiny_encoder, tmp_path / "s", steps=1)
+    weights = tmp_path / "s" / "model.safetensors"
+    whole = weights.read_bytes()
+    assert checkpoints.finished(tmp_path / "s", record["identity"])
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert not checkpoints.finished(tmp_path / "s", record["identity"])
+    _train(collection, pools, tiny_encoder, tmp_path / "s", steps=1)
+    assert weights.read_bytes() == whole
+    (tmp_path / "s" / "README.md").write_text("my card")  # people may write there
+    (tmp_path / "s" / "seal.json").unlink()  # as an earlier version left it
+    assert checkpoints.finished(tmp_path / "s", record["identity"])
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path):
+    out = tmp_path / "o"
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from retrieval_kd.training.trainer.checkpoints import at_work\n"
+        "with at_work(Path(sys.argv[1])): print('at work', flush=True), sys.stdin.read()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    other = subprocess.Popen([sys.executable, "-c", script, str(out)], **pipes)
+    assert other.stdout.readline() == "at work\n"
+    with pytest.raises(InputError, match="another training is at work here"):
+        with checkpoints.at_work(out):
+            pass
+    other.communicate("")
+    with checkpoints.at_work(out), checkpoints.at_work(out):  # a command, and its training
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_current_folder_and_those_around_it_are_not_replaced(tmp_path, monkeypatch):
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    monkeypatch.chdir(inner)
+    for out in (".", "..", "../..", "../b", str(tmp_path / "a"), "/"):
+        with pytest.raises(InputError, match="the current folder is in this one"):
+            checkpoints.check_replaceable(Path(out))
+    with pytest.raises(InputError, match="a disk is mounted here"):
+        checkpoints.check_replaceable(Path("/proc"))
+    checkpoints.check_replaceable(Path("new"))
 
 
 def test_another_length_is_another_training(pools, collection, tiny_encoder, tmp_path):

@@ -28,7 +28,7 @@ class LexicalEncoder(SparseEncoder):
     def save(self, path: str, *args: Any, **more: Any) -> None:
         super().save(path, *args, **more)
         listed = Path(path) / "modules.json"
-        modules = read_json(listed, list)
+        modules = read_json(listed, kind=list)
         for module in modules:
             if module["type"].endswith(f".{LexicalWeights.__name__}"):
                 module["type"] = f"{CODE.stem}.{LexicalWeights.__name__}"

@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from retrieval_kd import files
 from retrieval_kd.errors import InputError, log
-from retrieval_kd.files import read_json, write_json
+from retrieval_kd.files import DamagedFile, read_json, write_json
 from retrieval_kd.seals import damage, is_whole, seal
 from retrieval_kd.training.trainer.card import describe_training
 from retrieval_kd.training.trainer.devices import is_first
@@ -58,8 +58,8 @@ def at_work(out: Path) -> Iterator[Path]:
 def finished(out: Path, identity: str) -> bool:
     """Whether `out` holds the undamaged result of exactly this training run."""
     try:
-        same = read_json(out / RECORD)["identity"] == identity
-    except (OSError, ValueError, KeyError):
+        same = read_json(out / RECORD, "identity")["identity"] == identity
+    except (OSError, DamagedFile):
         return False
     return same and is_whole(out, unsealed=True)
 

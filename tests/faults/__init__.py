@@ -1,0 +1,1 @@
+"""Faults of the disk, injected into everything that is kept."""
