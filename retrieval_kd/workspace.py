@@ -20,11 +20,11 @@ from retrieval_kd.files import (
     digest_file,
     digest_json,
     digest_text,
+    is_whole,
     read_sealed,
     sealed,
     write_json,
 )
-from retrieval_kd.seals import is_whole
 
 
 @dataclass(frozen=True)

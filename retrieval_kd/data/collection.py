@@ -20,13 +20,14 @@ from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.files import (
     atomic_folder,
     cache_dir,
+    damage,
     digest_json,
     digest_text,
     read_json,
+    seal,
     write_json,
 )
 from retrieval_kd.progress import bar
-from retrieval_kd.seals import damage, seal
 
 VERSION = 2  # of the cached form and the policy; raising it reads every source again
 

@@ -19,8 +19,7 @@ import pyarrow as pa
 
 from retrieval_kd.data.rows import Row, check_id
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_folder, read_json, write_json
-from retrieval_kd.seals import damage, seal
+from retrieval_kd.files import atomic_folder, damage, read_json, seal, write_json
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BATCH_ROWS, BATCH_CHARACTERS = 4_096, 4_000_000

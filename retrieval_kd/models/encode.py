@@ -18,18 +18,20 @@ from sentence_transformers import SentenceTransformer
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import (
+    SEAL,
     DamagedFile,
     atomic_path,
     cache_dir,
     digest_json,
+    is_whole,
     read_sealed,
+    seal,
     sealed,
     write_json,
 )
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.progress import bar
-from retrieval_kd.seals import SEAL, is_whole, seal
 
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
 

@@ -26,12 +26,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_text, read_json
+from retrieval_kd.files import SEAL, digest_text, read_json
 from retrieval_kd.hardware import best_device, fast_dtype
 from retrieval_kd.models import lora
 from retrieval_kd.models.modules import class_of
 from retrieval_kd.models.names import ModelRef, hub_commit, resolve_model, unreachable
-from retrieval_kd.seals import SEAL
 
 KINDS: dict[str, Any] = {
     "dense": SentenceTransformer,

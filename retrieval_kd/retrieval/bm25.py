@@ -18,11 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.files import cache_dir, cached, digest_json
 from retrieval_kd.indexing.topk import Ranking, top_k
 from retrieval_kd.progress import bar
 from retrieval_kd.retrieval.analysis import Analysis, Analyzer
-from retrieval_kd.seals import cached
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection

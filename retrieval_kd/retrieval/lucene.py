@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.files import cache_dir, cached, digest_json
 from retrieval_kd.progress import bar
-from retrieval_kd.seals import cached
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection

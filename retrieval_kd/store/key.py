@@ -65,6 +65,7 @@ def read_teacher(folder: Path) -> TeacherKey:
     """
     path = folder / TEACHER_FILE
     remedy = "restore the file, or delete its folder and score again"
+    again = "run `rkd score` with this teacher again: it writes the file anew, and keeps the scores"
     try:
         about = files.read_json(path)
         if about["format"] != STORE_FORMAT:
@@ -75,7 +76,7 @@ def read_teacher(folder: Path) -> TeacherKey:
             )
         key = TeacherKey(**{field.name: about[field.name] for field in fields(TeacherKey)})
     except files.DamagedFile as error:
-        raise InputError(f"not a teacher: {error.problem}", file=path, remedy=remedy) from error
+        raise InputError(f"not a teacher: {error.problem}", file=path, remedy=again) from error
     except (OSError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"not a teacher: {error!r}", file=path, remedy=remedy) from error
     if key.fingerprint != folder.name:
@@ -83,7 +84,7 @@ def read_teacher(folder: Path) -> TeacherKey:
     try:
         files.check_seal(about, path)
     except files.DamagedFile as error:
-        raise InputError(error.problem, file=path, remedy=remedy) from error
+        raise InputError(error.problem, file=path, remedy=again) from error
     return key
 
 

@@ -56,11 +56,27 @@ def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:
         path = folder / f"shard-{number:06d}-{checksum(data)}.parquet"
         with files.atomic_path(path) as temporary:
             temporary.write_bytes(data)
-        with contextlib.suppress(OSError, files.DamagedFile):  # missing or damaged: written again
-            about = files.read_sealed(folder / TEACHER_FILE)
-        most = max(number, about.get(SHARDS, 0))
-        files.write_json(folder / TEACHER_FILE, files.sealed({**about, SHARDS: most}))
+        _describe(folder, about)
     return path
+
+
+def mend_description(folder: Path, about: dict[str, Any]) -> None:
+    """Write a teacher's teacher.json again if it is missing or damaged, and there are shards."""
+    try:
+        files.read_sealed(folder / TEACHER_FILE)
+    except (OSError, files.DamagedFile):
+        if shard_paths(folder):
+            with locked(folder):
+                _describe(folder, about)
+
+
+def _describe(folder: Path, about: dict[str, Any]) -> None:
+    kept: dict[str, Any] = {}
+    with contextlib.suppress(OSError, files.DamagedFile):  # missing or damaged: written again
+        kept = files.read_sealed(folder / TEACHER_FILE)
+    last = shard_number(shard_paths(folder)[-1].name)
+    described = {**(kept or about), SHARDS: max(last, kept.get(SHARDS, 0))}
+    files.write_json(folder / TEACHER_FILE, files.sealed(described))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.store.answer_rows import Row, to_table
 from retrieval_kd.store.digests import digests_to_words, words_to_column
 from retrieval_kd.store.key import TeacherKey
-from retrieval_kd.store.shards import SCHEMA, write_shard
+from retrieval_kd.store.shards import SCHEMA, mend_description, write_shard
 
 
 class ScoreWriter:
@@ -30,6 +30,7 @@ class ScoreWriter:
         self._waiting = 0
 
     def __enter__(self) -> ScoreWriter:
+        mend_description(self._folder, self._about)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -107,6 +108,7 @@ class AnswerWriter:
         self.waiting: list[Row] = []  # not yet in a shard
 
     def __enter__(self) -> AnswerWriter:
+        mend_description(self._folder, self._about)
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -22,13 +22,12 @@ import numpy as np
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_file, digest_text
+from retrieval_kd.files import digest_file, digest_text, seal
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.seals import seal
 from retrieval_kd.store.answer_rows import Row
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.key import TeacherKey

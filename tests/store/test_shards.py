@@ -256,5 +256,11 @@ def test_an_edited_description_is_found(tmp_path):
     edit(lambda about: about.update(model="other"))(path)
     (problem,) = store.verify()
     assert problem.file == path and "changed after it was written" in problem.problem
-    add(store, {("q", "e"): 1.0})  # what is damaged is written again
-    assert store.verify() == []
+    for text in (path.read_text(), "{", ""):
+        path.write_text(text)
+        with store.writer(KEY):  # nothing new
+            pass
+        assert store.verify() == [] and store.teachers() == [KEY]
+    path.unlink()
+    add(store, {("q", "e"): 1.0})
+    assert store.verify() == [] and store.count(KEY) == 2

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.files import seal
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
-from retrieval_kd.seals import seal
 from retrieval_kd.students.dense import make_dense, score_matrix
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.slates import Pool, build_pools, draw

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.files import cache_dir, cached, digest_json
 from retrieval_kd.hardware import dtype_name
 from retrieval_kd.models.encode import VECTORS, document_vectors, encode_queries, save_array
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.progress import bar
-from retrieval_kd.seals import cached
 
 CHUNK = 1024  # queries per update of the progress bar
 

@@ -13,8 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from retrieval_kd import files
 from retrieval_kd.errors import InputError, log
-from retrieval_kd.files import DamagedFile, read_json, write_json
-from retrieval_kd.seals import damage, is_whole, seal
+from retrieval_kd.files import DamagedFile, damage, is_whole, read_json, seal, write_json
 from retrieval_kd.training.trainer.card import describe_training
 from retrieval_kd.training.trainer.devices import is_first
 
