@@ -20,9 +20,9 @@ from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.files import (
     atomic_folder,
     cache_dir,
-    damage,
     digest_json,
     digest_text,
+    is_whole,
     read_json,
     seal,
     write_json,
@@ -37,9 +37,6 @@ class Collection:
 
     def __init__(self, folder: str | Path, spec: str) -> None:
         self.folder, self.spec = Path(folder), spec
-        problem = damage(self.folder)
-        if problem:
-            raise InputError(f"a damaged copy of a collection: {problem}", file=folder)
         facts = read_json(self.folder / "collection.json")
         self.name: str = facts["name"]
         self.splits: list[str] = facts["splits"]
@@ -133,11 +130,11 @@ def open_collection(spec: str | Path) -> Collection:
 
 
 def _open(folder: Path, spec: str) -> Collection | None:
-    if not folder.is_dir():
+    if not is_whole(folder):
         return None
     try:
         return Collection(folder, spec)
-    except (InputError, OSError) as error:
+    except (InputError, OSError) as error:  # it was replaced at this moment
         log.warning("%s is built again: %s", folder, error)
         return None
 
@@ -145,10 +142,10 @@ def _open(folder: Path, spec: str) -> Collection | None:
 def _build(reader: Reader, folder: Path, spec: str) -> Collection:
     reading = Reading()
 
-    def is_whole(existing: Path) -> bool:  # built by another process in the meantime
+    def is_built(existing: Path) -> bool:  # built by another process in the meantime
         return _open(existing, spec) is not None
 
-    with atomic_folder(folder, keep=is_whole) as temporary:
+    with atomic_folder(folder, keep=is_built) as temporary:
         with bar(f"reading {reader.name}", reader.total) as progress:
             reading.advance = progress.advance
             rows = _documents(reader.documents(reading), reading.drops)

@@ -189,7 +189,7 @@ class Clock(TrainerCallback):
     """
 
     def __init__(self, kept: Path | None) -> None:
-        progress = read_json(kept) if kept else {"seconds": 0.0, "start": []}
+        progress: dict[str, Any] = read_json(kept) if kept else {"seconds": 0.0, "start": []}
         self._before, self._began = float(progress["seconds"]), time.monotonic()
         self.start: list[dict[str, Any]] = progress["start"]
 
