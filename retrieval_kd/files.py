@@ -186,8 +186,9 @@ def read_json(path: str | Path, *keys: str, kind: type = dict) -> Any:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"not a JSON file ({error})", file=path, remedy=RESTORE) from error
-    missing = [key for key in keys if not isinstance(value, kind) or key not in value]
-    if not isinstance(value, kind) or missing:
+    fits = isinstance(value, kind)
+    missing = [key for key in keys if not fits or key not in value]
+    if not fits or missing:
         found = f"no {missing[0]}" if isinstance(value, dict) else f"a {type(value).__name__}"
         problem = f"not the JSON that is expected, but with {found}"
         raise DamagedFile(problem, file=path, remedy=RESTORE)

@@ -106,7 +106,8 @@ def read_usage(folder: Path) -> Spent | None:
     if not path.exists():
         return None
     total = Spent()
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, text in enumerate(lines, start=1):
         try:
             line = check_seal(json.loads(text), path)
             for field in fields(Spent):
