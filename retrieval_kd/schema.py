@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
+from retrieval_kd.bounds import check_size
 from retrieval_kd.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -34,14 +35,17 @@ RANGES = {
 
 
 class Part(BaseModel):
-    """A part of the configuration; unknown keys are refused."""
+    """A part of the configuration; unknown keys and numbers beyond all use are refused."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         populate_by_name=True,
         hide_input_in_errors=True,  # an address may hold a key; pydantic asks the root model only
+        allow_inf_nan=False,
     )
+
+    _size = field_validator("*")(check_size)
 
     def cache_key(self) -> Any:
         """Return what of this part decides results, as plain values. By default all of it."""
@@ -62,7 +66,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"cannot read it: {error}", file=path, remedy="name a YAML file"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the second: a date or number that is none
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         line = mark.line + 1 if mark else None
@@ -145,7 +149,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         at = _inside(values, path)
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise InputError(
                 f"the value of {key!r} is not YAML: {text!r}",
                 remedy="write it as in a file, text with special characters in quotes",

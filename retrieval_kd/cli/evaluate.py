@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf
+from retrieval_kd.bounds import Depth
+from retrieval_kd.cli.options import CountSelf, Length, bounded
 from retrieval_kd.evaluation.outputs import Outputs
 
 evaluate_app = typer.Typer()
@@ -115,11 +116,9 @@ def suite(
     ] = False,
     depth: Annotated[
         int | None,
-        typer.Option(min=1, help="documents to retrieve per query; default: as the suite says"),
+        bounded(Depth, "documents to retrieve per query; default: as the suite says"),
     ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="maximum tokens per text; default: the model's own")
-    ] = None,
+    max_length: Length = None,
     measures: Annotated[
         str | None, typer.Option(help="measures, separated by commas; default: the suite's")
     ] = None,

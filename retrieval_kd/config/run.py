@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from retrieval_kd.bounds import Dimensions, Layer, Seed, Tokens
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
@@ -85,13 +86,12 @@ class Student(Part):
         "the first stage found",
     )
     base: str = Field(description="MODEL to make the student from")
-    layers: list[int] | None = Field(
+    layers: list[Layer] | None = Field(
         None, description="layers to keep, counted from 0; by default all"
     )
-    max_length: int = Field(256, ge=8, description="of a document when encoding (tokens)")
-    dimensions: int | None = Field(
+    max_length: Tokens = Field(256, description="of a document when encoding (tokens)")
+    dimensions: Dimensions | None = Field(
         None,
-        ge=1,
         description="size of each token's vector in a multi_vector student (by default 128 at "
         "most) or a multi_function student (by default the encoder's)",
     )
@@ -143,9 +143,9 @@ class Config(Part):
     compare: tuple[str, str] = Field(
         ("distilled", "labels"), description="the main comparison: student, baseline"
     )
-    seeds: list[int] = Field([0], min_length=1, description="each student is trained once per seed")
+    seeds: list[Seed] = Field([0], min_length=1, description="each student is trained once per seed")
     index: str = Field("indexes/flat.yaml", description="index specification for the students")
-    widths: list[Annotated[int, Field(ge=1)]] = Field(
+    widths: list[Dimensions] = Field(
         [],
         description="numbers of dimensions: dense students are also searched with only their first "
         "ones, each time as a system of its own, NAME@WIDTH (Matryoshka)",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from retrieval_kd.schema import read_yaml, validate
+from retrieval_kd.schema import Part, read_yaml, validate
 
 
-class IndexSpec(BaseModel):
+class IndexSpec(Part):
     """A FAISS index by its factory string, with its training and search settings.
 
     The exact indexes of sparse and multi-vector models have no settings.
@@ -19,8 +19,6 @@ class IndexSpec(BaseModel):
         >>> IndexSpec(factory="IVF256,PQ48", search="nprobe=16").metric
         'auto'
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["faiss", "sparse", "multi_vector"] = Field(
         default="faiss",

@@ -29,7 +29,7 @@ ALL_LINEAR = "all-linear"
 class Lora(Part):
     """The shape of LoRA adapters. Dropout is a training setting."""
 
-    rank: int = Field(8, ge=1, description="r: columns of the thin matrices")
+    rank: int = Field(8, ge=1, le=65_536, description="r: columns of the thin matrices")
     alpha: float | None = Field(
         None, gt=0, description="the adapters' output is scaled by alpha/rank; by default 2 × rank"
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from retrieval_kd.bounds import check_weights
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import check_run, read_run
@@ -37,6 +38,13 @@ class StoredTeachers(Part):
     )
     fusion: Fusion = Field("z_scores", description="how the teachers become one")
     calibration: CalibrationMethod | None = Field(None, description="of `calibrated`; none: platt")
+
+    @field_validator("weights")
+    @classmethod
+    def _weigh(cls, weights: list[float] | None) -> list[float] | None:
+        if weights is not None:
+            check_weights(weights)
+        return weights
 
     def fused(self) -> list[str]:
         """The names of the teachers that are fused.
