@@ -38,9 +38,7 @@ def audit(
         ),
     ] = None,
     cosine: Annotated[float, bounded(Share, "minimum cosine of embedding neighbours")] = 0.95,
-    near_queries: Annotated[
-        float, bounded(Share, "minimum Jaccard similarity of queries")
-    ] = 0.6,
+    near_queries: Annotated[float, bounded(Share, "minimum Jaccard similarity of queries")] = 0.6,
     near_documents: Annotated[
         float, bounded(Share, "minimum Jaccard similarity of documents")
     ] = 0.5,

@@ -1,4 +1,4 @@
-"""Options that several commands share, and options with the bounds of a configuration's settings."""
+"""Options that several commands share, and options that have the bounds of a configuration."""
 
 from __future__ import annotations
 

@@ -58,9 +58,7 @@ def score(
     ] = None,
     max_length: Annotated[
         int | None,
-        bounded(
-            Tokens, "tokens of query and document together, or of a language model's passage"
-        ),
+        bounded(Tokens, "tokens of query and document together, or of a language model's passage"),
     ] = None,
     server: Annotated[
         str | None,

@@ -143,7 +143,9 @@ class Config(Part):
     compare: tuple[str, str] = Field(
         ("distilled", "labels"), description="the main comparison: student, baseline"
     )
-    seeds: list[Seed] = Field([0], min_length=1, description="each student is trained once per seed")
+    seeds: list[Seed] = Field(
+        [0], min_length=1, description="each student is trained once per seed"
+    )
     index: str = Field("indexes/flat.yaml", description="index specification for the students")
     widths: list[Dimensions] = Field(
         [],

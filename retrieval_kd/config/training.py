@@ -62,9 +62,7 @@ class Select(Part):
         description="uncertainty: of the student; divergence: from the teacher; learnability: hard "
         "for the student, easy for the teacher"
     )
-    share: Share = Field(
-        0.5, description="of the queries, those with the highest value"
-    )
+    share: Share = Field(0.5, description="of the queries, those with the highest value")
 
 
 class Denoised(Part):

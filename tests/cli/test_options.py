@@ -36,7 +36,11 @@ OPTIONS = list(numbers(app))
 
 def test_options_that_are_numbers_are_found() -> None:
     found = {(*path, flag) for path, flag, _ in OPTIONS}
-    assert {("index", "--max-length"), ("train", "--weight"), ("teach", "compare", "--worst")} < found
+    assert {
+        ("index", "--max-length"),
+        ("train", "--weight"),
+        ("teach", "compare", "--worst"),
+    } < found
     assert len(found) > 30
 
 

@@ -17,7 +17,9 @@ class TrainSettings(Part):
 
     steps: int = Field(200, ge=1, le=10_000_000, description="optimizer steps")
     batch_queries: int = Field(32, ge=1, le=1_000_000, description="queries in a batch")
-    slate_size: int = Field(4, ge=2, le=10_000, description="candidates per query, the positive included")
+    slate_size: int = Field(
+        4, ge=2, le=10_000, description="candidates per query, the positive included"
+    )
     slate_depth: int = Field(
         30, ge=1, description="number of the teacher's best candidates that slates are drawn from"
     )
