@@ -160,6 +160,12 @@ dimensions. To fix: use PQ4 or PQ8.
         raise _unreadable(spec.factory, dimensions, error) from error
     set_parameters(index, spec.build, "build")
     set_parameters(index, spec.search, "search")
+    for step in _steps(index):
+        if isinstance(step, faiss.PCAMatrix | faiss.OPQMatrix) and step.d_out > step.d_in:
+            raise InputError(
+                f"factory {spec.factory!r} makes {step.d_out} dimensions of {step.d_in}",
+                remedy=f"give at most {step.d_in}",
+            )
     centres = centres_to_train(index)
     _check_centres(spec, sample, centres)
     if sample < POINTS_PER_CENTRE * centres:
@@ -217,9 +223,7 @@ def centres_to_train(index: Any) -> int:
     """Largest number of k-means centres in the index: training needs at least as many documents."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        chain: Any = index.chain  # a C++ vector, which the type stubs declare as a list
-        steps = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
-        rotation = OPQ_CENTRES if any(isinstance(s, faiss.OPQMatrix) for s in steps) else 0
+        rotation = OPQ_CENTRES if any(isinstance(s, faiss.OPQMatrix) for s in _steps(index)) else 0
         return max(rotation, centres_to_train(index.index))
     if isinstance(index, faiss.IndexRefine):
         return centres_to_train(index.base_index)
@@ -228,6 +232,15 @@ def centres_to_train(index: Any) -> int:
     cells = index.nlist if isinstance(index, faiss.IndexIVF) else 0
     coded = (faiss.IndexPQ, faiss.IndexIVFPQ, faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)
     return max(cells, index.pq.ksub if isinstance(index, coded) else 0)
+
+
+def _steps(index: Any) -> list[Any]:
+    """The transformations before an index: rotations, projections."""
+    index = faiss.downcast_index(index)
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    chain: Any = index.chain  # a C++ vector, which the type stubs declare as a list
+    return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
 
 
 @contextlib.contextmanager

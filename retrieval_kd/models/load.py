@@ -181,6 +181,8 @@ def _check_padding(ref: ModelRef, module: Any) -> None:
 
 
 def _set_length(ref: ModelRef, module: Any, max_length: int) -> None:
+    if max_length < 1:
+        raise InputError(f"texts cannot be cut to {max_length} tokens", remedy="give at least 8")
     positions = getattr(module.auto_model.config, "max_position_embeddings", None)
     if positions and max_length > positions:
         raise InputError(

@@ -77,6 +77,8 @@ def test_a_missing_specification_is_an_error() -> None:
         (IndexSpec(factory="HNSW8", search="nprobe=4"), "search parameters 'nprobe=4' do not fit"),
         (IndexSpec(factory="IVF9999999,Flat"), "trains 9999999 centres"),
         (IndexSpec(factory="HNSW8", build="ef=1"), "build parameters"),
+        (IndexSpec(factory="PCA99999,Flat"), "makes 99999 dimensions of 32"),
+        (IndexSpec(factory="OPQ4_99999,Flat"), "makes 99999 dimensions of 32"),
     ],
 )
 def test_a_factory_that_faiss_cannot_build_is_refused_before_encoding(

@@ -148,7 +148,7 @@ def test_a_cross_encoder_without_all_its_weights_is_refused(
 
 def test_an_encoder_gets_a_new_head_only_where_it_is_trained(tiny_encoder: Path) -> None:
     spec = str(tiny_encoder)
-    with pytest.raises(InputError, match="no weights that fit classifier.bias and 1 more"):
+    with pytest.raises(InputError, match=r"no weights that fit classifier\.bias and 1 more"):
         load.load_cross_encoder(spec)
     with pytest.raises(InputError, match="they would be drawn at random"):
         open_live(spec, "cross_encoder")
