@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.bounds import Count, Depth, Share
 from retrieval_kd.cli.options import CountSelf, bounded
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import Count, Depth, Share
 
 audit_app = typer.Typer()
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from retrieval_kd.bounds import Count, Temperature
 from retrieval_kd.cli.options import CountSelf, bounded
+from retrieval_kd.schema import Count, Temperature
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.bounds import Depth
 from retrieval_kd.cli.options import CountSelf, Length, bounded
 from retrieval_kd.evaluation.outputs import Outputs
+from retrieval_kd.schema import Depth
 
 evaluate_app = typer.Typer()
 

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.bounds import Tokens
 from retrieval_kd.cli.options import CollectionOption, Split, bounded, setting
 from retrieval_kd.cli.train import (
     Layers,
@@ -21,7 +20,7 @@ from retrieval_kd.cli.train import (
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.lora import ALL_LINEAR, Lora
-from retrieval_kd.schema import validate
+from retrieval_kd.schema import Tokens, validate
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 fit_app = typer.Typer()

@@ -8,16 +8,16 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from retrieval_kd import bounds
+from retrieval_kd import schema
 
 
 def bounded(kind: Any, help: str, *flags: str, **settings: Any) -> Any:
-    """An option whose value must be of a type with bounds, such as `bounds.Tokens`."""
+    """An option whose value must be of a type with bounds, such as `schema.Tokens`."""
 
     def check(value: Any) -> Any:
         try:
             if value is not None:
-                bounds.check(kind, value)
+                schema.check_type(kind, value)
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
         return value
@@ -39,8 +39,8 @@ CollectionOption = Annotated[
     typer.Option("--collection", help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]"),
 ]
 Split = Annotated[str, typer.Option(help="split whose judged queries are used")]
-Length = Annotated[int | None, bounded(bounds.Tokens, "tokens per text; default: the model's own")]
-Depth = Annotated[int, bounded(bounds.Depth, "documents per query")]
+Length = Annotated[int | None, bounded(schema.Tokens, "tokens per text; default: the model's own")]
+Depth = Annotated[int, bounded(schema.Depth, "documents per query")]
 RunOut = Annotated[Path, typer.Option(help="TREC run file to write; .gz compresses")]
 KeepSelf = Annotated[
     bool, typer.Option("--keep-self", help="keep a document whose ID is the query's")

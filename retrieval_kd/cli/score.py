@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from retrieval_kd.bounds import Tokens
 from retrieval_kd.cli.options import CollectionOption, bounded, setting
 from retrieval_kd.errors import InputError
-from retrieval_kd.schema import validate
+from retrieval_kd.schema import Tokens, validate
 from retrieval_kd.store.usage import ScoreReport, Spent
 from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
 

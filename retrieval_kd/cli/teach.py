@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.bounds import Count, Price
 from retrieval_kd.cli.options import bounded
+from retrieval_kd.schema import Count, Price
 
 teach_app = typer.Typer(
     name="teach", help="Compare teachers before paying for one.", no_args_is_help=True

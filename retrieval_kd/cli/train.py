@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval_kd.bounds import Layer, Weight, check
 from retrieval_kd.cli.options import CollectionOption, Split, bounded, setting
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import Layer, Weight, check_type
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ def parts(
 def integers(text: str) -> list[int]:
     try:
         numbers = [int(part) for part in text.strip("[] ").split(",")]
-        check(list[Layer], numbers)
+        check_type(list[Layer], numbers)
     except ValueError as error:
         raise InputError(
             f"cannot read the layers {text!r}", remedy="write them as 0,2,5"

@@ -12,13 +12,22 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from retrieval_kd.bounds import Dimensions, Layer, Seed, Tokens
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.metrics.names import parse_measures
-from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
+from retrieval_kd.schema import (
+    Dimensions,
+    Layer,
+    Part,
+    Seed,
+    Tokens,
+    apply_overrides,
+    as_value_error,
+    read_extended,
+    validate,
+)
 from retrieval_kd.students.options import SEARCHED_AS
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.training.trainer.settings import TrainSettings

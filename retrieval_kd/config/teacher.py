@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from retrieval_kd.bounds import Layer, Tokens, check_weights
 from retrieval_kd.models.lora import Lora
-from retrieval_kd.schema import Part, as_value_error
+from retrieval_kd.schema import Layer, Part, Tokens, as_value_error, check_weights
 from retrieval_kd.targets import CalibrationMethod, Fusion
 from retrieval_kd.teachers.comparing.conclude import AGGREGATIONS
 from retrieval_kd.teachers.kinds import KINDS

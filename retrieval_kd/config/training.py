@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from retrieval_kd.bounds import Layer, Share, check_weights
-from retrieval_kd.schema import Part, as_value_error, validate
+from retrieval_kd.schema import Layer, Part, Share, as_value_error, check_weights, validate
 from retrieval_kd.students.options import PARTS, RE_RANKS
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName

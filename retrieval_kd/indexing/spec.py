@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from retrieval_kd.bounds import LARGEST, Count, Dimensions, Seed
-from retrieval_kd.schema import Part, read_yaml, validate
+from retrieval_kd.schema import LARGEST, Count, Dimensions, Part, Seed, read_yaml, validate
 
 MOST_CELLS = 2**24
 LINKS = range(4, 513)  # of a document in a graph: FAISS crashes with fewer than two

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from retrieval_kd.bounds import check_weights
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import check_run, read_run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline.ensemble import Ensemble, Fitted
 from retrieval_kd.pipeline.queries import Queries
-from retrieval_kd.schema import Part
+from retrieval_kd.schema import Part, check_weights
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets import FITTED_ON_DEV, CalibrationMethod, Fusion
 from retrieval_kd.targets.combine import Combination, fit_combination

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retrieval_kd.bounds import Dimensions, Weight, check
 from retrieval_kd.errors import InputError
-from retrieval_kd.schema import as_input_error
+from retrieval_kd.schema import Dimensions, Weight, as_input_error, check_type
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "dense": (),
@@ -53,4 +52,4 @@ def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any])
         )
     for name, numbers in NUMBERS.items():
         if options.get(name) is not None:
-            as_input_error(check, numbers, options[name], f"{name}: ")
+            as_input_error(check_type, numbers, options[name], f"{name}: ")

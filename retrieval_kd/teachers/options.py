@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from retrieval_kd.bounds import Tokens
-from retrieval_kd.schema import Part
+from retrieval_kd.schema import Part, Tokens
 
 
 class NoOptions(Part):

@@ -16,7 +16,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from retrieval_kd.bounds import Depth
 from retrieval_kd.data.beir import beir_reader
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.irds import irds_reader
@@ -24,7 +23,7 @@ from retrieval_kd.data.sources import Source
 from retrieval_kd.data.specs import data_folder
 from retrieval_kd.errors import InputError
 from retrieval_kd.metrics.names import parse_measures
-from retrieval_kd.schema import Part, read_yaml, validate
+from retrieval_kd.schema import Depth, Part, read_yaml, validate
 
 FOLDERS = (
     Path(__file__).parents[3] / "configs" / "suites",  # of a checkout

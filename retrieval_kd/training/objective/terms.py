@@ -15,10 +15,9 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from retrieval_kd import objectives
-from retrieval_kd.bounds import LARGEST
 from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import several, states, vectors
-from retrieval_kd.schema import Part, apply_overrides, validate
+from retrieval_kd.schema import LARGEST, Part, apply_overrides, validate
 from retrieval_kd.training.objective.score_names import PAIRS, STORED, ScoreName
 
 Kind = Literal["scores", "several", "regulariser", "layers", "vectors", "states"]

@@ -6,8 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from retrieval_kd.bounds import Tokens
-from retrieval_kd.schema import Part
+from retrieval_kd.schema import Part, Tokens
 
 Sampling = Literal["random", "stratified", "bands", "hardest"]
 
