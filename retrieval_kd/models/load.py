@@ -129,7 +129,8 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
         noun: what the model should be.
         new_head: whether a model without a head may get a new one.
     """
-    own = PreTrainedModel.__dict__["from_pretrained"]
+    library: Any = PreTrainedModel
+    own = library.__dict__["from_pretrained"]
 
     def from_pretrained(
         cls: Any, *places: Any, output_loading_info: bool = False, **more: Any
@@ -140,7 +141,7 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
         _check_weights(ref, model, info, new_head)
         return (model, info) if output_loading_info else model
 
-    PreTrainedModel.from_pretrained = classmethod(from_pretrained)  # type: ignore[assignment]
+    library.from_pretrained = classmethod(from_pretrained)
     try:
         yield
     except InputError:
@@ -148,7 +149,7 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
     except Exception as error:  # files can be wrong in any way, and libraries raise many kinds
         raise _not_loadable(ref, noun, error) from error
     finally:
-        PreTrainedModel.from_pretrained = own  # type: ignore[method-assign]
+        library.from_pretrained = own
 
 
 def _check_weights(ref: ModelRef, model: Any, info: Any, new_head: bool) -> None:
@@ -205,8 +206,9 @@ def _not_loadable(ref: ModelRef, noun: str, error: Exception) -> InputError:
 
 
 def _about(ref: ModelRef, problem: str, *, remedy: str) -> InputError:
-    place = {"file": ref.location} if ref.is_local else {"id": ref.spec}
-    return InputError(problem, remedy=remedy, **place)  # type: ignore[arg-type]
+    if ref.is_local:
+        return InputError(problem, file=ref.location, remedy=remedy)
+    return InputError(problem, id=ref.spec, remedy=remedy)
 
 
 def declared(spec: str, name: str = "config.json") -> Any:
