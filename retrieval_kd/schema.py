@@ -1,18 +1,40 @@
-"""Reads YAML into pydantic models, with `extends`, `key=value` overrides and clear errors."""
+"""Reads YAML into pydantic models: `extends`, overrides, bounds of numbers, clear errors."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from retrieval_kd.errors import InputError
 
 Model = TypeVar("Model", bound=BaseModel)
+
+# the bounds of numbers, for options of commands and settings of configurations alike
+LARGEST = 2**31 - 1  # of whole numbers: more does not fit what libraries count and seed with
+
+Count = Annotated[int, Field(ge=0)]
+Depth = Annotated[int, Field(ge=1, le=1_000_000_000)]  # documents per query
+Dimensions = Annotated[int, Field(ge=1, le=65_536)]  # of a vector
+Layer = Annotated[int, Field(ge=0)]  # counted from 0
+Price = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Temperature = Annotated[float, Field(gt=0)]
+Tokens = Annotated[int, Field(ge=8, le=1_000_000)]  # that a text or pair is cut to
+Weight = Annotated[float, Field(ge=0)]
 
 # how pydantic's error types begin → what to write instead
 TYPES = {
@@ -33,15 +55,37 @@ RANGES = {
 }  # fmt: skip
 
 
+def check_size(value: Any) -> Any:
+    """Refuse whole numbers that no library can compute with, in lists and mappings too.
+
+    Example:
+        >>> check_size([1, 2**40])
+        Traceback (most recent call last):
+        ...
+        ValueError: Input should be between -2147483647 and 2147483647
+    """
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise ValueError(f"Input should be between {-LARGEST} and {LARGEST}")
+    if isinstance(value, Mapping):
+        check_size(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_size(item)
+    return value
+
+
 class Part(BaseModel):
-    """A part of the configuration; unknown keys are refused."""
+    """A part of the configuration; unknown keys and numbers beyond all use are refused."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         populate_by_name=True,
         hide_input_in_errors=True,  # an address may hold a key; pydantic asks the root model only
+        allow_inf_nan=False,
     )
+
+    _size = field_validator("*")(check_size)
 
     def cache_key(self) -> Any:
         """Return what of this part decides results, as plain values. By default all of it."""
@@ -62,7 +106,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"cannot read it: {error}", file=path, remedy="name a YAML file"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the second: a date or number that is none
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         line = mark.line + 1 if mark else None
@@ -145,7 +189,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         at = _inside(values, path)
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise InputError(
                 f"the value of {key!r} is not YAML: {text!r}",
                 remedy="write it as in a file, text with special characters in quotes",
@@ -222,6 +266,37 @@ def as_input_error(check: Callable[..., object], *arguments: Any) -> None:
         check(*arguments)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def check_type(kind: Any, value: Any, of: str = "") -> None:
+    """Refuse a value that is not of a type with bounds.
+
+    Example:
+        >>> check_type(Tokens, 0, "max_length: ")
+        Traceback (most recent call last):
+        ...
+        ValueError: max_length: Input should be greater than or equal to 8, not 0
+
+    Raises:
+        ValueError: saying what it should be.
+    """
+    sized = Annotated[kind, AfterValidator(check_size)]
+    try:
+        TypeAdapter(sized, config=ConfigDict(allow_inf_nan=False)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{of}{problem}, not {first['input']}") from error
+
+
+def check_weights(weights: Sequence[float], of: str = "") -> None:
+    """Refuse weights that are none, and weights with which no teacher counts.
+
+    Raises:
+        ValueError: saying what weights must be.
+    """
+    if not all(weight >= 0 for weight in weights) or not any(weights):
+        raise ValueError(f"{of}weights must not be negative, and one must be above 0")
 
 
 def _remedy(key: str, mistake: Mapping[str, Any]) -> str:

@@ -149,6 +149,9 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, prog_name="rkd")
     except InputError as error:
         sys.exit(_say(str(error), 2))
+    except MemoryError as error:
+        what = f"not enough memory: {error or 'no more is known'}. To fix: choose smaller numbers"
+        sys.exit(_say(what, 2))
     except OSError as error:
         what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         sys.exit(_say(what, 2))

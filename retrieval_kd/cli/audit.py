@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, out_file
+from retrieval_kd.cli.options import CountSelf, bounded, out_file
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import Count, Depth, Share
 
 audit_app = typer.Typer()
 
@@ -36,22 +37,20 @@ def audit(
             "--with", help="MODEL for embedding neighbours; by default they are not searched"
         ),
     ] = None,
-    cosine: Annotated[float, typer.Option(help="minimum cosine of embedding neighbours")] = 0.95,
-    near_queries: Annotated[
-        float, typer.Option(help="minimum Jaccard similarity of queries")
-    ] = 0.6,
+    cosine: Annotated[float, bounded(Share, "minimum cosine of embedding neighbours")] = 0.95,
+    near_queries: Annotated[float, bounded(Share, "minimum Jaccard similarity of queries")] = 0.6,
     near_documents: Annotated[
-        float, typer.Option(help="minimum Jaccard similarity of documents")
+        float, bounded(Share, "minimum Jaccard similarity of documents")
     ] = 0.5,
-    ngram_queries: Annotated[int, typer.Option(help="words in an n-gram of queries")] = 8,
-    ngram_documents: Annotated[int, typer.Option(help="words in an n-gram of documents")] = 13,
+    ngram_queries: Annotated[int, bounded(Depth, "words in an n-gram of queries")] = 8,
+    ngram_documents: Annotated[int, bounded(Depth, "words in an n-gram of documents")] = 13,
     ngram_share: Annotated[
-        float, typer.Option(help="minimum share of the shorter text's n-grams")
+        float, bounded(Share, "minimum share of the shorter text's n-grams")
     ] = 0.5,
     queries_only: Annotated[
         bool, typer.Option("--queries-only", help="do not compare documents")
     ] = False,
-    most: Annotated[int, typer.Option(help="pairs listed for each evaluated text")] = 10,
+    most: Annotated[int, bounded(Depth, "pairs listed for each evaluated text")] = 10,
     run: Annotated[
         list[Path] | None, typer.Option(help="TREC run file to measure on clean queries too")
     ] = None,
@@ -61,7 +60,7 @@ def audit(
     measures: Annotated[str, typer.Option(help="measures for --run")] = "ndcg@10,mrr@10,recall@100",
     baseline: Annotated[str | None, typer.Option(help="run that others are compared with")] = None,
     keep_self: CountSelf = False,
-    rows: Annotated[int, typer.Option(help="pairs shown of each kind of text")] = 10,
+    rows: Annotated[int, bounded(Count, "pairs shown of each kind of text")] = 10,
     fail_on_overlap: Annotated[
         bool, typer.Option("--fail-on-overlap", help="exit with 1 if a query overlaps")
     ] = False,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, out_file
+from retrieval_kd.cli.options import CountSelf, bounded, out_file
+from retrieval_kd.schema import Count, Temperature
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -36,7 +37,7 @@ def diagnose(
         typer.Option(help="how scores are mapped to probabilities of relevance"),
     ] = "platt",
     temperature: Annotated[
-        float, typer.Option(help="temperature of the softmax for probability fidelity")
+        float, bounded(Temperature, "temperature of the softmax for probability fidelity")
     ] = 1.0,
     scores: Annotated[
         Path | None, typer.Option(help="score store, to estimate false negatives in training data")
@@ -46,20 +47,17 @@ def diagnose(
         typer.Option(help="teacher of --scores; several are z-normalised and summed; default: all"),
     ] = None,
     train: Annotated[str, typer.Option(help="split of the training queries")] = "train",
-    worst: Annotated[int, typer.Option(min=0, help="worst queries to list with their texts")] = 10,
+    worst: Annotated[int, bounded(Count, "worst queries to list with their texts")] = 10,
     keep_self: CountSelf = False,
     json: Annotated[Path | None, out_file("--json", help="write everything here")] = None,
 ) -> None:
     """Show where a student differs from its teacher: fidelity, calibration, failures."""
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import Run, read_run
-    from retrieval_kd.errors import InputError
     from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics, print_diagnostics
     from retrieval_kd.evaluation.evaluate_runs import run_names
     from retrieval_kd.files import digest_file, write_json
 
-    if temperature <= 0:
-        raise InputError(f"temperature is {temperature:g}", remedy="give a number above 0")
     opened = open_collection(collection)
     files = run_names([teacher, student, *(other or [])])
     first, *rest = [Run(name, read_run(path).results) for name, path in files.items()]

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, out_file
+from retrieval_kd.cli.options import CountSelf, Length, bounded, out_file
 from retrieval_kd.evaluation.outputs import Outputs
+from retrieval_kd.schema import Depth
 
 evaluate_app = typer.Typer()
 
@@ -115,11 +116,9 @@ def suite(
     ] = False,
     depth: Annotated[
         int | None,
-        typer.Option(min=1, help="documents to retrieve per query; default: as the suite says"),
+        bounded(Depth, "documents to retrieve per query; default: as the suite says"),
     ] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="maximum tokens per text; default: the model's own")
-    ] = None,
+    max_length: Length = None,
     measures: Annotated[
         str | None, typer.Option(help="measures, separated by commas; default: the suite's")
     ] = None,

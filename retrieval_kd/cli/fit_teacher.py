@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Split
+from retrieval_kd.cli.options import CollectionOption, Split, bounded, setting
 from retrieval_kd.cli.train import (
     Layers,
+    Seed,
     Settings,
     Store,
     Teachers,
@@ -19,7 +20,8 @@ from retrieval_kd.cli.train import (
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.lora import ALL_LINEAR, Lora
-from retrieval_kd.schema import validate
+from retrieval_kd.schema import Tokens, validate
+from retrieval_kd.training.trainer.settings import TrainSettings
 
 fit_app = typer.Typer()
 
@@ -49,31 +51,32 @@ def fit_teacher(
     ] = "infonce",
     lora: Annotated[
         int | None,
-        typer.Option(
-            min=1,
+        setting(
+            Lora,
+            "rank",
             metavar="RANK",
             help="train LoRA adapters of this rank for yesno:MODEL and leave the model as it is; "
             "needs the extra `lora`",
         ),
     ] = None,
     lora_alpha: Annotated[
-        float | None, typer.Option(help="their scale is alpha/rank; default: 2 × rank")
+        float | None, setting(Lora, "alpha", help="their scale is alpha/rank; default: 2 × rank")
     ] = None,
     lora_targets: Annotated[
         str, typer.Option(help="layers that get adapters, such as q_proj,v_proj")
     ] = ALL_LINEAR,
     split: Split = "train",
     steps: Annotated[
-        int, typer.Option(min=1, help="optimizer steps of 8 queries × 8 documents")
+        int, setting(TrainSettings, "steps", help="optimizer steps of 8 queries × 8 documents")
     ] = 150,
     max_length: Annotated[
         int | None,
-        typer.Option(
-            help="tokens of a pair when it is used (of a decoder: of a passage); default 256"
+        bounded(
+            Tokens, "tokens of a pair when it is used (of a decoder: of a passage); default 256"
         ),
     ] = None,
     layers: Layers = None,
-    seed: int = 0,
+    seed: Seed = 0,
     set_: Settings = None,
 ) -> None:
     """Fine-tune a teacher on judged queries with mined negatives, or on stored scores.

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption
+from retrieval_kd.cli.options import CollectionOption, bounded, setting
 from retrieval_kd.errors import InputError
-from retrieval_kd.schema import validate
+from retrieval_kd.schema import Tokens, validate
 from retrieval_kd.store.usage import ScoreReport, Spent
 from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
 
@@ -29,8 +29,8 @@ class Api(StrEnum):
 
 
 def _option(name: str, panel: str = SERVER, *flags: str, **settings: Any) -> Any:
-    """An option whose help text is a server setting's description."""
-    return typer.Option(*flags, help=SETTINGS[name].description, rich_help_panel=panel, **settings)
+    """An option with the description and the bounds of a server setting."""
+    return setting(ServerSettings, name, *flags, rich_help_panel=panel, **settings)
 
 
 @score_app.command()
@@ -57,9 +57,7 @@ def score(
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option(
-            help="tokens of query and document together, or of a language model's passage"
-        ),
+        bounded(Tokens, "tokens of query and document together, or of a language model's passage"),
     ] = None,
     server: Annotated[
         str | None,

@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import out_file
+from retrieval_kd.cli.options import bounded, out_file
+from retrieval_kd.schema import Count, Price
 
 teach_app = typer.Typer(
     name="teach", help="Compare teachers before paying for one.", no_args_is_help=True
@@ -53,17 +54,17 @@ def compare_command(
     ] = "platt",
     prompt_price: Annotated[
         float | None,
-        typer.Option(min=0, help="price per million tokens read; default: as recorded"),
+        bounded(Price, "price per million tokens read; default: as recorded"),
     ] = None,
     answer_price: Annotated[
-        float | None, typer.Option(min=0, help="price per million tokens written")
+        float | None, bounded(Price, "price per million tokens written")
     ] = None,
     hour_price: Annotated[
-        float | None, typer.Option(min=0, help="price per hour of this machine, for local teachers")
+        float | None, bounded(Price, "price per hour of this machine, for local teachers")
     ] = None,
     worst: Annotated[
         int,
-        typer.Option(min=0, help="how many of the strongest disagreements to show"),
+        bounded(Count, "how many of the strongest disagreements to show"),
     ] = 3,
     reliability: Annotated[
         Path | None, out_file(help="write reliability diagrams to this HTML page")

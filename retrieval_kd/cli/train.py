@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Split
+from retrieval_kd.cli.options import CollectionOption, Split, bounded, setting
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import Layer, Weight, check_type
+from retrieval_kd.training.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.stored_ensemble import StoredTeachers
@@ -31,7 +33,7 @@ Teachers = Annotated[
         "default: the only one in the store"
     ),
 ]
-Weights = Annotated[list[float] | None, typer.Option(help="of each --teacher; default 1")]
+Weights = Annotated[list[float] | None, bounded(list[Weight], "of each --teacher; default 1")]
 Fusion = Annotated[
     str,
     typer.Option(
@@ -43,6 +45,7 @@ Calibration = Annotated[
     str | None,
     typer.Option(help="of --fusion calibrated: platt, isotonic or temperature; default: platt"),
 ]
+Seed = Annotated[int, setting(TrainSettings, "seed")]
 Layers = Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")]
 
 
@@ -89,19 +92,20 @@ def train(
     dev_split: Annotated[
         str | None, typer.Option(help="for the learning curve, and to fit --fusion on")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="optimizer steps")] = 200,
-    batch_queries: Annotated[int, typer.Option(min=1, help="queries per step")] = 32,
-    slate_size: Annotated[int, typer.Option(min=2, help="candidates per query")] = 4,
-    max_tokens: Annotated[int, typer.Option(help="tokens per document in training")] = 64,
-    learning_rate: float = 1e-4,
-    seed: int = 0,
+    steps: Annotated[int, setting(TrainSettings, "steps")] = 200,
+    batch_queries: Annotated[int, setting(TrainSettings, "batch_queries")] = 32,
+    slate_size: Annotated[int, setting(TrainSettings, "slate_size")] = 4,
+    max_tokens: Annotated[
+        int, setting(TrainSettings, "max_tokens", help="tokens per document in training")
+    ] = 64,
+    learning_rate: Annotated[float, setting(TrainSettings, "learning_rate")] = 1e-4,
+    seed: Seed = 0,
     set_: Settings = None,
 ) -> None:
     """Train a student on stored teacher scores, on judgments, or on both."""
     from retrieval_kd.config.run import Student
     from retrieval_kd.pipeline.train_stored import read_training, train_stored, training_on
     from retrieval_kd.schema import apply_overrides, validate
-    from retrieval_kd.training.trainer.settings import TrainSettings
 
     if training is not None and objective is not None:
         raise InputError("the training file has objectives of its own", remedy="leave one out")
@@ -158,11 +162,13 @@ def parts(
 
 def integers(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.strip("[] ").split(",")]
+        numbers = [int(part) for part in text.strip("[] ").split(",")]
+        check_type(list[Layer], numbers)
     except ValueError as error:
         raise InputError(
             f"cannot read the layers {text!r}", remedy="write them as 0,2,5"
         ) from error
+    return numbers
 
 
 def stored_teachers(

@@ -13,11 +13,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
-from retrieval_kd.schema import read_extended, validate
+from retrieval_kd.schema import Part, read_extended, validate
 
 ROOT = Path(__file__).parents[2]  # of a checkout
 SHARED = Path(sysconfig.get_path("data")) / "share" / "retrieval_kd"  # of an installation
@@ -40,10 +40,8 @@ Need = Literal[
 ]
 
 
-class Paper(BaseModel):
+class Paper(Part):
     """Where a method was published."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str = Field(description="in full")
     authors: str = Field(description="first author et al.")
@@ -57,10 +55,8 @@ class Paper(BaseModel):
         return f"[{text}](https://arxiv.org/abs/{self.arxiv})" if self.arxiv else text
 
 
-class Method(BaseModel):
+class Method(Part):
     """The part `method` of a configuration: the published method that the file reproduces."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     paper: Paper = Field(description="who published it")
     section: Literal["A", "E", "F"] = Field(

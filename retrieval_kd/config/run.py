@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,7 +17,17 @@ from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.metrics.names import parse_measures
-from retrieval_kd.schema import Part, apply_overrides, as_value_error, read_extended, validate
+from retrieval_kd.schema import (
+    Dimensions,
+    Layer,
+    Part,
+    Seed,
+    Tokens,
+    apply_overrides,
+    as_value_error,
+    read_extended,
+    validate,
+)
 from retrieval_kd.students.options import SEARCHED_AS
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -85,13 +95,12 @@ class Student(Part):
         "the first stage found",
     )
     base: str = Field(description="MODEL to make the student from")
-    layers: list[int] | None = Field(
+    layers: list[Layer] | None = Field(
         None, description="layers to keep, counted from 0; by default all"
     )
-    max_length: int = Field(256, ge=8, description="of a document when encoding (tokens)")
-    dimensions: int | None = Field(
+    max_length: Tokens = Field(256, description="of a document when encoding (tokens)")
+    dimensions: Dimensions | None = Field(
         None,
-        ge=1,
         description="size of each token's vector in a multi_vector student (by default 128 at "
         "most) or a multi_function student (by default the encoder's)",
     )
@@ -143,9 +152,11 @@ class Config(Part):
     compare: tuple[str, str] = Field(
         ("distilled", "labels"), description="the main comparison: student, baseline"
     )
-    seeds: list[int] = Field([0], min_length=1, description="each student is trained once per seed")
+    seeds: list[Seed] = Field(
+        [0], min_length=1, description="each student is trained once per seed"
+    )
     index: str = Field("indexes/flat.yaml", description="index specification for the students")
-    widths: list[Annotated[int, Field(ge=1)]] = Field(
+    widths: list[Dimensions] = Field(
         [],
         description="numbers of dimensions: dense students are also searched with only their first "
         "ones, each time as a system of its own, NAME@WIDTH (Matryoshka)",

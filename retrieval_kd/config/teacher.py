@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from retrieval_kd.models.lora import Lora
-from retrieval_kd.schema import Part, as_value_error
+from retrieval_kd.schema import Layer, Part, Tokens, as_value_error, check_weights
 from retrieval_kd.targets import CalibrationMethod, Fusion
 from retrieval_kd.teachers.comparing.conclude import AGGREGATIONS
 from retrieval_kd.teachers.kinds import KINDS
@@ -34,7 +34,7 @@ class FitTeacher(Part):
     base: str = Field(
         description="MODEL to start from (an encoder gets a new head), or yesno:MODEL, a decoder"
     )
-    layers: list[int] | None = Field(
+    layers: list[Layer] | None = Field(
         None, description="layers to keep, counted from 0; by default all"
     )
     lora: Lora | None = Field(
@@ -130,7 +130,7 @@ class Teacher(Part):
         description="MODEL of a cross-encoder, or any teacher of `rkd score`; alternative to `fit`",
     )
     fit: FitTeacher | None = Field(None, description="fine-tune a teacher on the train split")
-    max_length: int = Field(256, ge=8, description="length of a pair for cross-encoders (tokens)")
+    max_length: Tokens = Field(256, description="length of a pair for cross-encoders (tokens)")
     fuse_with: list[str] = Field(
         default_factory=list,
         description="further teachers of `rkd score`: bm25, dense:MODEL, pairwise:MODEL, …",
@@ -167,8 +167,8 @@ class Teacher(Part):
             raise ValueError("no teacher: give `model`, `fit` or `fuse_with`")
         if self.weights is not None and len(self.weights) != members:
             raise ValueError(f"{len(self.weights)} weights for {members} teachers")
-        if self.weights is not None and (min(self.weights) < 0 or not any(self.weights)):
-            raise ValueError("weights must not be negative, and one must be above 0")
+        if self.weights is not None:
+            check_weights(self.weights)
         if len(set(self.members)) < len(self.members):
             raise ValueError(f"a teacher is named twice: {', '.join(self.members)}")
         for name in filter(None, (self.model, *self.fuse_with)):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from retrieval_kd.schema import Part, as_value_error, validate
+from retrieval_kd.schema import Layer, Part, Share, as_value_error, check_weights, validate
 from retrieval_kd.students.options import PARTS, RE_RANKS
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
@@ -26,7 +26,7 @@ class LiveTeacher(Part):
         description="encoder, multi_vector: scores all documents of the batch; cross_encoder: each "
         "query's slate",
     )
-    layers: list[int] | None = Field(
+    layers: list[Layer] | None = Field(
         None, description="layers to keep, counted from 0; by default all"
     )
     trains: bool = Field(False, description="trained too, by the terms that name it as `student`")
@@ -61,9 +61,7 @@ class Select(Part):
         description="uncertainty: of the student; divergence: from the teacher; learnability: hard "
         "for the student, easy for the teacher"
     )
-    share: float = Field(
-        0.5, gt=0, le=1, description="of the queries, those with the highest value"
-    )
+    share: Share = Field(0.5, description="of the queries, those with the highest value")
 
 
 class Denoised(Part):
@@ -71,7 +69,7 @@ class Denoised(Part):
 
     below: float = Field(description="a target below this is surely not relevant")
     above: float = Field(description="a target above this is surely relevant")
-    share: float = Field(0.5, gt=0, le=1, description="of the judged queries' slates")
+    share: Share = Field(0.5, description="of the judged queries' slates")
 
     @model_validator(mode="after")
     def _ordered(self) -> Denoised:
@@ -133,8 +131,8 @@ class TrainingStage(Part):
     @model_validator(mode="after")
     def _check_live_and_weights(self) -> TrainingStage:
         _check_live(self.live, self.objective)
-        if self.teachers and (min(self.teachers.values()) < 0 or not any(self.teachers.values())):
-            raise ValueError("teachers: weights must not be negative, and one must be above 0")
+        if self.teachers:
+            check_weights(list(self.teachers.values()), "teachers: ")
         return self
 
     @property

@@ -16,7 +16,7 @@ from retrieval_kd.errors import InputError, log
 from retrieval_kd.files import atomic_path
 from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.indexing.faiss_import import faiss
-from retrieval_kd.indexing.spec import IndexSpec
+from retrieval_kd.indexing.spec import IndexSpec, check_parameters
 from retrieval_kd.models.encode import document_vectors, encode_queries, finish, normalises
 from retrieval_kd.progress import bar
 
@@ -52,7 +52,7 @@ def write(
     with faiss_threads(spec.threads):
         trained_on = _train(index, spec, vectors, normalised)
         trained = time.monotonic()
-        _add(index, vectors, normalised)
+        _add(index, spec, vectors, normalised)
     added = time.monotonic()
     with atomic_path(out / FAISS) as temporary:
         faiss.write_index(index, str(temporary))
@@ -121,7 +121,7 @@ def _train(index: Any, spec: IndexSpec, vectors: np.ndarray, normalised: bool) -
     rows = np.random.default_rng(spec.seed).choice(len(vectors), size, replace=False)
     try:
         index.train(finish(vectors[np.sort(rows)], normalised))
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise InputError(
             f"FAISS could not train {spec.factory!r} on {size} documents: {error}",
             remedy="use a smaller factory, or indexes/flat.yaml",
@@ -129,11 +129,12 @@ def _train(index: Any, spec: IndexSpec, vectors: np.ndarray, normalised: bool) -
     return size
 
 
-def _add(index: Any, vectors: np.ndarray, normalised: bool) -> None:
+def _add(index: Any, spec: IndexSpec, vectors: np.ndarray, normalised: bool) -> None:
     with bar("adding documents", len(vectors)) as progress:
         for start in range(0, len(vectors), CHUNK):
             chunk = finish(vectors[start : start + CHUNK], normalised)
-            index.add(chunk)
+            with _adding(spec):
+                index.add(chunk)
             progress.advance(len(chunk))
 
 
@@ -151,14 +152,47 @@ def make_index(spec: IndexSpec, dimensions: int, documents: int) -> Any:
         retrieval_kd.errors.InputError: factory 'PQ5': 5 codes do not divide the model's 32 \
 dimensions. To fix: use PQ4 or PQ8.
     """
+    sample = min(documents, spec.train_documents)
+    _check_centres(spec, sample, max(map(int, re.findall(r"IVF(\d+)", spec.factory)), default=0))
     try:
         index = faiss.index_factory(dimensions, spec.factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         raise _unreadable(spec.factory, dimensions, error) from error
     set_parameters(index, spec.build, "build")
     set_parameters(index, spec.search, "search")
+    for step in _steps(index):
+        if isinstance(step, faiss.PCAMatrix | faiss.OPQMatrix) and step.d_out > step.d_in:
+            raise InputError(
+                f"factory {spec.factory!r} makes {step.d_out} dimensions of {step.d_in}",
+                remedy=f"give at most {step.d_in}",
+            )
     centres = centres_to_train(index)
-    sample = min(documents, spec.train_documents)
+    _check_centres(spec, sample, centres)
+    if sample < POINTS_PER_CENTRE * centres:
+        log.warning(
+            "factory %s trains %d centres on %d documents; FAISS advises at least %d",
+            spec.factory, centres, sample, POINTS_PER_CENTRE * centres,
+        )  # fmt: skip
+    if index.is_trained:  # a trial, as some indexes can be made but not filled
+        with _adding(spec):
+            faiss.clone_index(index).add(np.zeros((1, dimensions), np.float32))
+    return index
+
+
+@contextlib.contextmanager
+def _adding(spec: IndexSpec) -> Iterator[None]:
+    """Report that FAISS cannot add documents as wrong input."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"FAISS cannot add documents to factory {spec.factory!r}: {_reason(error)}",
+            remedy="use a smaller factory, or indexes/flat.yaml",
+        ) from error
+
+
+def _check_centres(spec: IndexSpec, sample: int, centres: int) -> None:
+    """Refuse to train more centres than there are documents to train on."""
     if sample < centres:
         fewer = max(1, sample // POINTS_PER_CENTRE)
         raise InputError(
@@ -167,12 +201,6 @@ dimensions. To fix: use PQ4 or PQ8.
             remedy="use indexes/flat.yaml or hnsw.yaml, or a smaller factory"
             + (f", such as IVF{fewer},Flat" if "IVF" in spec.factory else ""),
         )
-    if sample < POINTS_PER_CENTRE * centres:
-        log.warning(
-            "factory %s trains %d centres on %d documents; FAISS advises at least %d",
-            spec.factory, centres, sample, POINTS_PER_CENTRE * centres,
-        )  # fmt: skip
-    return index
 
 
 def set_parameters(index: Any, parameters: str, what: str) -> None:
@@ -180,9 +208,10 @@ def set_parameters(index: Any, parameters: str, what: str) -> None:
     if not parameters.strip():
         return
     try:
+        check_parameters(parameters)
         space: Any = faiss.ParameterSpace()  # its type stub has one of two overloads
         space.set_index_parameters(index, parameters.replace(" ", ""))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise InputError(
             f"{what} parameters {parameters!r} do not fit this index: {_reason(error)}",
             remedy="nprobe=… is for IVF, efSearch=… and efConstruction=… for HNSW, "
@@ -194,9 +223,7 @@ def centres_to_train(index: Any) -> int:
     """Largest number of k-means centres in the index: training needs at least as many documents."""
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        chain: Any = index.chain  # a C++ vector, which the type stubs declare as a list
-        steps = [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
-        rotation = OPQ_CENTRES if any(isinstance(s, faiss.OPQMatrix) for s in steps) else 0
+        rotation = OPQ_CENTRES if any(isinstance(s, faiss.OPQMatrix) for s in _steps(index)) else 0
         return max(rotation, centres_to_train(index.index))
     if isinstance(index, faiss.IndexRefine):
         return centres_to_train(index.base_index)
@@ -205,6 +232,15 @@ def centres_to_train(index: Any) -> int:
     cells = index.nlist if isinstance(index, faiss.IndexIVF) else 0
     coded = (faiss.IndexPQ, faiss.IndexIVFPQ, faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)
     return max(cells, index.pq.ksub if isinstance(index, coded) else 0)
+
+
+def _steps(index: Any) -> list[Any]:
+    """The transformations before an index: rotations, projections."""
+    index = faiss.downcast_index(index)
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    chain: Any = index.chain  # a C++ vector, which the type stubs declare as a list
+    return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
 
 
 @contextlib.contextmanager
@@ -219,7 +255,7 @@ def faiss_threads(threads: int) -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def _unreadable(factory: str, dimensions: int, error: RuntimeError) -> InputError:
+def _unreadable(factory: str, dimensions: int, error: Exception) -> InputError:
     codes = re.search(r"PQ(\d+)", factory)
     if codes and int(codes[1]) and dimensions % int(codes[1]):
         count = int(codes[1])
@@ -235,6 +271,6 @@ def _unreadable(factory: str, dimensions: int, error: RuntimeError) -> InputErro
     )
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """FAISS's message without the C++ source location."""
     return re.sub(r"^Error in .*? at [^ ]+\.(cpp|h):\d+: ", "", str(error)).strip()

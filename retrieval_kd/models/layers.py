@@ -28,8 +28,7 @@ def check_exit(layers: int, depth: int, model_spec: str) -> None:
 
 def keep_layers(model: Any, layers: list[int]) -> None:
     """Keep only `layers` of the model's transformer, in this order. Changes the model in place."""
-    transformer: Any = model[0].auto_model
-    config = transformer.config
+    config = transformer_of(model).config
     count = config.num_hidden_layers
     wrong = [index for index in layers if not 0 <= index < count]
     if wrong or not layers or len(set(layers)) < len(layers):
@@ -43,6 +42,21 @@ def keep_layers(model: Any, layers: list[int]) -> None:
     config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[index] for index in layers]
+
+
+def transformer_of(model: Any) -> Any:
+    """Return the transformer that a model begins with.
+
+    Raises:
+        InputError: it begins with static embeddings, or with a router.
+    """
+    transformer = getattr(model[0], "auto_model", None)
+    if transformer is None:
+        raise InputError(
+            f"this model begins with a {type(model[0]).__name__}: it has no transformer layers",
+            remedy="leave the layers out, or give a model with a transformer",
+        )
+    return transformer
 
 
 def check_survives_saving(model: Any, layers: list[int]) -> None:
@@ -66,7 +80,7 @@ def layer_stack(model: Any) -> tuple[nn.Module, str]:
     Raises:
         InputError: no such list exists, or several do.
     """
-    transformer: Any = model[0].auto_model
+    transformer = transformer_of(model)
     count = transformer.config.num_hidden_layers
     stacks = [
         (parent, name)

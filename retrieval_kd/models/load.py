@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from sentence_transformers import (
     CrossEncoder,
     MultiVectorEncoder,
     SentenceTransformer,
     SparseEncoder,
 )
+from sentence_transformers.base.modules import Transformer
 from sentence_transformers.util import load_file_path
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
@@ -37,8 +41,10 @@ KINDS: dict[str, Any] = {
     "sparse": SparseEncoder,
     "multi_vector": MultiVectorEncoder,
 }
+MOST = 300  # characters of a library's reason
 WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+SENTENCE_CONFIG, MODULES = "config_sentence_transformers.json", "modules.json"
 IGNORED = {"training.json", SEAL}  # a record with times: equal weights keep equal digests
 
 
@@ -81,13 +87,21 @@ def _digest_folder(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _load(
-    kind: Any, spec: str, max_length: int | None, dtype: torch.dtype | None, **options: Any
+    kind: Any,
+    spec: str,
+    max_length: int | None,
+    dtype: torch.dtype | None,
+    *,
+    new_head: bool = False,
+    **options: Any,
 ) -> Any:
     """Load a Sentence Transformers model for inference that cuts texts to `max_length` tokens."""
     ref = resolve_model(spec)
+    if kind is not CrossEncoder:
+        _check_encoder(spec)
     if os.environ.get("RETRIEVAL_KD_QUIET"):  # set by the command line, which has its own bars
         transformers_logging.disable_progress_bar()
-    try:
+    with opening(ref, f"model {kind.__name__} can load", new_head=new_head):
         kind = class_of(ref.location, kind, ref.revision)
         model = kind(
             ref.location,
@@ -96,25 +110,145 @@ def _load(
             model_kwargs={"dtype": dtype or fast_dtype()},
             **options,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _not_loadable(ref, f"model {kind.__name__} can load", error) from error
-    if max_length is not None:
-        positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
-        if positions and max_length > positions:
-            raise InputError(
-                f"model {spec} reads {positions} tokens, not {max_length}",
-                remedy=f"set the maximum length to at most {positions}",
-            )
-        model.max_seq_length = max_length
+    # Static embeddings have no transformer and read whole texts; a router may have several.
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            _check_padding(ref, module)
+            if max_length is not None:
+                _set_length(ref, module, max_length)
     return model.eval()
 
 
+@contextlib.contextmanager
+def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[None]:
+    """Report whatever libraries raise while they open a model as one mistake in its files.
+
+    Weights that the files lack are a mistake too: transformers would draw them at random.
+
+    Args:
+        noun: what the model should be.
+        new_head: whether a model without a head may get a new one.
+    """
+    library: Any = PreTrainedModel
+    own = library.__dict__["from_pretrained"]
+
+    def from_pretrained(
+        cls: Any, *places: Any, output_loading_info: bool = False, **more: Any
+    ) -> Any:
+        model, info = own.__func__(
+            cls, *places, output_loading_info=True, **{**more, "ignore_mismatched_sizes": True}
+        )
+        _check_weights(ref, model, info, new_head)
+        return (model, info) if output_loading_info else model
+
+    library.from_pretrained = classmethod(from_pretrained)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # files can be wrong in any way, and libraries raise many kinds
+        raise _not_loadable(ref, noun, error) from error
+    finally:
+        library.from_pretrained = own
+
+
+def _check_weights(ref: ModelRef, model: Any, info: Any, new_head: bool) -> None:
+    """Refuse a model of which some weights are missing, or have another shape."""
+    missing = set(info["missing_keys"])
+    if model.base_model is model:  # no pooling of ours reads BERT's pooler
+        missing = {name for name in missing if not name.startswith("pooler.")}
+    elif new_head:
+        inside = f"{model.base_model_prefix}."
+        missing = {n for n in missing if n.startswith(inside) and ".pooler." not in n}
+    wrong = sorted(missing | {name for name, *_ in info["mismatched_keys"]})
+    if wrong:
+        rest = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise _about(
+            ref,
+            f"its files have no weights that fit {wrong[0]}{rest} of {type(model).__name__}: they "
+            "would be drawn at random",
+            remedy="save or download the model again, or use it as what it is",
+        )
+
+
+def _check_padding(ref: ModelRef, module: Any) -> None:
+    tokenizer = module.tokenizer
+    if tokenizer is not None and tokenizer.pad_token is None:
+        raise _about(
+            ref,
+            "its tokenizer has no padding token, so texts of different lengths make no batch",
+            remedy="set tokenizer.pad_token and the configuration's pad_token_id, and save both",
+        )
+
+
+def _set_length(ref: ModelRef, module: Any, max_length: int) -> None:
+    if max_length < 1:
+        raise InputError(f"texts cannot be cut to {max_length} tokens", remedy="give at least 8")
+    positions = getattr(module.auto_model.config, "max_position_embeddings", None)
+    if positions and max_length > positions:
+        raise InputError(
+            f"model {ref.spec} reads {positions} tokens, not {max_length}",
+            remedy=f"set the maximum length to at most {positions}",
+        )
+    module.max_seq_length = max_length
+
+
 def _not_loadable(ref: ModelRef, noun: str, error: Exception) -> InputError:
-    if ref.is_local:
-        return InputError(f"not a {noun}: {error}", file=ref.location)
-    if isinstance(error, OSError):
+    if not ref.is_local and isinstance(error, OSError):
         return unreachable(ref)
-    return InputError(f"not a {noun}: {error}", id=ref.spec)
+    reason = " ".join(str(error).split())
+    if not isinstance(error, OSError | ValueError | RuntimeError):
+        reason = f"{type(error).__name__}: {reason}"
+    remedy = ""
+    if isinstance(error, UnpicklingError):
+        remedy = "convert its weights to safetensors; a pickle may run any code"
+    return _about(ref, f"not a {noun}: {reason[:MOST]}", remedy=remedy)
+
+
+def _about(ref: ModelRef, problem: str, *, remedy: str) -> InputError:
+    if ref.is_local:
+        return InputError(problem, file=ref.location, remedy=remedy)
+    return InputError(problem, id=ref.spec, remedy=remedy)
+
+
+def declared(spec: str, name: str = "config.json") -> Any:
+    """Read a JSON file of a model, here or on the hub; {} if it has none.
+
+    Raises:
+        InputError: the file is damaged, or the hub cannot be reached.
+    """
+    ref = resolve_model(spec)
+    try:
+        path = load_file_path(ref.location, name, revision=ref.revision)
+    except Exception as error:  # the hub raises many kinds of errors
+        raise unreachable(ref) from error
+    with opening(ref, "model"):
+        found = read_json(path) if path else {}
+        if not isinstance(found, list if name == MODULES and found else dict):
+            raise ValueError(f"{name} does not say what it should")
+    return found
+
+
+def is_cross_encoder(spec: str) -> bool:
+    """Whether a model was saved as a cross-encoder, or is a plain classifier of sequences."""
+    saved = declared(spec, SENTENCE_CONFIG).get("model_type")
+    if saved is not None or declared(spec, MODULES):
+        return saved == "CrossEncoder"
+    return "SequenceClassification" in str(declared(spec).get("architectures"))
+
+
+def is_transformer(spec: str) -> bool:
+    """Whether a model begins with a transformer, and not with static embeddings or a router."""
+    modules = declared(spec, MODULES)
+    return not modules or "Transformer'" in str(modules[0])  # {…, 'type': '….Transformer'}
+
+
+def _check_encoder(spec: str) -> None:
+    if is_cross_encoder(spec):
+        raise InputError(
+            f"{spec} is a cross-encoder: it has no vectors",
+            remedy="give an encoder, or score candidates with it: rkd score --teacher MODEL",
+        )
 
 
 def load_encoder(
@@ -138,11 +272,14 @@ def load_multi_vector(
 
 
 def kind_of(spec: str) -> str:
-    """The kind a model was saved as: dense, sparse or multi_vector; all others count as dense."""
-    ref = resolve_model(spec)
-    path = load_file_path(ref.location, "config_sentence_transformers.json", revision=ref.revision)
-    declared = read_json(path).get("model_type") if path else None
-    return next((kind for kind, type_ in KINDS.items() if type_.__name__ == declared), "dense")
+    """The kind a model was saved as: dense, sparse or multi_vector; all others count as dense.
+
+    Raises:
+        InputError: it is a cross-encoder.
+    """
+    _check_encoder(spec)
+    saved = declared(spec, SENTENCE_CONFIG).get("model_type")
+    return next((kind for kind, type_ in KINDS.items() if type_.__name__ == saved), "dense")
 
 
 def load_retriever(
@@ -153,10 +290,19 @@ def load_retriever(
 
 
 def load_cross_encoder(
-    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
+    spec: str,
+    *,
+    max_length: int | None = None,
+    dtype: torch.dtype | None = None,
+    new_head: bool = False,
 ) -> CrossEncoder:
-    """Load a sequence classifier with one logit for inference."""
-    return _load(CrossEncoder, spec, max_length, dtype, num_labels=1)
+    """Load a sequence classifier with one logit for inference.
+
+    Args:
+        new_head: give an encoder without a head a new one, from torch's generator. By default it
+            is refused.
+    """
+    return _load(CrossEncoder, spec, max_length, dtype, new_head=new_head, num_labels=1)
 
 
 def is_encoder_decoder(spec: str) -> bool:
@@ -172,10 +318,8 @@ def _config(ref: ModelRef) -> Any:
     base = lora.base_of(ref.location)
     if base is not None:
         return _config(resolve_model(base))
-    try:
+    with opening(ref, "model"):
         return AutoConfig.from_pretrained(ref.location, revision=ref.revision)
-    except (OSError, ValueError) as error:
-        raise _not_loadable(ref, "model", error) from error
 
 
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -193,7 +337,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
         model, tokenizer = load_language_model(base, dtype=dtype)
         adapted = lora.load_adapters(model, ref.location, model_digest(base))
         return adapted.get_base_model(), tokenizer
-    try:
+    with opening(ref, "language model"):
         config = _config(ref)
         names = getattr(config, "architectures", None) or []
         if names and not any(word in name for name in names for word in LANGUAGE_MODELS):
@@ -207,8 +351,6 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
             ref.location, revision=ref.revision, dtype=dtype or fast_dtype()
         )
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise _not_loadable(ref, "language model", error) from error
     if not tokenizer.is_fast:
         raise InputError(
             "this tokenizer does not map tokens to characters",
@@ -222,7 +364,4 @@ def pair_length(spec: str, max_length: int | None) -> int:
     """Tokens per (query, document) pair; default: 256, or fewer if a local model has fewer."""
     if max_length is not None:
         return max_length
-    ref = resolve_model(spec)
-    config = Path(ref.location) / "config.json"
-    declared = read_json(config) if ref.is_local and config.exists() else {}
-    return min(256, declared.get("max_position_embeddings") or 256)
+    return min(256, declared(spec).get("max_position_embeddings") or 256)

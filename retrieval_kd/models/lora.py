@@ -29,7 +29,7 @@ ALL_LINEAR = "all-linear"
 class Lora(Part):
     """The shape of LoRA adapters. Dropout is a training setting."""
 
-    rank: int = Field(8, ge=1, description="r: columns of the thin matrices")
+    rank: int = Field(8, ge=1, le=65_536, description="r: columns of the thin matrices")
     alpha: float | None = Field(
         None, gt=0, description="the adapters' output is scaled by alpha/rank; by default 2 × rank"
     )
@@ -58,7 +58,11 @@ def base_of(folder: str | Path) -> str | None:
     config = Path(folder) / CONFIG
     if not config.is_file() or (Path(folder) / "modules.json").exists():
         return None
-    place, revision = (read_json(config).get(key) for key in PLACE)
+    try:
+        place, revision = (read_json(config).get(key) for key in PLACE)
+    except (ValueError, AttributeError) as error:
+        problem = f"not the configuration of an adapter: {error}"
+        raise InputError(problem, file=config, remedy="save it again with peft") from error
     if not place or (Path(place).is_absolute() and not Path(place).is_dir()):
         raise InputError(
             f"the model that this adapter belongs to is missing: {place or 'not named'}",
@@ -159,7 +163,7 @@ def load_adapters(model: Any, folder: str | Path, digest: str) -> Any:
             adapted = PeftModel.from_pretrained(model, str(folder)).eval()
             # only a second load returns the missing and unexpected weights
             report = adapted.load_adapter(str(folder), "default")
-    except (ValueError, RuntimeError, TypeError, KeyError) as error:
+    except Exception as error:  # peft and safetensors raise many kinds
         raise InputError(f"not an adapter of this model: {error}", file=folder) from error
     for keys, problem in (
         (report.unexpected_keys, "has weights for layers the model does not have"),

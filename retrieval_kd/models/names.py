@@ -6,6 +6,7 @@ Python package that contains a Sentence Transformers folder called `model`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -35,10 +36,10 @@ def resolve_model(spec: str) -> ModelRef:
     """
     if spec.startswith("package:"):
         name = spec.removeprefix("package:").replace("-", "_")
-        try:
-            package = importlib.util.find_spec(name)
-        except ModuleNotFoundError:
-            package = None
+        package = None
+        if all(part.isidentifier() for part in name.split(".")):
+            with contextlib.suppress(ImportError, ValueError):  # of what is no package, or half one
+                package = importlib.util.find_spec(name)
         if package is None or package.origin is None:
             raise InputError(
                 f"no installed Python package {name!r}",

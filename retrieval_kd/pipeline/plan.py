@@ -36,6 +36,7 @@ from retrieval_kd.pipeline.stages import (
 )
 from retrieval_kd.pipeline.train_students import student_folders, train_one
 from retrieval_kd.retrieval.lucene import is_lucene
+from retrieval_kd.students.make import check_trainable
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
@@ -218,6 +219,7 @@ def _training_stages(
     context: RunContext, name: str, training: Training, seed: int
 ) -> Iterator[Stage]:
     config, student = context.config, context.config.student_for(training)
+    check_trainable(student.base)
     previous: tuple[str, ...] = ()
     for stage_index, stage in enumerate(training.all_stages):
         folder = student_folders(name, training, seed)[stage_index]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.data.collection import Collection
@@ -13,7 +13,7 @@ from retrieval_kd.data.runs import check_run, read_run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline.ensemble import Ensemble, Fitted
 from retrieval_kd.pipeline.queries import Queries
-from retrieval_kd.schema import Part
+from retrieval_kd.schema import Part, check_weights
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets import FITTED_ON_DEV, CalibrationMethod, Fusion
 from retrieval_kd.targets.combine import Combination, fit_combination
@@ -37,6 +37,13 @@ class StoredTeachers(Part):
     )
     fusion: Fusion = Field("z_scores", description="how the teachers become one")
     calibration: CalibrationMethod | None = Field(None, description="of `calibrated`; none: platt")
+
+    @field_validator("weights")
+    @classmethod
+    def _weigh(cls, weights: list[float] | None) -> list[float] | None:
+        if weights is not None:
+            check_weights(weights)
+        return weights
 
     def fused(self) -> list[str]:
         """The names of the teachers that are fused.

@@ -14,6 +14,7 @@ from retrieval_kd.pipeline.train_students import StudentTraining, stage_folders
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.schema import as_input_error, read_extended, validate
 from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.students.make import check_trainable
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.objective.terms import Term, parse_terms
@@ -51,6 +52,7 @@ def train_stored(
     """
     own = {**start.model_dump(exclude_unset=True), **training.student}
     start = validate(Student, own)
+    check_trainable(start.base)
     _check(training, start, settings, teachers, dev_split)
     for folder in stage_folders(out, len(training.all_stages)):
         check_replaceable(folder)

@@ -96,14 +96,14 @@ def score_matrix(queries: Tensor, documents: Tensor, similarity: str) -> Tensor:
 
 def describe_student(model: Any) -> dict[str, int | str | None]:
     """Return a student's layers, parameters, dimensions and similarity, for the report."""
-    transformer: Any = model[0]
+    transformer = getattr(model[0], "auto_model", None)  # none: static embeddings, a router
     similarity = None  # a cross-encoder has no vectors to compare
     if isinstance(model, SentenceTransformer):
         similarity = similarity_of(model)
     elif not isinstance(model, CrossEncoder):
         similarity = str(model.similarity_fn_name)
     return {
-        "layers": transformer.auto_model.config.num_hidden_layers,
+        "layers": transformer.config.num_hidden_layers if transformer is not None else None,
         "parameters": sum(p.numel() for p in model.parameters()),
         "dimensions": model.get_embedding_dimension() if similarity else None,
         "similarity": similarity,

@@ -10,6 +10,8 @@ from sentence_transformers import CrossEncoder
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import (
+    is_cross_encoder,
+    is_transformer,
     kind_of,
     load_cross_encoder,
     load_retriever,
@@ -62,6 +64,7 @@ def make_student(
     """
     options = dict(options or {})
     check_options(kind, dimensions, options)
+    check_trainable(model_spec)
     saved_kind = saved_as(model_spec)
     if saved_kind not in ("dense", kind):
         raise InputError(
@@ -112,14 +115,26 @@ def make_cross_encoder(
     """
     torch.manual_seed(seed)
     length = pair_length(model_spec, max_length)
-    return shallow(load_cross_encoder(model_spec, max_length=length, dtype=torch.float32), layers)
+    model = load_cross_encoder(model_spec, max_length=length, dtype=torch.float32, new_head=True)
+    return shallow(model, layers)
 
 
 def saved_as(model_spec: str) -> str:
     """Return the kind of student that a model was saved as; other models count as dense."""
     ref = resolve_model(model_spec)
     mark = mark_of(ref.location, ref.revision)
-    return mark if mark in OPTIONS else kind_of(model_spec)
+    if mark in OPTIONS:
+        return mark
+    return "cross_encoder" if is_cross_encoder(model_spec) else kind_of(model_spec)
+
+
+def check_trainable(model_spec: str) -> None:
+    """Refuse a base that no student can be made from yet: one without a transformer."""
+    if not is_transformer(model_spec):
+        raise InputError(
+            f"{model_spec} has no transformer at its beginning: such a student cannot be trained",
+            remedy="start from a transformer encoder; this model can still retrieve and index",
+        )
 
 
 def check_widths(student: Any, widths: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.schema import Dimensions, Weight, as_input_error, check_type
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "dense": (),
@@ -15,6 +16,10 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "interaction": ("head", "hidden", "attention_heads"),
     "cross_encoder": (),
 }
+NUMBERS = {  # options that are numbers
+    "top_k": Dimensions, "hidden": Dimensions, "attention_heads": Dimensions,
+    "weights": dict[str, Weight],
+}  # fmt: skip
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
 WITH_TOKENS = ("multi_vector", "multi_function")  # kinds with `dimensions` of a token's vector
 PARTS = {  # names of a student's scores besides `score`
@@ -45,3 +50,6 @@ def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any])
         raise InputError(
             f"a {kind} student has no option {wrong[0]!r}", remedy=f"its options: {options_of_kind}"
         )
+    for name, numbers in NUMBERS.items():
+        if options.get(name) is not None:
+            as_input_error(check_type, numbers, options[name], f"{name}: ")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from retrieval_kd.schema import Part
+from retrieval_kd.schema import Part, Tokens
 
 
 class NoOptions(Part):
@@ -20,7 +20,7 @@ class NoOptions(Part):
 class CrossEncoderOptions(Part):
     """Options of `pointwise`."""
 
-    max_length: int | None = Field(None, gt=0, description="tokens of query and document together")
+    max_length: Tokens | None = Field(None, description="tokens of query and document together")
     layers: int | None = Field(
         None, gt=0, description="score from this layer; for models trained for early exit"
     )

@@ -13,6 +13,7 @@ from datasets import Dataset
 from sentence_transformers.base.modules import Module
 
 from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import log
 from retrieval_kd.files import digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.layers import weights_digest
@@ -21,6 +22,7 @@ from retrieval_kd.training.batches.slates import Pool, digest_pools
 from retrieval_kd.training.live_models import LiveModel
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.trainer.curve import DevTask
+from retrieval_kd.training.trainer.devices import processes
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 Groups = Mapping[str, tuple[int, int, float]]  # name → first pool, end, share of the rows
@@ -58,6 +60,18 @@ class TrainingJob:
     teacher_length: int | None = None
     live: Mapping[str, LiveModel] = field(default_factory=dict)
     start: Any = None
+
+    def __post_init__(self) -> None:
+        """Cut a batch that is larger than the data: a query twice in it would only cost time."""
+        shared = max(1, len(self.pools) // processes()) * processes()
+        asked = self.settings.batch_queries
+        if asked > shared:
+            log.warning(
+                "a batch of %d queries is more than the %d there are to train on; cut to %d",
+                asked, len(self.pools), shared,
+            )  # fmt: skip
+            fitting = self.settings.model_copy(update={"batch_queries": shared})
+            object.__setattr__(self, "settings", fitting)
 
     @cached_property
     def identity(self) -> str:

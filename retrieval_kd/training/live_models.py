@@ -101,13 +101,15 @@ def open_live(
     Args:
         layers: layers to keep; by default all.
         max_length: maximum number of tokens of a text (of a pair for a cross-encoder).
-        seed: seed of weights that the model does not have, such as a new cross-encoder's head or a
-            dense encoder's projection of tokens.
+        seed: seed of weights that the model does not have: the new head of a cross-encoder that
+            `trains`, or a dense encoder's projection of tokens.
     """
     torch.manual_seed(seed)
     dtype = torch.float32 if trains else None
     if kind == "cross_encoder":
-        model: Any = load_cross_encoder(model_spec, max_length=max_length, dtype=dtype)
+        model: Any = load_cross_encoder(
+            model_spec, max_length=max_length, dtype=dtype, new_head=trains
+        )
     elif kind == "multi_vector":
         model = load_multi_vector(model_spec, max_length=max_length, dtype=dtype, seed=seed)
     else:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.indexing.dense import centres_to_train, make_index
+from retrieval_kd.indexing.dense import centres_to_train, make_index, set_parameters
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec, load_spec
 
@@ -37,6 +37,20 @@ def test_every_field_is_described() -> None:
         ("train_documents: 0", "train_documents: Input should be greater than or equal to 1"),
         ("- Flat", "is a mapping of keys"),
         ("factory: [", "not YAML"),
+        ("search: efSearch=-1", "parameter 'efSearch=-1': write name=number, a number of 1 or"),
+        ("search: nprobe=0", "parameter 'nprobe=0'"),
+        ("search: nprobe=nan", "parameter 'nprobe=nan'"),
+        ("search: 'nprobe=4,efSearch=99999999999'", "parameter 'efSearch=99999999999'"),
+        ("build: efConstruction=0", "build: parameter 'efConstruction=0'"),
+        ("build: efConstruction", "parameter 'efConstruction'"),
+        ("factory: HNSW99999999", "HNSW99999999 in factory 'HNSW99999999': give 4 to 512 links"),
+        ("factory: IVF4_HNSW0,Flat", "HNSW0 in factory"),
+        ("factory: NSG99999,Flat", "NSG99999 in factory"),
+        ("factory: IVF0,Flat", "IVF0 in factory 'IVF0,Flat': give 1 to"),
+        ("factory: IVF99999999999,Flat", "IVF99999999999 in factory"),
+        ("factory: 'PCA8,IDMap,Flat'", "leave IDMap out"),
+        ("factory: IDMap2,HNSW8", "leave IDMap out"),
+        ("threads: 100000", "threads: Input should be less than or equal to 1024"),
     ],
 )
 def test_a_wrong_specification_is_one_clear_error(text: str, problem: str, tmp_path: Path) -> None:
@@ -61,7 +75,10 @@ def test_a_missing_specification_is_an_error() -> None:
         (IndexSpec(factory="IVF4,PQ7"), "7 codes do not divide .* use PQ4 or PQ8"),
         (IndexSpec(factory="Flatt"), "could not parse index string Flatt"),
         (IndexSpec(factory="HNSW8", search="nprobe=4"), "search parameters 'nprobe=4' do not fit"),
-        (IndexSpec(factory="HNSW8", build="efConstruction"), "build parameters"),
+        (IndexSpec(factory="IVF9999999,Flat"), "trains 9999999 centres"),
+        (IndexSpec(factory="HNSW8", build="ef=1"), "build parameters"),
+        (IndexSpec(factory="PCA99999,Flat"), "makes 99999 dimensions of 32"),
+        (IndexSpec(factory="OPQ4_99999,Flat"), "makes 99999 dimensions of 32"),
     ],
 )
 def test_a_factory_that_faiss_cannot_build_is_refused_before_encoding(
@@ -69,6 +86,18 @@ def test_a_factory_that_faiss_cannot_build_is_refused_before_encoding(
 ) -> None:
     with pytest.raises(InputError, match=problem):
         make_index(spec, 32, 60)
+
+
+def test_a_factory_that_cannot_be_filled_is_refused_before_encoding() -> None:
+    spec = IndexSpec.model_construct(factory="IDMap,Flat")  # another kind that nobody knows of
+    with pytest.raises(InputError, match="cannot add documents to factory 'IDMap,Flat'"):
+        make_index(spec, 32, 60)
+
+
+def test_search_parameters_from_python_have_the_same_bounds() -> None:
+    index = make_index(IndexSpec(factory="HNSW8"), 32, 60)
+    with pytest.raises(InputError, match="search parameters 'efSearch=-1' do not fit this index"):
+        set_parameters(index, "efSearch=-1", "search")
 
 
 @pytest.mark.parametrize(

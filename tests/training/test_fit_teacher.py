@@ -38,7 +38,7 @@ def test_the_pair_loss_is_softmax_cross_entropy_over_the_slate(tiny_collection, 
     collection = open_collection(str(tiny_collection))
     pools = _pools(collection)
     torch.manual_seed(0)
-    model = load_cross_encoder(str(tiny_encoder), max_length=48, dtype=torch.float32)
+    model = load_cross_encoder(str(tiny_encoder), max_length=48, dtype=torch.float32, new_head=True)
     collator = PairCollator(
         preprocess_fn=model.preprocess, pools=pools, texts=collection.documents, settings=SETTINGS
     )

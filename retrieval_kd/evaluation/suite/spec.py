@@ -23,7 +23,7 @@ from retrieval_kd.data.sources import Source
 from retrieval_kd.data.specs import data_folder
 from retrieval_kd.errors import InputError
 from retrieval_kd.metrics.names import parse_measures
-from retrieval_kd.schema import read_yaml, validate
+from retrieval_kd.schema import Depth, Part, read_yaml, validate
 
 FOLDERS = (
     Path(__file__).parents[3] / "configs" / "suites",  # of a checkout
@@ -50,14 +50,12 @@ class Member(BaseModel):
     language: str | None = Field(None, description="BM25's stemmer, PyStemmer's name, or none")
 
 
-class Suite(BaseModel):
+class Suite(Part):
     """Collections that are evaluated together, with the measures their papers report."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(description="as a heading shows it")
     measures: list[str] = Field(description="the first is the main one")
-    depth: int = Field(100, ge=1, description="documents retrieved per query")
+    depth: Depth = Field(100, description="documents retrieved per query")
     local: bool = Field(False, description="the collections are those found in the data folder")
     collections: dict[str, Member] = Field({}, description="by name, in the order of the report")
 

@@ -164,13 +164,11 @@ def open_renderer(spec: str) -> Renderer:
     """
     from transformers import AutoTokenizer
 
-    from retrieval_kd.models.load import resolve_model
+    from retrieval_kd.models.load import opening, resolve_model
 
     ref = resolve_model(spec)
-    try:
+    with opening(ref, "model with a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no tokenizer there: {error}", id=spec) from error
     return Renderer(tokenizer, None, spec)  # the server knows how much the model reads
 
 

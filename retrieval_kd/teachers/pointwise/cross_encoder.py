@@ -18,7 +18,14 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text, read_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.layers import check_exit, keep_layers
-from retrieval_kd.models.load import load_cross_encoder, model_digest, pair_length, resolve_model
+from retrieval_kd.models.load import (
+    SENTENCE_CONFIG,
+    declared,
+    load_cross_encoder,
+    model_digest,
+    pair_length,
+    resolve_model,
+)
 from retrieval_kd.store.key import TeacherKey
 
 
@@ -121,19 +128,16 @@ class CrossEncoderTeacher:
 
 
 def check_has_head(model_spec: str) -> None:
-    """Refuse a local encoder without a head: it would get a random head and random scores.
+    """Refuse an encoder without a head, before it is loaded.
 
     Raises:
-        InputError: the folder is not a sequence classifier, or has more than one label.
+        InputError: it is not a sequence classifier, or has more than one label.
     """
-    ref = resolve_model(model_spec)
-    config = Path(ref.location) / "config.json"
-    if not ref.is_local or not config.exists():
+    config = declared(model_spec)
+    if not config:
         return
-    declared = read_json(config)
-    architectures = declared.get("architectures") or []
-    own = Path(ref.location) / "config_sentence_transformers.json"
-    kind = read_json(own).get("model_type") if own.exists() else None
+    architectures = config.get("architectures") or []
+    kind = declared(model_spec, SENTENCE_CONFIG).get("model_type")
     if kind != "CrossEncoder" and not any(
         "SequenceClassification" in name for name in architectures
     ):
@@ -142,16 +146,18 @@ def check_has_head(model_spec: str) -> None:
         )
         raise InputError(
             f"this is not a cross-encoder but {', '.join(architectures) or 'something else'}",
-            file=ref.location,
+            file=model_spec,
             remedy="ask it as yesno:MODEL, pairwise:MODEL or listwise:MODEL"
             if language
             else "make one of it with `rkd fit-teacher`, or score with dense:MODEL",
         )
-    labels = len(declared.get("id2label") or [1])
+    labels = len(config.get("id2label") or "ab")  # transformers writes no names of two labels
+    labels = int(config.get("num_labels") or labels)
     if labels > 1 and "SequenceClassification" in str(architectures):
         raise InputError(
             f"a teacher returns one logit per pair, but this classifier has {labels} labels",
-            file=ref.location,
+            file=model_spec,
+            remedy="give a cross-encoder with one label, or make one with `rkd fit-teacher`",
         )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, log
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.objective.score_names import STORED
 from retrieval_kd.training.objective.terms import Term, check_distinct
 
+BY_CANDIDATE = ("mse", "bce")  # objectives that learn from a single scored candidate
 WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds that return token vectors
 
 
@@ -72,6 +73,8 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
             )
         if term.learns_from == "teacher":
             enough = any(np.isfinite(pool.teacher).any() for pool in pools)
+            if enough:
+                _check_compares(pools, term)
             remedy = "give the score store and its teachers (--store, --teacher)"
         else:
             enough = any((pool.gains > 0).any() for pool in pools)
@@ -79,3 +82,21 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
         if not enough:
             what = "teacher scores" if term.learns_from == "teacher" else "judgments"
             raise InputError(f"objective {term.name} needs {what}; no pool has any", remedy=remedy)
+
+
+def _check_compares(pools: Sequence[Pool], term: Term) -> None:
+    """Refuse to compare scores within queries of which each has one: every loss is constant."""
+    if term.candidates == "batch" or term.name in BY_CANDIDATE:
+        return
+    alone = sum(int(np.isfinite(pool.teacher).sum() < 2) for pool in pools)
+    if alone == len(pools):
+        raise InputError(
+            f"objective {term.name} compares a query's candidates, and no query has two with a "
+            "teacher score: it would learn nothing",
+            remedy="score more candidates of each query, or use objective mse or infonce@batch",
+        )
+    if alone:
+        log.warning(
+            "objective %s learns nothing from %d of %d queries: fewer than two of their candidates "
+            "have a teacher score", term.name, alone, len(pools),
+        )  # fmt: skip

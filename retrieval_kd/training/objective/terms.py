@@ -9,16 +9,15 @@ import difflib
 import inspect
 import re
 from collections.abc import Callable
-from math import inf
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from retrieval_kd import objectives
 from retrieval_kd.errors import InputError
 from retrieval_kd.objectives import several, states, vectors
-from retrieval_kd.schema import apply_overrides, validate
+from retrieval_kd.schema import LARGEST, Part, apply_overrides, validate
 from retrieval_kd.training.objective.score_names import PAIRS, STORED, ScoreName
 
 Kind = Literal["scores", "several", "regulariser", "layers", "vectors", "states"]
@@ -46,10 +45,10 @@ KINDS = {function.__name__: kind for kind, family in FAMILIES.items() for functi
 READS_LAYER = ("relations",)  # objectives with a setting `layer`, which the trainer reads
 
 
-class Term(BaseModel):
+class Term(Part):
     """One objective of a weighted sum. Further keys are the objective's own parameters."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow")
 
     name: str = Field(description="function in retrieval_kd.objectives")
     weight: float = Field(1.0, gt=0, description="factor in the sum; no unit")
@@ -277,7 +276,7 @@ def check_value(name: str, key: str, value: Any, kind: Any) -> None:
             raise ValueError(f"{key} of {name} is {value!r}; choose one of {choices}")
         return
     good = isinstance(value, int | float) and not isinstance(value, bool)
-    if not good or not 0 <= value < inf or (value == 0 and key.endswith("temperature")):
+    if not good or not 0 <= value <= LARGEST or (value == 0 and key.endswith("temperature")):
         allowed = "above 0" if key.endswith("temperature") else "0 or more"
         raise ValueError(f"{key} of {name} is {value!r}; it must be a number, {allowed}")
     if kind is int and not isinstance(value, int):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from retrieval_kd.schema import Part, Tokens
 
 Sampling = Literal["random", "stratified", "bands", "hardest"]
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Part):
     """How a model is trained. Defaults are for two CPU cores."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int = Field(200, ge=1, description="optimizer steps")
-    batch_queries: int = Field(32, ge=1, description="queries in a batch")
-    slate_size: int = Field(4, ge=2, description="candidates per query, the positive included")
+    steps: int = Field(200, ge=1, le=10_000_000, description="optimizer steps")
+    batch_queries: int = Field(32, ge=1, le=1_000_000, description="queries in a batch")
+    slate_size: int = Field(
+        4, ge=2, le=10_000, description="candidates per query, the positive included"
+    )
     slate_depth: int = Field(
         30, ge=1, description="number of the teacher's best candidates that slates are drawn from"
     )
@@ -25,18 +27,19 @@ class TrainSettings(BaseModel):
         description="of a slate's candidates. random: evenly; stratified: one from each part of "
         "the teacher's order; bands: evenly over the range of its scores; hardest: its best",
     )
-    learning_rate: float = Field(1e-4, gt=0, description="peak of AdamW, per step")
+    learning_rate: float = Field(1e-4, gt=0, le=1, description="peak of AdamW, per step")
     head_learning_rate: float | None = Field(
         None,
         gt=0,
+        le=1,
         description="of what lies above the encoder: new heads, projections, a live teacher's "
         "classifier. By default learning_rate",
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    max_tokens: int = Field(
-        64, ge=8, description="training length: a document's (student), a pair's (teacher)"
+    max_tokens: Tokens = Field(
+        64, description="training length: a document's (student), a pair's (teacher)"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="probability in all dropout layers")
     seed: int = Field(0, ge=0, description="of slates, order and dropout")

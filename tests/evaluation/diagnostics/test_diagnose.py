@@ -154,5 +154,3 @@ def test_the_command_writes_what_the_function_returns(
     assert written["negatives"]["queries"] == len(queries)
     assert set(written["inputs"]["runs"]) == {"bm25", "student"}
     assert "training negatives" in capsys.readouterr().out
-    with pytest.raises(InputError, match="temperature is 0"):
-        diagnose(str(tiny_collection), files[0], files[1], temperature=0)

@@ -34,9 +34,13 @@ class ServerSettings(Part):
     structured: bool = Field(
         False, description="constrain answers to the expected format (response_format)"
     )
-    concurrency: int = Field(8, ge=1, description="number of calls at the same time")
+    concurrency: int = Field(8, ge=1, le=1024, description="number of calls at the same time")
     timeout: float = Field(
-        120.0, ge=0.001, allow_inf_nan=False, description="seconds to wait for an answer"
+        120.0,
+        ge=0.001,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="seconds to wait for an answer",
     )
     retries: int = Field(6, ge=0, description="how often a failed call is repeated")
     per_minute: float | None = Field(
