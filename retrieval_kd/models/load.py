@@ -223,10 +223,8 @@ def declared(spec: str, name: str = "config.json") -> Any:
     except Exception as error:  # the hub raises many kinds of errors
         raise unreachable(ref) from error
     with opening(ref, "model"):
-        found = read_json(path) if path else {}
-        if not isinstance(found, list if name == MODULES and found else dict):
-            raise ValueError(f"{name} does not say what it should")
-    return found
+        kind = list if name == MODULES else dict
+        return read_json(path, kind=kind) if path else kind()
 
 
 def is_cross_encoder(spec: str) -> bool:
