@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retrieval_kd.cli.options import CountSelf
+from retrieval_kd.progress import say
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -85,7 +86,7 @@ def diagnose(
         inputs = {n: {"path": str(p), "digest": digest_file(p)} for n, p in files.items()}
         source = {"spec": collection, "split": split, "texts_digest": opened.digest()}
         write_json(json, {**record, "inputs": {"collection": source, "runs": inputs}})
-        print(json)
+        say(json)
 
 
 def _fused_scores(

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from retrieval_kd.cli.options import CollectionOption
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import KEY, InputError
+from retrieval_kd.progress import say
 from retrieval_kd.schema import validate
 from retrieval_kd.store.usage import ScoreReport, Spent
-from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 score_app = typer.Typer()
 
@@ -107,7 +108,7 @@ def score(
         max_length=max_length,
         server=settings,
     )
-    print(_summary(report, spent, store))
+    say(_summary(report, spent, store))
 
 
 def _summary(report: ScoreReport, spent: Spent, store: Path) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from retrieval_kd.cli.options import CollectionOption, Depth, KeepSelf, Length, RunOut, Split
 from retrieval_kd.errors import InputError
+from retrieval_kd.progress import say
 
 search_app = typer.Typer()
 
@@ -41,7 +42,7 @@ def retrieve(
         exclude_self=not keep_self,
     )
     write_run(run, out)
-    print(f"{out}: {len(run)} queries, up to {depth} documents each")
+    say(f"{out}: {len(run)} queries, up to {depth} documents each")
 
 
 @search_app.command()
@@ -64,7 +65,7 @@ def index(
 
     def report(old: dict[str, Any]) -> None:
         documents = f"{old.get('count', 0):,} documents by {old.get('model')}"
-        print(f"{out}: replaces the index of {documents}", flush=True)
+        say(f"{out}: replaces the index of {documents}")
 
     built = build_index(
         open_collection(collection),
@@ -74,7 +75,7 @@ def index(
         max_length=max_length,
         replacing=report,
     )
-    print(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
+    say(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
 
 
 @search_app.command()
@@ -103,13 +104,13 @@ def search(
             raise InputError("--queries needs --out, the run file to write")
         run = opened.search_run(read_queries(queries), depth)
         write_run(run, out)
-        print(f"{out}: {len(run)} queries")
+        say(f"{out}: {len(run)} queries")
         return
     assert query is not None
     [hits] = opened.search([query], depth)
     for hit in snippets(opened.collection().documents, hits, query):
-        print(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
-        print(f"     {hit.text}")
+        say(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
+        say(f"     {hit.text}")
 
 
 @search_app.command()
@@ -137,7 +138,7 @@ def lucene(
     queries = read_topics(topics)
     run = prebuilt_run(index, queries, depth, exclude_self=not keep_self)
     write_run(run, out)
-    print(f"{out}: {len(run)} queries, up to {depth} documents each")
+    say(f"{out}: {len(run)} queries, up to {depth} documents each")
     if qrels is not None:
         write_qrels(read_qrels(qrels_file(topics)), qrels)
-        print(f"{qrels}: judgments")
+        say(f"{qrels}: judgments")

@@ -9,6 +9,7 @@ import typer
 
 from retrieval_kd.cli.options import CollectionOption, Split
 from retrieval_kd.errors import InputError
+from retrieval_kd.progress import say
 
 if TYPE_CHECKING:
     from retrieval_kd.pipeline.stored_ensemble import StoredTeachers
@@ -127,7 +128,7 @@ def train(
         dev_split=dev_split,
     )
     size = record["student"]
-    print(
+    say(
         f"{out}: {size['layers']} layers, {size['parameters']:,} parameters, "
         f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
@@ -151,7 +152,7 @@ def parts(
             f"{student} has one function only", remedy="give a student of kind multi_function"
         )
     for folder in save_parts(model, out).values():
-        print(folder)
+        say(folder)
 
 
 def integers(text: str) -> list[int]:

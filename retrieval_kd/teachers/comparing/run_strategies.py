@@ -6,7 +6,6 @@ scores.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
-from retrieval_kd.progress import Bar, bar
+from retrieval_kd.progress import Bar, bar, say
 from retrieval_kd.store.answer_rows import Row, as_stored
 from retrieval_kd.store.answers import AnswerStore, QueryAnswers, Shown, digest_ids, same_strategy
 from retrieval_kd.store.digests import document_digest, query_digest
@@ -67,7 +66,7 @@ def run_strategies(
     waiting = iter(candidates.items())
     active: list[StrategyRun] = []
     total = most_requests(candidates, strategy)
-    print(_announcement(key.model, total, len(candidates), strategy), file=sys.stderr)
+    say(_announcement(key.model, total, len(candidates), strategy), error=True)
     with bar(f"comparing with {key.model}", total) as progress, answers.writer() as writer:
         while True:
             while len(active) < QUERIES_AT_ONCE and (entry := next(waiting, None)) is not None:
