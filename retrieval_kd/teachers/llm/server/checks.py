@@ -130,7 +130,7 @@ def _add_up(logs: Iterable[float | None]) -> None:
 
 
 def _fields(value: Any, **checks: Callable[[Any], Any]) -> Json:
-    """The checked values of an object's fields, without those that are missing or null."""
+    """The checked values of an object's fields, without those that are missing."""
     if not isinstance(value, dict):
         raise ValueError(f"{_quoted(value)} is not an object")
     kept = {}
@@ -140,7 +140,7 @@ def _fields(value: Any, **checks: Callable[[Any], Any]) -> Json:
                 kept[name] = check(value[name])
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None
-    return kept
+    return {name: value for name, value in kept.items() if value is not None}
 
 
 def _each(check: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
