@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import logging
-import signal
 import zlib
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from retrieval_kd.cli.app import main
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.llm.protocol import Prompt
@@ -27,29 +23,11 @@ from tests.teachers.llm.server.test_score_on_server import said
 pytest.importorskip("openai")
 SECRET = "sk-planted-1234567890"
 ESCAPE = "\x1b]0;pwned\x07\x9b31m\u202e"
-Command = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
     monkeypatch.setattr(calls, "FIRST_PAUSE", 0.001)
-
-
-@pytest.fixture
-def command(capsys, monkeypatch) -> Iterator[Command]:
-    """Run `rkd` whole, log included; gives its exit code and all that it printed."""
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-
-    def run(*arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
-        with pytest.raises(SystemExit) as end:
-            main([str(argument) for argument in arguments])
-        return int(end.value.code or 0), "".join(capsys.readouterr())
-
-    yield run
-    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
-        signal.signal(number, handler)
 
 
 def stored_scores(store: Path) -> list[float]:
