@@ -7,19 +7,16 @@ checked like one that has just come.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from retrieval_kd.errors import shown, without_secrets
-from retrieval_kd.teachers.llm.server.responses import Json, is_answer
+from retrieval_kd.errors import shown
+from retrieval_kd.teachers.llm.server.responses import Json, is_answer, storable
 
 UNLISTED = -9999.0  # what OpenAI and vLLM write for a word that is not listed, like -Infinity
 ROUNDING = 1e-5  # a log-probability above 0 by no more than this is 0
 MOST_CERTAIN = 1.05  # the probabilities of different words add up to 1, apart from rounding
 MOST_TOKENS = 10**9  # no call reads or writes more
-
-_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 
 def checked(choice: Any) -> Json:
@@ -65,10 +62,9 @@ def tokens_of(response: Any) -> tuple[int, int] | None:
 
 
 def _text(value: Any) -> str:
-    """A text that can be stored: whole characters, and not the key, which a server may repeat."""
     if not isinstance(value, str):
         raise ValueError(f"{_quoted(value)} is no text")
-    return without_secrets(_HALF_CHARACTER.sub("\ufffd", value))
+    return storable(value)
 
 
 def _log(value: Any) -> float | None:

@@ -15,8 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_kd.errors import without_secrets
+
 Json = dict[str, Any]
 Token = tuple[str, float | None]  # its text, its log-probability
+
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
+
+def storable(text: str) -> str:
+    """A server's text with whole characters, and without the key, which it may repeat."""
+    return without_secrets(_HALF_CHARACTER.sub("\ufffd", text))
 
 
 def is_answer(choice: Json) -> bool:
@@ -184,10 +193,10 @@ def unwrapped(text: str) -> str | None:
     """
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     answer = value.get("answer") if isinstance(value, dict) else None
-    return answer if isinstance(answer, str) else None
+    return storable(answer) if isinstance(answer, str) else None
 
 
 def wrapping(form: str) -> Json:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from retrieval_kd.teachers.llm.server.checks import checked, first_choice, tokens_of
-from retrieval_kd.teachers.llm.server.responses import echoed, likeliest
+from retrieval_kd.teachers.llm.server.responses import echoed, likeliest, unwrapped
 from tests.teachers.llm.server.raw_server import chat
 
 
@@ -84,6 +84,8 @@ def test_a_wrong_type_anywhere_is_garbled_or_ignored():
 def test_half_a_character_is_replaced():
     assert checked({"text": "[2] \ud83d > [1]"}) == {"text": "[2] \ufffd > [1]"}
     assert checked({"text": "\U0001f600"}) == {"text": "\U0001f600"}
+    assert unwrapped(r'{"answer": "[2] \ud83d"}') == "[2] \ufffd", "escaped once more"
+    assert unwrapped("[" * 100_000) is None
 
 
 @pytest.mark.parametrize("count", [-5, True, 10**30, "7", 1.5, None, [7]])
