@@ -148,7 +148,8 @@ class Meter:
 
     def record(self, scored: int) -> None:
         """Record what is new, after so many pairs or requests were scored."""
-        self.scored, spent = scored, self.spent()
+        self.scored = scored
+        spent = self.spent()
         if spent.calls > self._recorded.calls:
             record_usage(self.folder, spent.since(self._recorded))
             self._recorded = spent
