@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import retrieval_kd
 from retrieval_kd.errors import LONGEST_TEXT, Drops, InputError, shown
 from retrieval_kd.progress import Screen, say
 
@@ -66,3 +69,15 @@ def test_nothing_printed_escapes_but_what_rich_writes_itself(capsys):
         written = file.getvalue()
         assert "pwned" in written and "\x1b]" not in written and "\x1b[31m" not in written
         assert ("\x1b[1m" in written) == terminal
+
+
+def test_everything_is_printed_through_say_and_screen():
+    """`print` and rich's own console are for texts of this package, and for JSON, which escapes."""
+    own = re.compile(r"^\s*print\(|typer\.echo\(|(?<!class Screen\()\bConsole\(")
+    found = [
+        f"{file.name}: {line.strip()}"
+        for file in Path(retrieval_kd.__file__).parent.rglob("*.py")
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if own.search(line) and ">>>" not in line and "json.dumps" not in line
+    ]
+    assert {line.partition(":")[0] for line in found} <= {"methods.py", "progress.py"}, found

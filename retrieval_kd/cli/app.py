@@ -154,7 +154,7 @@ def report(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Wrong input prints one line on standard error and exits with 2."""
     _quiet()
-    for stream in (sys.stdout, sys.stderr):  # a terminal that has no "é" shows \\xe9
+    for stream in (sys.stdout, sys.stderr):  # a terminal without "é" shows \xe9
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread():
