@@ -56,9 +56,9 @@ def tokens_of(response: Any) -> tuple[int, int] | None:
     if not isinstance(usage, dict):
         return None
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
-    if all(type(count) is int and 0 <= count < MOST_TOKENS for count in (read, written)):
-        return read, written
-    return None
+    if type(read) is not int or type(written) is not int:
+        return None
+    return (read, written) if 0 <= min(read, written) <= max(read, written) < MOST_TOKENS else None
 
 
 def _text(value: Any) -> str:

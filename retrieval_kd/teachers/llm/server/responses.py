@@ -60,7 +60,7 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
     """
     logprobs = choice.get("logprobs", {})
     if "content" in logprobs:  # the format of chats
-        first = next(iter(logprobs["content"]), {})
+        first: Json = next(iter(logprobs["content"]), {})
         tokens = first.get("top_logprobs") or [first]
         pairs = [(token.get("token"), token.get("logprob")) for token in tokens]
     elif "top_logprobs" in logprobs:
