@@ -1,13 +1,16 @@
-"""One progress bar for everything that takes longer than a few seconds."""
+"""What people see while and after a command works: printed lines, tables, one progress bar.
+
+All three pass foreign texts (IDs, names, a server's words) through `errors.shown`.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,8 +19,33 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 
-console = Console(stderr=True)
+from retrieval_kd.errors import LONGEST_TEXT, shown
+
+
+def say(text: object = "", *, error: bool = False) -> None:
+    """Print a text, on standard output or standard error."""
+    print(_lines(str(text), LONGEST_TEXT), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+class Screen(Console):
+    """rich's console; what is printed on it contains no escapes but its own."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text = segment.text
+            own = segment.control or text == "\n"
+            yield segment if own else Segment(_lines(text, None), segment.style)
+
+
+def _lines(text: str, most: int | None) -> str:
+    return "\n".join(shown(line, most) for line in text.split("\n"))
+
+
+console = Screen(stderr=True)
 
 
 class Bar:
@@ -37,9 +65,7 @@ class Bar:
         if now - self._last >= 15 and self.done:
             self._last = now
             left = (now - self._start) / self.done * (self.total - self.done)
-            print(
-                f"{self.description}: {self.done}/{self.total}, {left:.0f} s left", file=sys.stderr
-            )
+            say(f"{self.description}: {self.done}/{self.total}, {left:.0f} s left", error=True)
 
 
 @contextmanager
@@ -55,7 +81,7 @@ def bar(description: str, total: int) -> Iterator[Bar]:
         yield Bar(description, total, None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),  # a name may contain [brackets]
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,24 @@ def tiny_base_decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny_models import write_decoder
 
     return write_decoder(tmp_path_factory.mktemp("models") / "base", chat=False, seed=1)
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Run `rkd` whole, its log included; gives its exit code and all that it printed."""
+    from retrieval_kd.cli.app import main
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def run(*arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
+        with pytest.raises(SystemExit) as end:
+            main([str(argument) for argument in arguments])
+        return int(end.value.code or 0), "".join(capsys.readouterr())
+
+    yield run
+    for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        signal.signal(number, handler)

@@ -16,6 +16,7 @@ from retrieval_kd.audit.overlap import OVERLAP_KINDS, Overlap
 from retrieval_kd.evaluation.report.formats import UNKNOWN, one_line
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import format_p
+from retrieval_kd.progress import Screen
 
 GROUP_NAMES = {
     "all": "all",
@@ -31,7 +32,7 @@ def print_audit(
     audit: Audit, effect: Effect | None = None, rows: int = 10, console: Console | None = None
 ) -> None:
     """Print what was compared, the counts, the strongest pairs, and the effect on results."""
-    out = console or Console()
+    out = console or Screen()
     for line in headline(audit):
         out.print(Text(line))
     out.print(_counts(audit))

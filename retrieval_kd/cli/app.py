@@ -6,6 +6,7 @@ that `rkd --help` answers at once.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -29,11 +30,22 @@ from retrieval_kd.cli.scores import scores_app
 from retrieval_kd.cli.search import search_app
 from retrieval_kd.cli.teach import teach_app
 from retrieval_kd.cli.train import train_app
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, shown
+from retrieval_kd.progress import say
 
 
 class Commands(TyperGroup):
     """The subcommands; a wrong value of an option is reported like any other wrong input."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for argument in args:
+            if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
+                raise InputError(
+                    f"an argument is not UTF-8: {argument.encode(errors='replace').decode()!r}",
+                    remedy="type it in a UTF-8 terminal; rename a file whose name is in another "
+                    "encoding",
+                )
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -97,6 +109,8 @@ def run(
     if config is None:
         raise InputError("no configuration", remedy="rkd run configs/quickstart.yaml")
     loaded = load_config(config_file(config), overrides or [])
+    from rich.markup import escape
+
     from retrieval_kd.pipeline import plan  # after the configuration is checked: loads torch
     from retrieval_kd.progress import console
 
@@ -105,13 +119,14 @@ def run(
         todo = work.todo()
         for stage in work.stages:
             word = "would run" if stage in todo else "done     "
-            about = f"  [dim]{stage.about}[/dim]" if stage.about else ""
-            console.print(f"{word}  {stage.title}{about}", highlight=False)
+            about = f"  [dim]{escape(stage.about)}[/dim]" if stage.about else ""
+            console.print(f"{word}  {escape(stage.title)}{about}", highlight=False)
         return
     results = plan.run(
         loaded,
         lambda stage, done, number: console.print(
-            f"[dim]{number:>7}  {'done' if done else 'run '}[/dim]  {stage.title}", highlight=False
+            f"[dim]{number:>7}  {'done' if done else 'run '}[/dim]  {escape(stage.title)}",
+            highlight=False,
         ),
     )
     results.print()
@@ -134,12 +149,15 @@ def report(
         )
     target = out or folder / "report.html"
     write_report(ReportData.from_json(read_json(source)), target)
-    print(target)
+    say(target)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Wrong input prints one line on standard error and exits with 2."""
     _quiet()
+    for stream in (sys.stdout, sys.stderr):  # a terminal without "é" shows \xe9
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     if threading.current_thread() is threading.main_thread():
         for stop in (signal.SIGINT, signal.SIGTERM):  # schedulers send the second
             signal.signal(stop, _interrupted)
@@ -163,8 +181,15 @@ def _interrupted(number: int, frame: object) -> None:
 
 
 def _say(text: str, code: int) -> int:
-    print(f"rkd: {text}", file=sys.stderr)
+    say(f"rkd: {text}", error=True)
     return code
+
+
+class _Formatter(logging.Formatter):
+    """Lines that are safe to print, whatever a record quotes."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(shown, super().format(record).split("\n")))
 
 
 class _OncePerMessage(logging.Filter):
@@ -189,7 +214,8 @@ def _quiet() -> None:
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)  # bm25s sets its own logger to DEBUG
     handler.addFilter(_OncePerMessage())
-    logging.basicConfig(handlers=[handler], format="%(levelname)s: %(message)s")
+    handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(handlers=[handler])
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     # models/load.py reads this; setting it through transformers here would cost seconds of import
     os.environ["RETRIEVAL_KD_QUIET"] = "1"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retrieval_kd.cli.options import CountSelf, bounded, out_file
+from retrieval_kd.progress import say
 from retrieval_kd.schema import Count, Temperature
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def diagnose(
         inputs = {n: {"path": str(p), "digest": digest_file(p)} for n, p in files.items()}
         source = {"spec": collection, "split": split, "texts_digest": opened.digest()}
         write_json(json, {**record, "inputs": {"collection": source, "runs": inputs}})
-        print(json)
+        say(json)
 
 
 def _fused_scores(

@@ -192,13 +192,12 @@ def compare(
     markdown: Markdown = None,
 ) -> None:
     """Compare two result files: which inputs differ, and paired tests of what both contain."""
-    from rich.console import Console
-
     from retrieval_kd.evaluation.compare_results import compare_files, to_grid
     from retrieval_kd.evaluation.report.grid import print_grid
+    from retrieval_kd.progress import Screen
 
     result = compare_files(a, b, measures=measures, method=test, anyway=anyway)
-    console, table = Console(), to_grid(result)
+    console, table = Screen(), to_grid(result)
     for line in result.lines():
         console.print(line, markup=False, highlight=False, emoji=False)
     print_grid(table, console)

@@ -20,6 +20,7 @@ from retrieval_kd.cli.train import (
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.lora import ALL_LINEAR, Lora
+from retrieval_kd.progress import say
 from retrieval_kd.schema import Tokens, validate
 from retrieval_kd.training.trainer.settings import TrainSettings
 
@@ -100,7 +101,7 @@ def fit_teacher(
         lora=lora_of(lora, lora_alpha, lora_targets),
         max_length=max_length,
     )
-    print(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
+    say(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
 
 
 @fit_app.command()
@@ -115,7 +116,7 @@ def merge(
     from retrieval_kd.teachers.pointwise.yes_no import merge_adapter
 
     merge_adapter(adapter, out)
-    print(out)
+    say(out)
 
 
 def lora_of(rank: int | None, alpha: float | None, targets: str) -> Lora | None:

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from retrieval_kd.cli.options import CollectionOption, bounded, setting
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import KEY, InputError
+from retrieval_kd.progress import say
 from retrieval_kd.schema import Tokens, validate
 from retrieval_kd.store.usage import ScoreReport, Spent
-from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 score_app = typer.Typer()
 
@@ -84,7 +85,7 @@ def score(
     """Score every candidate that the store does not have yet.
 
     A job that was killed, or stopped at a limit, continues where it stopped: what is stored is not
-    scored again. See docs/teachers.md.
+    scored again. Exits 1 if nothing could be scored. See docs/teachers.md.
     """
     settings = None
     if server is not None:
@@ -105,7 +106,9 @@ def score(
         max_length=max_length,
         server=settings,
     )
-    print(_summary(report, spent, store))
+    say(_summary(report, spent, store))
+    if report.is_empty:
+        raise typer.Exit(1)
 
 
 def _summary(report: ScoreReport, spent: Spent, store: Path) -> str:
@@ -124,12 +127,7 @@ def _summary(report: ScoreReport, spent: Spent, store: Path) -> str:
         lines.append(
             f"{report.repaired} orders were incomplete, {report.unparsable} answers unreadable"
         )
-    if report.missing:
-        queries = f" ({report.unfinished} queries are unfinished)" if report.unfinished else ""
-        lines.append(
-            f"{report.missing} {report.noun} were not answered{queries}; the same command asks for "
-            "them again"
-        )
+    lines += report.unanswered("the same command")
     if spent.prompt_tokens:
         cost = f", which cost {spent.cost:.4g}" if spent.cost else ""
         lines.append(

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from retrieval_kd.cli.options import out_file
+from retrieval_kd.progress import Screen, say
 from retrieval_kd.store.export import export_scores
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.summary import summarise, summary_tables
@@ -34,14 +34,14 @@ def inspect_command(
     """Show every teacher of a store, with statistics of its scores or answers."""
     scores, answers = summarise(ScoreStore(store))
     if as_json:
-        typer.echo(json.dumps([*map(asdict, scores), *map(asdict, answers)], indent=2))
+        print(json.dumps([*map(asdict, scores), *map(asdict, answers)], indent=2))
     elif scores or answers:
         for table in summary_tables(scores, answers):
-            width = max(Console().width, 26 * len(table.columns) - 6)
+            width = max(Screen().width, 26 * len(table.columns) - 6)
             # Names may contain :words: that look like an emoji.
-            Console(width=width, emoji=False, markup=False).print(table)
+            Screen(width=width, emoji=False, markup=False).print(table)
     else:
-        typer.echo(f"{store}: no scores yet")
+        say(f"{store}: no scores yet")
 
 
 @scores_app.command("export")
@@ -54,7 +54,7 @@ def export_command(
     opened = ScoreStore(store)
     key = opened.resolve(teacher) if teacher else opened.only()
     rows = export_scores(opened, key, out)
-    typer.echo(f"{out}: {rows:,} {'scores' if key.is_pointwise else 'answers'}")
+    say(f"{out}: {rows:,} {'scores' if key.is_pointwise else 'answers'}")
 
 
 @scores_app.command("import")
@@ -85,14 +85,14 @@ def import_command(
         format=format,
         allow_ranks=allow_ranks,
     )
-    typer.echo(
+    say(
         f"{file} ({imported.format}): {imported.stored:,} scores stored, "
         f"{imported.known:,} given twice or known before; teacher {imported.key.fingerprint}"
     )
     for line in imported.drops.summary():
-        typer.echo(f"left out or corrected: {line}")
+        say(f"left out or corrected: {line}")
     if collection is None:
-        typer.echo("stored by ID, texts unknown: import with --collection to train on them")
+        say("stored by ID, texts unknown: import with --collection to train on them")
 
 
 @scores_app.command("import-permutations")
@@ -107,17 +107,17 @@ def import_permutations_command(
     from retrieval_kd.teachers.importers import import_permutations
 
     done = import_permutations(file, ScoreStore(store), model, open_collection(collection))
-    typer.echo(
+    say(
         f"{file}: {done.stored:,} orders stored ({done.repaired:,} incomplete), {done.known:,} "
         f"given twice or known before; teacher {done.key.fingerprint}"
     )
     if done.again:
-        typer.echo(
+        say(
             f"{done.again:,} queries have several lists: the last one counts, or all of them with "
             f"{model}?aggregate=borda"
         )
     for line in done.drops.summary():
-        typer.echo(f"left out or corrected: {line}")
+        say(f"left out or corrected: {line}")
 
 
 @scores_app.command("verify")
@@ -133,11 +133,11 @@ def verify_command(
     problems = opened.verify(opened.resolve(teacher) if teacher else None)
     if clean:
         for path in opened.clean():
-            typer.echo(f"removed {path}")
+            say(f"removed {path}")
     for problem in problems[:MOST_PROBLEMS]:
-        typer.echo(str(problem))
+        say(str(problem))
     if len(problems) > MOST_PROBLEMS:
-        typer.echo(f"… and {len(problems) - MOST_PROBLEMS} more")
-    typer.echo(f"{store}: {len(problems)} problems" if problems else f"{store}: all is well")
+        say(f"… and {len(problems) - MOST_PROBLEMS} more")
+    say(f"{store}: {len(problems)} problems" if problems else f"{store}: all is well")
     if problems:
         raise typer.Exit(1)

@@ -17,6 +17,7 @@ from retrieval_kd.cli.options import (
     out_file,
 )
 from retrieval_kd.errors import InputError
+from retrieval_kd.progress import say
 
 search_app = typer.Typer()
 
@@ -49,7 +50,7 @@ def retrieve(
         exclude_self=not keep_self,
     )
     write_run(run, out)
-    print(f"{out}: {len(run)} queries, up to {depth} documents each")
+    say(f"{out}: {len(run)} queries, up to {depth} documents each")
 
 
 @search_app.command()
@@ -72,7 +73,7 @@ def index(
 
     def report(old: dict[str, Any]) -> None:
         documents = f"{old.get('count', 0):,} documents by {old.get('model')}"
-        print(f"{out}: replaces the index of {documents}", flush=True)
+        say(f"{out}: replaces the index of {documents}")
 
     built = build_index(
         open_collection(collection),
@@ -82,7 +83,7 @@ def index(
         max_length=max_length,
         replacing=report,
     )
-    print(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
+    say(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
 
 
 @search_app.command()
@@ -111,13 +112,13 @@ def search(
             raise InputError("--queries needs --out, the run file to write")
         run = opened.search_run(read_queries(queries), depth)
         write_run(run, out)
-        print(f"{out}: {len(run)} queries")
+        say(f"{out}: {len(run)} queries")
         return
     assert query is not None
     [hits] = opened.search([query], depth)
     for hit in snippets(opened.collection().documents, hits, query):
-        print(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
-        print(f"     {hit.text}")
+        say(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
+        say(f"     {hit.text}")
 
 
 @search_app.command()
@@ -143,7 +144,7 @@ def lucene(
     queries = read_topics(topics)
     run = prebuilt_run(index, queries, depth, exclude_self=not keep_self)
     write_run(run, out)
-    print(f"{out}: {len(run)} queries, up to {depth} documents each")
+    say(f"{out}: {len(run)} queries, up to {depth} documents each")
     if qrels is not None:
         write_qrels(read_qrels(qrels_file(topics)), qrels)
-        print(f"{qrels}: judgments")
+        say(f"{qrels}: judgments")

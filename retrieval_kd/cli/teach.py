@@ -78,6 +78,7 @@ def compare_command(
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.data.runs import check_run, read_run
     from retrieval_kd.files import write_json
+    from retrieval_kd.progress import say
     from retrieval_kd.store.scores import ScoreStore
     from retrieval_kd.teachers.comparing.conclude import check_aggregations
 
@@ -107,8 +108,8 @@ def compare_command(
     print_comparison(record, worst=worst)
     if reliability is not None:
         write_reliability(record, reliability)
-        print(reliability)
+        say(reliability)
     if json is not None:
         source = {"spec": collection, "split": split, "texts_digest": opened.digest()}
         write_json(json, {**record, "collection": source, "store": str(store)})
-        print(json)
+        say(json)

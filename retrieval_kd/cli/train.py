@@ -9,6 +9,7 @@ import typer
 
 from retrieval_kd.cli.options import CollectionOption, Split, bounded, setting
 from retrieval_kd.errors import InputError
+from retrieval_kd.progress import say
 from retrieval_kd.schema import Layer, Weight, check_type
 from retrieval_kd.training.trainer.settings import TrainSettings
 
@@ -131,7 +132,7 @@ def train(
         dev_split=dev_split,
     )
     size = record["student"]
-    print(
+    say(
         f"{out}: {size['layers']} layers, {size['parameters']:,} parameters, "
         f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
@@ -157,7 +158,7 @@ def parts(
             f"{student} has one function only", remedy="give a student of kind multi_function"
         )
     for folder in save_parts(model, out).values():
-        print(folder)
+        say(folder)
 
 
 def integers(text: str) -> list[int]:

@@ -23,6 +23,7 @@ from retrieval_kd.metrics.evaluation import Evaluation, system_of
 from retrieval_kd.metrics.measures import DEFAULT_MEASURES, evaluate
 from retrieval_kd.metrics.names import cutoff, parse_measures
 from retrieval_kd.metrics.significance import Comparison, Method, compare
+from retrieval_kd.progress import Screen
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -55,7 +56,7 @@ def evaluate_files(
         with_: systems to run on the collection, as `retrieve` names them.
         split: split of the collection; default test.
     """
-    outputs, console = outputs or Outputs(), console or Console()
+    outputs, console = outputs or Outputs(), console or Screen()
     measures = parse_measures(measures)
     paths, systems = _sources(run_paths, with_)
     # after seeds are averaged, a system has the name without its seed

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import shown
 
 WORD = re.compile(r"\w+")
-JOINERS = "\u200c\u200d"  # part of the spelling in Persian, Hindi and emoji
 
 
 @dataclass(frozen=True)
@@ -44,14 +43,7 @@ def clean(text: str) -> str:
         >>> clean("red \\x1b[31malert\\u202e\\n and more")
         'red [31malert and more'
     """
-    kept = []
-    for character in text:
-        category = unicodedata.category(character)
-        if category in ("Zl", "Zp") or character in "\t\n\r\v\f":
-            kept.append(" ")
-        elif category[0] != "C" or character in JOINERS:
-            kept.append(character)
-    return " ".join("".join(kept).split())
+    return " ".join(shown(text, most=None).split())
 
 
 def best_window(text: str, query_words: frozenset[str], words: int) -> str:

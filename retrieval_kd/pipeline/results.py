@@ -42,6 +42,7 @@ from retrieval_kd.pipeline.descriptions import (
     describe_system,
     teacher_notes,
 )
+from retrieval_kd.progress import say
 
 POINTS = 1_000  # in a scatter plot; each is an element of the page
 
@@ -158,15 +159,15 @@ class RunResults:
         student, measure = self.config.compare[0], evaluation.measures[0]
         for comparison in comparisons:
             if comparison.a == student and comparison.measure == measure:
-                print(comparison.sentence())
+                say(comparison.sentence())
         teacher = evaluation.mean("teacher", measure)
         if teacher:
             share = evaluation.mean(student, measure) / teacher
             training = self.config.students[self.config.systems[student]]
             base = self.config.student_for(training).base
             costs = cost_sentence(student, self.costs, base == self.config.encoder)
-            print(f"{student} keeps {share:.1%} of the teacher's {measure} with {costs}")
-        print(f"Report: {self.work.path(self.file('report.html'))}")
+            say(f"{student} keeps {share:.1%} of the teacher's {measure} with {costs}")
+        say(f"Report: {self.work.path(self.file('report.html'))}")
 
     def _subtitle(self) -> str:
         counts = self.work.record("queries").get("facts", {}).get("queries", {})

@@ -238,13 +238,8 @@ class RunEnsemble(Ensemble):
         report, _ = score_and_record(
             self.collection, texts, chosen, teacher, self.store, chooser_scores=by
         )
-        if report.missing:
-            log.warning(
-                "%s: %s %s were not answered; the next run asks for them again",
-                report.teacher,
-                report.missing,
-                report.noun,
-            )
+        for line in report.unanswered("the next run"):
+            log.warning("%s: %s", report.teacher, line)
         return report
 
     def _choose(

@@ -1,6 +1,7 @@
 """What a scoring run did and what it cost. Costs are added to usage.jsonl in the teacher's folder.
 
-A line of that file holds the counts of one run, never a key, an address or a text.
+A line of that file holds the counts of a run, or of a stored part of it, never a key, an address
+or a text.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class ScoreReport:
         unfinished: queries whose strategy stopped because a call failed.
         repaired: of `scored`, orders with repeated, invalid or missing labels.
         unparsable: of `scored`, answers without an order; they rank nothing.
+        unlisted: of `missing`, answers whose likeliest first words lack the options; see `why`.
+        why: what the likeliest first words of such answers were, and the remedy.
     """
 
     teacher: str
@@ -47,6 +50,26 @@ class ScoreReport:
     unfinished: int = 0
     repaired: int = 0
     unparsable: int = 0
+    unlisted: int = 0
+    why: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is known of any candidate."""
+        return self.pairs > 0 and self.reused + self.scored - self.unparsable == 0
+
+    def unanswered(self, who: str) -> list[str]:
+        """What is missing and why, a line for each reason; `who` asks for the rest again."""
+        lines, unlisted = [], min(self.unlisted, self.missing)
+        if unlisted:
+            lines.append(f"{unlisted} {self.noun} were not answered: {self.why}")
+        if self.missing > unlisted:
+            queries = f" ({self.unfinished} queries are unfinished)" if self.unfinished else ""
+            lines.append(
+                f"{self.missing - unlisted} {self.noun} were not answered{queries}; {who} asks for "
+                "them again"
+            )
+        return lines
 
 
 @dataclass

@@ -28,6 +28,7 @@ from retrieval_kd.store.usage import ScoreReport, Spent, record_usage
 from retrieval_kd.teachers.comparing.conclude import conclude_scores
 from retrieval_kd.teachers.comparing.run_strategies import (
     Candidates,
+    OnPart,
     Scores,
     check_queries,
     run_strategies,
@@ -103,7 +104,9 @@ def score_and_record(
         Stopped: a limit was reached, or the server is gone; the answers so far are stored.
     """
     folder, calls = store.folder(teacher.key), _server_calls(teacher)
-    before, started, scored = _spent_by(teacher), time.monotonic(), 0
+    meter, model = Meter(teacher, folder), _language_model(teacher)
+    if isinstance(model, ServerModel):
+        model.unlisted.clear()
     with ExitStack() as stack:
         if calls is not None:
             stack.callback(calls.close)
@@ -117,16 +120,39 @@ def score_and_record(
                 store,
                 shard_pairs=SHARD_PAIRS if calls is None else SERVER_SHARD_PAIRS,
                 chooser_scores=chooser_scores,
+                # what a killed command spent on a server is in its log of calls
+                on_part=meter.record if calls is None else None,
             )
-            scored = report.scored
         finally:
-            spent = _spent_by(teacher).since(before)
-            if _language_model(teacher) is None:  # a pair is a call
-                spent = Spent(calls=scored, seconds=time.monotonic() - started)
-            record_usage(folder, spent)
+            meter.record(meter.scored)
+    if isinstance(model, ServerModel) and model.unlisted.count:
+        report.unlisted, report.why = model.unlisted.count, model.unlisted.why()
     if calls is not None and calls.stopped is not None:
         raise calls.stopped
-    return report, spent
+    return report, meter.spent()
+
+
+class Meter:
+    """What a teacher spends from now on, recorded part by part, so that a kill loses one part."""
+
+    def __init__(self, teacher: Teacher, folder: Path) -> None:
+        self.teacher, self.folder, self.scored = teacher, folder, 0
+        self._before, self._started = _spent_by(teacher), time.monotonic()
+        self._recorded = Spent()
+
+    def spent(self) -> Spent:
+        """All that was spent so far; of a teacher that is no language model, a pair is a call."""
+        if _language_model(self.teacher) is None:
+            return Spent(calls=self.scored, seconds=time.monotonic() - self._started)
+        return _spent_by(self.teacher).since(self._before)
+
+    def record(self, scored: int) -> None:
+        """Record what is new, after so many pairs or requests were scored."""
+        self.scored = scored
+        spent = self.spent()
+        if spent.calls > self._recorded.calls:
+            record_usage(self.folder, spent.since(self._recorded))
+            self._recorded = spent
 
 
 def score(
@@ -138,6 +164,7 @@ def score(
     *,
     shard_pairs: int = SHARD_PAIRS,
     chooser_scores: Scores | None = None,
+    on_part: OnPart | None = None,
 ) -> ScoreReport:
     """Score the candidates that the store lacks: one by one, or by the teacher's comparisons.
 
@@ -149,16 +176,19 @@ def score(
         candidates: query ID → document IDs, for instance `run.results`.
         chooser_scores: scores by which a comparing teacher's strategy chooses what to compare; by
             default those in `store` of the teacher that it names.
+        on_part: called with the number scored so far whenever a part is stored.
 
     Raises:
         InputError: a candidate's query or document is unknown, or a score is NaN.
     """
     if isinstance(teacher, PointwiseTeacher):
-        return _score_pairs(collection, queries, candidates, teacher, store, shard_pairs)
+        return _score_pairs(collection, queries, candidates, teacher, store, shard_pairs, on_part)
     if chooser_scores is None and teacher.by is not None:
         chooser = store.resolve(teacher.by)
         chooser_scores = scores_of(collection, queries, candidates, store, chooser)
-    return run_strategies(collection, queries, candidates, teacher, store, scores=chooser_scores)
+    return run_strategies(
+        collection, queries, candidates, teacher, store, scores=chooser_scores, on_part=on_part
+    )
 
 
 def score_query_and_record(
@@ -198,6 +228,7 @@ def _score_pairs(
     teacher: PointwiseTeacher,
     store: ScoreStore,
     shard_pairs: int,
+    on_part: OnPart | None,
 ) -> ScoreReport:
     started = time.monotonic()
     key = teacher.key
@@ -226,8 +257,10 @@ def _score_pairs(
                     [pair.document_digest for pair in scored],
                     np.ma.getdata(scores)[answered],
                 )
-                writer.flush()
                 report.scored += len(scored)
+                if on_part is not None:
+                    on_part(report.scored)
+                writer.flush()
             progress.advance(len(chunk))
     report.reused = report.pairs - report.scored - report.missing
     report.seconds = time.monotonic() - started

@@ -14,7 +14,10 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.models.encode import is_encoded
 from retrieval_kd.retrieval.bm25 import bm25_run
+from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
+from retrieval_kd.store.usage import read_usage
+from retrieval_kd.teachers import score as score_file
 from retrieval_kd.teachers.pointwise import retrievers as first_stage
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.score import score, scores_of
@@ -203,3 +206,49 @@ def test_changed_weights_are_another_teacher(tiny_cross_encoder, tmp_path):
     assert one.fingerprint != two.fingerprint
     longer = CrossEncoderTeacher(str(other), max_length=48).key
     assert longer.fingerprint != two.fingerprint
+
+
+def test_what_a_killed_command_has_stored_is_in_its_usage(collection, candidates, tmp_path):
+    """A kill leaves no time to write: the usage is on disk before the scores are."""
+    store, seen = ScoreStore(tmp_path / "store"), []
+    teacher = Counting(open_teacher("bm25", collection))
+
+    def note() -> None:
+        used = read_usage(store.folder(teacher.key))
+        known = store.path.is_dir() and store.count(teacher.key)
+        seen.append((used.calls if used else 0, known or 0))
+
+    asked, queries = teacher.score, collection.query_texts("train")
+    teacher.score = lambda *pairs: (note(), asked(*pairs))[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_file, "SHARD_PAIRS", 7)
+        report, spent = score_file.score_and_record(collection, queries, candidates, teacher, store)
+    assert len(seen) > 3 and all(calls >= known for calls, known in seen) and seen[-1][0] > 0
+    used = read_usage(store.folder(teacher.key))
+    assert used is not None and used.calls == spent.calls == report.scored
+
+
+def test_a_killed_local_model_loses_no_more_calls_than_answers(
+    collection, candidates, tiny_decoder, tmp_path
+):
+    store, seen = ScoreStore(tmp_path / "store"), []
+    teacher = open_teacher(f"pairwise:{tiny_decoder}?passage_tokens=8&pairs=adjacent", collection)
+    teacher.at_once, answer = 3, teacher.answer
+
+    def noting(requests):
+        used = read_usage(store.folder(teacher.key))
+        seen.append(used.calls if used else 0)
+        return answer(requests)
+
+    teacher.answer = noting
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AnswerStore.writer, "__defaults__", (5_000, 0.0))
+        score_file.score_and_record(
+            collection,
+            collection.query_texts("train"),
+            dict(list(candidates.items())[:1]),
+            teacher,
+            store,
+        )
+    assert seen[:3] == [0, 3, 6]
+    assert read_usage(store.folder(teacher.key)).calls == teacher.model.usage.calls

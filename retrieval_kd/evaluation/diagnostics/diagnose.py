@@ -25,6 +25,7 @@ from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.names import cutoff, parse_measure, readable
+from retrieval_kd.progress import Screen
 from retrieval_kd.targets import CalibrationMethod
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def score_pairs(
 
 def print_diagnostics(record: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the record's tables; failures and worst queries are those of the first student."""
-    console = console or Console()
+    console = console or Screen()
     first = next(iter(record["students"].values()))
     measure = readable(record["measure"])
     grids = [_fidelity_grid(record)]
@@ -142,7 +143,7 @@ def print_diagnostics(record: Mapping[str, Any], console: Console | None = None)
         print_grid(grid, console)
         console.print()
     if first["worst"]:
-        console.print(f"{first['name']} loses most to the teacher on:")
+        console.print(f"{first['name']} loses most to the teacher on:", markup=False)
     for case in first["worst"]:
         console.print(
             f"  {case['teacher']:.2f} → {case['student']:.2f}  {case['query'][:90]}  "

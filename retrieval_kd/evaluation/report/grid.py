@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from retrieval_kd.progress import Screen
+
 LETTERS = "abcdefghijklmnoprstuvwxyz"  # Unicode has no superscript q
 SUPERSCRIPT = dict(zip(LETTERS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ", strict=True))
 LATEX = {
@@ -153,7 +155,7 @@ def print_grid(grid: Grid, console: Console | None = None) -> None:
         ──────────────
         bm25    0.5678
     """
-    out = console or Console()
+    out = console or Screen()
     for number, part in enumerate(_parts(grid, out.width)):
         if number:
             out.print()

@@ -31,11 +31,12 @@ from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison, compare
+from retrieval_kd.progress import Screen
 
 
 def print_suite(result: SuiteResult, console: Console | None = None) -> None:
     """Print quality and cost of the systems, the collections, and what was left out and why."""
-    console = console or Console()
+    console = console or Screen()
     shown = result_grids(result)[: 2 if len(result.collections) > 1 else 1]
     for number, grid in enumerate(shown):
         if number:

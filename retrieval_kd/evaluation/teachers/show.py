@@ -12,6 +12,7 @@ from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
 from retrieval_kd.evaluation.teachers.facts import FIRST
 from retrieval_kd.files import write_text
 from retrieval_kd.metrics.significance import format_p
+from retrieval_kd.progress import Screen
 
 ALPHA = 0.05
 SHOWN = 60  # characters of a text
@@ -21,7 +22,7 @@ Record = Mapping[str, Any]
 
 def print_comparison(record: Record, console: Console | None = None, *, worst: int = 3) -> None:
     """Print the record's tables, and the `worst` pairs that two teachers disagree on most."""
-    out = console or Console()
+    out = console or Screen()
 
     def print_line(line: str) -> None:
         out.print(line, markup=False, highlight=False, emoji=False)

@@ -7,6 +7,7 @@ confirmed it.
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 
@@ -15,11 +16,25 @@ import numpy as np
 from retrieval_kd.store.requests import Answer, Status
 
 _STRICT = re.compile(r"\s*\[\d+\](?:\s*>\s*\[\d+\])*\s*")
-_CHAINS = [  # the first pattern found counts: the requested form, then common variants
-    re.compile(rf"{number}(?: ?{between} ?{number})+")
-    for between in (">", "[,\n]")
-    for number in (r"\[\d+\]", r"(?<![\w\[])\d+(?![\w\]])")
-]
+_IN_BRACKETS = r"\[\d+\]"
+_BARE = r"(?<![\w\[.])\d+(?![\w\]]|\.\d| ?: ?\d)"  # no share and no key: 0.5, {4: 1}
+
+
+def _chain(between: str, number: str) -> re.Pattern[str]:
+    return re.compile(rf"{number}(?: ?{between} ?{number})+")
+
+
+_EXPLICIT = [  # what can only be an order; the first group that is found counts
+    [_chain(">{1,3}=?", number), _chain("<{1,3}=?", number)] for number in (_IN_BRACKETS, _BARE)
+] + [[re.compile(r"\[\s?\d+(?:\s?,\s?\d+)+\s?\]")]]  # a list in JSON
+_IMPLICIT = [[_chain("[,\n]", number)] for number in (_IN_BRACKETS, _BARE)]
+_QUOTED = re.compile(r"[\"'`](\[?\d+\]?)[\"'`](?! ?:)")
+_DENIAL = re.compile(
+    r"\b(?:not|no|none|neither|nor|cannot|unable|impossible|sorry|apolog\w+|refus\w+|declin\w+)\b"
+    r"|n['’]t\b",
+    re.IGNORECASE,
+)
+_REST_OF_SENTENCE = re.compile(rf"(?:{_DENIAL.pattern})[^.!?\n]*", re.IGNORECASE)
 _BRACKETED = re.compile(r"\[(\d+)\]")
 _NUMBERED = re.compile(r"^\d+[.):] (?=\[?\d)", re.MULTILINE)
 _NUMBER = re.compile(r"\d+")
@@ -31,17 +46,20 @@ def parse_order(text: str, count: int) -> tuple[tuple[int, ...] | None, Status]:
     """Parse `[2] > [1] > [3]` into positions from 0, best first, and a status.
 
     `ok` is exactly that form with every number from 1 to `count` once. Otherwise the answer is
-    `repaired`: the longest chain of numbers counts, separated by `>`, or else by commas or line
-    ends, in brackets or else without; failing that, all numbers in brackets. Repeated numbers and
-    those of no passage are left out, missing ones stay missing. Fewer than two numbers, or several
-    different longest chains, are `unparsable`.
+    `repaired`: the longest chain of numbers counts, separated by `>` (or `<`, then the last is
+    best), in brackets or else without, or else a JSON list, or else numbers separated by commas or
+    line ends; failing that, all numbers in brackets. Repeated numbers and those of no passage are
+    left out, missing ones stay missing. Fewer than two numbers, several different longest chains,
+    and numbers that a refusal names, are `unparsable`.
 
     Example:
         >>> parse_order("[2] > [1] > [3]", 3)
         ((1, 0, 2), 'ok')
         >>> parse_order("The order is: 2 > 1 > 2 > 9. I hope this helps.", 3)
         ((1, 0), 'repaired')
-        >>> parse_order("I cannot rank these passages.", 3)
+        >>> parse_order('{"ranking": [3, 1, 2]}', 3), parse_order("[2] < [1]", 2)
+        (((2, 0, 1), 'repaired'), ((0, 1), 'repaired'))
+        >>> parse_order("I cannot rank passages 1, 2 and 3.", 3)
         (None, 'unparsable')
     """
     answer = _tidy(text)
@@ -49,10 +67,12 @@ def parse_order(text: str, count: int) -> tuple[tuple[int, ...] | None, Status]:
         order = _places(answer, count)
         if len(order) == count == len(_NUMBER.findall(answer)):
             return order, "ok"
-    answer = _NUMBERED.sub("", answer)
-    chains = [_places(" ".join(_BRACKETED.findall(answer)), count)]
-    for pattern in _CHAINS:
-        matches = [_places(match[0], count) for match in pattern.finditer(answer)]
+    answer = _NUMBERED.sub("", _QUOTED.sub(r"\1", answer))
+    told, listed = _REST_OF_SENTENCE.sub("", answer), _before_denial(answer)
+    chains = [_places(" ".join(_BRACKETED.findall(listed)), count)]
+    for patterns, where in [(p, told) for p in _EXPLICIT] + [(p, listed) for p in _IMPLICIT]:
+        found = (match[0] for pattern in patterns for match in pattern.finditer(where))
+        matches = [_places(chain, count) for chain in found]
         if any(len(chain) > 1 for chain in matches):
             chains = matches
             break
@@ -67,7 +87,8 @@ def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
     """Parse the one label that an answer names into its position, and a status.
 
     `ok` is the label alone, with or without brackets and a full stop. Otherwise exactly one label
-    must occur as a word, and it must be meant as a label: "I cannot tell" does not name I.
+    must occur as a word, and it must be meant as a label: "I cannot tell" does not name I, and "I
+    cannot choose B" chooses nothing.
 
     Example:
         >>> parse_choice(" B.", "ABC"), parse_choice("Passage B is better", "ABC")
@@ -82,6 +103,9 @@ def parse_choice(text: str, labels: Sequence[str]) -> tuple[int | None, Status]:
     words = set(re.findall(r"\w+", answer))
     places = [place for place, label in enumerate(labels) if label in words]
     if len(places) != 1 or not _is_named(labels[places[0]], answer):
+        return None, "unparsable"
+    label = labels[places[0]]
+    if label not in re.findall(r"\w+", _before_denial(answer)) and not _DENIAL.fullmatch(label):
         return None, "unparsable"
     return places[0], "repaired"
 
@@ -140,10 +164,20 @@ def _is_named(label: str, answer: str) -> bool:
 def _tidy(text: str) -> str:
     """Remove reasoning, empty lines and repeated spaces. Cut-off reasoning is not an answer."""
     answer = text.rpartition("</think>")[2].partition("<think>")[0][-LONGEST:]
-    return "\n".join(" ".join(line.split()) for line in answer.splitlines() if line.strip())
+    lines = html.unescape(answer).splitlines()
+    return "\n".join(" ".join(line.split()) for line in lines if line.strip())
+
+
+def _before_denial(answer: str) -> str:
+    """What stands before the first sentence that denies something: after it, nothing is implied."""
+    denial = _DENIAL.search(answer)
+    if denial is None:
+        return answer
+    return answer[: max(answer.rfind(end, 0, denial.start()) + 1 for end in ".!?\n")]
 
 
 def _places(text: str, count: int) -> tuple[int, ...]:
-    """The distinct numbers from 1 to `count` in a text, counted from 0."""
-    numbers = (int(number) - 1 for number in _NUMBER.findall(text) if len(number) < 9)
+    """The distinct numbers from 1 to `count` in a text, counted from 0; a `<` turns them round."""
+    found = _NUMBER.findall(text)
+    numbers = (int(n) - 1 for n in (found[::-1] if "<" in text else found) if len(n) < 9)
     return tuple(dict.fromkeys(number for number in numbers if 0 <= number < count))

@@ -6,16 +6,15 @@ scores.
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
-from retrieval_kd.progress import Bar, bar
+from retrieval_kd.progress import Bar, bar, say
 from retrieval_kd.store.answer_rows import Row, as_stored
 from retrieval_kd.store.answers import AnswerStore, QueryAnswers, Shown, digest_ids, same_strategy
 from retrieval_kd.store.digests import document_digest, query_digest
@@ -33,6 +32,7 @@ from retrieval_kd.store.usage import ScoreReport
 from retrieval_kd.store.writer import AnswerWriter
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
+OnPart = Callable[[int], None]
 QUERIES_AT_ONCE = 64
 
 
@@ -44,6 +44,7 @@ def run_strategies(
     store: ScoreStore,
     *,
     scores: Scores | None = None,
+    on_part: OnPart | None = None,
 ) -> ScoreReport:
     """Run the teacher's strategy on every query's candidates and store the answers.
 
@@ -55,6 +56,7 @@ def run_strategies(
         queries: ID → text.
         candidates: query ID → document IDs in first-stage order, where strategies start.
         scores: of a pointwise teacher, for strategies that choose by them.
+        on_part: called with the number answered so far whenever a part is stored.
 
     Raises:
         InputError: a candidate's query or document is unknown, or it has no score though the
@@ -67,7 +69,7 @@ def run_strategies(
     waiting = iter(candidates.items())
     active: list[StrategyRun] = []
     total = most_requests(candidates, strategy)
-    print(_announcement(key.model, total, len(candidates), strategy), file=sys.stderr)
+    say(_announcement(key.model, total, len(candidates), strategy), error=True)
     with bar(f"comparing with {key.model}", total) as progress, answers.writer() as writer:
         while True:
             while len(active) < QUERIES_AT_ONCE and (entry := next(waiting, None)) is not None:
@@ -82,7 +84,7 @@ def run_strategies(
                 active.append(StrategyRun.start(query, stored, strategy))
             if not active:
                 break
-            _answer(active, teacher, writer, report, known_ids, progress)
+            _answer(active, teacher, writer, report, known_ids, progress, on_part)
             for run in active:
                 run.resume()
             for run in (run for run in active if run.done):
@@ -123,6 +125,7 @@ def _answer(
     report: ScoreReport,
     known_ids: set[str],
     progress: Bar,
+    on_part: OnPart | None,
 ) -> None:
     """Answer the active runs' requests that have no stored answer, and store each batch."""
     unanswered = {
@@ -145,6 +148,8 @@ def _answer(
             report.unparsable += answer.status == "unparsable"
             report.stale += digest_ids(row.query_id, row.document_ids) in known_ids
         writer.add(rows)
+        if on_part is not None and not writer.waiting:
+            on_part(report.scored)
         progress.advance(min(len(batch), progress.total - progress.done))
 
 

@@ -52,6 +52,20 @@ def test_any_text_parses_to_distinct_valid_places_or_none(text, count):
         ("I rank 3 passages: [3] > [1] > [2]", (2, 0, 1)),
         ("Of passages 1, 2, 3 the order is 3 > 1 > 2", (2, 0, 1)),  # what was asked for counts
         ("[2] > [1] > [3", (1, 0)),  # not closed: it might have been [30]
+        ("[3, 1, 2]", (2, 0, 1)),  # lists in JSON
+        ('```json\n{"ranking": [\n  3,\n  1,\n  2\n]}\n```', (2, 0, 1)),
+        ('["[3]", "[1]", "[2]"]', (2, 0, 1)),
+        ("['3', '1', '2']", (2, 0, 1)),
+        ("[[3], [1], [2]]", (2, 0, 1)),
+        ("[3] >> [1] >>> [2]", (2, 0, 1)),
+        ("3 >= 1 > 2", (2, 0, 1)),
+        ("3 &gt; 1 &gt; 2", (2, 0, 1)),
+        ("[2] < [1] < [3]", (2, 0, 1)),  # the worst comes first
+        ("2 << 1 << 3", (2, 0, 1)),
+        ("[2] &lt; [1] &lt; [3]", (2, 0, 1)),
+        ("[3] > [1], because [1] < [3]", (2, 0)),
+        ("[3]\n[1]\n[2]\nPassage [2] does not mention it.", (2, 0, 1)),
+        ("I'm sorry for the wait. [3] > [1] > [2]", (2, 0, 1)),
     ],
 )
 def test_repairs(text, expected):
@@ -60,10 +74,41 @@ def test_repairs(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[2]", "2", "none of them", "[9] > [8]", "[1] > [2] > [3] or rather [3] > [2] > [1]"],
-)
+    [
+        "", "[2]", "2", "none of them", "[9] > [8]", "[1] > [2] > [3] or rather [3] > [2] > [1]",
+        "[1] < [2] > [3]", '{"1": 3, "2": 1, "3": 2}', "{1: 3, 2: 1, 3: 2}", "[2.1, 3.4]",
+        '[{"passage": 3, "score": 2}, {"passage": 1, "score": 1}]',
+    ],
+)  # fmt: skip
 def test_what_is_no_order_is_none(text):
     assert parse_order(text, 3) == (None, "unparsable")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I cannot rank passages 1 and 2",
+        "I cannot rank passages [1] and [2].",
+        "I can't rank passages 1, 2 and 3.",
+        "I can’t rank these: [1, 2, 3]",
+        "I'm unable to say whether [1] > [2] > [3].",
+        "Passages [1], [2] and [3] cannot be ranked.",
+        "I'm sorry, but I can't help with that. [1], [2], [3] are off topic.",
+        "None of [1], [2], [3] answers the query",
+        "Passages 1, 2, 3 do not answer it",
+    ],
+)
+def test_numbers_that_a_refusal_names_are_no_order(text):
+    assert parse_order(text, 3) == (None, "unparsable")
+
+
+@pytest.mark.parametrize(
+    "text", ["I cannot choose passage A.", "I refuse to pick B", "Passage A isn't relevant"]
+)
+def test_a_label_that_a_refusal_names_is_no_choice(text):
+    assert parse_choice(text, "AB") == (None, "unparsable")
+    assert parse_choice("Passage B. It does not ramble.", "AB") == (1, "repaired")
+    assert parse_choice("no, never", ("yes", "no")) == (1, "repaired")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +120,10 @@ def test_what_is_no_order_is_none(text):
         "1 > " * 50_000,
         "9" * 100_000,
         "1\n" * 50_000,
+        "[1, " * 50_000,
+        "[1" + ", 1" * 50_000,
+        "1 < 2 > " * 50_000,
+        "not " * 50_000,
     ],
 )
 def test_long_garbage_costs_no_time(text):

@@ -7,15 +7,19 @@ over the file of a command that was stopped or killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from pydantic import NonNegativeFloat, NonNegativeInt, TypeAdapter
+
 from retrieval_kd.files import digest_json, write_text
 from retrieval_kd.store.shards import locked
+from retrieval_kd.teachers.llm.server.checks import checked
 
 try:
     import fcntl
@@ -35,10 +39,13 @@ class Call:
     """
 
     answer: dict[str, Any]
-    calls: int = 1
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    seconds: float = 0.0
+    calls: NonNegativeInt = 1
+    prompt_tokens: NonNegativeInt = 0
+    answer_tokens: NonNegativeInt = 0
+    seconds: NonNegativeFloat = 0.0
+
+
+CALL = TypeAdapter(Call)
 
 
 class CallLog:
@@ -112,11 +119,12 @@ class CallLog:
     def _take_over(self, line: str) -> None:
         try:
             row = json.loads(line)
-            request, call = row.pop("request"), Call(**row)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            request, call = row.pop("request"), CALL.validate_python(row)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # incomplete because of a kill: the call is repeated
         self.left.append(call)
-        self._write(request, call)
+        with contextlib.suppress(ValueError):  # it cannot be true: paid for, and repeated
+            self._write(str(request), replace(call, answer=checked(call.answer)))
 
 
 def _line(request: str, call: Call) -> str:

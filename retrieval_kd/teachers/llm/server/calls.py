@@ -18,8 +18,9 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.server.budget import Budget, Stopped
 from retrieval_kd.teachers.llm.server.call_log import Call, CallLog
+from retrieval_kd.teachers.llm.server.checks import first_choice, tokens_of
 from retrieval_kd.teachers.llm.server.client import Client, Failed, Refused
-from retrieval_kd.teachers.llm.server.responses import Json, is_answer, is_refusal, tokens_of
+from retrieval_kd.teachers.llm.server.responses import Json, is_refusal
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 log = logging.getLogger("retrieval_kd")
@@ -122,7 +123,7 @@ class Calls:
         self._begun += 1
         client, retries = self._client, self.settings.retries
         try:
-            response = await until_answered(
+            answer, counted = await until_answered(
                 lambda: client.post(path, body), retries, self.budget, expected, bill
             )
         except Stopped as stop:
@@ -137,14 +138,13 @@ class Calls:
             return None
         finally:
             self._count(*bill.spent)
-        self._note_answer(body, tokens_of(response))
+        self._note_answer(body, counted)
         seconds = (time.monotonic() - started) / self.settings.concurrency
-        call = Call(response["choices"][0], bill.sent, *bill.spent, seconds)
-        if check is not None and not is_refusal(call.answer) and not self._has(check, call.answer):
+        if check is not None and not is_refusal(answer) and not self._has(check, answer):
             return None
         if self._log is not None:
-            self._log.add(request, call)
-        return call.answer
+            self._log.add(request, Call(answer, bill.sent, *bill.spent, seconds))
+        return answer
 
     def _has(self, check: Check, answer: Json) -> bool:
         """Whether an answer has what was requested.
@@ -250,8 +250,8 @@ async def until_answered(
     budget: Budget,
     expected: tuple[int, int],
     bill: Bill,
-) -> Json:
-    """Send a request until a complete response comes, and return that response.
+) -> tuple[Json, tuple[int, int] | None]:
+    """Send a request until a complete answer comes; return it and the server's count of tokens.
 
     Timeouts, broken connections, 408, 409, 429, 5xx, and garbled or empty answers are repeated: at
     most `retries` times in all, after growing pauses or the server's Retry-After. Every response
@@ -274,10 +274,11 @@ async def until_answered(
         try:
             bill.sent += 1
             response = await send()
-            spent = tokens_of(response) or expected
-            if is_answer(response):
-                return response
-            failed = Failed("its answers are garbled", answered=True)
+            counted = tokens_of(response)
+            spent = counted or expected
+            return first_choice(response), counted
+        except ValueError as error:
+            failed = Failed(f"its answers are garbled: {error}", answered=True)
         except Failed as error:
             spent, failed = expected if error.answered else (0, 0), error
         finally:

@@ -6,6 +6,7 @@ Errors say whether the request may be repeated; `calls.py` repeats it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import os
 import time
@@ -13,37 +14,34 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import KEY, InputError, shown
+from retrieval_kd.teachers.llm.server.bodies import Failed, limit_body, refuse_redirect
 from retrieval_kd.teachers.llm.server.responses import Json
-from retrieval_kd.teachers.llm.server.settings import KEY, ServerSettings
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 if TYPE_CHECKING:
     from openai import APIConnectionError, AsyncOpenAI
 
 LONGEST_WAIT = 120.0  # seconds; a request is not repeated if the server wants a longer pause
+LONGEST_REASON = 300  # characters of a server's error message that are shown
 
 
 def api_key(url: str) -> str:
-    """The key in the environment, or "none", which no server accepts as one."""
+    """The key in the environment, or "none", which no server accepts as one.
+
+    Raises:
+        InputError: it has a character that no key has, and that no request can carry.
+    """
     openai = urlsplit(url).hostname == "api.openai.com"
     names = [KEY, "OPENAI_API_KEY"] if openai else [KEY]
-    return next((os.environ[name] for name in names if os.environ.get(name)), "none")
-
-
-class Failed(Exception):
-    """A request, or a call with all its repeats, without a complete response.
-
-    Attributes:
-        answered: a response had begun, so it has to be paid for.
-        again: whether the request may be repeated.
-        wait: the pause in seconds that the server wants before a repeat, if it names one.
-    """
-
-    def __init__(
-        self, why: str, *, answered: bool = False, again: bool = True, wait: float | None = None
-    ) -> None:
-        super().__init__(why)
-        self.answered, self.again, self.wait = answered, again, wait
+    for name in names:
+        key = os.environ.get(name, "").strip()
+        if key and not (key.isascii() and key.isprintable()):
+            problem = f"the key in {name} has characters that no key has"
+            raise InputError(problem, remedy="set it to the bare key, without quotes or comments")
+        if key:
+            return key
+    return "none"
 
 
 class Refused(Exception):
@@ -76,7 +74,9 @@ class Client:
             why = f"no answer within {self.settings.timeout:g} s"
             raise Failed(why, answered=_had_begun(error)) from error
         except openai.APIConnectionError as error:
-            why = f"no connection: {error.__cause__}"
+            if isinstance(error.__cause__, Failed | InputError):  # raised while the answer came
+                raise error.__cause__ from None
+            why = shown(f"no connection: {error.__cause__}", LONGEST_REASON)
             raise Failed(why, answered=_had_begun(error)) from error
         except openai.APIStatusError as error:
             code = error.status_code
@@ -89,7 +89,7 @@ class Client:
                 again, wait = repeating(error.response.headers)
                 raise Failed(f"the server answered {code}", again=again, wait=wait) from error
             raise Refused(f"{code}: {_words(error.body)}") from error
-        except ValueError as error:  # incomplete or invalid JSON
+        except (ValueError, RecursionError) as error:  # incomplete, invalid or too deep JSON
             raise Failed("its answers are garbled", answered=True) from error
 
     async def _pace(self) -> None:
@@ -116,6 +116,8 @@ class Client:
 
             async def coming(response: Any) -> None:
                 response.request.extensions[_BEGUN] = response.is_success
+                refuse_redirect(response)
+                limit_body(response, self.settings.timeout)
 
             hooks: dict[str, list[Callable[..., Any]]]
             hooks = {"request": [sending], "response": [coming]}
@@ -124,6 +126,7 @@ class Client:
                 api_key=api_key(self.settings.url),
                 timeout=self.settings.timeout,
                 max_retries=0,
+                default_headers={"Accept-Encoding": "gzip, deflate"},  # as `limit_body` unpacks
                 http_client=openai.DefaultAsyncHttpxClient(event_hooks=hooks),
             )
         return self._client
@@ -150,9 +153,9 @@ def repeating(headers: Mapping[str, str]) -> tuple[bool, float | None]:
     seconds, milliseconds = headers.get("retry-after", ""), headers.get("retry-after-ms", "")
     wait = _number(milliseconds)
     wait = _number(seconds) if wait is None else wait / 1000
-    date = email.utils.parsedate_tz(seconds)
-    if wait is None and date is not None:
-        wait = email.utils.mktime_tz(date) - time.time()
+    with contextlib.suppress(ValueError, TypeError, OverflowError):  # neither number nor date
+        if wait is None and seconds:
+            wait = email.utils.parsedate_to_datetime(seconds).timestamp() - time.time()
     if wait is not None and not wait > 0:  # a date in the past, or not a number
         wait = None
     again = wait is None or wait <= LONGEST_WAIT
@@ -180,4 +183,4 @@ def _words(body: object) -> str:
     """The server's error message on one line."""
     if isinstance(body, dict):
         body = body.get("message") or body.get("detail") or body
-    return " ".join(str(body).split())[:300]
+    return " ".join(shown(str(body), LONGEST_REASON).split())

@@ -27,6 +27,7 @@ from retrieval_kd.teachers.llm.server.budget import Budget
 from retrieval_kd.teachers.llm.server.calls import Calls
 from retrieval_kd.teachers.llm.server.responses import Json
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
+from retrieval_kd.teachers.llm.server.unlisted import Unlisted
 
 CHAT, COMPLETIONS = "/chat/completions", "/completions"
 CHARACTERS = 4  # per token, about right for English in most tokenizers
@@ -62,6 +63,7 @@ class ServerModel:
         self.name, self.settings = name, settings
         self.calls = Calls(settings, budget)
         self.usage: Usage = self.calls.usage
+        self.unlisted = Unlisted(settings.logprobs)
         prompts = settings.api if settings.tokenizer is None else self.renderer.described()
         self.digest = digest_text("server", name, prompts, str(settings.structured))
         self.dtype = ""
@@ -94,6 +96,7 @@ class ServerModel:
                     prompt = prompts[row]
                     before = glue(prompt.start if path == CHAT else as_text(prompt))
                     results[row] = read.option_logs(tokens, options, before)
+                self.unlisted.note(tokens, options, results[row])
         return results
 
     def likelihoods(

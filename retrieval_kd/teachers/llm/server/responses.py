@@ -1,4 +1,4 @@
-"""Readers of the responses of OpenAI-compatible servers: texts and log-probabilities.
+"""Readers of the answers of OpenAI-compatible servers, once checked: texts, log-probabilities.
 
 Servers differ: vLLM returns the log-probabilities of completions as parallel lists, llama.cpp's
 server as in a chat; some ignore the request for them, others ignore that it includes the prompt's
@@ -15,17 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_kd.errors import without_secrets
+
 Json = dict[str, Any]
 Token = tuple[str, float | None]  # its text, its log-probability
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
-def is_answer(response: Any) -> bool:
-    """Whether a response is complete: a text, a refusal, or an answer cut off at its limit."""
-    choices = response.get("choices") if isinstance(response, dict) else None
-    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-        return False
-    first = choices[0]
-    return text_of(first) is not None or is_refusal(first) or first.get("finish_reason") == "length"
+
+def storable(text: str) -> str:
+    """A server's text with whole characters, and without the key, which it may repeat."""
+    return without_secrets(_HALF_CHARACTER.sub("\ufffd", text))
+
+
+def is_answer(choice: Json) -> bool:
+    """Whether an answer is complete: a text, a refusal, or one that was cut off at its limit."""
+    cut_off = choice.get("finish_reason") == "length"
+    return text_of(choice) is not None or is_refusal(choice) or cut_off
 
 
 def is_refusal(choice: Json) -> bool:
@@ -42,15 +48,6 @@ def text_of(choice: Json) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def tokens_of(response: Any) -> tuple[int, int] | None:
-    """Tokens read and written by the server's own count; None if it sent no count."""
-    usage = response.get("usage") if isinstance(response, dict) else None
-    if not isinstance(usage, dict):
-        return None
-    read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
-    return (read, written) if isinstance(read, int) and isinstance(written, int) else None
-
-
 def likeliest(choice: Json) -> list[tuple[str, float]] | None:
     """Return the likeliest first tokens of an answer with their log-probabilities.
 
@@ -61,19 +58,16 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
         ...                         "top_logprobs": [{" no": -0.25, " yes": -1.5}]}})
         [(' no', -0.25), (' yes', -1.5)]
     """
-    logprobs = choice.get("logprobs")
-    if not isinstance(logprobs, dict):
+    logprobs = choice.get("logprobs", {})
+    if "content" in logprobs:  # the format of chats
+        first: Json = next(iter(logprobs["content"]), {})
+        tokens = first.get("top_logprobs") or [first]
+        pairs = [(token.get("token"), token.get("logprob")) for token in tokens]
+    elif "top_logprobs" in logprobs:
+        pairs = list(next(iter(logprobs["top_logprobs"]), {}).items())
+    else:
         return None
-    content = logprobs.get("content")
-    if isinstance(content, list):  # the format of chats
-        if not content:
-            return []
-        top = content[0].get("top_logprobs") or [content[0]]
-        return [(str(token["token"]), float(token["logprob"])) for token in top]
-    lists = logprobs.get("top_logprobs")
-    if isinstance(lists, list):
-        return [(str(token), float(log)) for token, log in (lists[0] if lists else {}).items()]
-    return None
+    return [(token, log) for token, log in pairs if log is not None]
 
 
 def option_logs(
@@ -144,15 +138,11 @@ def exact_logs(top: Sequence[tuple[str, float]], firsts: Sequence[tuple[str, str
 
 def echoed(choice: Json) -> list[Token] | None:
     """Tokens of the prompt and the answer; None if those of the prompt are missing."""
-    logprobs = choice.get("logprobs")
-    if not isinstance(logprobs, dict):
+    logprobs = choice.get("logprobs", {})
+    tokens, logs = logprobs.get("tokens", []), logprobs.get("token_logprobs", [])
+    if len(tokens) != len(logs) or len(tokens) < 2:  # only the answer's token: the prompt's lack
         return None
-    tokens, logs = logprobs.get("tokens"), logprobs.get("token_logprobs")
-    if not isinstance(tokens, list) or not isinstance(logs, list) or len(tokens) != len(logs):
-        return None
-    if len(tokens) < 2:  # only the answer's token: the prompt is missing
-        return None
-    return [(str(token), None if log is None else float(log)) for token, log in zip(tokens, logs)]  # noqa: B905
+    return list(zip(tokens, logs, strict=True))
 
 
 def continuation_logs(tokens: Sequence[Token], before: str, continuation: str) -> np.ndarray:
@@ -203,10 +193,10 @@ def unwrapped(text: str) -> str | None:
     """
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     answer = value.get("answer") if isinstance(value, dict) else None
-    return answer if isinstance(answer, str) else None
+    return storable(answer) if isinstance(answer, str) else None
 
 
 def wrapping(form: str) -> Json:

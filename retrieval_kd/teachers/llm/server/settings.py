@@ -7,10 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from retrieval_kd.errors import KEY
 from retrieval_kd.files import digest_text
 from retrieval_kd.schema import Part
-
-KEY = "RETRIEVAL_KD_API_KEY"  # the environment variable with the server's key
 
 
 class ServerSettings(Part):
