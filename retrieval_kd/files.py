@@ -12,7 +12,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.errors import InputError, log
+
+WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# NumPy's and PyTorch's words, which do not say which of them it was
+UNNUMBERED = r"requested and \d+ written|pytorchstreamwriter|unexpected pos"
 
 SEAL = "seal.json"
 UNSEALED = ("README.md", SEAL)  # people and later commands write into a model's card
@@ -46,17 +52,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with open(temporary, "rb") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with named_writes(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with open(temporary, "rb") as written:
+                os.fsync(written.fileno())
+            temporary.chmod(0o666 & ~_umask())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def check_writable(path: str | Path) -> Path:
@@ -126,13 +133,72 @@ def atomic_folder(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+    with named_writes(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part"))
+        try:
+            yield temporary
+            _flush(temporary)
+            _publish(temporary, path, keep)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def named_writes(path: str | Path) -> Iterator[None]:
+    """Raise what a write to `path` fails with as an OSError that names it, whoever writes.
+
+    Libraries report a full disk in classes and words of their own, and name no file or a temporary
+    one.
+
+    Example:
+        >>> with named_writes("m/index"):
+        ...     raise RuntimeError("write error: No space left on device")
+        Traceback (most recent call last):
+        ...
+        OSError: [Errno 28] No space left on device: 'm/index'
+    """
     try:
-        yield temporary
-        _flush(temporary)
-        _publish(temporary, path, keep)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except Exception as error:
+        number, file = failed_write(error), getattr(error, "filename", None)
+        if f".{Path(path).name}." in str(file):  # a temporary sibling
+            number = getattr(error, "errno", None)
+        elif file is not None:
+            raise
+        if number is None or isinstance(error, InputError):
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def failed_write(error: BaseException) -> int | None:
+    """Return the number of the failed write that an exception reports; None if it is none.
+
+    Example:
+        >>> failed_write(ValueError("I/O error: File too large (os error 27)")) == errno.EFBIG
+        True
+    """
+    if isinstance(error, OSError) and error.errno in WRITE_ERRORS:
+        return error.errno
+    text = str(error).lower()
+    for number in WRITE_ERRORS:
+        if os.strerror(number).lower() in text:
+            return number
+    return errno.EIO if re.search(UNNUMBERED, text) else None
+
+
+def new_array(path: str | Path, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Create a `.npy` file of zeros and map it into memory, writable.
+
+    Its space is reserved: a disk that fills up later would end the process with a signal.
+    """
+    import numpy as np  # the command line does without it until it computes
+
+    with named_writes(path):
+        made = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        if sys.platform == "linux":
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    return made
 
 
 def _publish(temporary: Path, path: Path, keep: Callable[[Path], bool]) -> None:

@@ -16,6 +16,7 @@ from datasketch import MinHash, MinHashLSH
 
 from retrieval_kd.audit.normalise import shingles
 from retrieval_kd.audit.texts import DistinctTexts
+from retrieval_kd.files import new_array
 from retrieval_kd.progress import bar
 
 PERMUTATIONS = 256
@@ -92,9 +93,7 @@ def near_pairs(
 
 def signatures(texts: DistinctTexts, path: Path) -> np.ndarray:
     """MinHash values (texts, 256) uint32 in a read-only memory map."""
-    made = np.lib.format.open_memmap(
-        path, mode="w+", dtype=np.uint32, shape=(len(texts), PERMUTATIONS)
-    )
+    made = new_array(path, (len(texts), PERMUTATIONS), np.uint32)
     # 32 of the 64 bits: as many as datasketch's permutations take
     pieces = ((shingles(texts.form(j)) >> np.uint64(32)).tolist() for j in range(len(texts)))
     with bar(f"hashing {texts.texts.source}", len(texts)) as progress:

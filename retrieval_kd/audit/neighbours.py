@@ -15,6 +15,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.audit.texts import DistinctTexts
+from retrieval_kd.files import new_array
 from retrieval_kd.models.encode import document_vectors, encode_queries, finish
 from retrieval_kd.models.load import load_encoder
 from retrieval_kd.progress import bar
@@ -33,8 +34,7 @@ class Encoder:
     def vectors(self, texts: DistinctTexts, path: Path, *, documents: bool) -> np.ndarray:
         """Vectors (texts, d) float32 in a file; most of a corpus comes from the shared cache."""
         dimensions = self.model.get_embedding_dimension() or 0
-        shape = (len(texts), dimensions)
-        made = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        made = new_array(path, (len(texts), dimensions), np.float32)
         whole = texts.texts.collection
         cached = None
         if documents and whole is not None and 2 * len(texts) >= len(whole):

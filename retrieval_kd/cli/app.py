@@ -6,12 +6,14 @@ that `rkd --help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +33,7 @@ from retrieval_kd.cli.search import search_app
 from retrieval_kd.cli.teach import teach_app
 from retrieval_kd.cli.train import train_app
 from retrieval_kd.errors import InputError, shown
+from retrieval_kd.files import failed_write
 from retrieval_kd.progress import say
 
 
@@ -79,6 +82,9 @@ for commands in COMMANDS:
     app.registered_commands += commands.registered_commands
 app.add_typer(scores_app, name="scores")
 app.add_typer(teach_app, name="teach")
+
+# what they have finished is on the disk, and is found when they are started again
+RESUMES = {"run", "suite", "score", "train", "fit-teacher", "index"}
 
 Overrides = Annotated[
     list[str] | None,
@@ -158,30 +164,83 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):  # a terminal without "é" shows \xe9
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    given = sys.argv[1:] if arguments is None else arguments
     if threading.current_thread() is threading.main_thread():
-        for stop in (signal.SIGINT, signal.SIGTERM):  # schedulers send the second
-            signal.signal(stop, _interrupted)
+        _catch_signals(next((word for word in given if not word.startswith("-")), ""))
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "160")  # in a file or a pipe no column need be cut
     try:
-        app(arguments, prog_name="rkd")
+        try:
+            app(given, prog_name="rkd")
+        finally:
+            _flush()
     except InputError as error:
         sys.exit(_say(str(error), 2))
     except MemoryError as error:
         what = f"not enough memory: {error or 'no more is known'}. To fix: choose smaller numbers"
         sys.exit(_say(what, 2))
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    except SystemExit as end:  # typer and rich turn a closed pipe into an exit with 1
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(_nobody_reads())
+        raise
+    except BrokenPipeError:
+        sys.exit(_nobody_reads())
+    except Exception as error:
+        if (what := _of_system(error)) is None:
+            raise
         sys.exit(_say(what, 2))
 
 
-def _interrupted(number: int, frame: object) -> None:
-    what = "interrupted; what was finished is kept, the same command resumes from there"
-    sys.exit(_say(what, 128 + number))
+def _of_system(error: Exception) -> str | None:
+    """Say what the system refused, whichever library asked; None if it was not the system."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if (number := failed_write(error)) is not None:
+        places = f"the standard output or a file in {tempfile.gettempdir()}"
+        return f"{os.strerror(number)}: {places}"
+    return str(error) if isinstance(error, OSError) else None
+
+
+def _catch_signals(command: str) -> None:
+    """Turn signals that stop a command into an exit, so that what it was in is left in order."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # the second one stops at once
+        resumes = "; what was finished is kept, the same command resumes from there"
+        sys.exit(_say("interrupted" + (resumes if command in RESUMES else ""), 128 + number))
+
+    for number in (signal.SIGINT, signal.SIGTERM):  # schedulers send the second
+        signal.signal(number, stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        signal.signal(signal.SIGHUP, stop)
+
+
+def _nobody_reads() -> int:
+    """Report a closed pipe, as that of `rkd … | head`, with the status of one that SIGPIPE ends."""
+    _drop_output()
+    return _say("stopped, since its output is no longer read", 128 + signal.SIGPIPE)
+
+
+def _flush() -> None:
+    """Write what is left of the output now, so that an error is ours to report."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def _drop_output() -> None:
+    """Send what is left of the output nowhere, as Python would try to write it once more."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str, code: int) -> int:
-    say(f"rkd: {text}", error=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        say(f"rkd: {text}", error=True)
     return code
 
 

@@ -137,20 +137,26 @@ def suite(
 
     Finished work is kept: a second call retrieves only what is new.
     """
-    from retrieval_kd.evaluation.suite.report import print_suite, render, result_grids, suite_record
-    from retrieval_kd.evaluation.suite.run import evaluate_suite
-    from retrieval_kd.evaluation.systems import system_names
-    from retrieval_kd.progress import console
+    from retrieval_kd.evaluation.suite.spec import choose_members, load_suite
+    from retrieval_kd.evaluation.systems import check_systems
+    from retrieval_kd.metrics.names import parse_measures
 
     outputs = Outputs(json, report, latex, markdown, card, card_system)
-    systems = with_ or ["bm25"]
-    outputs.check_card(system_names(systems))
+    systems, chosen = with_ or ["bm25"], only.split(",") if only else ()
+    choose_members(load_suite(name), data, chosen)
+    parse_measures(measures or MEASURES)
+    outputs.check_card(check_systems(systems, baseline))
+    # after all that needs no model: these load torch
+    from retrieval_kd.evaluation.suite.report import print_suite, render, result_grids, suite_record
+    from retrieval_kd.evaluation.suite.run import evaluate_suite
+    from retrieval_kd.progress import console
+
     result = evaluate_suite(
         name,
         systems,
         data=data,
         out=out,
-        only=only.split(",") if only else (),
+        only=chosen,
         measures=measures,
         depth=depth,
         max_length=max_length,

@@ -98,19 +98,28 @@ def search(
     model: Annotated[str | None, typer.Option(help="MODEL, if it was moved")] = None,
 ) -> None:
     """Search an index for one query (prints titles and snippets) or a file of queries (a run)."""
-    from retrieval_kd.indexing.index import Index
-    from retrieval_kd.indexing.snippets import snippets
+    from retrieval_kd.data.query_files import read_queries
+    from retrieval_kd.data.runs import write_run
+    from retrieval_kd.models.names import resolve_model
 
     if (query is None) == (queries is None):
         raise InputError("give either a question or --queries FILE")
-    opened = Index.open(index, model)
-    if queries is not None:
-        from retrieval_kd.data.query_files import read_queries
-        from retrieval_kd.data.runs import write_run
+    if queries is not None and out is None:
+        raise InputError("--queries needs --out, the run file to write")
+    if queries is None and out is not None:
+        raise InputError("--out is the run file of --queries", remedy="leave it out")
+    if not index.is_dir():
+        raise InputError("no finished index here", file=index, remedy="build it with rkd index")
+    if model is not None:
+        resolve_model(model)
+    texts = {} if queries is None else read_queries(queries)
+    # after all that needs no model: these load torch
+    from retrieval_kd.indexing.index import Index
+    from retrieval_kd.indexing.snippets import snippets
 
-        if out is None:
-            raise InputError("--queries needs --out, the run file to write")
-        run = opened.search_run(read_queries(queries), depth)
+    opened = Index.open(index, model)
+    if out is not None:
+        run = opened.search_run(texts, depth)
         write_run(run, out)
         say(f"{out}: {len(run)} queries")
         return

@@ -104,13 +104,19 @@ def train(
     set_: Settings = None,
 ) -> None:
     """Train a student on stored teacher scores, on judgments, or on both."""
-    from retrieval_kd.config.run import Student
-    from retrieval_kd.pipeline.train_stored import read_training, train_stored, training_on
-    from retrieval_kd.schema import apply_overrides, validate
+    from retrieval_kd.models.names import resolve_model
+    from retrieval_kd.schema import apply_overrides, read_extended, validate
 
     if training is not None and objective is not None:
         raise InputError("the training file has objectives of its own", remedy="leave one out")
-    teachers = stored_teachers(store, teacher, weight, fusion, calibration, pairs)
+    if candidates is not None and not candidates.is_file():
+        raise InputError("no such file", file=candidates, remedy="make it with rkd retrieve")
+    own = read_extended(training) if training else {}
+    kept = integers(layers) if layers else None
+    resolve_model(student)
+    # after all that needs no model: each of these takes longer to load than the one before
+    from retrieval_kd.config.training import Training
+
     options: dict[str, Any] = {
         "steps": steps,
         "batch_queries": batch_queries,
@@ -119,13 +125,19 @@ def train(
         "learning_rate": learning_rate,
         "seed": seed,
     }
+    settings = validate(TrainSettings, apply_overrides(options, set_ or []))
+    given = validate(Training, own, training) if training else None
+    from retrieval_kd.config.run import Student
+    from retrieval_kd.pipeline.train_stored import train_stored, training_on
+
+    teachers = stored_teachers(store, teacher, weight, fusion, calibration, pairs)
     start: dict[str, Any] = {"kind": kind, "base": student}
     record = train_stored(
         collection,
         split,
-        read_training(training) if training else training_on(objective or "kl", teachers),
-        validate(Student, start | ({"layers": integers(layers)} if layers else {})),
-        validate(TrainSettings, apply_overrides(options, set_ or [])),
+        given or training_on(objective or "kl", teachers),
+        validate(Student, start | ({"layers": kept} if kept else {})),
+        settings,
         out,
         teachers=teachers,
         candidates=candidates,

@@ -32,6 +32,7 @@ from retrieval_kd.students.options import SEARCHED_AS
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.training.trainer.settings import TrainSettings
 
+REFERENCES = ("bm25", "encoder", "teacher")  # the systems of a run that are no students
 ENCODERS = ("dense", "sparse", "multi_vector")  # teachers that read documents as students do
 
 
@@ -150,7 +151,9 @@ class Config(Part):
     train: TrainSettings = Field(TrainSettings(), description="how students are trained")
     students: dict[str, Training] = Field(description="students by name")
     compare: tuple[str, str] = Field(
-        ("distilled", "labels"), description="the main comparison: student, baseline"
+        ("distilled", "labels"),
+        description="the main comparison: a student and its baseline, which may also be bm25, "
+        "encoder (the untrained one) or teacher",
     )
     seeds: list[Seed] = Field(
         [0], min_length=1, description="each student is trained once per seed"
@@ -168,11 +171,14 @@ class Config(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
-        for name in self.compare:
-            if name not in self.systems:
-                raise ValueError(f"compare names {name!r}; students: {', '.join(self.systems)}")
+        student, baseline = self.compare
+        if student not in self.systems:
+            raise ValueError(f"compare names {student!r}; students: {', '.join(self.systems)}")
+        if baseline not in (*REFERENCES, *self.systems):
+            known = ", ".join((*REFERENCES, *self.systems))
+            raise ValueError(f"compare names {baseline!r}; the baseline is one of {known}")
         cut = [f"{name}@{width}" for name in self.students for width in self.widths]
-        reserved = {"bm25", "encoder", "teacher", *cut}.intersection(self.students)
+        reserved = {*REFERENCES, *cut}.intersection(self.students)
         if reserved:
             raise ValueError(f"{reserved.pop()!r} is already the name of another system")
         for name, values in {"seeds": self.seeds, "widths": self.widths}.items():
@@ -209,6 +215,11 @@ class Config(Part):
             widths = self.widths if self.student_for(training).searched_as == "dense" else []
             systems |= {name: name, **{f"{name}@{width}": name for width in widths}}
         return systems
+
+    @property
+    def store(self) -> str:
+        """The folder of the teachers' scores, in `out` unless it is absolute."""
+        return str(Path(self.teacher.store).resolve()) if self.teacher.store else "scores"
 
     def max_length_for(self, kind: str) -> int | None:
         """Tokens that a teacher of this kind reads; None where the teacher's options set it."""

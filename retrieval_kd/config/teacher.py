@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -138,6 +139,11 @@ class Teacher(Part):
     server: TeacherServer | None = Field(
         None, description="server for language models; by default they run in this process"
     )
+    store: str | None = Field(
+        None,
+        description="score store to read from and write to, such as one of `rkd score`; by default "
+        "`scores` in `out`",
+    )
     aggregate: dict[str, AggregationName] = Field(
         {},
         description="how comparisons become scores, by teacher as named here; by default the win "
@@ -173,6 +179,8 @@ class Teacher(Part):
             raise ValueError(f"a teacher is named twice: {', '.join(self.members)}")
         for name in filter(None, (self.model, *self.fuse_with)):
             as_value_error(parse_checked, name)
+        if self.store is not None and Path(self.store).exists() and not Path(self.store).is_dir():
+            raise ValueError(f"store: {self.store} is a file, and a score store is a folder")
         if self.server is not None:
             self.server.check_members(self.members)
         for name, aggregate in self.aggregate.items():

@@ -26,11 +26,11 @@ COLUMNS = "write query, Q0, document, rank, score, name, separated by spaces or 
 
 @dataclass(frozen=True)
 class Run:
-    """A system's rankings: query ID → document ID → score, best first, ties by ID, ascending.
+    """A system's rankings: query ID → document ID → score, in the order of `ranked`.
 
     Example:
         >>> Run("demo", {"q1": {"d2": 1.0, "d9": 3.0, "d1": 1.0}}).results
-        {'q1': {'d9': 3.0, 'd1': 1.0, 'd2': 1.0}}
+        {'q1': {'d9': 3.0, 'd2': 1.0, 'd1': 1.0}}
     """
 
     name: str
@@ -39,17 +39,19 @@ class Run:
     def __post_init__(self) -> None:
         ordered = {}
         for query_id, scores in self.results.items():
-            try:
-                ordered[query_id] = ranked(scores)
-            except ValueError as error:
-                raise InputError(f"run {self.name}: {error}", id=query_id) from None
+            values = np.fromiter(scores.values(), np.float64, len(scores))
+            if not np.isfinite(values).all():
+                at = int(np.flatnonzero(~np.isfinite(values))[0])
+                what = f"score {values[at]} of document {list(scores)[at]}"
+                raise InputError(f"run {self.name}: {what} is not a finite number", id=query_id)
+            ordered[query_id] = ranked(scores)
         object.__setattr__(self, "results", ordered)
 
     def __len__(self) -> int:
         return len(self.results)
 
-    def top(self, depth: int) -> Run:
-        """Cut the run to the first `depth` documents of each query."""
+    def top(self, depth: int | None) -> Run:
+        """Cut the run to the first `depth` documents of each query; None keeps all."""
         cut = {
             query: dict(list(ranking.items())[:depth]) for query, ranking in self.results.items()
         }
@@ -57,24 +59,30 @@ class Run:
 
 
 def ranked(scores: Mapping[str, float]) -> dict[str, float]:
-    """Sort scores by document ID: highest first, ties by document ID, ascending.
+    """Sort scores by document ID in trec_eval's order: highest first, ties by ID, descending.
 
-    Raises:
-        ValueError: a score is not a finite number.
+    Every order by score that a figure depends on is made here. Scores tie if they are equal in
+    single precision, in which trec_eval holds them.
+
+    Example:
+        >>> ranked({"a": 1.0, "b": 1.000000000001, "c": 1.0, "d": 2.0})
+        {'d': 2.0, 'c': 1.0, 'b': 1.000000000001, 'a': 1.0}
     """
     ids = list(scores)
     values = np.fromiter(scores.values(), np.float64, len(ids))
-    if not np.isfinite(values).all():
-        worst = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise ValueError(f"score {values[worst]} of document {ids[worst]} is not a finite number")
-    order = np.argsort(-values)
-    falling = values[order]
+    compared = single(values)
+    order = np.argsort(-compared)
+    falling = compared[order]
     if (falling[1:] == falling[:-1]).any():  # comparing IDs is slow, so only where scores tie
-        ids.sort()
-        ids.sort(key=scores.__getitem__, reverse=True)  # stable: ties stay sorted by ID
-    else:
-        ids = [ids[i] for i in order.tolist()]
-    return dict(zip(ids, falling.tolist(), strict=True))
+        by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__, reverse=True))
+        order = by_id[np.argsort(-compared[by_id], kind="stable")]
+    return {ids[i]: score for i, score in zip(order.tolist(), values[order].tolist(), strict=True)}
+
+
+def single(scores: np.ndarray) -> np.ndarray:
+    """Round scores to single precision; beyond its range they are infinite, and so tie."""
+    with np.errstate(over="ignore"):
+        return scores.astype(np.float32)
 
 
 def with_relevant(

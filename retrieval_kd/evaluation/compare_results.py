@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from retrieval_kd.evaluation.report.grid import Cell, Grid
 from retrieval_kd.evaluation.report.table import TESTS
 from retrieval_kd.evaluation.result_file import Measured, ResultFile, read_result, seal
 from retrieval_kd.metrics.evaluation import Evaluation
-from retrieval_kd.metrics.names import parse_measures, readable
+from retrieval_kd.metrics.names import cutoff, parse_measures, readable
 from retrieval_kd.metrics.significance import Comparison, Method, compare, format_p
 
 A, B = " (A)", " (B)"  # added to the names of systems
@@ -28,6 +28,7 @@ class Compared:
     queries: int
     differences: list[str] = field(default_factory=list)  # of inputs and rules
     warnings: list[str] = field(default_factory=list)
+    depths: dict[str, int] = field(default_factory=dict)  # system → documents per query, at most
 
 
 @dataclass
@@ -153,7 +154,9 @@ def _compare_collection(
     if left:
         warnings.append(f"systems of one file only are not compared: {', '.join(left)}")
     comparisons = compare(joined, method=method, pairs=pairs)
-    return Compared(name, comparisons, len(queries), _differences(a, b), warnings)
+    depths = _depths(a.evaluation, b.evaluation)
+    warnings += filter(None, (depth_note(c, depths) for c in comparisons))
+    return Compared(name, comparisons, len(queries), _differences(a, b), warnings, depths)
 
 
 def _common_measures(
@@ -180,6 +183,26 @@ def _join(a: Evaluation, b: Evaluation, measures: list[str], queries: list[str])
             if system in evaluation.seed_means:
                 joined.seed_means[system + mark] = evaluation.seed_means[system]
     return joined
+
+
+def _depths(a: Evaluation, b: Evaluation) -> dict[str, int]:
+    """Map each system of both files to the length of its longest list, where that is known."""
+    depths = {s + mark: e.depth(s) for e, mark in ((a, A), (b, B)) for s in e.systems}
+    return {system: depth for system, depth in depths.items() if depth is not None}
+
+
+def depth_note(c: Comparison, depths: Mapping[str, int]) -> str:
+    """Say that lists end before a measure's cut-off, or are not equally long; else say nothing."""
+    if not {c.a, c.b} <= depths.keys():
+        return ""
+    k = cutoff(c.measure)
+    a, b = (min(depths[system], k or depths[system]) for system in (c.a, c.b))
+    if a == b and a >= (k or a):
+        return ""
+    what = f"{readable(c.measure)} is computed on at most {a} documents per query of {c.a}"
+    if a == b:
+        return f"{what} and of {c.b}"
+    return f"{what} and {b} of {c.b}: their difference is one of depth too"
 
 
 def _pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[str, str]]:
@@ -218,7 +241,11 @@ def to_grid(result: FilesCompared) -> Grid:
             Cell(readable(c.measure)),
             Cell(f"{c.mean_b:.4f}"),
             Cell(f"{c.mean_a:.4f}"),
-            Cell(f"{c.difference:+.4f}", bold=c.significant()),
+            Cell(
+                f"{c.difference:+.4f}",
+                after="†" if depth_note(c, part.depths) else "",
+                bold=c.significant(),
+            ),
             Cell(f"{c.low:+.4f} to {c.high:+.4f}"),
             Cell(format_p(c.p_holm).removeprefix("p ").removeprefix("= ")),
             Cell(f"{c.wins}/{c.ties}/{c.losses}"),
@@ -239,6 +266,8 @@ def to_grid(result: FilesCompared) -> Grid:
         "over the pairs of one measure. seen from: the smallest true difference that these queries "
         "detect with 80 % power; needs: queries needed to detect the observed difference with it."
     )
+    if any(depth_note(c, part.depths) for part in result.collections for c in part.comparisons):
+        note += " †: of lists that are too short, or not equally long."
     return Grid(headers, rows, note, left=3)
 
 

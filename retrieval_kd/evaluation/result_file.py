@@ -159,10 +159,13 @@ def _of_run(record: dict[str, Any], path: Path) -> Measured:
             file=path,
             remedy="put this run's report.json beside it",
         )
+    counts, seeds = record.get("counts", {}), record.get("settings", {}).get("seeds", [])
+    runs = {name: [f"{name}-seed{seed}" for seed in seeds] for name in systems}
     evaluation = Evaluation(
         measures=measures,
         per_query={name: rows[name]["per_query"] for name in systems},
-        counts=record.get("counts", {}),
+        counts=counts,
+        seeds={n: of for n, of in runs.items() if n not in counts.get("systems", {})},
         seed_means={
             name: {m: values[m]["per_seed"] for m in measures}
             for name, values in systems.items()

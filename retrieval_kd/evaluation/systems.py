@@ -8,7 +8,9 @@ from pathlib import Path
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json, digest_text
+from retrieval_kd.models.names import resolve_model
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE
+from retrieval_kd.retrieval.lucene import is_lucene
 
 
 def system_names(with_: Sequence[str]) -> dict[str, str]:
@@ -29,18 +31,29 @@ def system_names(with_: Sequence[str]) -> dict[str, str]:
     return {s if short.count(s) == 1 else n: n for s, n in zip(short, with_, strict=True)}
 
 
+def check_systems(with_: Sequence[str], baseline: str | None = None) -> dict[str, str]:
+    """Return `system_names` after refusing what can be seen to be wrong without loading a model."""
+    for system in with_:
+        parts = system.split("+") if kind_of(system) == "fusion" else [system]
+        for part in map(str.strip, parts):
+            if kind_of(part) == "dense":
+                resolve_model(part)
+    named_baseline(baseline, with_)
+    return system_names(with_)
+
+
 def kind_of(system: str) -> str:
     """Classify a name as `retrieve` does: `bm25`, `lucene`, `fusion`, or else `dense`.
 
     Example:
-        >>> [kind_of(x) for x in ("bm25-lucene", "bm25+package:x", "lucene", "models/student")]
+        >>> [kind_of(x) for x in ("bm25-lucene", "lucene+package:x", "lucene", "models/student")]
         ['bm25', 'fusion', 'lucene', 'dense']
     """
     if system in ("bm25", "bm25-lucene"):
         return "bm25"
-    if system == "lucene" or system.startswith(("lucene-", "lucene:")):
-        return "lucene"
-    return "fusion" if "+" in system and not Path(system).is_dir() else "dense"
+    if "+" in system and not Path(system).is_dir():
+        return "fusion"
+    return "lucene" if is_lucene(system) else "dense"
 
 
 def system_key(with_name: str) -> str:
@@ -52,7 +65,7 @@ def system_key(with_name: str) -> str:
     kind = kind_of(with_name)
     if kind == "bm25":
         parameters = DEFAULT if with_name == "bm25" else LUCENE
-        return digest_json(["bm25s", _version("bm25s"), parameters.model_dump()])
+        return digest_json(["bm25s", *parameters.key()])
     if kind == "lucene":
         return digest_text(with_name, _version("pyserini"))
     if kind == "fusion":

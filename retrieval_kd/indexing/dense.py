@@ -54,8 +54,7 @@ def write(
         trained = time.monotonic()
         _add(index, spec, vectors, normalised)
     added = time.monotonic()
-    with atomic_path(out / FAISS) as temporary:
-        faiss.write_index(index, str(temporary))
+    write_index(index, out / FAISS)
     return {
         "metric": "cosine" if normalised else "dot",
         "normalised": normalised,
@@ -67,6 +66,26 @@ def write(
             "add": round(added - trained, 3),
         },
     }
+
+
+def write_index(index: Any, path: Path) -> None:
+    """Write the index, whole or not at all.
+
+    FAISS's own writer of files only prints it if the last part cannot be written.
+    """
+    failed: list[OSError] = []
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+
+        def write(part: bytes) -> None:  # FAISS would raise an error without a reason
+            try:
+                if not failed:
+                    file.write(part)
+            except OSError as error:
+                failed.append(error)
+
+        faiss.write_index(index, faiss.PyCallbackIOWriter(write))  # type: ignore[attr-defined]
+        if failed:
+            raise failed[0]
 
 
 class FaissVectors:

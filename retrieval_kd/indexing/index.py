@@ -115,7 +115,7 @@ class Index:
         return self.vectors.encode(self.model, texts)
 
     def search_vectors(self, vectors: Any, depth: int) -> list[Hits]:
-        """Return the `depth` best hits for each encoded query, ties by document ID.
+        """Return the `depth` best hits for each encoded query, in the order of a `Run`.
 
         There may be fewer: with a sparse model, documents that share no word with the query are
         not hits.
@@ -129,7 +129,7 @@ class Index:
         return str(self.ids[position].as_py())
 
     def search(self, texts: Sequence[str], depth: int = 10) -> list[Hits]:
-        """Return the `depth` best hits for each query text, ties by document ID.
+        """Return the `depth` best hits for each query text, in the order of a `Run`.
 
         Example:
             >>> Index.open("my-index").search(["why is the sky blue"], 1)    # doctest: +SKIP

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.metrics.names import parse_measure, readable
+from retrieval_kd.metrics.names import cutoff, parse_measure, readable
 
 RULES = (
     "Gains are graded; a gain of 1 or more is relevant unless the measure says otherwise; "
     "negative gains count as 0.",
-    "Documents are ordered by descending score, equal scores by ascending document ID.",
+    "Documents are ordered as by trec_eval: by descending score in single precision, equal scores "
+    "by descending document ID.",
     "Queries without a relevant document in the judgments are left out and counted.",
     "Judged queries for which a system returned nothing count as 0.",
     "A measure with a cut-off k looks at the first k results, any other at all that a run has.",
@@ -100,6 +101,25 @@ class Evaluation:
         """Return the standard deviation (n − 1) over a system's seeds; None with a single run."""
         means = self.per_seed(system, measure)
         return float(np.std(means, ddof=1)) if len(means) > 1 else None
+
+    def depth(self, system: str) -> int | None:
+        """Return the length of a system's longest list; None if it is not recorded."""
+        counts = self.counts.get("systems", {})
+        runs = self.seeds.get(system, [system])
+        return max((counts[r]["longest_list"] for r in runs if r in counts), default=None)
+
+    def short_lists(self) -> list[str]:
+        """Say which systems return fewer documents than a measure looks at."""
+        notes = []
+        for system in self.systems:
+            depth = self.depth(system) or 0
+            short = [readable(m) for m in self.measures if depth and (cutoff(m) or 0) > depth]
+            if short:
+                notes.append(
+                    f"{system} has at most {depth} documents per query, and its "
+                    f"{', '.join(short)} {'are' if len(short) > 1 else 'is'} computed on these"
+                )
+        return notes
 
     def holes(self, system: str, k: int = 10) -> float:
         """Judged@k: the share of the first k returned documents that have a judgment.

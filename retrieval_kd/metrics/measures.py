@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retrieval_kd.data.runs import single
 from retrieval_kd.errors import InputError
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.names import cutoff, level, parse_measures
@@ -148,7 +149,8 @@ def _number(
         if exclude_self and query in results:
             results = {d: score for d, score in results.items() if d != query}
             count["self_matches_excluded"] += 1
-        scores = np.fromiter(results.values(), np.float64, len(results))  # a Run is in order
+        # a Run is in order
+        scores = single(np.fromiter(results.values(), np.float64, len(results)))
         constant = len(scores) > 1 and scores[0] == scores[-1]
         count["queries_with_all_scores_equal"] += int(constant)
         count["longest_list"] = max(count["longest_list"], len(scores))
@@ -174,7 +176,7 @@ def _numbers(
     column = np.full(len(scores), UNJUDGED)
     if hits:
         numbered, of_hits = np.array(hits).T
-        column[np.searchsorted(-scores, -of_hits)] = numbered
+        column[np.searchsorted(-scores, -single(of_hits))] = numbered
     return column
 
 
@@ -202,7 +204,7 @@ def _warnings(evaluation: Evaluation) -> list[str]:
         missing = count["queries_without_results"]
         if missing:
             notes.append(f"run {system!r} has no results for {missing} queries, which count as 0")
-    return notes
+    return notes + evaluation.short_lists()
 
 
 class Judgments:

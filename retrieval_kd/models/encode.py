@@ -24,6 +24,7 @@ from retrieval_kd.files import (
     cache_dir,
     digest_json,
     is_whole,
+    new_array,
     read_sealed,
     seal,
     sealed,
@@ -210,7 +211,7 @@ def merge_arrays(
     One of `parts` is in memory at a time.
     """
     with atomic_path(path) as temporary:
-        whole = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        whole = new_array(temporary, shape, dtype)
         row = 0
         for part in parts:
             whole[row : row + len(part)] = part

@@ -145,7 +145,7 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
         yield Stage(
             f"try:{member}",
             run=partial(ensemble.score, member, ["dev"]),
-            outputs=("scores",),
+            outputs=(config.store,),
             settings=None
             if fitted
             else [
@@ -170,7 +170,7 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
         yield Stage(
             f"score:{member}",
             run=partial(ensemble.score, member, ["train", "unlabelled", "test"]),
-            outputs=("scores",),
+            outputs=(config.store,),
             settings=None,
             needs=(f"try:{member}", "weights"),
         )

@@ -17,7 +17,7 @@ from typing import Any
 from retrieval_kd.audit.audit import audit
 from retrieval_kd.audit.effect import restrict
 from retrieval_kd.audit.show import audit_summary
-from retrieval_kd.config.run import Config
+from retrieval_kd.config.run import REFERENCES, Config
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.evaluation.diagnostics.cases import cases_from
@@ -99,7 +99,7 @@ class RunResults:
         """Evaluate all systems on test, seeds averaged per query; compare each to the baseline."""
         config = self.config
         groups = {name: self._run_names(name) for name in config.systems}
-        names = ["bm25", "encoder", "teacher", *(n for group in groups.values() for n in group)]
+        names = [*REFERENCES, *(n for group in groups.values() for n in group)]
         qrels = self.context.queries("test").qrels
         single = evaluate(qrels, self.context.runs(names), config.measures)
         evaluation = single.group(groups)
@@ -292,5 +292,6 @@ def digests(context: RunContext) -> dict[str, str]:
     of_splits = {f"judgments, {s}": collection.qrels_digest(s) for s in splits if s}
     models = {config.encoder, *(config.student_for(t).base for t in config.students.values())}
     of_models = {model: model_digest(model) for model in sorted(models)}
-    settings = digest_json(config.model_dump(by_alias=True, exclude={"out", "results"}))
+    places: Any = {"out": True, "results": True, "teacher": {"store"}}
+    settings = digest_json(config.model_dump(by_alias=True, exclude=places))
     return {"texts": collection.digest(), **of_splits, **of_models, "settings": settings}

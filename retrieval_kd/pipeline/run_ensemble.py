@@ -58,7 +58,7 @@ class RunEnsemble(Ensemble):
 
     @cached_property
     def store(self) -> ScoreStore:
-        return ScoreStore(self.work.path("scores"))
+        return ScoreStore(self.work.path(self.config.store))
 
     def score(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
         """Score some parts of the run with this teacher and store the scores.

@@ -12,7 +12,7 @@ from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble, StoredTeachers
 from retrieval_kd.pipeline.train_students import StudentTraining, stage_folders
 from retrieval_kd.retrieval.retrieve import retrieve
-from retrieval_kd.schema import as_input_error, read_extended, validate
+from retrieval_kd.schema import as_input_error, validate
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.students.make import check_trainable
 from retrieval_kd.students.options import RE_RANKS
@@ -74,11 +74,6 @@ def train_stored(
             for entry in record["drops"]:
                 log.warning("training on %s/%s: %s", opened.name, split, entry)
         return record
-
-
-def read_training(path: Path) -> Training:
-    """Read a YAML file with what stands under `students.NAME` in a configuration."""
-    return validate(Training, read_extended(path), path)
 
 
 def training_on(objective: str, teachers: StoredTeachers | None) -> Training:

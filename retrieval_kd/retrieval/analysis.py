@@ -1,11 +1,13 @@
 """Turns texts into BM25 terms: lower case, words, stop words, stems.
 
-Words are runs of letters, digits and their combining marks, in any script. Languages written
-without spaces (Chinese, Japanese, Thai) yield one word per run: segment such texts first.
+Words are runs of letters, digits and their combining marks, in any script. Characters of scripts
+that are written without spaces between words (and of Korean, whose words carry particles) become
+overlapping bigrams instead, wherever they stand, as Lucene's CJKAnalyzer makes them.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 import threading
@@ -41,6 +43,27 @@ BM25S_STOP_WORDS = {
     "turkish": lists.STOPWORDS_TURKISH,
     "danish": lists.STOPWORDS_DANISH,
 }
+
+
+VERSION = 2
+"""Raised when a text becomes other terms: part of the keys of BM25's indexes, runs and scores."""
+
+UNSPACED = (
+    "\u0e01-\u0e3a\u0e40-\u0e4e"  # Thai, without its digits and signs, like those below
+    "\u0e81-\u0ece\u0edc-\u0edf"  # Lao
+    "\u1000-\u103f\u1050-\u108f\u109a-\u109d"  # Burmese
+    "\ua9e0-\ua9ef\ua9fa-\ua9fe\uaa60-\uaa76\uaa7a-\uaa7f"
+    "\u1780-\u17d3\u17d7\u17dc\u17dd"  # Khmer
+    "\u3005-\u3007\u3021-\u3029\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # Han
+    "\U00020000-\U0003ffff"
+    "\u3041-\u3096\u3099\u309a\u309d-\u309f\U0001b000-\U0001b16f"  # Hiragana
+    "\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Katakana
+    "\u3105-\u312f\u31a0-\u31bf"  # Bopomofo
+    "\u1100-\u11ff\u3131-\u318e\ua960-\ua97c\uac00-\ud7fb\uffa0-\uffdc"  # Hangul
+)
+"""The letters and marks of scripts that are cut into bigrams, as in a regular expression's [ ]."""
+SHAPES = "\ufe00-\ufe0f\U000e0100-\U000e01ef"  # they choose how the character before looks
+UNSPACED_RUN = re.compile(f"[{UNSPACED}][{UNSPACED}{SHAPES}]*")
 
 
 class Analysis(BaseModel):
@@ -129,7 +152,7 @@ def split_plain(text: str) -> list[str]:
         >>> split_plain("Vitamin C, 5-HT2A, 1.5 and हिन्दी")
         ['Vitamin', 'HT2A', 'and', 'हिन्दी']
     """
-    return _patterns()[0].findall(text)
+    return _split(text, _patterns()[0])
 
 
 def split_standard(text: str) -> list[str]:
@@ -139,7 +162,41 @@ def split_standard(text: str) -> list[str]:
         >>> split_standard("Crohn's, vitamin C, 5-HT2A, 1.5 and U.S.A.")
         ['Crohn', 'vitamin', 'C', '5', 'HT2A', '1.5', 'and', 'U.S.A']
     """
-    return [w.removesuffix("'s").removesuffix("’s") for w in _patterns()[1].findall(text)]
+    return [w.removesuffix("'s").removesuffix("’s") for w in _split(text, _patterns()[1])]
+
+
+def _split(text: str, words: re.Pattern[str]) -> list[str]:
+    """Find the words of a text, and the bigrams of its runs of unspaced characters.
+
+    Example:
+        >>> _split("BM25で東京を", re.compile("[a-zA-Z0-9]+"))
+        ['BM25', 'で東', '東京', '京を']
+    """
+    if text.isascii():
+        return words.findall(text)
+    found, start = [], 0
+    for run in UNSPACED_RUN.finditer(text):
+        found += words.findall(text, start, run.start()) + bigrams(run[0])
+        start = run.end()
+    return found + words.findall(text, start)
+
+
+def bigrams(run: str) -> list[str]:
+    """Cut a run of characters, each with its marks, into overlapping pairs; one alone stays.
+
+    Wide, narrow, composed and decomposed forms of a character are the same term.
+
+    Example:
+        >>> bigrams("東京都"), bigrams("猫"), bigrams("ﾊﾟﾝ")
+        (['東京', '京都'], ['猫'], ['パン'])
+    """
+    letters: list[str] = []
+    for character in unicodedata.normalize("NFKC", re.sub(f"[{SHAPES}]", "", run)):
+        if letters and unicodedata.category(character)[0] == "M":
+            letters[-1] += character
+        else:
+            letters.append(character)
+    return [a + b for a, b in itertools.pairwise(letters)] or letters
 
 
 @cache

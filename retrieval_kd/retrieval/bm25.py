@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import bm25s
 import numpy as np
@@ -21,7 +21,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir, cached, digest_json
 from retrieval_kd.indexing.topk import Ranking, top_k
 from retrieval_kd.progress import bar
-from retrieval_kd.retrieval.analysis import Analysis, Analyzer
+from retrieval_kd.retrieval.analysis import VERSION, Analysis, Analyzer
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -38,6 +38,10 @@ class BM25Parameters(BaseModel):
         default="lucene", description="the variant of BM25, by bm25s's name"
     )
     analysis: Analysis = Field(default=Analysis(), description="how texts become terms")
+
+    def key(self) -> list[Any]:
+        """Return all that decides a score of given texts, for digests."""
+        return [VERSION, bm25s.__version__, self.model_dump()]
 
 
 DEFAULT = BM25Parameters()
@@ -161,7 +165,7 @@ def locate(
 
 def _ensure(texts: Texts, parameters: BM25Parameters) -> Path:
     """Return the folder of the cached index; build the index if it is missing or damaged."""
-    key = digest_json([1, bm25s.__version__, texts.digest, parameters.model_dump()])
+    key = digest_json([1, texts.digest, *parameters.key()])
 
     def build(folder: Path) -> None:
         _build(texts, parameters).save(folder, show_progress=False)

@@ -109,7 +109,7 @@ def search_vectors(
     *,
     exclude: Sequence[str | None] | None = None,
 ) -> list[Ranking]:
-    """Return the `depth` highest inner products for each query; ties by document ID.
+    """Return the `depth` highest inner products for each query, in the order of `ranked`.
 
     Args:
         queries: `(queries, d)` float32.
@@ -120,7 +120,7 @@ def search_vectors(
     Example:
         >>> vectors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], np.float32)
         >>> search_vectors(vectors[:1], vectors, 2, "zba".__getitem__)
-        [{'a': 1.0, 'z': 1.0}]
+        [{'z': 1.0, 'a': 1.0}]
     """
     exclude = exclude or [None] * len(queries)
     rankings: list[Ranking] = []

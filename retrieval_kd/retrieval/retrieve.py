@@ -102,8 +102,8 @@ def hybrid_run(
 ) -> Run:
     """Fuse rankings by rank alone: score(d) = Σ over runs of 1 / (k + rank of d), ranks from 1.
 
-    Cormack, Clarke and Büttcher, SIGIR 2009. Ranks follow score, then document ID ascending. A
-    run adds nothing to queries and documents that it lacks.
+    Cormack, Clarke and Büttcher, SIGIR 2009. Ranks are those of `ranked`. A run adds
+    nothing to queries and documents that it lacks.
 
     Args:
         k: larger values flatten the weight of top ranks; 60 is the paper's.
@@ -131,12 +131,11 @@ def hybrid_run(
         warnings.simplefilter("ignore")
         fused = ranx.fuse(ranked, norm=None, method="rrf", params={"k": k}).to_dict()
     ids = {number: id for id, number in numbers.items()}
-    results: dict[str, Ranking] = {}
-    for query_id in queries:
-        scores = {ids[n]: score for n, score in fused[query_id].items() if n != ABSENT}
-        best = sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))
-        results[query_id] = dict(best[:depth])
-    return Run(name, results)
+    results = {
+        query_id: {ids[n]: score for n, score in fused[query_id].items() if n != ABSENT}
+        for query_id in queries
+    }
+    return Run(name, results).top(depth)
 
 
 def _by_rank(run: Run, queries: Sequence[str], numbers: dict[str, str]) -> dict[str, Ranking]:
@@ -148,7 +147,7 @@ def _by_rank(run: Run, queries: Sequence[str], numbers: dict[str, str]) -> dict[
     """
     ranked: dict[str, Ranking] = {}
     for query_id in queries:
-        ranking = run.results.get(query_id, {})  # best first, ties by ID: a Run is sorted
+        ranking = run.results.get(query_id, {})  # a Run is in order
         ranked[query_id] = {
             numbers.setdefault(id, f"{len(numbers):09d}"): -float(rank)
             for rank, id in enumerate(ranking, start=1)

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import check_seal, sealed
+from retrieval_kd.files import check_seal, named_writes, sealed
 from retrieval_kd.store.shards import locked
 
 USAGE_FILE = "usage.jsonl"
@@ -107,7 +107,8 @@ def record_usage(folder: Path, spent: Spent) -> None:
     if not spent.calls:
         return
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(spent)}
-    with locked(folder), open(folder / USAGE_FILE, "a", encoding="utf-8") as file:
+    path = folder / USAGE_FILE
+    with named_writes(path), locked(folder), open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(sealed(line)) + "\n")
 
 

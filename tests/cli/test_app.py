@@ -319,14 +319,59 @@ def test_judged_documents_are_scored_where_the_candidates_lack_them(rkd, tiny_co
     assert " 0 scored" in rkd(*score, "--judged", "train")
 
 
+MISTAKES = """
+import sys
+from retrieval_kd.cli.app import main
+for line in sys.argv[1].splitlines():
+    try:
+        main(line.split())
+    except SystemExit as end:
+        assert end.code == 2, line
+assert "torch" not in sys.modules
+"""
+
+
+def test_a_mistake_on_the_command_line_is_reported_before_a_model_library_is_loaded(tmp_path):
+    (tmp_path / "list.yaml").write_text("- objective: kl\n")
+    train = f"train --collection c --out {tmp_path / 'o'} --student"
+    lines = {
+        "suite no-such-suite": "unknown suite",
+        "suite beir --measures ERR@10": "'ERR@10' is not computed",
+        "suite beir --only no-such": "no collection 'no-such'",
+        "suite beir --with bm25 --baseline other": "none of the systems",
+        "suite beir --with lucene+./no-such-model": "no such model folder",
+        "search --index no-such-index x": "no finished index",
+        f"search --index {tmp_path}": "either a question or --queries",
+        f"search --index {tmp_path} --queries no-such.tsv --out o.trec": "no-such.tsv",
+        f"search --index {tmp_path} --model ./no-such-model x": "no such model folder",
+        f"{train} ./no-such-model": "no such model folder",
+        f"{train} {tmp_path} --training no-such.yaml": "no-such.yaml",
+        f"{train} {tmp_path} --training {tmp_path / 'list.yaml'}": "list.yaml",
+        f"{train} {tmp_path} --layers 0,x": "cannot read the layers",
+        f"{train} {tmp_path} --candidates no-such.trec": "no-such.trec",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", MISTAKES, "\n".join(lines)], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    for said, expected in zip(done.stderr.splitlines(), lines.values(), strict=True):
+        assert said.startswith("rkd: ") and expected in said
+
+
 def test_a_repeated_warning_is_printed_once():
     once, record = _OncePerMessage(), logging.makeLogRecord({"msg": "2 × empty document kept"})
     other = logging.makeLogRecord({"msg": "another"})
     assert [once.filter(each) for each in (record, record, other)] == [True, False, True]
 
 
-@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_command_leaves_what_it_was_in_and_says_so(stop, code, monkeypatch, capsys):
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.mark.parametrize(("stop", "code"), zip(STOPS, (130, 143, 129), strict=True))
+@pytest.mark.parametrize(("name", "resumes"), [("run", True), ("evaluate", False)])
+def test_a_stopped_command_leaves_what_it_was_in_and_says_so(
+    stop, code, name, resumes, monkeypatch, capsys
+):
     """Writers of the score store keep what they have when they are left, by an exit too."""
     left = []
 
@@ -337,13 +382,65 @@ def test_a_stopped_command_leaves_what_it_was_in_and_says_so(stop, code, monkeyp
         finally:
             left.append(True)
 
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOPS]
     monkeypatch.setattr("retrieval_kd.cli.app.app", command)
     try:
         with pytest.raises(SystemExit) as end:
-            main([])
+            main([name])
     finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+        for number, handler in zip(STOPS, before, strict=True):
             signal.signal(number, handler)
     assert end.value.code == code and left
-    assert "the same command resumes from there" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("rkd: interrupted") and said.count("\n") == 1
+    assert ("the same command resumes from there" in said) == resumes
+
+
+PRINTS = """
+import sys
+from retrieval_kd.cli import app
+def command(arguments, prog_name):
+    for _ in range(int(arguments[0])):
+        print("x" * 100)
+app.app = command
+app.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "into", "code", "said"),
+    [
+        (10_000, "| head -1", 141, "rkd: stopped, since its output is no longer read\n"),
+        (1, "| (exec 0<&-; sleep 9)", 141, "rkd: stopped, since its output is no longer read\n"),
+        (10_000, "> /dev/full", 2, "standard output"),
+        (1, "> /dev/full", 2, "standard output"),
+    ],
+)
+def test_an_output_that_takes_nothing_ends_the_command_in_one_line(lines, into, code, said):
+    command = f"set -o pipefail; '{sys.executable}' -c \"$1\" {lines} {into}"
+    done = subprocess.run(["bash", "-c", command, "-", PRINTS], capture_output=True, text=True)
+    assert done.returncode == code and done.stderr.startswith("rkd: ") and said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "out/a.trec"), "out/a.trec: No space left"),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (RuntimeError("PytorchStreamWriter failed writing file data/0"), "Input/output error"),
+        (ValueError("I/O error: File too large (os error 27)"), "File too large"),
+    ],
+)
+def test_a_write_that_fails_is_one_line_whatever_library_raised_it(
+    error, said, monkeypatch, capsys
+):
+    def command(arguments: object, prog_name: str) -> None:
+        raise error
+
+    monkeypatch.setattr("retrieval_kd.cli.app.app", command)
+    monkeypatch.setattr("retrieval_kd.cli.app._catch_signals", lambda command: None)
+    with pytest.raises(SystemExit) as end:
+        main([])
+    printed = capsys.readouterr().err
+    assert end.value.code == 2 and said in printed and printed.count("\n") == 1

@@ -67,6 +67,38 @@ def test_one_system_in_two_files_is_tested_query_by_query(tmp_path):
     assert to_grid(result).rows[0][1].text == "dense"
 
 
+def test_a_difference_between_lists_of_different_length_is_marked_and_said_to_be_one(tmp_path):
+    measures = "recall@5,recall@100,map"
+    files = []
+    for name, length in (("long", 60), ("short", 6)):
+        ranking = {f"x{i}": -float(i) for i in range(length)}
+        results = {f"q{i}": ranking | {f"d{i}": -4.5, f"e{i}": -40.5} for i in range(30)}
+        write_run(Run("dense", results).top(length), tmp_path / "dense.trec")
+        write_qrels(QRELS, tmp_path / "qrels.tsv")
+        files.append(tmp_path / f"{name}.json")
+        evaluate_files(
+            [tmp_path / "dense.trec"],
+            qrels_path=tmp_path / "qrels.tsv",
+            measures=measures,
+            outputs=Outputs(json=files[-1]),
+            console=QUIET,
+        )
+    assert "at most 6 documents" in read_json(files[1])["warnings"][-1]
+    [part] = (result := compare_files(*files)).collections
+    assert part.warnings == [
+        "Recall@100 is computed on at most 6 documents per query of dense (B) and 60 of dense (A): "
+        "their difference is one of depth too",
+        "MAP is computed on at most 6 documents per query of dense (B) and 60 of dense (A): "
+        "their difference is one of depth too",
+    ]
+    assert [row[5].after for row in to_grid(result).rows] == ["", "†", "†"]
+    assert "†: of lists that are too short" in to_grid(result).note
+    [part] = compare_files(files[0], files[0]).collections
+    assert part.warnings == [
+        "Recall@100 is computed on at most 60 documents per query of dense (B) and of dense (A)"
+    ]
+
+
 def test_a_file_compared_with_itself_has_no_difference(tmp_path):
     a = write(tmp_path / "a", 1)
     [part] = compare_files(a, a).collections
@@ -111,7 +143,7 @@ def test_systems_of_one_file_only_are_named_where_others_are_compared(tmp_path):
         files.append(out)
     [part] = compare_files(*files).collections
     assert {(c.a, c.b) for c in part.comparisons} == {("bm25 (B)", "bm25 (A)")}
-    assert part.warnings == ["systems of one file only are not compared: old (A), new (B)"]
+    assert part.warnings[0] == "systems of one file only are not compared: old (A), new (B)"
 
 
 def test_measures_are_those_of_both(tmp_path):

@@ -11,9 +11,9 @@ IDS = [f"d{i}" for i in range(30)]
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=30), st.integers(1, 35))
-def test_top_k_is_the_head_of_a_full_sort_by_score_then_id(scores: list[int], depth: int) -> None:
+def test_top_k_is_the_head_of_a_full_sort_by_score_and_id(scores: list[int], depth: int) -> None:
     found = top_k(np.array(scores, np.float32), depth, IDS.__getitem__)
-    everything = sorted(zip(scores, IDS, strict=False), key=lambda pair: (-pair[0], pair[1]))
+    everything = sorted(zip(scores, IDS, strict=False), reverse=True)
     assert list(found.items()) == [(id, score) for score, id in everything[:depth]]
 
 

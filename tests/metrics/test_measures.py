@@ -14,6 +14,7 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.names import parse_measure, parse_measures
 
 # ours → trec_eval's
 SAME = {
@@ -30,22 +31,17 @@ SAME = {
     "r-precision": "Rprec",
     "bpref": "bpref",
 }
-DOCUMENTS = [f"d{i:02d}" for i in range(25)]
-MIRRORED = dict(zip(DOCUMENTS, reversed(DOCUMENTS), strict=True))
+DOCUMENTS = [*(f"d{i}" for i in range(20)), "D1", "d", "é", "猫", "𝔡"]
+# few distinct scores, so that ties are common, some of them only in single precision
+SCORES = [-0.5, 0.0, -0.0, 1e-60, 0.1, 0.1 + 1e-10, 0.1 + 1e-6, 2.0**24, 2.0**24 + 1, 1e39, 2e39]
 
 judgments = st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(0, 3), min_size=1)
-# few distinct scores, so that ties are common; all exact in single precision
-results = st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(-2, 4).map(lambda x: x / 4))
+results = st.dictionaries(st.sampled_from(DOCUMENTS), st.sampled_from(SCORES))
 QUERIES = [f"q{i}" for i in range(6)]
 many_judgments = st.dictionaries(st.sampled_from(QUERIES), judgments, min_size=1).filter(
     lambda qrels: any(any(gains.values()) for gains in qrels.values())
 )
 many_results = st.dictionaries(st.sampled_from(QUERIES), results)
-
-
-def mirror(by_query: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Rename documents so that trec_eval's tie rule (descending ID) becomes ours (ascending)."""
-    return {q: {MIRRORED[d]: value for d, value in row.items()} for q, row in by_query.items()}
 
 
 @given(many_judgments, many_results)
@@ -55,9 +51,7 @@ def test_every_measure_equals_trec_evals(qrels, run):
         return
     ours = evaluate(qrels, {"run": Run("run", run)}, SAME)
     filled = {q: row for q, row in run.items() if row}
-    theirs = pytrec_eval.RelevanceEvaluator(mirror(qrels), set(SAME.values())).evaluate(
-        mirror(filled)
-    )
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, set(SAME.values())).evaluate(filled)
     for measure, name in SAME.items():
         values = ours.per_query["run"][measure]
         assert set(values) == {q for q, gains in qrels.items() if any(gains.values())}
@@ -73,13 +67,43 @@ def test_a_relevance_level_equals_trec_evals(qrels, run):
         return
     ours = evaluate(qrels, {"run": Run("run", run)}, ["AP(rel=2)", "R(rel=2)@5"]).per_query["run"]
     names = {"map-l2": "map", "recall@5-l2": "recall_5"}
-    evaluator = pytrec_eval.RelevanceEvaluator(
-        mirror(qrels), set(names.values()), relevance_level=2
-    )
-    theirs = evaluator.evaluate(mirror({q: row for q, row in run.items() if row}))
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, set(names.values()), relevance_level=2)
+    theirs = evaluator.evaluate({q: row for q, row in run.items() if row})
     for measure, name in names.items():
         for query, value in ours[measure].items():
             assert math.isclose(value, theirs.get(query, {}).get(name, 0.0), abs_tol=1e-9)
+
+
+def test_names_of_trec_eval_are_read():
+    ours = [*SAME, "precision@5", "ndcg@10", "recall@100", "map@100", "hit_rate@3"]
+    theirs = [*SAME.values(), "P.5", "ndcg_cut.10", "recall.100", "map_cut.100", "success.3"]
+    assert [parse_measure(name) for name in theirs] == ours
+    assert parse_measures("P.5,10,ndcg_cut.3,1") == [
+        "precision@5", "precision@10", "ndcg@3", "ndcg@1"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ERR@10",
+        "nERR@10",
+        "Rndcg",
+        "iprec_at_recall_0.10",
+        "nRBP",
+        "alpha_nDCG@20",
+        "gm_map",
+        "set_P",
+    ],
+)
+def test_a_measure_that_is_not_computed_is_not_taken_for_another(name):
+    with pytest.raises(InputError, match=f"{name}' is not computed.*known are ndcg, .*, rbp"):
+        parse_measure(name)
+
+
+def test_an_option_that_changes_a_measure_is_not_ignored():
+    with pytest.raises(InputError, match="nDCG is not computed with \"dcg='exp-log2'\""):
+        parse_measure("nDCG(dcg='exp-log2')@10")
 
 
 def one(qrels, results, measures=("ndcg@10", "mrr@10"), **options) -> Evaluation:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from statsmodels.stats.multitest import multipletests
 
 from retrieval_kd.data.runs import Run
+from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import holm
-from tests.metrics.test_measures import SAME, many_judgments, many_results, mirror
+from tests.metrics.test_measures import SAME, many_judgments, many_results
 
 
 @given(many_judgments, many_results)
@@ -25,9 +26,9 @@ def test_condensed_lists_equal_trec_evals_judged_documents_only(qrels, run):
         return
     ours = evaluate(qrels, {"run": Run("run", run)}, SAME, condensed=True).per_query["run"]
     evaluator = pytrec_eval.RelevanceEvaluator(
-        mirror(qrels), set(SAME.values()), judged_docs_only_flag=True
+        qrels, set(SAME.values()), judged_docs_only_flag=True
     )
-    theirs = evaluator.evaluate(mirror({q: row for q, row in run.items() if row}))
+    theirs = evaluator.evaluate({q: row for q, row in run.items() if row})
     for measure, name in SAME.items():
         for query, value in ours[measure].items():
             expected = theirs.get(query, {}).get(name, 0.0)
@@ -69,6 +70,25 @@ def test_how_deep_a_run_goes_is_counted():
     assert evaluation.counts["systems"]["run"]["longest_list"] == 30
 
 
+def test_a_run_that_ends_before_a_cutoff_is_said_to_wherever_its_figures_are_shown():
+    found = {"q": {f"d{i}": -float(i) for i in range(30)}, "r": {"d1": 1.0}}
+    runs = [
+        Run("s#1", found),
+        Run("s#2", found),
+        Run("deep", {"q": {f"d{i}": -i for i in range(50)}}),
+    ]
+    evaluation = evaluate({"q": {"d1": 1}, "r": {"d1": 1}}, runs, "ndcg@10,recall@50,recall@100")
+    assert "run 'deep' has no results for 1 queries, which count as 0" in evaluation.warnings
+    assert any(warning.startswith("s#1 has at most 30") for warning in evaluation.warnings)
+    grouped = Evaluation.from_json(evaluation.group().to_json())
+    assert grouped.depth("s") == 30 and grouped.depth("deep") == 50
+    assert grouped.short_lists() == [
+        "s has at most 30 documents per query, and its Recall@50, Recall@100 are computed on these",
+        "deep has at most 50 documents per query, and its Recall@100 is computed on these",
+    ]
+    assert grouped.short_lists()[1] in to_grid(grouped).note
+
+
 def test_holms_correction_is_statsmodels():
     rng = np.random.default_rng(0)
     for size in (1, 2, 3, 7, 20):
@@ -94,13 +114,10 @@ def random_case(seed: int) -> tuple[dict, dict]:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_two_thousand_random_queries_are_measured_as_trec_eval_does(seed):
-    ids = [f"d{i:03d}" for i in range(120)]
-    renamed = dict(zip(ids, reversed(ids), strict=True))
-    flip = lambda rows: {q: {renamed[d]: x for d, x in r.items()} for q, r in rows.items()}  # noqa: E731
     qrels, run = random_case(seed)
     ours = evaluate(qrels, {"run": Run("run", run)}, SAME).per_query["run"]
-    evaluator = pytrec_eval.RelevanceEvaluator(flip(qrels), set(SAME.values()))
-    theirs = evaluator.evaluate(flip({q: row for q, row in run.items() if row}))
+    evaluator = pytrec_eval.RelevanceEvaluator(qrels, set(SAME.values()))
+    theirs = evaluator.evaluate({q: row for q, row in run.items() if row})
     for measure, name in SAME.items():
         expected = [theirs.get(query, {}).get(name, 0.0) for query in ours[measure]]
         np.testing.assert_allclose(list(ours[measure].values()), expected, rtol=0, atol=1e-9)

@@ -137,6 +137,17 @@ def test_the_student_and_its_index_open_without_this_project(finished):
         np.testing.assert_allclose(sorted(hits.values()), sorted(score), atol=1e-5)
 
 
+@pytest.mark.parametrize("baseline", ["bm25", "encoder", "teacher"])
+def test_every_system_of_a_run_may_be_the_baseline(finished, config_file, baseline):
+    overrides = [f"compare=[distilled, {baseline}]", f"results={baseline}"]
+    results = run(load_config(config_file, overrides))
+    results.print()
+    written = json.loads((Path(finished.out) / baseline / "results.json").read_text())
+    assert {c["b"] for c in written["comparisons"]} == {baseline}
+    assert written["audit"]["effect"]["comparisons"]["all"]["b"] == baseline
+    assert (Path(finished.out) / baseline / "report.html").exists()
+
+
 def test_a_finished_run_does_nothing_again(finished):
     ran = plan(finished).execute(lambda *_: None)
     assert ran == []

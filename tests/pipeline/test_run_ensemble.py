@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from retrieval_kd.config.run import Config
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import write_json
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.descriptions import cost_notes, teacher_notes
@@ -114,6 +115,19 @@ def test_who_chooses_goes_by_its_name_here_and_as_it_is_asked_now(
         ensemble = taught(few, **told).ensemble
         assert ensemble.score(by, ["dev"])["pairs"] == 6
         assert ensemble.score(chosen, ["dev"])["pairs"] == 8
+
+
+def test_a_run_reads_from_and_writes_to_a_store_that_exists(few, tmp_path):
+    first = taught(few, fuse_with=["bm25"])
+    assert first.ensemble.score("bm25", ["dev"])["scored"] == 6
+    shared = Path(shutil.move(Path(few["out"], "scores"), tmp_path / "shared"))
+    second = taught(few, fuse_with=["bm25"], store=str(shared))
+    assert second.ensemble.score("bm25", ["dev"])["scored"] == 0
+    write_json(second.work.path("teacher.json"), {"weights": {"bm25": 1.0}})
+    assert second.ensemble.score("bm25", ["test"])["scored"] == 6
+    assert not Path(few["out"], "scores").exists()
+    with pytest.raises(InputError, match="is a file, and a score store is a folder"):
+        taught(few, fuse_with=["bm25"], store=str(Path(few["out"], "teacher.json")))
 
 
 @pytest.mark.parametrize("how", ["calibrated", "learned", "ranks"])

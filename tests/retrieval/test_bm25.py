@@ -2,19 +2,24 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir
 from retrieval_kd.retrieval.analysis import (
     LUCENE_STOP_WORDS,
+    UNSPACED,
     Analysis,
     Analyzer,
+    _patterns,
     split_plain,
     split_standard,
 )
@@ -94,7 +99,7 @@ def test_documents_without_a_common_term_are_not_retrieved(collection: Collectio
 
 def test_ties_follow_document_ids_and_cut_there(tmp_path: Path) -> None:
     collection = make(tmp_path / "ties", {id: "same words" for id in ["z", "m", "a", "k"]})
-    assert list(bm25_run(collection, {"q": "words"}, 3).results["q"]) == ["a", "k", "m"]
+    assert list(bm25_run(collection, {"q": "words"}, 3).results["q"]) == ["z", "m", "k"]
 
 
 def test_self_matches_are_left_out_unless_requested(collection: Collection) -> None:
@@ -142,6 +147,60 @@ def test_words_keep_their_marks_in_any_script() -> None:
     assert split_plain("हिन्दी में शिक्षा") == ["हिन्दी", "में", "शिक्षा"]
     assert split_plain("cafe\u0301 мир İstanbul".lower()) == ["cafe\u0301", "мир", "i̇stanbul"]
     assert split_standard("the dog’s 3.14 I-beam") == ["the", "dog", "3.14", "I", "beam"]
+
+
+def test_scripts_without_spaces_are_cut_into_bigrams_within_any_text() -> None:
+    for split in (split_plain, split_standard):
+        assert split("猫") == ["猫"] and split("한국어 말") == ["한국", "국어", "말"]
+        assert split("กินข้าว") == ["กิน", "นข้", "ข้า", "าว"]
+        assert split("ﾃﾞｰﾀ") == split("データ") == split("テ\u3099ータ") == ["デー", "ータ"]
+        assert split("葛\U000e0100城") == ["葛城"]
+        assert split("ភាសា") == ["ភាសា"] and split("ပညာ") == ["ပညာ"] and split("ພາສາ")[0] == "ພາ"
+    assert split_plain("東京都のGPU 3台") == ["東京", "京都", "都の", "GPU", "台"]
+    assert split_standard("東京都のGPU 3台") == ["東京", "京都", "都の", "GPU", "3", "台"]
+
+
+WITHOUT_SPACES = {
+    "ja1": "吾輩は猫である。名前はまだ無い。",
+    "ja2": "国境の長いトンネルを抜けると雪国であった。",
+    "ja3": "メロスは激怒した。必ず、かの邪智暴虐の王を除かなければならぬと決意した。",
+    "zh1": "床前明月光,疑是地上霜。举头望明月,低头思故乡。",
+    "zh2": "学而时习之,不亦说乎?有朋自远方来,不亦乐乎?",
+    "zh3": "天下大势,分久必合,合久必分。",
+    "th1": "แมวกินปลาในครัว",
+    "th2": "รถไฟไปเชียงใหม่ออกตอนเช้า",
+}
+
+
+@pytest.mark.parametrize("parameters", [DEFAULT, LUCENE])
+def test_japanese_chinese_and_thai_are_found_by_part_of_a_sentence(
+    tmp_path: Path, parameters: BM25Parameters
+) -> None:
+    collection = make(tmp_path / "unspaced", WITHOUT_SPACES)
+    queries = {
+        "ja1": "名前の無い猫", "ja2": "雪国のトンネル", "ja3": "王に激怒", "zh1": "明月与故乡",
+        "zh2": "远方的朋友来了", "zh3": "分久必合", "th1": "ปลาของแมว", "th2": "รถไฟเชียงใหม่",
+    }  # fmt: skip
+    run = bm25_run(collection, queries, parameters=parameters, exclude_self=False)
+    assert {query: next(iter(found), None) for query, found in run.results.items()} == {
+        query: query for query in queries
+    }
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
+def test_text_of_other_scripts_has_the_same_words_as_without_bigrams(text: str) -> None:
+    text = re.sub(f"[{UNSPACED}]", "", text)
+    plain, standard = _patterns()
+    assert split_plain(text) == plain.findall(text)
+    assert len(split_standard(text)) == len(standard.findall(text))
+
+
+def test_an_index_of_other_terms_is_another_index(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = BM25.open(collection.documents).folder
+    monkeypatch.setattr("retrieval_kd.retrieval.bm25.VERSION", 1)
+    assert BM25.open(collection.documents).folder != before
 
 
 def test_languages_have_their_stemmer_and_stop_words() -> None:

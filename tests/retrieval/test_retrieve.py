@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from retrieval_kd.data.collection import open_collection
@@ -35,10 +36,13 @@ def test_an_unknown_retriever_is_an_error(tiny_collection: Path) -> None:
 def by_hand(runs: list[Run], query: str, k: int) -> list[tuple[str, float]]:
     scores: dict[str, float] = {}
     for run in runs:
-        hits = sorted(run.results.get(query, {}).items(), key=lambda hit: (-hit[1], hit[0]))
-        for rank, (id, _) in enumerate(hits, start=1):
+        for rank, (id, _) in enumerate(best_first(run.results.get(query, {})), start=1):
             scores[id] = scores.get(id, 0.0) + 1 / (k + rank)
-    return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))
+    return best_first(scores)
+
+
+def best_first(scores: dict[str, float]) -> list[tuple[str, float]]:
+    return sorted(scores.items(), key=lambda hit: (np.float32(hit[1]), hit[0]), reverse=True)
 
 
 RUNS = [
@@ -63,7 +67,7 @@ def test_fusion_equals_its_formula_even_if_a_run_lacks_queries(runs: list[Run], 
 def test_a_fusion_is_cut_to_its_depth_and_named_after_its_runs() -> None:
     fused = hybrid_run(RUNS, depth=2)
     assert fused.name == "one+two+three"
-    assert len(fused.results["q1"]) == 2 and list(fused.results["q3"]) == ["w", "x"]
+    assert len(fused.results["q1"]) == 2 and list(fused.results["q3"]) == ["x", "w"]
 
 
 def test_a_query_without_results_in_any_run_stays_empty() -> None:

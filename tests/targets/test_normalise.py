@@ -79,9 +79,9 @@ def test_nothing_in_common_is_an_error():
         fuse([{"q": {"a": 1.0}}, {"q": {"b": 1.0}}], [1, 1])
 
 
-def test_reranking_orders_by_score_and_then_by_id():
-    run = rerank("teacher", {"q": {"b": 1.0, "a": 1.0, "c": 2.0}})
-    assert list(run.results["q"]) == ["c", "a", "b"]
+def test_reranking_orders_as_trec_eval_does():
+    run = rerank("teacher", {"q": {"a": 1.0, "b": 1.0, "c": 2.0}})
+    assert list(run.results["q"]) == ["c", "b", "a"]
 
 
 def test_without_ties_rank_fusion_is_ranx():

@@ -110,7 +110,7 @@ def legend(evaluation: Evaluation, comparisons: Sequence[Comparison]) -> str:
         parts.append("± is the standard deviation over seeds")
     if comparisons:
         parts.append(marks_legend(comparisons))
-    return "; ".join(parts) + "."
+    return "; ".join([*parts, *evaluation.short_lists()]) + "."
 
 
 def marks_legend(comparisons: Sequence[Comparison]) -> str:

@@ -21,7 +21,7 @@ from retrieval_kd.evaluation.suite.spec import (
     Located,
     Member,
     Suite,
-    find_members,
+    choose_members,
     load_suite,
     locate,
 )
@@ -131,7 +131,7 @@ def evaluate_suite(
         condensed=condensed,
     )
     keys = {s: system_key(with_name) for s, with_name in options.systems.items()}
-    members = _only(find_members(chosen, data), only)
+    members = choose_members(chosen, data, only)
     result = SuiteResult(chosen, members, options)
     folder = Path(out) if out is not None else Path("runs") / "suites" / name
     for number, (collection, member) in enumerate(members.items(), start=1):
@@ -240,11 +240,3 @@ def _evaluate(
     comparisons = compare(evaluation, options.baseline, method=options.method)
     documents = len(collection.documents)
     return Evaluated(located, documents, evaluation, comparisons, costs, inputs)
-
-
-def _only(members: dict[str, Member], only: Sequence[str]) -> dict[str, Member]:
-    unknown = next((name for name in only if name not in members), None)
-    if unknown is not None:
-        remedy = f"it has {', '.join(members)}"
-        raise InputError(f"the suite has no collection {unknown!r}", remedy=remedy)
-    return {name: member for name, member in members.items() if not only or name in only}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,18 @@ def find_members(suite: Suite, data: str | Path | None = None) -> dict[str, Memb
         remedy = "put BEIR folders or zips there, or name another with --data"
         raise InputError("no folder or zip in here", file=folder, remedy=remedy)
     return {name: Member(beir=str(paths[name]), split=None) for name in sorted(paths)}
+
+
+def choose_members(
+    suite: Suite, data: str | Path | None = None, only: Sequence[str] = ()
+) -> dict[str, Member]:
+    """Return the suite's collections, or those of them that are in `only`."""
+    members = find_members(suite, data)
+    unknown = next((name for name in only if name not in members), None)
+    if unknown is not None:
+        remedy = f"it has {', '.join(members)}"
+        raise InputError(f"the suite has no collection {unknown!r}", remedy=remedy)
+    return {name: member for name, member in members.items() if not only or name in only}
 
 
 def locate(

@@ -27,6 +27,7 @@ from retrieval_kd.models.encode import (
 )
 from retrieval_kd.models.load import kind_of, load_encoder, load_retriever, model_digest
 from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows
+from retrieval_kd.retrieval.analysis import VERSION
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
 from retrieval_kd.store.key import TeacherKey
 
@@ -44,7 +45,8 @@ class BM25Teacher:
 
     @property
     def key(self) -> TeacherKey:
-        digest = digest_text(self.parameters.model_dump_json(), self.collection.documents.digest)
+        parameters = self.parameters.model_dump_json()
+        digest = digest_text(str(VERSION), parameters, self.collection.documents.digest)
         return TeacherKey(kind="pointwise", model=self.name, digest=digest)
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:

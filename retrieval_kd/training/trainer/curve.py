@@ -58,7 +58,7 @@ def build_dev_task(
             ranked = list(first_stage.results.get(query, {}))
             if rank < len(ranked) and len(ids) < pool:
                 ids[ranked[rank]] = None
-    listed = sorted(ids)  # ties are broken by ID, so that a constant scorer gets no credit
+    listed = sorted(ids)
     documents = [collection.documents[id].full for id in listed]
     return DevTask({q: texts[q] for q in chosen}, judged, listed, documents)
 
@@ -79,10 +79,9 @@ class DevEvaluator(BaseEvaluator):
         steps: int = -1,
     ) -> dict[str, float]:
         scores = all_scores(model, list(self.task.queries.values()), self.task.documents)  # (Q, P)
-        top = np.argsort(-scores, axis=1, kind="stable")[:, :20]
         results = {
-            query: {self.task.document_ids[at]: float(row[at]) for at in best}
-            for query, row, best in zip(self.task.queries, scores, top, strict=True)
+            query: dict(zip(self.task.document_ids, row.tolist(), strict=True))
+            for query, row in zip(self.task.queries, scores, strict=True)
         }
         measured = evaluate(self.task.qrels, {"dev": Run("dev", results)}, ["ndcg@10"])
         return {"dev_ndcg@10": measured.mean("dev", "ndcg@10")}

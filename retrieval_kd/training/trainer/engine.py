@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, set_seed
 
-from retrieval_kd.files import atomic_path, read_json, write_json
+from retrieval_kd.files import atomic_path, named_writes, read_json, write_json
 from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.progress import bar
 from retrieval_kd.training.job import TrainingJob, schedule
@@ -104,7 +104,8 @@ def _train(
     trainer.remove_callback(PrinterCallback)
     if evaluator is not None and checkpoint is None:
         clock.start = [{"step": 0, **evaluator(model)}]
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with named_writes(work):
+        trainer.train(resume_from_checkpoint=checkpoint)
     model.max_seq_length = evaluation_length
     for module, probability in own_dropout:
         module.p = probability
@@ -121,7 +122,8 @@ def _train(
             "terms": job.terms_as_json,
             **facts(),
         }
-        save_whole(model, job.out, record, job.trained_live)
+        with named_writes(job.out):
+            save_whole(model, job.out, record, job.trained_live)
         for kept in work.glob("checkpoint-*"):
             shutil.rmtree(kept, ignore_errors=True)
     wait_for_all()

@@ -267,3 +267,6 @@ def test_a_system_is_named_and_keyed_by_what_it_is(tiny_encoder, tiny_dot_encode
     assert (
         len({system_key(name) for name in ("bm25", "bm25-lucene", "lucene", f"bm25+{copy}")}) == 4
     )
+    fused = [f"lucene-multifield+{model}" for model in (copy, tiny_encoder, tiny_dot_encoder)]
+    keys = [system_key(name) for name in fused]
+    assert keys[0] == keys[1] != keys[2], "a changed model is another system"

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from pydantic import NonNegativeFloat, NonNegativeInt, TypeAdapter
 
-from retrieval_kd.files import digest_json, write_text
+from retrieval_kd.files import digest_json, named_writes, write_text
 from retrieval_kd.store.shards import locked
 from retrieval_kd.teachers.llm.server.checks import checked
 
@@ -113,8 +113,9 @@ class CallLog:
     def _write(self, request: str, call: Call) -> None:
         assert self._file is not None
         self._calls[request] = call
-        self._file.write(_line(request, call))
-        self._file.flush()
+        with named_writes(self._file.name):
+            self._file.write(_line(request, call))
+            self._file.flush()
 
     def _take_over(self, line: str) -> None:
         try:
