@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_json, read_json
+from retrieval_kd.files import DamagedFile, digest_json, read_json
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import Comparison
 
@@ -98,6 +98,8 @@ def read_result(path: str | Path) -> ResultFile:
         collections = _collections(record, path)
         for measured in collections.values():
             _check(measured.evaluation, path)
+    except DamagedFile as error:
+        raise InputError(error.problem, file=error.file, remedy=KINDS) from error
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
