@@ -1,15 +1,14 @@
-"""Reads BEIR files: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv`, plain or `.gz`."""
+"""Reads BEIR files: `corpus.jsonl`, `queries.jsonl` and `qrels/SPLIT.tsv` (or `.jsonl`)."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
 
-from retrieval_kd.data.qrels import source_judgments
+from retrieval_kd.data.json_lines import kind_of, parse_object
+from retrieval_kd.data.qrels import judgment_files, source_judgments
 from retrieval_kd.data.rows import Reader, Reading, Row
 from retrieval_kd.data.sources import Line, Source
 from retrieval_kd.errors import InputError
@@ -27,11 +26,7 @@ def beir_reader(source: Source) -> Reader | None:
         missing = "corpus.jsonl" if corpus is None else "queries.jsonl"
         remedy = "a BEIR folder holds corpus.jsonl, queries.jsonl and qrels/SPLIT.tsv"
         raise InputError(f"{root}{missing} is missing", file=source.path, remedy=remedy)
-    qrels = {}
-    for name in source.names:
-        if match := re.fullmatch(rf"{re.escape(root)}qrels/([^/]+?)\.tsv(\.gz)?", name):
-            source.one(name.removesuffix(".gz"))  # refuses a file that is both plain and gzipped
-            qrels[match[1]] = name
+    qrels, ignored = judgment_files(source, f"{root}qrels/", "([^/]+?)")
     return Reader(
         name=source.name,
         key=["beir", *source.key([corpus, queries, *qrels.values()])],
@@ -39,6 +34,7 @@ def beir_reader(source: Source) -> Reader | None:
         documents=partial(_rows, source, corpus),
         queries=partial(_rows, source, queries),
         judgments={split: partial(source_judgments, source, name) for split, name in qrels.items()},
+        ignored=ignored,
     )
 
 
@@ -62,36 +58,19 @@ def _rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
 def parse_rows(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Row]:
     """Parse documents or queries from JSON lines with `_id`, `text` and an optional `title`."""
     for number, text in lines:
-        record = _parse(text, file, number)
+        record = parse_object(text, file, number, f"write {FORM}")
         id = record.get("_id")
         if isinstance(id, int) and not isinstance(id, bool):
             reading.drops.add("number as ID read as text", f"{file}:{number}")
             id = str(id)
         if not isinstance(id, str):
-            problem = 'no "_id"' if id is None else f'"_id" is {_kind(id)}, not text'
+            problem = 'no "_id"' if id is None else f'"_id" is {kind_of(id)}, not text'
             raise InputError(problem, file=file, line=number, remedy=FORM)
         title, body = record.get("title"), record.get("text")
         if not isinstance(body, str):
-            problem = f'"text" is {_kind(body)}, not text' if "text" in record else 'no "text"'
+            problem = f'"text" is {kind_of(body)}, not text' if "text" in record else 'no "text"'
             raise InputError(problem, file=file, line=number, id=id, remedy=FORM)
         if title is not None and not isinstance(title, str):
-            problem = f'"title" is {_kind(title)}, not text'
+            problem = f'"title" is {kind_of(title)}, not text'
             raise InputError(problem, file=file, line=number, id=id, remedy=FORM)
         yield Row(id, title or "", body, file, number)
-
-
-def _parse(text: str, file: str, line: int) -> dict[str, Any]:
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        problem = f"broken JSON: {error}"
-        raise InputError(problem, file=file, line=line, remedy=f"write {FORM}") from None
-    if not isinstance(record, dict):
-        problem = f"{_kind(record)} where a JSON object is expected"
-        raise InputError(problem, file=file, line=line, remedy=f"write {FORM}")
-    return record
-
-
-def _kind(value: object) -> str:
-    names = {bool: "true or false", dict: "an object", list: "a list", str: "a text"}
-    return "null" if value is None else names.get(type(value), "a number")

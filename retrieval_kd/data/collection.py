@@ -29,7 +29,7 @@ from retrieval_kd.files import (
 )
 from retrieval_kd.progress import bar
 
-VERSION = 2  # of the cached form and the policy; raising it reads every source again
+VERSION = 3  # of the cached form and the policy; raising it reads every source again
 
 
 class Collection:
@@ -141,6 +141,8 @@ def _open(folder: Path, spec: str) -> Collection | None:
 
 def _build(reader: Reader, folder: Path, spec: str) -> Collection:
     reading = Reading()
+    for file in reader.ignored:
+        reading.drops.add("file ignored, its name says nothing", file)
 
     def is_built(existing: Path) -> bool:  # built by another process in the meantime
         return _open(existing, spec) is not None

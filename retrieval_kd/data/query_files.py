@@ -24,7 +24,8 @@ def read_queries(path: str | Path) -> dict[str, str]:
     reading = Reading()
     lines = file_lines(path, reading)
     is_table = plain.endswith((".tsv", ".txt"))
-    rows = parse_table(lines, str(path)) if is_table else parse_rows(lines, str(path), reading)
+    parse = parse_table if is_table else parse_rows
+    rows = parse(lines, str(path), reading)
     queries: dict[str, str] = {}
     for row in rows:
         check_id(row.id, "query", row.file, row.line)
@@ -39,4 +40,5 @@ def read_queries(path: str | Path) -> dict[str, str]:
         raise InputError(problem, file=row.file, line=row.line, id=row.id, remedy=remedy)
     if not queries:
         raise InputError("no query in this file", file=path)
+    reading.drops.warn(str(path))
     return queries

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from retrieval_kd.errors import Drops, InputError
+
+BROKEN = re.compile("[\ud800-\udfff\0]")  # half characters, and the zero byte
 
 Qrels = dict[str, dict[str, int]]  # query ID → document ID → gain
 
@@ -57,10 +60,11 @@ class Reader:
     documents: Rows
     queries: Rows
     judgments: dict[str, Judgments]
+    ignored: Sequence[str] = ()  # files that are not read
 
 
 def check_id(id: str, noun: str, file: str | None = None, line: int | None = None) -> None:
-    """Refuse an empty ID, or one with whitespace, which TREC files cannot carry.
+    """Refuse an empty ID, or one with what files cannot carry, such as whitespace.
 
     Example:
         >>> check_id("doc 7", "document", "corpus.jsonl", 3)
@@ -72,6 +76,10 @@ To fix: replace the whitespace in the ID, here and in the qrels; TREC files cann
     if not id:
         remedy = "give every line an ID of at least one character"
         raise InputError(f"empty {noun} ID", file=file, line=line, remedy=remedy)
+    if BROKEN.search(id):
+        problem = f"{noun} ID with half a character or a zero byte"
+        remedy = "write it in whole characters, here and in the qrels"
+        raise InputError(problem, file=file, line=line, id=ascii(id), remedy=remedy)
     if id.split() != [id]:
         remedy = (
             "replace the whitespace in the ID, here and in the qrels; TREC files cannot carry it"

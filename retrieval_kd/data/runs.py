@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import math
 import re
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 
+from retrieval_kd.data.numerals import finite_number, whole_number
 from retrieval_kd.data.rows import Reading, check_id
 from retrieval_kd.data.sources import file_lines
 from retrieval_kd.errors import Drops, InputError
@@ -148,7 +148,7 @@ def read_run(path: str | Path) -> Run:
             problem = f"{len(cells)} columns where a run has 6"
             raise InputError(problem, file=path, line=number, remedy=COLUMNS)
         query_id, _, document_id, rank, score, tag = cells
-        if not rank.removeprefix("-").isdecimal():
+        if whole_number(rank) is None:
             problem = f"rank {rank!r} is not a whole number"
             raise InputError(problem, file=path, line=number, remedy=COLUMNS)
         scores = results.setdefault(query_id, {})
@@ -167,11 +167,8 @@ def read_run(path: str | Path) -> Run:
 
 
 def _score(text: str, path: str | Path, line: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite_number(text)
+    if value is None:
         problem = f"score {text!r} is not a finite number"
         raise InputError(problem, file=path, line=line, remedy=COLUMNS)
     return value

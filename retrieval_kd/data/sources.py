@@ -1,12 +1,17 @@
 """Reads the files of a folder or zip, plain or gzipped, line by line.
 
-Handles encodings, byte order marks, blank lines and damaged archives. The readers parse the lines.
+Handles encodings, byte order marks, line ends, blank lines, damaged archives and lines that no
+memory holds. The readers parse the lines.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
+import lzma
 import os
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,8 +21,27 @@ from typing import IO, Any, NamedTuple
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import InputError
 
-UTF8_MARK, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+GZIP = b"\x1f\x8b"
+# how files that are no lines of text begin → what they are
+OTHER_FILES = {
+    GZIP: "gzipped twice",
+    b"PK\x03\x04": "a zip file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a zstd file",
+    b"PAR1\x15": "a Parquet file",
+}
+MARKS = {  # byte order marks, the longer ones first
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 MOST_FILES = 100_000
+LONGEST_LINE = 1 << 28  # bytes; a line, a document or a JSON value must fit into memory
+DAMAGE = (
+    EOFError, OSError, NotImplementedError, OverflowError, RuntimeError, ValueError,
+    lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 class Line(NamedTuple):
@@ -48,11 +72,12 @@ class Source:
 
     def _list(self) -> dict[str, int]:
         if self._zip is not None:
-            return {i.filename: i.file_size for i in self._zip.infolist() if not i.is_dir()}
+            files = (entry for entry in self._zip.infolist() if not entry.is_dir())
+            return {file.filename: file.file_size for file in files if not _hidden(file.filename)}
         sizes: dict[str, int] = {}
         for folder, folders, names in os.walk(self.path):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for file in (Path(folder) / n for n in names if not n.startswith(".")):
+            folders[:] = [name for name in folders if not _hidden(name)]
+            for file in (Path(folder) / name for name in names if not _hidden(name)):
                 if file.is_file():
                     sizes[file.relative_to(self.path).as_posix()] = file.stat().st_size
             if len(sizes) > MOST_FILES:
@@ -91,64 +116,125 @@ class Source:
         label = self.label(name)
         try:
             raw = self._zip.open(name) if self._zip else (self.path / name).open("rb")
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except DAMAGE as error:
             raise _damaged(label, None, error) from error
         with raw:
-            yield from _lines(raw, label, name.endswith(".gz"), reading, keep_blank)
+            yield from _lines(raw, label, reading, keep_blank)
 
 
 def file_lines(path: str | Path, reading: Reading) -> Iterator[Line]:
-    """Stream the lines of one file, gzipped if its name ends in `.gz`."""
-    path = Path(path)
+    """Stream the lines of one file, plain or gzipped."""
+    with _open(Path(path)) as raw:
+        yield from _lines(raw, str(path), reading)
+
+
+def first_bytes(path: Path, size: int) -> bytes:
+    """Return the first bytes of a file, unzipped."""
+    with _open(path) as raw:
+        handle, _ = _unzipped(raw, str(path))
+        try:
+            return handle.read(size)
+        except DAMAGE as error:
+            raise _damaged(str(path), None, error) from error
+
+
+def too_long(what: str, file: str, line: int) -> InputError:
+    """Return the error for something of more than `LONGEST_LINE` bytes or characters."""
+    problem = f"{what} of more than {LONGEST_LINE >> 20} MiB"
+    remedy = "write one record a line, and shorter texts"
+    return InputError(problem, file=file, line=line, remedy=remedy)
+
+
+def _open(path: Path) -> IO[bytes]:
     if not path.is_file():
         raise InputError("no such file", file=path, remedy="check the path")
-    with open(path, "rb") as raw:
-        yield from _lines(raw, str(path), path.suffix == ".gz", reading)
+    return open(path, "rb")
 
 
 def _lines(
-    raw: IO[bytes], label: str, gzipped: bool, reading: Reading, keep_blank: bool = False
+    raw: IO[bytes], label: str, reading: Reading, keep_blank: bool = False
 ) -> Iterator[Line]:
-    handle = gzip.GzipFile(fileobj=raw) if gzipped else raw
-    number, done = 0, 0
+    handle, zipped = _unzipped(raw, label)
+    done = 0
+    for number, data in _raw_lines(handle, label):
+        text = _decode(data, label, number, zipped).rstrip("\r\n")
+        if text.startswith("\ufeff"):
+            reading.drops.add("byte order mark skipped", label)
+            text = text.lstrip("\ufeff")
+        if number % 1024 == 0:
+            reading.advance(raw.tell() - done)
+            done = raw.tell()
+        if keep_blank or text.strip():
+            yield Line(number, text)
+        else:
+            reading.drops.add("blank line skipped", f"{label}:{number}")
+    reading.advance(raw.tell() - done)
+
+
+def _unzipped(raw: IO[bytes], label: str) -> tuple[io.BufferedReader, bool]:
+    """Return a reader of the file's text and whether it is gzipped, which its first bytes say."""
+    handle = io.BufferedReader(raw)  # type: ignore[type-var]
     try:
-        for number, data in enumerate(handle, start=1):
-            if number == 1 and data.startswith(UTF8_MARK):
-                reading.drops.add("byte order mark skipped", label)
-                data = data[len(UTF8_MARK) :]
-            text = _decode(data, label, number).rstrip("\r\n")
-            if number % 1024 == 0:
-                reading.advance(raw.tell() - done)
-                done = raw.tell()
-            if keep_blank or text.strip():
-                yield Line(number, text)
+        start = handle.peek(2)[:2]
+    except DAMAGE as error:
+        raise _damaged(label, 1, error) from error
+    if start == GZIP:
+        return io.BufferedReader(gzip.GzipFile(fileobj=handle)), True  # type: ignore[type-var]
+    if start and label.endswith(".gz"):
+        remedy = "take .gz out of its name if it is whole, or download or copy it again"
+        raise InputError("not gzipped, though its name says so", file=label, remedy=remedy)
+    return handle, False
+
+
+def _raw_lines(handle: io.BufferedReader, label: str) -> Iterator[tuple[int, bytes]]:
+    """Yield numbered lines. In a file without any line feed, they end in carriage returns."""
+    number = 0
+    try:
+        start = handle.peek(8)
+        for first, kind in OTHER_FILES.items():
+            if start.startswith(first):
+                raise InputError(f"{kind}, not lines of text", file=label, remedy="unpack it")
+        while data := handle.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(data) > LONGEST_LINE:
+                raise too_long("a line", label, number)
+            if number > 1 or data.endswith(b"\n") or b"\r" not in data:
+                yield number, data
             else:
-                reading.drops.add("blank line skipped", f"{label}:{number}")
-        reading.advance(raw.tell() - done)
-    except (EOFError, gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
+                yield from enumerate(data.splitlines(), start=1)
+    except DAMAGE as error:
         raise _damaged(label, number + 1, error) from error
 
 
-def _decode(data: bytes, label: str, number: int) -> str:
+def _decode(data: bytes, label: str, number: int, zipped: bool) -> str:
+    """Decode a line. A zero byte in the first one means UTF-16 without a mark, or no text."""
+    mark = next((m for m in MARKS if data.startswith(m)), b"") if number == 1 else b""
     try:
-        return data.decode("utf-8")
+        if number > 1 or mark or b"\0" not in data:
+            return data.decode("utf-8")
+        problem, remedy = "a zero byte: UTF-16, or no text", "give a file of text in UTF-8"
     except UnicodeDecodeError as error:
-        encoding = "latin1"
-        if number == 1 and data.startswith(UTF16_MARKS):
-            encoding = "utf-16"
-        raise InputError(
-            f"not UTF-8 (byte 0x{data[error.start]:02x} at byte {error.start + 1} of the line)",
-            file=label,
-            line=number,
-            remedy=f"convert the file, for example with iconv -f {encoding} -t utf-8",
-        ) from None
+        at = error.start
+        problem = f"not UTF-8 (byte 0x{data[at]:02x} at byte {at + 1} of the line)"
+        encoding = MARKS.get(mark, "latin1")
+        convert = f"convert the file, for example with iconv -f {encoding} -t utf-8"
+        remedy = f"unpack it, and {convert}" if zipped else convert
+        if b"\0" in data and not mark:
+            remedy = "give a file of text in UTF-8"
+    raise InputError(problem, file=label, line=number, remedy=remedy)
 
 
 def _open_zip(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except DAMAGE as error:
         raise _damaged(str(path), None, error) from error
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file is the system's, such as `.DS_Store`, or in a folder such as `__MACOSX`."""
+    parts = name.split("/")
+    return any(part == "__MACOSX" or (part != "." and part.startswith(".")) for part in parts)
 
 
 def _damaged(label: str, line: int | None, error: Exception) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _find(spec: str) -> Reader:
 
 
 def _read_files(path: Path) -> Reader:
-    if path.is_file() and path.suffix != ".zip":
+    if path.is_file() and path.suffix != ".zip" and not zipfile.is_zipfile(path):
         raise InputError("a file that is not a zip", file=path, remedy=MAY_BE)
     source = Source(path)
     for make in (beir_reader, msmarco_reader, trec_reader):

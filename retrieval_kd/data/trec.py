@@ -1,26 +1,31 @@
 """Reads a folder of TREC files: documents in SGML or TSV, topics or TSV queries, and qrels.
 
+`markup.py` reads what is between the tags.
+
 A file's name decides its role. Qrels have `qrel` in the name, queries `topic` or `quer`. Documents
 have a name that begins with documents, docs, corpus or collection, or are in a folder of that name.
 """
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterator
 from functools import partial
 
+from retrieval_kd.data.markup import attribute, fields, literal, open_field, plain, without
 from retrieval_kd.data.msmarco import tsv_queries, tsv_rows
 from retrieval_kd.data.qrels import source_judgments
 from retrieval_kd.data.rows import Reader, Reading, Row
-from retrieval_kd.data.sources import Source
+from retrieval_kd.data.sources import LONGEST_LINE, Source, too_long
 from retrieval_kd.errors import InputError
 
 DOCUMENTS = re.compile(r"documents?|docs?|corpus|collection")
-TAGS = re.compile(r"<!--.*?-->|</?[a-zA-Z][^<>]*>", re.DOTALL)
 TITLES = ("TITLE", "HEADLINE", "HEAD", "HL", "TTL")
 ASIDE = ("DOCNO", "DOCID", "DOCHDR", *TITLES)
+# fields of a topic that are its query, the best first, and the labels before their texts
+QUERIES = {"title": "Topic", "query": "Query", "question": "Question", "desc": "Description",
+           "description": "Description", "summary": "Summary"}  # fmt: skip
+NUMBERS = ("number", "num", "id", "qid")
 
 
 def trec_reader(source: Source) -> Reader | None:
@@ -46,11 +51,12 @@ def trec_reader(source: Source) -> Reader | None:
         name=source.name,
         key=["trec", *source.key([*documents, *topics, *qrels])],
         total=source.total(documents),
-        documents=partial(_documents, source, documents, files["ignored"]),
+        documents=partial(_documents, source, documents),
         queries=partial(_queries, source, topics),
         judgments={
             split: partial(source_judgments, source, name) for split, name in splits.items()
         },
+        ignored=[source.label(name) for name in files["ignored"]],
     )
 
 
@@ -66,15 +72,11 @@ def _role(name: str) -> str:
 
 def _split(name: str) -> str:
     """The split of a qrels file: `test` for `qrels.test.txt`, `qrels/test.tsv` and `qrels.txt`."""
-    base = re.sub(r"(\.(txt|tsv|gz|trec))+$", "", name.rpartition("/")[2])
+    base = re.sub(r"(\.(txt|tsv|jsonl|gz|trec))+$", "", name.rpartition("/")[2])
     return re.sub(r"[._-]?qrels?[._-]?", "", base, flags=re.IGNORECASE) or "test"
 
 
-def _documents(
-    source: Source, names: list[str], ignored: list[str], reading: Reading
-) -> Iterator[Row]:
-    for name in ignored:
-        reading.drops.add("file ignored, its name says nothing", source.label(name))
+def _documents(source: Source, names: list[str], reading: Reading) -> Iterator[Row]:
     for name in names:
         is_table = name.removesuffix(".gz").endswith(".tsv")
         yield from (tsv_rows if is_table else _sgml)(source, name, reading)
@@ -88,25 +90,34 @@ def _queries(source: Source, names: list[str], reading: Reading) -> Iterator[Row
             yield from _topics(source, name, reading)
 
 
-def elements(source: Source, name: str, tag: str, reading: Reading) -> Iterator[tuple[int, str]]:
-    """Stream (line, content) of every `<TAG>…</TAG>`; text outside is skipped and counted."""
-    file, edge = source.label(name), re.compile(rf"(</?{tag}(?:\s[^<>]*)?>)", re.IGNORECASE)
-    start, inside, opened = 0, [""], False
+def elements(
+    source: Source, name: str, tags: tuple[str, ...], reading: Reading
+) -> Iterator[tuple[int, str, str]]:
+    """Stream (line, opening tag, content) of every element of these names.
+
+    Text outside of them is skipped and counted.
+    """
+    file, tag = source.label(name), tags[0]
+    edge = re.compile(rf"(</?(?:{'|'.join(tags)})(?:\s[^<>]*)?>)", re.IGNORECASE)
+    start, opening, inside, size, opened = 0, "", [""], 0, False
     for number, text in source.lines(name, reading, keep_blank=True):
         for piece in edge.split(text):
             if not edge.fullmatch(piece):
                 if start:
                     inside.append(piece)
-                elif piece.strip() and not re.fullmatch(r"\s*<[?!].*>\s*", piece):
+                    size += len(piece)
+                    if size > LONGEST_LINE:
+                        raise too_long(f"a <{tag}>", file, start)
+                elif piece.strip() and not re.fullmatch(r"\s*<[?!/\w][^<>]*>\s*", piece):
                     reading.drops.add(f"text outside <{tag}> skipped", f"{file}:{number}")
             elif piece.startswith("</") != bool(start):
                 problem = f"<{tag}> inside a <{tag}>" if start else f"</{tag}> without <{tag}>"
                 raise InputError(problem, file=file, line=number, remedy=f"close every <{tag}>")
             elif start:
-                yield start, "\n".join(inside)
-                start, inside = 0, [""]
+                yield start, opening, literal("\n".join(inside))
+                start, inside, size = 0, [""], 0
             else:
-                start, opened = number, True
+                start, opening, opened = number, piece, True
     if start or not opened:
         problem = f"<{tag}> is never closed" if start else f"no <{tag}> in this file"
         remedy = f"write <{tag}> … </{tag}>, or end the file's name in .tsv and use tabs"
@@ -115,46 +126,42 @@ def elements(source: Source, name: str, tag: str, reading: Reading) -> Iterator[
 
 def _sgml(source: Source, name: str, reading: Reading) -> Iterator[Row]:
     file = source.label(name)
-    for line, inside in elements(source, name, "DOC", reading):
-        ids = _fields(inside, "DOCNO")
+    for line, _, inside in elements(source, name, ("DOC",), reading):
+        where = f"{file}:{line}"
+        ids = fields(inside, "DOCNO", reading, where)
         if len(ids) != 1:
             problem = f"a <DOC> with {len(ids)} <DOCNO>"
             remedy = "give every document one <DOCNO>ID</DOCNO>"
             raise InputError(problem, file=file, line=line, remedy=remedy)
-        title = next((t for tag in TITLES for t in _fields(inside, tag) if t), "")
-        bodies = _fields(inside, "TEXT") or [_plain(_without(inside, ASIDE))]
+        title = next((t for tag in TITLES for t in fields(inside, tag, reading, where) if t), "")
+        bodies = fields(inside, "TEXT", reading, where)
+        bodies = bodies or [plain(without(inside, ASIDE), reading, where)]
         yield Row(ids[0], title, " ".join(bodies).strip(), file, line)
 
 
 def _topics(source: Source, name: str, reading: Reading) -> Iterator[Row]:
-    """Read `<top>` elements with `<num>` and `<title>`, whose end tags TREC leaves out."""
+    """Read `<top>` elements, whose fields TREC does not close, or `<topic number="1">` of XML."""
     file = source.label(name)
-    for line, inside in elements(source, name, "top", reading):
-        number = re.search(r"<num>\s*(?:Number\s*:)?\s*([^\s<]+)", inside, re.IGNORECASE)
-        if number is None:
-            remedy = "write <num> Number: ID"
+    for line, opening, inside in elements(source, name, ("top", "topic"), reading):
+        where = f"{file}:{line}"
+        number = next((n for n in (attribute(opening, a) for a in NUMBERS) if n), "")
+        number = number or next((n for n in (_number(inside, tag) for tag in NUMBERS) if n), "")
+        if not number:
+            remedy = 'write <num> Number: ID, or <topic number="ID">'
             raise InputError("a <top> without <num>", file=file, line=line, remedy=remedy)
-        text = _open_field(inside, "title", "Topic")
-        if not text and (text := _open_field(inside, "desc", "Description")):
-            reading.drops.add("topic without title, its description is used", number[1])
-        yield Row(number[1], "", text, file, line)
+        found = ((f, open_field(inside, f, label, reading, where)) for f, label in QUERIES.items())
+        tag, text = next(((field, text) for field, text in found if text), ("", ""))
+        if not tag and not re.search(r"<[a-zA-Z]", inside):
+            text = plain(inside, reading, where)  # <topic number="1">its text</topic>
+        elif not tag and not re.search(r"<(?:title|query)\b", inside, re.IGNORECASE):
+            problem, wanted = "a topic whose query is in no known field", ", ".join(QUERIES)
+            remedy = f"write the query in one of the fields {wanted}"
+            raise InputError(problem, file=file, line=line, id=number, remedy=remedy)
+        if tag not in ("title", "query", ""):
+            reading.drops.add(f"topic without title, its {QUERIES[tag].lower()} is used", number)
+        yield Row(number, "", text, file, line)
 
 
-def _open_field(inside: str, tag: str, label: str) -> str:
-    match = re.search(rf"<{tag}>\s*(?:{label}\s*:)?([^<]*)", inside, re.IGNORECASE)
-    return _plain(match[1]) if match else ""
-
-
-def _fields(inside: str, tag: str) -> list[str]:
-    pattern = rf"<{tag}(?:\s[^<>]*)?>(.*?)</{tag}\s*>"
-    return [_plain(text) for text in re.findall(pattern, inside, re.DOTALL | re.IGNORECASE)]
-
-
-def _without(inside: str, tags: tuple[str, ...]) -> str:
-    names = "|".join(tags)
-    pattern = rf"<({names})(?:\s[^<>]*)?>.*?</\1\s*>"
-    return re.sub(pattern, " ", inside, flags=re.DOTALL | re.IGNORECASE)
-
-
-def _plain(text: str) -> str:
-    return " ".join(html.unescape(TAGS.sub(" ", text)).split())
+def _number(inside: str, tag: str) -> str:
+    match = re.search(rf"<{tag}>\s*(?:Number\s*:)?\s*([^\s<]+)", inside, re.IGNORECASE)
+    return match[1] if match else ""

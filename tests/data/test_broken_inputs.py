@@ -89,7 +89,7 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
         ["corpus.jsonl is here both plain and gzipped"],
     ),
     "gzip cut off": (cut_gzip, ["corpus.jsonl.gz:", "damaged or cut off"]),
-    "not gzip": (no_gzip, ["corpus.jsonl.gz:1", "damaged or cut off"]),
+    "not gzip": (no_gzip, ["corpus.jsonl.gz: not gzipped, though", ".gz out of"]),
     "gain is a word": (qrels(HEADER + "q1\td1\tyes\n"), ["test.tsv:2", "gain 'yes'"]),
     "gain is a fraction": (qrels(HEADER + "q1\td1\t0.5\n"), ["test.tsv:2", "gain '0.5'"]),
     "gain on the first line": (qrels("q1\td1\tyes\n"), ["test.tsv:1", "gain 'yes'"]),

@@ -20,9 +20,8 @@ from retrieval_kd.data.texts import Document, Texts, UnknownID, build_texts
 from retrieval_kd.errors import InputError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-ID = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(
-    lambda id: id.split() == [id]
-)
+LETTER = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+ID = st.text(LETTER, min_size=1, max_size=12).filter(lambda id: id.split() == [id])
 ROWS = st.lists(
     st.builds(Row, ID, TEXT, TEXT, st.just(""), st.just(0)),
     min_size=1,

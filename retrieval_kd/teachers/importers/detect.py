@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from retrieval_kd.data.numerals import finite_number, whole_number
 from retrieval_kd.data.rows import Reading
+from retrieval_kd.data.sources import first_bytes
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.importers import score_files
-from retrieval_kd.teachers.importers.score_files import ScoredPair
+from retrieval_kd.teachers.importers.records import FIELDS, TEXT_FIELDS, ScoredPair
 
 Reader = Callable[[Path, Reading], Iterator[ScoredPair]]
 
@@ -21,9 +22,12 @@ FORMATS: dict[str, Reader] = {
     "tdist": score_files.read_tdist,
     "parquet": score_files.read_parquet,
     "trec": score_files.read_trec,
+    "nested": score_files.read_nested,
     "jsonl": score_files.read_jsonl,
     "tsv": score_files.read_tsv,
 }
+HEAD = 1 << 20  # bytes; enough for the first line
+NESTED = re.compile(r'\{\s*"((?:[^"\\]|\\.)*)"\s*:\s*\{')
 PICKLE_NAMES = (".pkl", ".pickle", ".pkl.gz", ".pickle.gz")
 
 
@@ -40,7 +44,7 @@ def detect(path: Path) -> str:
         >>> _ = path.write_text("q1 Q0 d1 1 12.5 teacher\\n"); detect(path)
         'trec'
     """
-    head = _head(path)
+    head = first_bytes(path, HEAD)
     is_pickle = head[:4] == b"(dp0" or (head[:1] == b"\x80" and head[1:2] in b"\x02\x03\x04\x05")
     if path.name.lower().endswith(PICKLE_NAMES) or is_pickle:
         raise InputError(
@@ -51,11 +55,10 @@ def detect(path: Path) -> str:
         )
     if head[:4] == b"PAR1":
         return "parquet"
-    line = next(filter(None, (row.strip() for row in head.splitlines())), b"")
-    text = line.decode("utf-8-sig", errors="replace")
+    text = head.decode("utf-8", errors="replace").lstrip("\ufeff").strip()
     if not text:
         raise InputError("an empty file", file=path)
-    return _of_json(line) if text[0] in "{[" else _of_cells(text, path)
+    return _of_json(text) if text[0] in "{[" else _of_cells(re.split("[\r\n]", text)[0], path)
 
 
 def reader(path: Path, format: str | None) -> tuple[str, Reader]:
@@ -63,58 +66,37 @@ def reader(path: Path, format: str | None) -> tuple[str, Reader]:
     if format is not None and format not in FORMATS:
         raise InputError(f"unknown format {format!r}", remedy=f"one of {', '.join(FORMATS)}")
     name = format or detect(path)
-    if format is not None:
-        _head(path)
     return name, FORMATS[name]
 
 
-def _head(path: Path, size: int = 1 << 20) -> bytes:
-    """The first bytes, decompressed; enough for the first line."""
-    if not path.is_file():
-        raise InputError("no such file", file=path, remedy="check the path")
-    with open(path, "rb") as raw:
-        if raw.read(2) != b"\x1f\x8b":
-            raw.seek(0)
-            return raw.read(size)
-    if not path.name.endswith(".gz"):
-        raise InputError("gzipped, but its name does not say so", file=path, remedy="add .gz to it")
-    try:
-        with gzip.open(path) as unzipped:
-            return unzipped.read(size)
-    except (EOFError, OSError, zlib.error) as error:
-        problem = f"damaged or cut off: {error}"
-        raise InputError(problem, file=path, remedy="copy the file again") from error
-
-
-def _of_json(line: bytes) -> str:
-    if line.startswith(b"["):
+def _of_json(text: str) -> str:
+    """Detect a format by the first object, or by its beginning if it is longer than `text`."""
+    within = re.match(r"\[\s*(?=\{)", text)
+    if text[0] == "[" and within is None:
         return "tdist"
+    start = within.end() if within else 0
     try:
-        names = set(json.loads(line))
-    except ValueError:
-        names = set()  # the reader reports what is wrong, and where
-    return "hard-negatives" if {"qid", "neg"} <= names else "jsonl"
+        first, _ = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):  # the reader reports what is wrong, and where
+        nested = NESTED.match(text, start)
+        return "nested" if nested and nested[1] not in FIELDS | TEXT_FIELDS else "jsonl"
+    if {"qid", "neg"} <= set(first):
+        return "hard-negatives"
+    inner = all(isinstance(value, dict) for value in first.values())
+    return "nested" if first and inner and not set(first) & (FIELDS | TEXT_FIELDS) else "jsonl"
 
 
 def _of_cells(text: str, path: Path) -> str:
     cells = score_files.split_line(text)
-    if len(cells) == 5 and _is_number(cells[0]) and _is_number(cells[1]):
+    if len(cells) == 5 and None not in map(finite_number, cells[:2]):
         return "hofstaetter"
-    if len(text.split()) == 6 and _is_number(text.split()[4]):
+    if len(text.split()) == 6 and finite_number(text.split()[4]) is not None:
         return "trec"
     if len(cells) == 3 or score_files.is_header(cells):
         return "tsv"
     problem = f"no known shape of scores: the first line has {len(cells)} columns"
-    if len(cells) == 4 and cells[3].isdecimal():
+    if len(cells) == 4 and whole_number(cells[3]) is not None:
         problem = "judgments (qrels), not a teacher's scores"
     raise InputError(
         problem, file=path, line=1, remedy=f"see docs/scores.md; --format is {', '.join(FORMATS)}"
     )
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -5,23 +5,23 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from retrieval_kd.data.json_lines import first_value, json_objects
 from retrieval_kd.data.rows import Reading
-from retrieval_kd.data.sources import file_lines
 from retrieval_kd.errors import InputError
-from retrieval_kd.teachers.importers.score_files import QUERY, first_value, to_id
+from retrieval_kd.teachers.importers.records import QUERY, to_id
 
 LISTS = ("retrieved_passages", "hits", "candidates", "passages", "documents")
 IDS = ("docid", "doc_id", "pid", "passage_id", "docno", "_id", "id")
 TEXTS = ("text", "content", "contents", "passage", "segment", "body")
 ANSWERS = ("response", "permutation", "answer", "output")
 TURNS = ("conversations", "messages", "conversation")
+OBJECTS = "write objects {…}; join answers in a file of their own to their passages first"
 USER, MODEL = ("human", "user"), ("gpt", "assistant")
 QUERY_AT = (
     re.compile(r"Search Query:\s*(.+?)\s*(?=Rank the \d+ passages|\n|$)"),
@@ -58,7 +58,7 @@ def read_orders(path: Path, reading: Reading) -> Iterator[PublishedOrder]:
     Raises:
         InputError: a line is not a JSON object, or lacks a list of passages or an answer.
     """
-    for line, record in _values(path, reading):
+    for line, record in json_objects(path, reading, OBJECTS):
         turns = first_value(record, TURNS)
         if turns is None:
             yield _record(record, path, line)
@@ -185,35 +185,3 @@ def _response(answer: Any, count: int, path: Path, line: int) -> str:
         line=line,
         remedy="write it as text such as [2] > [1], or as all numbers from 0, or all from 1",
     )
-
-
-def _values(path: Path, reading: Reading) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    lines = file_lines(path, reading)
-    for before, (number, text) in enumerate(lines):
-        if before == 0 and text.lstrip().startswith("["):
-            whole = "\n".join([text, *(more.text for more in lines)])
-            values = _parsed(whole, path, number)
-            for place, value in enumerate(values, start=1):
-                yield place, _object(value, path, place)
-            return
-        yield number, _object(_parsed(text, path, number), path, number)
-
-
-def _parsed(text: str, path: Path, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"not JSON: {error}", file=path, line=line, remedy="correct or remove the line"
-        ) from error
-
-
-def _object(value: Any, path: Path, line: int) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise InputError(
-            f"{type(value).__name__} where an object {{…}} is expected",
-            file=path,
-            line=line,
-            remedy="join answers that are in a file of their own to their passages first",
-        )
-    return value

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 from retrieval_kd import progress
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.rows import Reading
-from retrieval_kd.data.texts import Document, hash_id
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answer_rows import Row
 from retrieval_kd.store.answers import AnswerStore
@@ -22,7 +19,8 @@ from retrieval_kd.store.requests import Answer
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.comparing.list_strategies import Windows
 from retrieval_kd.teachers.comparing.parse_answers import parse_order
-from retrieval_kd.teachers.importers.order_files import Passage, PublishedOrder, read_orders
+from retrieval_kd.teachers.importers.match import Matcher, imported_key
+from retrieval_kd.teachers.importers.order_files import PublishedOrder, read_orders
 
 
 @dataclass
@@ -58,7 +56,7 @@ def import_permutations(
         InputError: the file is damaged, or no order is about this collection's texts.
     """
     path, reading, matcher = Path(file), Reading(), Matcher(collection)
-    key = TeacherKey("listwise", model, digest=f"imported:{model}", prompt="order as published")
+    key = imported_key("listwise", model, prompt="order as published")
     result, new = ImportedOrders(key, drops=reading.drops), set[str]()
     answers = AnswerStore(store.folder(key), key)
     seen = {(row.query_digest, row.document_digests) for row in answers.rows() if row.answer}
@@ -91,7 +89,7 @@ def import_permutations(
 def _row(published: PublishedOrder, matcher: Matcher, drops: Drops) -> Row | None:
     """The answer about the passages that the collection has; None if it orders fewer than two."""
     here = f"line {published.line}"
-    query = matcher.query(published)
+    query = matcher.query(published.query_id, published.query)
     if query is None:
         drops.add("order of a query that the collection lacks", here)
         return None
@@ -104,7 +102,7 @@ def _row(published: PublishedOrder, matcher: Matcher, drops: Drops) -> Row | Non
         return None
     kept: dict[str, tuple[int, str]] = {}  # text digest → place, document ID
     for place, passage in enumerate(published.passages):
-        document = matcher.document(passage)
+        document = matcher.document(passage.id, passage.text)
         if document is None:
             drops.add("passage that the collection lacks", f"{here}, [{place + 1}]")
             continue
@@ -137,79 +135,3 @@ def _names_zero(response: str, count: int) -> bool:
     """
     raised = re.sub(r"(?<!\d)\d{1,8}(?!\d)", lambda number: str(int(number[0]) + 1), response)
     return 0 in (parse_order(raised, count + 1)[0] or ())
-
-
-NUMBER = re.compile(
-    r"\[(\d+)\]"
-)  # bracketed number in a passage, which published prompts write as (3)
-LABELLED = re.compile(r"^Title: (.*?) Content: ")
-
-
-def plain(text: str) -> str:
-    """Undo what prompts change in a text: repeated spaces, numbers in brackets, labels.
-
-    Example:
-        >>> plain("Title: Tides Content: The  moon [3]\\n pulls.")
-        'Tides The moon (3) pulls.'
-    """
-    return LABELLED.sub(r"\1 ", " ".join(NUMBER.sub(r"(\1)", text).split())).strip()
-
-
-class Matcher:
-    """Looks up published queries and passages.
-
-    An ID counts only if the text published with it, if any, equals the query or is the beginning of
-    the document, because two collections may use the same IDs.
-    """
-
-    def __init__(self, collection: Collection) -> None:
-        self.collection = collection
-
-    def query(self, published: PublishedOrder) -> str | None:
-        """ID of the query, or None if the collection lacks it."""
-        queries, id = self.collection.queries, published.query_id
-        ours = plain(queries[id].full) if id is not None and id in queries else None
-        if ours is not None and (published.query is None or plain(published.query) == ours):
-            return id
-        if published.query is None:
-            return None
-        text = plain(published.query)
-        endings = (text, text.removesuffix("."))  # some prompts end the query with a full stop
-        return next((self._queries[t] for t in endings if t in self._queries), None)
-
-    def document(self, passage: Passage) -> Document | None:
-        """The document, or None if the collection lacks it or has another text under its ID."""
-        documents = self.collection.documents
-        if passage.id is not None and passage.id in documents:
-            document = documents[passage.id]
-            text = None if passage.text is None else plain(passage.text)
-            if text is None or any(form.startswith(text) for form in _forms(document)):
-                return document
-        if passage.text is None:
-            return None
-        place = self._places.get(hash_id(plain(passage.text)))
-        return None if place is None else documents.at(place)
-
-    @cached_property
-    def _queries(self) -> dict[str, str]:
-        """Text → ID of the first query with this text."""
-        ids: dict[str, str] = {}
-        for query in self.collection.queries.iterate():
-            ids.setdefault(plain(query.full), query.id)
-        return ids
-
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        """Hash of a text → position of the first document with this text."""
-        places: dict[int, int] = {}
-        for place, document in enumerate(self.collection.documents.iterate()):
-            for form in _forms(document):
-                places.setdefault(hash_id(form), place)
-        return places
-
-
-def _forms(document: Document) -> Iterator[str]:
-    """The forms in which a document may be published: with and without its title."""
-    yield plain(document.full)
-    if document.title:
-        yield plain(document.text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,8 @@ from retrieval_kd.store.pair_index import PairIndex, first_of_each, pair_keys
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.writer import ScoreWriter
 from retrieval_kd.teachers.importers.detect import reader
-from retrieval_kd.teachers.importers.score_files import ScoredPair
+from retrieval_kd.teachers.importers.match import Matcher, imported_key
+from retrieval_kd.teachers.importers.records import ScoredPair
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
@@ -70,13 +71,13 @@ def import_scores(
         InputError: the file is damaged, contains no scores, or shares no ID with the collection.
     """
     path, reading = Path(file), Reading()
+    key = imported_key("pointwise", model)
     name, importer = reader(path, format)
-    key = TeacherKey("pointwise", model, digest=f"imported:{model}")
     batches = _Batches(store, key, collection, reading.drops)
     texts = "unknown" if collection is None else "known"
     with progress.bar(f"importing {path.name}", path.stat().st_size) as progress_bar:
         reading.advance = progress_bar.advance
-        pairs = importer(path, reading)
+        pairs = _found(importer(path, reading), collection, path, reading.drops)
         with store.writer(key, texts=texts) as writer:
             first = True
             while batch := list(itertools.islice(pairs, BATCH)):
@@ -93,6 +94,31 @@ def import_scores(
         remedy = "check that the file and the collection are of the same dataset"
         raise InputError(f"nothing to import{drops}", file=path, remedy=remedy)
     return Imported(key, name, batches.stored, batches.known, reading.drops)
+
+
+def _found(
+    pairs: Iterator[ScoredPair], collection: Collection | None, path: Path, drops: Drops
+) -> Iterator[ScoredPair]:
+    """Give pairs that come with texts the IDs that these texts have in the collection."""
+    matcher = None if collection is None else Matcher(collection)
+    for pair in pairs:
+        if pair.query is None and not pair.document:
+            yield pair
+        elif matcher is None:
+            if not pair.query_id or not pair.document_id:
+                problem = "texts without the IDs of their query and document"
+                remedy = "add --collection, in which the texts are found"
+                raise InputError(problem, file=path, line=pair.line, remedy=remedy)
+            yield pair
+        else:
+            query = matcher.query(pair.query_id or None, pair.query)
+            forms = (matcher.document(pair.document_id or None, t) for t in pair.document or [None])
+            document = next(filter(None, forms), None)
+            if query is None or document is None:
+                noun = "query" if query is None else "document"
+                drops.add(f"{noun} text not in the collection", f"line {pair.line}")
+            else:
+                yield pair._replace(query_id=query, document_id=document.id)
 
 
 class _Batches:
@@ -166,7 +192,7 @@ def are_ranks(batch: list[ScoredPair]) -> bool:
     """Whether the queries' scores look like ranks.
 
     They do if all score lists of three or more are beginnings of the longest one, or all are ends
-    of it.
+    of it. Ranks do not repeat, but labels such as 1, 0, 0 do.
 
     Example:
         >>> ranked = [ScoredPair(q, d, 1 / (r + 1), 1) for q in "ab" for r, d in enumerate("xyz")]
@@ -182,5 +208,7 @@ def are_ranks(batch: list[ScoredPair]) -> bool:
     if len(lists) < 2:
         return False
     longest = lists[-1]
+    if len(set(longest)) < len(longest):
+        return False
     from_top = all(short == longest[: len(short)] for short in lists)
     return from_top or all(short == longest[-len(short) :] for short in lists)
