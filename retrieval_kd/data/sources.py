@@ -238,5 +238,5 @@ def _hidden(name: str) -> bool:
 
 
 def _damaged(label: str, line: int | None, error: Exception) -> InputError:
-    problem = f"damaged or cut off: {str(error) or type(error).__name__}"
+    problem = f"damaged or cut off: {' '.join(str(error).split()) or type(error).__name__}"
     return InputError(problem, file=label, line=line, remedy="download or copy the file again")

@@ -16,7 +16,8 @@ from retrieval_kd.data.markup import attribute, fields, literal, open_field, pla
 from retrieval_kd.data.msmarco import tsv_queries, tsv_rows
 from retrieval_kd.data.qrels import source_judgments
 from retrieval_kd.data.rows import Reader, Reading, Row
-from retrieval_kd.data.sources import LONGEST_LINE, Source, too_long
+from retrieval_kd.data import sources
+from retrieval_kd.data.sources import Source
 from retrieval_kd.errors import InputError
 
 DOCUMENTS = re.compile(r"documents?|docs?|corpus|collection")
@@ -106,8 +107,8 @@ def elements(
                 if start:
                     inside.append(piece)
                     size += len(piece)
-                    if size > LONGEST_LINE:
-                        raise too_long(f"a <{tag}>", file, start)
+                    if size > sources.LONGEST_LINE:
+                        raise sources.too_long(f"a <{tag}>", file, start)
                 elif piece.strip() and not re.fullmatch(r"\s*<[?!/\w][^<>]*>\s*", piece):
                     reading.drops.add(f"text outside <{tag}> skipped", f"{file}:{number}")
             elif piece.startswith("</") != bool(start):

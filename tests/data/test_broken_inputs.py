@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from retrieval_kd.data import sources
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.qrels import read_qrels
 from retrieval_kd.data.runs import read_run
@@ -45,8 +46,18 @@ def cut_gzip(folder: Path) -> None:
     write(folder / "corpus.jsonl.gz", whole[: len(whole) // 2])
 
 
+def unnamed_qrels(folder: Path) -> None:
+    for file in (folder / "qrels").iterdir():
+        file.rename(file.with_suffix(".csv"))
+
+
 def no_gzip(folder: Path) -> None:
     (folder / "corpus.jsonl").rename(folder / "corpus.jsonl.gz")
+
+
+def bytes_in_gzip(folder: Path) -> None:
+    (folder / "corpus.jsonl").unlink()
+    write(folder / "corpus.jsonl.gz", gzip.compress(b'{"_id": "d1", "text": "caf\xe9"}\n'))
 
 
 ERRORS: dict[str, tuple[Break, list[str]]] = {
@@ -76,6 +87,18 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
         ["corpus.jsonl:2", "not UTF-8 (byte 0xe9", "iconv"],
     ),
     "UTF-16": (corpus(D1.encode("utf-16")), ["corpus.jsonl:1", "not UTF-8", "utf-16"]),
+    "bytes in gzip": (bytes_in_gzip, ["corpus.jsonl.gz:1", "not UTF-8", "unpack it, and"]),
+    "UTF-16 without a mark": (corpus(D1.encode("utf-16-le")), ["corpus.jsonl:1", "a zero byte"]),
+    "UTF-32": (corpus(D1.encode("utf-32")), ["corpus.jsonl:1", "iconv -f utf-32"]),
+    "gzipped twice": (
+        corpus(gzip.compress(gzip.compress(D1.encode()))),
+        ["corpus.jsonl: gzipped twice"],
+    ),
+    "another compression": (corpus(b"\xfd7zXZ\0rest"), ["corpus.jsonl: an xz file", "unpack it"]),
+    "a field twice": (
+        corpus('{"_id": "d1", "text": "x", "text": "y"}\n'),
+        [":1", "'text' is there"],
+    ),
     "half a character": (
         corpus('{"_id": "d1", "text": "\\ud83d"}\n'),
         ["corpus.jsonl:1", "lone surrogate U+D83D", "'d1'"],
@@ -93,6 +116,19 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
     "gain is a word": (qrels(HEADER + "q1\td1\tyes\n"), ["test.tsv:2", "gain 'yes'"]),
     "gain is a fraction": (qrels(HEADER + "q1\td1\t0.5\n"), ["test.tsv:2", "gain '0.5'"]),
     "gain on the first line": (qrels("q1\td1\tyes\n"), ["test.tsv:1", "gain 'yes'"]),
+    "gain with an underscore": (qrels(HEADER + "q1\td1\t1_0\n"), ["test.tsv:2", "gain '1_0'"]),
+    "gain in other digits": (qrels(HEADER + "q1\td1\t١\n"), ["test.tsv:2", "gain '١'"]),
+    "gain of 400 digits": (qrels(HEADER + f"q1\td1\t{'9' * 400}\n"), ["test.tsv:2", "gain '999"]),
+    "gain in JSON": (
+        qrels('{"query-id": "q1", "corpus-id": "d1", "score": 0.5}\n'),
+        ["test.tsv:1", "gain 0.5"],
+    ),
+    "no document in JSON": (qrels('{"query-id": "q1", "score": 1}\n'), [":1", "no corpus-id"]),
+    "columns of qrels swapped": (
+        qrels("query-id\tscore\tcorpus-id\nq1\t1\t7\n"),
+        ["test.tsv:1", "last column is corpus-id"],
+    ),
+    "judgments in no known form": (unnamed_qrels, ["qrels/test.csv", "no known form"]),
     "two columns in qrels": (qrels(HEADER + "q1\td1\n"), ["test.tsv:2", "2 columns"]),
     "document ID with a space in qrels": (qrels(HEADER + "q1\td 1\t1\n"), [":2", "whitespace"]),
     "empty qrels": (qrels(HEADER), ["split 'test'", "no judgment"]),
@@ -114,6 +150,11 @@ WARNINGS: dict[str, tuple[Break, str]] = {
     "judged twice alike": (qrels(HEADER + "q1\td1\t1\n" * 2), "1 × repeated judgment"),
     "nothing relevant": (qrels(HEADER + "q1\td1\t0\n"), "1 × judged query without a relevant"),
     "byte order mark": (corpus(b"\xef\xbb\xbf" + (D1 + D2 + D3).encode()), "1 × byte order mark"),
+    "marks within": (corpus((D1 + "\ufeff" + D2 + "\ufeff" + D3).encode()), "2 × byte order mark"),
+    "two forms of a split": (
+        lambda folder: write(folder / "qrels" / "test.jsonl", "{}"),
+        "1 × file ignored",
+    ),
     "blank lines": (corpus(D1 + "\n" + D2 + "  \n" + D3), "2 × blank line skipped"),
     "empty document": (corpus(D1 + D2.replace("The sun.", " ") + D3), "1 × empty document kept"),
     "empty query": (queries(Q1 + Q2 + '{"_id": "q3", "text": ""}\n'), "1 × empty query dropped"),
@@ -226,6 +267,12 @@ TREC: dict[str, tuple[str, str, str]] = {
     "topics as plain lines": ("topics.txt", "q1 why tides\n", "no <top> in this file"),
     "one column": ("documents/b.tsv", "d8\n", "1 columns where 2, 3 or 4"),
     "columns change": ("documents/b.tsv", "d8\tx\nd9\tx\ty\n", "b.tsv:2: 3 columns where 2, as on"),
+    "header in another order": ("documents/b.tsv", "text\tid\nx\td8\n", "columns in another order"),
+    "topic of other fields": (
+        "topics.txt",
+        '<topic number="1"><disease>x</disease></topic>\n',
+        "query is in no known field",
+    ),
     "two files for a split": ("qrels/test.txt", "q1 0 d1 1\n", "two files for split 'test'"),
     "five columns in qrels": ("qrels.new.txt", "q1 0 d1 1 x\n", "qrels.new.txt:1: 5 columns"),
 }
@@ -252,6 +299,96 @@ def test_a_topic_without_title_uses_its_description_and_is_counted(tmp_path: Pat
     summary = " ".join(collection.drops.summary())
     assert "1 × topic without title" in summary
     assert "1 × file ignored" in summary
+
+
+TOPICS = {
+    "<": ("<num> Number: 1 </num>\n<title> dose < 5 mg </title>\n<desc> y", "dose < 5 mg"),
+    "tags": (
+        "<num> 1\n<title> growth of <i>E. coli</i> in milk\n<desc> y",
+        "growth of E. coli in milk",
+    ),
+    "a tag of the text": (
+        "<num> 1\n<title> what is List<String> for\n<desc> y",
+        "what is List<String> for",
+    ),
+    "an inequality": ("<num> 1\n<title> if a<b and c>d\n<narr> y", "if a<b and c>d"),
+    "names of fields": (
+        "<num>1</num><title>use of &lt;head> and &lt;title></title>",
+        "use of <head> and <title>",
+    ),
+    "CDATA": ("<num>1</num><title><![CDATA[a & b <title> &amp;]]></title>", "a & b <title> &amp;"),
+    "entities": ("<num>1</num><title>R&D &amp; AT&T ?a=1&copy=2</title>", "R&D & AT&T ?a=1&copy=2"),
+    "two lines": ("<num> 1\n<title> one\n<i>two</i> three\n\n<desc> y", "one two three"),
+}
+
+
+@pytest.mark.parametrize("kind", TOPICS)
+def test_nothing_of_a_topics_title_is_cut(kind: str, tmp_path: Path) -> None:
+    inside, query = TOPICS[kind]
+    folder = write_trec(tmp_path / "trec")
+    write(folder / "topics.more.txt", f"<top>\n{inside}\n</top>\n")
+    assert open_collection(folder).queries["1"].text == query
+
+
+def test_topics_of_xml_may_be_their_text_alone(tmp_path: Path) -> None:
+    folder = write_trec(tmp_path / "trec")
+    write(
+        folder / "topics.xml",
+        "<topics>\n<topic number='7'>a man of 58 & his heart</topic></topics>",
+    )
+    assert open_collection(folder).queries["7"].text == "a man of 58 & his heart"
+
+
+def test_a_document_keeps_what_only_looks_like_markup(tmp_path: Path) -> None:
+    folder = write_trec(tmp_path / "trec")
+    body = "p < 0.05, a<b and c>d,<br>List<String> <b>bold</b> R&D <TXT5> end"
+    write(folder / "documents/b.sgml", f"<DOC>\n<DOCNO>b</DOCNO>\n<TEXT>{body}</TEXT>\n</DOC>\n")
+    collection = open_collection(folder)
+    kept = "p < 0.05, a<b and c>d, List<String> bold R&D end"
+    assert collection.documents["b"].text == kept
+    assert "1 × tag that is never closed removed from a text" in collection.drops.summary()[0]
+
+
+def test_a_header_of_a_table_is_no_row(tmp_path: Path) -> None:
+    folder = write_msmarco(tmp_path / "marco")
+    table = (folder / "collection.tsv").read_text()
+    write(folder / "collection.tsv", f"docid\tpassage text\n{table}")
+    collection = open_collection(folder)
+    assert "docid" not in collection.documents and len(collection.documents) == 3
+    assert "1 × header of a table skipped" in collection.drops.summary()[0]
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_line_that_no_memory_holds_is_refused(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "LONGEST_LINE", 1 << 20)
+    folder = write_beir(tmp_path / "c", ending=ending)
+    write(
+        folder / f"corpus.jsonl{ending}", D1 + '{"_id": "d2", "text": "' + "x" * (1 << 20) + '"}\n'
+    )
+    for path in (folder, zip_folder(folder, tmp_path / "c.zip")):
+        with pytest.raises(InputError, match=r"corpus\.jsonl(\.gz)?:2: a line of more than 1 MiB"):
+            open_collection(path)
+
+
+def test_an_element_that_no_memory_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "LONGEST_LINE", 1 << 20)
+    folder = write_trec(tmp_path / "trec")
+    write(folder / "documents" / "b.sgml", "<DOC>\n" + ("x" * 1000 + "\n") * 1100)
+    with pytest.raises(InputError, match=r"b\.sgml:1: a <DOC> of more than 1 MiB"):
+        open_collection(folder)
+
+
+@pytest.mark.parametrize("read", [read_run, read_qrels])
+def test_gzip_is_recognised_without_its_suffix(
+    read: Callable[[Path], object], tmp_path: Path
+) -> None:
+    text = b"q1 Q0 d1 1 2.5 a\n" if read is read_run else b"q1 0 d1 1\n"
+    plain = read(write(tmp_path / "plain", text))
+    assert read(write(tmp_path / "zipped", gzip.compress(text))) == plain
 
 
 def test_a_trec_folder_without_topics_is_refused(tmp_path: Path) -> None:
@@ -300,6 +437,10 @@ RUNS: dict[str, tuple[str, str]] = {
     "score is a word": ("q1 Q0 d1 1 best a\n", ":1: score 'best'"),
     "score is NaN": ("q1 Q0 d1 1 nan a\n", ":1: score 'nan'"),
     "score is infinite": ("q1 Q0 d1 1 -inf a\n", ":1: score '-inf'"),
+    "score with an underscore": ("q1 Q0 d1 1 1_0 a\n", ":1: score '1_0'"),
+    "score in other digits": ("q1 Q0 d1 1 ٣ a\n", ":1: score '٣'"),
+    "score is too big": ("q1 Q0 d1 1 1e999 a\n", ":1: score '1e999'"),
+    "rank in other digits": ("q1 Q0 d1 ٣ 1 a\n", ":1: rank '٣'"),
     "rank is a fraction": ("q1 Q0 d1 0.5 1 a\n", ":1: rank '0.5'"),
     "document twice": ("q1 Q0 d1 1 2 a\nq2 Q0 d1 1 2 a\nq1 Q0 d1 2 1 a\n", ":3: document twice"),
     "no line": ("\n\n", "without a single line"),

@@ -57,6 +57,61 @@ def beir_zip_from_a_mac(folder: Path) -> Path:
     return path
 
 
+def beir_zip_with_hidden_files(folder: Path) -> Path:
+    path = beir_zip(folder)
+    with zipfile.ZipFile(path, "a") as archive:
+        for name in (
+            "c/.DS_Store",
+            "c/._corpus.jsonl",
+            "c/qrels/._test.tsv",
+            ".Trash/corpus.jsonl",
+        ):
+            archive.writestr(name, b"\x00\x05\x16\x07")
+    return path
+
+
+def zip_without_its_suffix(folder: Path) -> Path:
+    return beir_zip(folder).rename(folder / "c")
+
+
+def qrels_in_json_lines(folder: Path) -> Path:
+    """As mteb's collections have them, with fractions that are whole."""
+    path = write_beir(folder / "c")
+    for split, judged in QRELS.items():
+        (path / "qrels" / f"{split}.tsv").unlink()
+        rows = [{"query-id": q, "corpus-id": d, "score": float(gain)}
+                for q, found in judged.items() for d, gain in found.items()]  # fmt: skip
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write(path / "qrels" / f"{split}.jsonl{'.gz' if split == 'test' else ''}", lines)
+    return path
+
+
+def qrels_called_txt(folder: Path) -> Path:
+    path = write_beir(folder / "c")
+    for file in list(path.glob("qrels/*.tsv")):
+        file.rename(file.with_suffix(".txt"))
+    return path
+
+
+def old_mac_lines(folder: Path) -> Path:
+    path = write_beir(folder / "c")
+    for file in [*path.glob("*.jsonl"), *path.glob("qrels/*")]:
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r"))
+    return path
+
+
+def trec_topics_in_xml(folder: Path) -> Path:
+    path = write_trec(folder / "c")
+    (path / "topics.txt").unlink()
+    topics = "".join(
+        f'<topic number="{i}">\n<query>{text}</query>\n<question>More?</question>\n'
+        "<narrative>Even more.</narrative>\n</topic>\n"
+        for i, text in QUERIES
+    )
+    write(path / "topics.xml", f'<?xml version="1.0"?>\n<topics task="a">\n{topics}</topics>\n')
+    return path
+
+
 def windows_lines(folder: Path) -> Path:
     path = write_beir(folder / "c")
     for file in path.rglob("*.*l"):
@@ -90,6 +145,12 @@ FORMS = [
     beir_zip,
     beir_zip_of_gz_without_folder,
     beir_zip_from_a_mac,
+    beir_zip_with_hidden_files,
+    zip_without_its_suffix,
+    qrels_in_json_lines,
+    qrels_called_txt,
+    old_mac_lines,
+    trec_topics_in_xml,
     windows_lines,
     trec,
     trec_with_labelled_titles,

@@ -135,7 +135,7 @@ def _parquet_rows(path: Path, reading: Reading) -> Iterator[dict[str, Any]]:
         problem = f"text that is not UTF-8: {error}"
         raise InputError(problem, file=path, remedy="write the file again, in UTF-8") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        problem = f"damaged, or not Parquet: {error}"
+        problem = f"damaged, or not Parquet: {' '.join(str(error).split())}"
         raise InputError(problem, file=path, remedy="copy the file again") from error
 
 

@@ -137,6 +137,89 @@ def test_without_a_collection_scores_are_stored_by_id(tmp_path):
     assert np.isnan(store.lookup(key, [query_digest("who?")], [document_digest("", "second")]))
 
 
+BY_TEXT = {
+    "FlagEmbedding": {"query": "who?", "pos": ["One first"], "neg": ["second", "unknown"],
+                      "pos_scores": [2.5], "neg_scores": [-1.25, 9.0]},
+    "Tevatron": {"query_id": "elsewhere-1", "query": "who?",
+                 "positive_passages": [{"docid": "11", "title": "One", "text": "first", "score": 2.5}],
+                 "negative_passages": [{"docid": "x", "title": "-", "text": "second", "score": -1.25},
+                                       {"docid": "13", "title": "Three", "text": "third"}]},
+    "pairs": [{"query": "who?", "passage": "first", "score": 2.5},
+              {"query": "who?", "document": "second", "score": -1.25}],
+    "lists": {"query": "who?", "passages": ["One first", "second"], "scores": [2.5, -1.25]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", BY_TEXT)
+@pytest.mark.parametrize("form", ["jsonl", "list", "parquet"])
+def test_scores_keyed_by_text_are_found_in_the_collection(tmp_path, collection, shape, form):
+    rows = BY_TEXT[shape] if isinstance(BY_TEXT[shape], list) else [BY_TEXT[shape]]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    path = tmp_path / "scores"
+    if form == "parquet":
+        parquet(path, rows)
+    else:
+        write(path, lines if form == "jsonl" else json.dumps(rows))
+    store = ScoreStore(tmp_path / "store")
+    imported = import_scores(path, store, "teacher", collection=collection)
+    assert stored(store) == {("7", "11"): 2.5, ("7", "12"): -1.25}
+    if shape == "FlagEmbedding":
+        assert imported.drops.counts == {"document text not in the collection": 1}
+    if shape == "Tevatron":
+        assert imported.drops.counts == {"passage without a score": 1}
+
+
+@pytest.mark.parametrize("text", [
+    '{"7": {"11": 2.5, "12": -1.25}, "8": {"11": 0.5, "13": -3}}',
+    '{"7": {"11": 2.5, "12": -1.25}}\n{"8": {"11": 0.5, "13": -3}}\n',
+    json.dumps({"7": {"11": 2.5, "12": -1.25}, "8": {"11": 0.5, "13": -3}}, indent=2),
+    '{"' + "7" * (1 << 20) + '": {"11": 1}}',
+], ids=["object", "lines", "indented", "long"])  # fmt: skip
+def test_scores_may_be_nested_by_query_and_document(tmp_path, text):
+    store = ScoreStore(tmp_path / "store")
+    assert import_scores(write(tmp_path / "s.json", text), store, "teacher").format == "nested"
+    assert len(text) > 1 << 20 or stored(store) == EXPECTED
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_records_may_stand_in_one_list(tmp_path, indent):
+    rows = [json.loads(line) for line in JSONL[0].splitlines()]
+    store = ScoreStore(tmp_path / "store")
+    path = write(tmp_path / "s.json", json.dumps(rows, indent=indent))
+    assert import_scores(path, store, "teacher").format == "jsonl"
+    assert stored(store) == EXPECTED
+
+
+def test_gzip_is_recognised_without_its_suffix(tmp_path):
+    store = ScoreStore(tmp_path / "store")
+    path = write(tmp_path / "s.tsv", gzip.compress(SHAPES["tsv"][1].encode()))
+    assert import_scores(path, store, "teacher").format == "tsv"
+    assert stored(store) == EXPECTED
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.5, 0.5], [1, 0, 0]], ids=["constant", "binary"])
+def test_scores_that_repeat_are_no_ranks(tmp_path, scores):
+    rows = [f"{q}\t{d}\t{s}\n" for q in "ab" for d, s in zip("xyz", scores, strict=True)]
+    store = ScoreStore(tmp_path / "store")
+    assert import_scores(write(tmp_path / "s.tsv", "".join(rows)), store, "teacher").stored == 6
+
+
+@pytest.mark.parametrize("name", ["", "  ", "a\nb", "\x1b[1m"])
+def test_a_teacher_needs_a_name(tmp_path, name):
+    path = write(tmp_path / "s.tsv", SHAPES["tsv"][1])
+    with pytest.raises(InputError, match="no name for a teacher"):
+        import_scores(path, ScoreStore(tmp_path / "store"), name)
+    assert not (tmp_path / "store").exists()
+
+
+def test_parquet_that_is_not_utf8_is_refused(tmp_path):
+    bad = pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())
+    table = pa.table({"query_id": bad, "docid": ["11"], "score": [1.0]})
+    pq.write_table(table, tmp_path / "s.parquet")
+    with pytest.raises(InputError, match=r"s\.parquet: text that is not UTF-8"):
+        import_scores(tmp_path / "s.parquet", ScoreStore(tmp_path / "store"), "teacher")
+
+
 def test_ids_the_collection_lacks_are_counted(tmp_path, collection):
     text = SHAPES["tsv"][1] + "7\t99\t1\n6\t11\t1\n5\t11\t1\n"
     path, store = write(tmp_path / "s.tsv", text), ScoreStore(tmp_path / "store")
@@ -214,6 +297,21 @@ BROKEN = {
     "short run line": ("r", "7 Q0 11 1 2.5 x\n7 Q0 12 2 1.5\n", "r:2: 5 columns"),
     "score in words": ("s.tsv", "7\t11\thigh\n", r"s\.tsv:1: score 'high'"),
     "nan": ("s.tsv", "7\t11\t1\n7\t12\tnan\n", r"s\.tsv:2: score 'nan' is not a finite"),
+    "underscore": ("s.tsv", "7\t11\t1_0\n", r"s\.tsv:1: score '1_0' is not a finite"),
+    "other digits": ("s.tsv", "7\t11\t٣\n", r"s\.tsv:1: score '٣' is not a finite"),
+    "huge": ("s.jsonl", f'{{"qid": 7, "pid": 1, "score": 1{"0" * 400}}}', "s.jsonl:1: score 1000"),
+    "exponent": ("s.jsonl", '{"qid": 7, "pid": 1, "score": 1e999}', "s.jsonl:1: score inf"),
+    "half a character": (
+        "s.jsonl",
+        '{"qid": "\\ud800", "pid": 1, "score": 1}',
+        "surrogate U\\+D800",
+    ),
+    "document twice": ("s.json", '{"7": {"11": 1, "11": 2}}', "'11' is there twice"),
+    "texts without scores": (
+        "s.jsonl",
+        '{"query": "a", "pos": ["b"], "neg": []}',
+        "without pos_sc",
+    ),
     "infinite": ("s.jsonl", '{"qid": 7, "pid": 1, "score": -Infinity}', "score -inf is not"),
     "null score": ("s.jsonl", '{"qid": 7, "doc_ids": [1], "scores": [null]}', "score None"),
     "true score": ("s.jsonl", '{"qid": 7, "pid": 1, "score": true}', "score True"),
@@ -221,9 +319,17 @@ BROKEN = {
     "empty id": ("s.tsv", "7\t\t2\n", r"s\.tsv:1: empty document ID"),
     "text for an id": ("s.tsv", "who am I\t11\t2\n", "query ID with whitespace.*by ID"),
     "fractional id": ("s.jsonl", '{"qid": 7.5, "pid": 1, "score": 1}', "query ID 7.5"),
-    "broken json": ("s.jsonl", '{"qid": 7, "pid": 1, "score": 1}\n{"qid": 7\n', "s.jsonl:2: broken J"),
+    "broken json": (
+        "s.jsonl",
+        '{"qid": 7, "pid": 1, "score": 1}\n{"qid": 7\n',
+        "s.jsonl:2: broken J",
+    ),
     "deep json": ("s.jsonl", "[" * 100_000, "broken JSON"),
-    "json scalar": ("s.jsonl", '{"qid": 7, "pid": 1, "score": 1}\n5\n', "a number where a JSON object"),
+    "json scalar": (
+        "s.jsonl",
+        '{"qid": 7, "pid": 1, "score": 1}\n5\n',
+        "a number where a JSON",
+    ),
     "no query": ("s.jsonl", '{"pid": 1, "score": 1}', "no query ID.*query_id"),
     "text for a query": ("s.jsonl", '{"query": "who?", "pid": 1, "score": 1}', "--collection"),
     "no document": ("s.jsonl", '{"qid": 7, "score": 1}', "no document ID"),
