@@ -171,7 +171,7 @@ def _lines(
     reading.advance(raw.tell() - done)
 
 
-def _unzipped(raw: IO[bytes], label: str) -> tuple[io.BufferedReader, bool]:
+def _unzipped(raw: IO[bytes], label: str) -> tuple[io.BufferedReader[Any], bool]:
     """Return a reader of the file's text and whether it is gzipped, which its first bytes say."""
     handle = io.BufferedReader(raw)  # type: ignore[type-var]
     try:
@@ -186,7 +186,7 @@ def _unzipped(raw: IO[bytes], label: str) -> tuple[io.BufferedReader, bool]:
     return handle, False
 
 
-def _raw_lines(handle: io.BufferedReader, label: str) -> Iterator[tuple[int, bytes]]:
+def _raw_lines(handle: io.BufferedReader[Any], label: str) -> Iterator[tuple[int, bytes]]:
     """Yield numbered lines. In a file without any line feed, they end in carriage returns."""
     number = 0
     try:

@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator
 from functools import partial
 
+from retrieval_kd.data import sources
 from retrieval_kd.data.markup import attribute, fields, literal, open_field, plain, without
 from retrieval_kd.data.msmarco import tsv_queries, tsv_rows
 from retrieval_kd.data.qrels import source_judgments
 from retrieval_kd.data.rows import Reader, Reading, Row
-from retrieval_kd.data import sources
 from retrieval_kd.data.sources import Source
 from retrieval_kd.errors import InputError
 

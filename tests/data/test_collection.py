@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -71,7 +72,9 @@ def beir_zip_with_hidden_files(folder: Path) -> Path:
 
 
 def zip_without_its_suffix(folder: Path) -> Path:
-    return beir_zip(folder).rename(folder / "c")
+    path = beir_zip(folder)
+    shutil.rmtree(folder / "c")
+    return path.rename(folder / "c")
 
 
 def qrels_in_json_lines(folder: Path) -> Path:

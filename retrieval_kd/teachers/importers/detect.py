@@ -9,7 +9,7 @@ from pathlib import Path
 
 from retrieval_kd.data.numerals import finite_number, whole_number
 from retrieval_kd.data.rows import Reading
-from retrieval_kd.data.sources import first_bytes
+from retrieval_kd.data.sources import file_lines, first_bytes
 from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.importers import score_files
 from retrieval_kd.teachers.importers.records import FIELDS, TEXT_FIELDS, ScoredPair
@@ -55,9 +55,9 @@ def detect(path: Path) -> str:
         )
     if head[:4] == b"PAR1":
         return "parquet"
+    if next(file_lines(path, Reading()), None) is None:  # refuses what are no lines of UTF-8
+        raise InputError("an empty file", file=path, remedy="give a file of scores")
     text = head.decode("utf-8", errors="replace").lstrip("\ufeff").strip()
-    if not text:
-        raise InputError("an empty file", file=path)
     return _of_json(text) if text[0] in "{[" else _of_cells(re.split("[\r\n]", text)[0], path)
 
 

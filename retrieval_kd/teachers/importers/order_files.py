@@ -174,7 +174,7 @@ def _response(answer: Any, count: int, path: Path, line: int) -> str:
     """An answer as text. A list of numbers must clearly count from 0 or from 1."""
     if isinstance(answer, str):
         return answer
-    if isinstance(answer, list) and answer and all(type(place) is int for place in answer):
+    if isinstance(answer, list) and answer and all(map(_is_place, answer)):
         if 0 in answer and count not in answer:
             return " > ".join(f"[{place + 1}]" for place in answer)
         if 0 not in answer and count in answer:
@@ -185,3 +185,7 @@ def _response(answer: Any, count: int, path: Path, line: int) -> str:
         line=line,
         remedy="write it as text such as [2] > [1], or as all numbers from 0, or all from 1",
     )
+
+
+def _is_place(value: Any) -> bool:
+    return type(value) is int and abs(value) < 1 << 31

@@ -151,7 +151,7 @@ def is_header(cells: list[str]) -> bool:
         >>> is_header(["qid", "pid", "Score"]), is_header(["qid", "11", "2.5"])
         (True, False)
     """
-    return sum(cell.lower() in HEADER for cell in cells) >= 2
+    return sum(cell.lower() in HEADER | {"query", "document"} for cell in cells) >= 2
 
 
 def read_tsv(path: Path, reading: Reading) -> Iterator[ScoredPair]:
@@ -201,7 +201,7 @@ def _pair(query: str, document: str, score: Any, path: Path, number: int) -> Sco
 def _header(names: list[str], path: Path) -> tuple[int, int, int]:
     columns = [
         next((names.index(name) for name in synonyms if name in names), None)
-        for synonyms in (QUERY, DOCUMENT, SCORE)
+        for synonyms in ((*QUERY, "query"), (*DOCUMENT, "document"), SCORE)
     ]
     if None in columns:
         problem = f"the first line names {', '.join(names)}"

@@ -227,6 +227,7 @@ def test_what_is_no_order_is_an_error_with_its_line(collection, tmp_path):
     for bad, problem in (
         ({"query": "x", "hits": []}, "no list of passages, or no answer"),
         ({**good, "response": [1, 2]}, "not an order of 3 passages"),
+        ({**good, "response": [0, int("9" * 4300), 1]}, "not an order of 3 passages"),
         ([1], "a list where a JSON object"),
     ):
         file = written(tmp_path / "bad.jsonl", good, bad)

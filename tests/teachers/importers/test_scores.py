@@ -110,8 +110,9 @@ def test_parquet_may_be_long_or_lists(tmp_path, rows):
     assert imported.format == "parquet" and stored(store) == EXPECTED
 
 
-def test_a_header_names_the_columns(tmp_path):
-    text = "score\tpid\tqid\n2.5\t11\t7\n-1.25\t12\t7\n0.5\t11\t8\n-3\t13\t8\n"
+@pytest.mark.parametrize("header", ["score\tpid\tqid", "\nScore\tDocument\tQuery"])
+def test_a_header_names_the_columns(tmp_path, header):
+    text = f"{header}\n2.5\t11\t7\n-1.25\t12\t7\n0.5\t11\t8\n-3\t13\t8\n"
     store = ScoreStore(tmp_path / "store")
     import_scores(write(tmp_path / "s.tsv", text), store, "teacher")
     assert stored(store) == EXPECTED
@@ -140,12 +141,13 @@ def test_without_a_collection_scores_are_stored_by_id(tmp_path):
 BY_TEXT = {
     "FlagEmbedding": {"query": "who?", "pos": ["One first"], "neg": ["second", "unknown"],
                       "pos_scores": [2.5], "neg_scores": [-1.25, 9.0]},
-    "Tevatron": {"query_id": "elsewhere-1", "query": "who?",
-                 "positive_passages": [{"docid": "11", "title": "One", "text": "first", "score": 2.5}],
-                 "negative_passages": [{"docid": "x", "title": "-", "text": "second", "score": -1.25},
-                                       {"docid": "13", "title": "Three", "text": "third"}]},
+    "Tevatron": {"query_id": "elsewhere-1", "query": "who?", "positive_passages": [
+                     {"docid": "11", "title": "One", "text": "first", "score": 2.5}],
+                 "negative_passages": [
+                     {"docid": "x", "title": "-", "text": "second", "score": -1.25},
+                     {"docid": "13", "title": "Three", "text": "third"}]},
     "pairs": [{"query": "who?", "passage": "first", "score": 2.5},
-              {"query": "who?", "document": "second", "score": -1.25}],
+              {"query": "who?", "passage": "second", "score": -1.25}],
     "lists": {"query": "who?", "passages": ["One first", "second"], "scores": [2.5, -1.25]},
 }  # fmt: skip
 
@@ -173,7 +175,7 @@ def test_scores_keyed_by_text_are_found_in_the_collection(tmp_path, collection, 
     '{"7": {"11": 2.5, "12": -1.25}, "8": {"11": 0.5, "13": -3}}',
     '{"7": {"11": 2.5, "12": -1.25}}\n{"8": {"11": 0.5, "13": -3}}\n',
     json.dumps({"7": {"11": 2.5, "12": -1.25}, "8": {"11": 0.5, "13": -3}}, indent=2),
-    '{"' + "7" * (1 << 20) + '": {"11": 1}}',
+    '{"7": {' + ", ".join(f'"{n}": {n}.25' for n in range(100_000)) + "}}",
 ], ids=["object", "lines", "indented", "long"])  # fmt: skip
 def test_scores_may_be_nested_by_query_and_document(tmp_path, text):
     store = ScoreStore(tmp_path / "store")
@@ -286,6 +288,7 @@ BROKEN = {
     "empty": ("s.tsv", "", "empty file"),
     "cut gzip": ("s.tsv.gz", broken_gzip, "damaged or cut off"),
     "not utf-8": ("s.tsv", b"7\t11\t1\n7\t\xff\t1\n", r"s\.tsv:2: not UTF-8"),
+    "utf-16": ("s.tsv", "7\t11\t1\n".encode("utf-16"), r"s\.tsv:1: not UTF-8.*iconv -f utf-16"),
     "pickle": ("scores.bin", pickle.dumps({7: {11: 2.5}}), "a pickle.*docs/scores.md"),
     "old pickle": ("scores.bin", pickle.dumps({7: 1}, protocol=0), "a pickle"),
     "zipped pickle": ("ce-scores.pkl.gz", pickle.dumps({7: {11: 2.5}}), "a pickle"),
