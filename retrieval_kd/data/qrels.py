@@ -27,6 +27,7 @@ COLUMNS = (
     "separated by tabs"
 )
 FIELDS = 'write objects such as {"query-id": "q1", "corpus-id": "d1", "score": 1}'
+NOTES = re.compile(r"(?:^|/)(?:readme|licen[cs]e)[^/]*$", re.IGNORECASE)
 ENDINGS = ("tsv", "txt", "jsonl")  # of the files of judgments in a collection, the first preferred
 
 
@@ -76,7 +77,7 @@ def judgment_files(source: Source, start: str, split: str) -> tuple[dict[str, st
     Raises:
         InputError: no file has an ending that is read, or one is both plain and gzipped.
     """
-    here = [name for name in source.names if name.startswith(start)]
+    here = [n for n in source.names if n.startswith(start) and not NOTES.search(n)]
     files: dict[str, str] = {}
     for ending in ENDINGS:
         for name in here:

@@ -21,6 +21,7 @@ from retrieval_kd.data.sources import Source
 from retrieval_kd.errors import InputError
 
 DOCUMENTS = re.compile(r"documents?|docs?|corpus|collection")
+OUTSIDE = re.compile(r"\s*(?:<[?!].*>|</?\w[^<>]*>)\s*")  # no text
 TITLES = ("TITLE", "HEADLINE", "HEAD", "HL", "TTL")
 ASIDE = ("DOCNO", "DOCID", "DOCHDR", *TITLES)
 # fields of a topic that are its query, the best first, and the labels before their texts
@@ -106,10 +107,10 @@ def elements(
             if not edge.fullmatch(piece):
                 if start:
                     inside.append(piece)
-                    size += len(piece)
+                    size += len(piece) + 1
                     if size > sources.LONGEST_LINE:
                         raise sources.too_long(f"a <{tag}>", file, start)
-                elif piece.strip() and not re.fullmatch(r"\s*<[?!/\w][^<>]*>\s*", piece):
+                elif piece.strip() and not OUTSIDE.fullmatch(piece):
                     reading.drops.add(f"text outside <{tag}> skipped", f"{file}:{number}")
             elif piece.startswith("</") != bool(start):
                 problem = f"<{tag}> inside a <{tag}>" if start else f"</{tag}> without <{tag}>"
@@ -136,6 +137,8 @@ def _sgml(source: Source, name: str, reading: Reading) -> Iterator[Row]:
             raise InputError(problem, file=file, line=line, remedy=remedy)
         title = next((t for tag in TITLES for t in fields(inside, tag, reading, where) if t), "")
         bodies = fields(inside, "TEXT", reading, where)
+        if bodies and len(bodies) < len(re.findall(r"<TEXT[\s>]", inside, re.IGNORECASE)):
+            reading.drops.add("text after a <TEXT> that is not closed left out", where)
         bodies = bodies or [plain(without(inside, ASIDE), reading, where)]
         yield Row(ids[0], title, " ".join(bodies).strip(), file, line)
 

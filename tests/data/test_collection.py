@@ -93,6 +93,7 @@ def qrels_called_txt(folder: Path) -> Path:
     path = write_beir(folder / "c")
     for file in list(path.glob("qrels/*.tsv")):
         file.rename(file.with_suffix(".txt"))
+    write(path / "qrels" / "README.txt", "judgments by people")
     return path
 
 
