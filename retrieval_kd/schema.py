@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -99,7 +100,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         InputError: no such file, not YAML, or not a mapping; with the line if known.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = _parse(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError("no such file", file=path, remedy="name a YAML file") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -120,6 +121,23 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+def _parse(text: str) -> Any:
+    """Parse YAML. Values that PyYAML stumbles over, such as `!!int x`, are a `YAMLError` too."""
+    if half := re.search(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", text):
+        raise yaml.YAMLError(f"{half[0]} is half a character; write the character itself")
+    try:
+        return yaml.safe_load(text)
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as e:
+        raise yaml.YAMLError(f"a value that cannot be read: {' '.join(str(e).split())}") from e
+
+
 def read_extended(path: str | Path) -> dict[str, Any]:
     """Read the mapping in a YAML file, over that of the file it names in `extends`, if any.
 
@@ -132,16 +150,16 @@ def read_extended(path: str | Path) -> dict[str, Any]:
     seen: list[Path] = []
     at: Path | None = Path(path)
     while at is not None:
-        if at.resolve() in seen:
-            chain = " → ".join(file.name for file in [*seen, at])
-            remedy = "take one `extends` out"
-            raise InputError(f"extends itself: {chain}", file=path, remedy=remedy)
         if seen and not at.is_file():
             raise InputError(
                 f"extends {at}, which is not a file",
                 file=seen[-1],
                 remedy="write the path from the folder of the file that extends",
             )
+        if at.resolve() in seen:
+            chain = " → ".join(file.name for file in [*seen, at])
+            remedy = "take one `extends` out"
+            raise InputError(f"extends itself: {chain}", file=path, remedy=remedy)
         seen.append(at.resolve())
         values = read_yaml(at)
         base = values.pop("extends", None)
@@ -188,8 +206,8 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         *path, last = key.strip().split(".")
         at = _inside(values, path)
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+            value = _parse(text)
+        except yaml.YAMLError as error:
             raise InputError(
                 f"the value of {key!r} is not YAML: {text!r}",
                 remedy="write it as in a file, text with special characters in quotes",
@@ -237,6 +255,11 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
     """
     try:
         return model.model_validate(values)
+    except InputError as error:  # of a check that does not know the file
+        problem, where = error.problem, error.file or file
+        raise InputError(
+            problem, file=where, line=error.line, id=error.id, remedy=error.remedy
+        ) from error
     except ValidationError as error:
         # A misspelt key often leaves another one missing; the misspelling is what helps.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")

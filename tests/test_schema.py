@@ -76,3 +76,16 @@ def test_a_value_of_a_wrong_type_or_range_says_what_belongs_there(values, messag
     whole = read_extended(ROOT / "configs" / "quickstart.yaml")
     with pytest.raises(InputError, match=message):
         validate(Config, overlay(whole, values))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["9" * 5000, "[" * 3000, "!!int ''", "!!timestamp x", "!!bool x", "2024-13-45", '"\\ud800"'],
+)
+def test_a_value_that_yaml_stumbles_over_is_one_line(tmp_path, value):
+    path = tmp_path / "settings.yaml"
+    path.write_text(f"key: {value}\n")
+    with pytest.raises(InputError, match=r"settings\.yaml: not YAML"):
+        read_yaml(path)
+    with pytest.raises(InputError, match="not YAML"):
+        apply_overrides({}, [f"key={value}"])
