@@ -107,7 +107,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise InputError(
             f"cannot read it: {error}", file=path, remedy="name a YAML file"
         ) from error
-    except (yaml.YAMLError, ValueError) as error:  # the second: a date or number that is none
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or " ".join(str(error).split())
         line = mark.line + 1 if mark else None
@@ -121,21 +121,18 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 def _parse(text: str) -> Any:
     """Parse YAML. Values that PyYAML stumbles over, such as `!!int x`, are a `YAMLError` too."""
     if half := re.search(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", text):
         raise yaml.YAMLError(f"{half[0]} is half a character; write the character itself")
     try:
         return yaml.safe_load(text)
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as e:
-        raise yaml.YAMLError(f"a value that cannot be read: {' '.join(str(e).split())}") from e
+    except STUMBLES as error:
+        problem = f"a value that cannot be read: {' '.join(str(error).split())}"
+        raise yaml.YAMLError(problem) from error
 
 
 def read_extended(path: str | Path) -> dict[str, Any]:
@@ -255,6 +252,9 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
     """
     try:
         return model.model_validate(values)
+    except RecursionError as error:
+        remedy = "take out the alias that names what it is in"
+        raise InputError("a value inside itself", file=file, remedy=remedy) from error
     except InputError as error:  # of a check that does not know the file
         problem, where = error.problem, error.file or file
         raise InputError(

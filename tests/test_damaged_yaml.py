@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from retrieval_kd.config.run import load_config
 from retrieval_kd.evaluation.suite.spec import load_suite
 from retrieval_kd.indexing.spec import load_spec
-from retrieval_kd.pipeline.train_stored import read_training
+from  import read_training
 from retrieval_kd.teachers.llm.prompts import find_template
 from tests.data.files import write
 from tests.mutations import FEW, damaged, result_or_refusal
