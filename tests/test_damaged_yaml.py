@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retrieval_kd.config.run import load_config
+from retrieval_kd.config.training import Training
 from retrieval_kd.evaluation.suite.spec import load_suite
 from retrieval_kd.indexing.spec import load_spec
-from  import read_training
+from retrieval_kd.schema import read_extended, validate
 from retrieval_kd.teachers.llm.prompts import find_template
 from tests.data.files import write
 from tests.mutations import FEW, damaged, result_or_refusal
@@ -21,7 +22,10 @@ QUICKSTART = (Path(__file__).parents[1] / "configs" / "quickstart.yaml").read_te
 PROMPT = "user: |\n  {query}\n  {passage}\nanswers: ['Yes', 'No']\n"
 READERS = {
     "run": (load_config, QUICKSTART),
-    "training": (read_training, "objective: [{name: kl, weight: 0.5}]\ntrain: {steps: 20}\n"),
+    "training": (
+        lambda path: validate(Training, read_extended(path), path),
+        "objective: [{name: kl, weight: 0.5}]\ntrain: {steps: 20}\n",
+    ),
     "index": (load_spec, "factory: HNSW32\nsearch: efSearch=64\n"),
     "suite": (load_suite, "name: a\nmeasures: [ndcg@10]\ncollections: {a: {split: dev}}\n"),
     "prompt": (lambda path: find_template(str(path), ()), PROMPT),
