@@ -19,6 +19,12 @@ from tests.data.files import write
 from tests.mutations import FEW, damaged, result_or_refusal
 
 QUICKSTART = (Path(__file__).parents[1] / "configs" / "quickstart.yaml").read_text()
+
+
+def read_training(path: Path) -> Training:
+    return validate(Training, read_extended(path), path)
+
+
 PROMPT = "user: |\n  {query}\n  {passage}\nanswers: ['Yes', 'No']\n"
 READERS = {
     "run": (load_config, QUICKSTART),
