@@ -30,6 +30,7 @@ from retrieval_kd.schema import (
 )
 from retrieval_kd.students.options import SEARCHED_AS
 from retrieval_kd.students.options import check_options as check_student
+from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 REFERENCES = ("bm25", "encoder", "teacher")  # the systems of a run that are no students
@@ -39,11 +40,15 @@ ENCODERS = ("dense", "sparse", "multi_vector")  # teachers that read documents a
 class Splits(Part):
     """Which judged queries are used for what."""
 
-    train: str = Field(
-        "train", description="split that the teacher and the students are trained on"
+    train: str | None = Field(
+        "train",
+        description="split that the teacher and the students are trained on; null: no judgments, "
+        "students train on unlabelled titles or sentences of the documents",
     )
     dev: str | None = Field(
-        None, description="split to choose settings on; by default some queries of the train split"
+        None,
+        description="split to choose settings on; by default some queries of the train split, and "
+        "none without one: teachers then weigh the same",
     )
     test: str = Field("test", description="split to evaluate on, and for nothing else")
     dev_queries: int = Field(150, ge=10, description="dev queries, at most (queries)")
@@ -55,7 +60,8 @@ class Splits(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Splits:
-        if self.test in (self.train, self.dev) or self.dev == self.train:
+        named = [split for split in (self.train, self.dev, self.test) if split is not None]
+        if len(set(named)) < len(named):
             raise ValueError("train, dev and test must be different splits")
         return self
 
@@ -87,13 +93,15 @@ class Student(Part):
     """The student before training; `students` may change its settings."""
 
     kind: Literal[
-        "dense", "sparse", "multi_vector", "multi_function", "interaction", "cross_encoder"
-    ] = Field(
+        "dense", "sparse", "multi_vector", "multi_function", "interaction", "cross_encoder",
+        "static", "residual",
+    ] = Field(  # fmt: skip
         "dense",
         description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
         "multi_vector: a vector per token; multi_function: all three of one encoder; interaction: "
         "a dense one with a head that scores two vectors; cross_encoder: no vectors, re-ranks what "
-        "the first stage found",
+        "the first stage found; static: the sum of its words' vectors, no transformer; residual: "
+        "the base's frozen vector and a sketch of the words",
     )
     base: str = Field(description="MODEL to make the student from")
     layers: list[Layer] | None = Field(
@@ -103,13 +111,14 @@ class Student(Part):
     dimensions: Dimensions | None = Field(
         None,
         description="size of each token's vector in a multi_vector student (by default 128 at "
-        "most) or a multi_function student (by default the encoder's)",
+        "most), a multi_function student (by default the encoder's), a static or a residual "
+        "student (by default 1024)",
     )
     options: dict[str, Any] = Field(
         {},
         description="of the kind. sparse: top_k (words). multi_function: lexical (own, "
         "vocabulary), weights (of dense, sparse, multi), main (dense, integrated). interaction: "
-        "head (dse, iem), hidden (dimensions), attention_heads",
+        "head (dse, iem), hidden (dimensions), attention_heads. residual: train_vectors",
     )
 
     @model_validator(mode="after")
@@ -186,6 +195,7 @@ class Config(Part):
                 raise ValueError(f"{name} {values} has one twice: it would count as two")
         for name, training in self.students.items():
             try:
+                self._check_unjudged(training)
                 self._check_training(training)
             except (ValueError, InputError) as error:
                 raise ValueError(f"students.{name}: {error}") from error
@@ -201,6 +211,21 @@ class Config(Part):
                 settings = self.train_settings(training, stage, seed=seed)
                 check_cached(stage, settings.mini_batch_size, student.kind)
             check_scores(stage, self.teacher.members, student.kind)
+
+    def _check_unjudged(self, training: Training) -> None:
+        """Refuse what needs judgments in a run without a train split."""
+        if self.splits.train is not None:
+            return
+        if self.unlabelled is None or self.unlabelled.kind == "queries":
+            raise ValueError("without splits.train, set unlabelled.kind to sentences or titles")
+        if self.teacher.fit is not None:
+            raise ValueError("without splits.train, no teacher can be fine-tuned: no teacher.fit")
+        if self.teacher.fusion in FITTED_ON_DEV and self.splits.dev is None:
+            raise ValueError(f"fusion {self.teacher.fusion} is fitted on judgments: set splits.dev")
+        for stage in training.all_stages:
+            for term in stage.objective:
+                if term.learns_from not in ("teacher", "itself", "nothing"):
+                    raise ValueError(f"{term.label} trains on judgments: set splits.train")
 
     @field_validator("measures")
     @classmethod

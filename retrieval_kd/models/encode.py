@@ -32,6 +32,7 @@ from retrieval_kd.files import (
 )
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.progress import bar
 
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
@@ -87,6 +88,7 @@ def encode_documents(
     digest: str,
     shard_size: int | None = None,
     prompt: str | None = None,
+    base: np.ndarray | None = None,
 ) -> np.memmap:
     """Encode all documents into `folder`, continuing where an earlier call was stopped.
 
@@ -99,6 +101,8 @@ def encode_documents(
         shard_size: documents per shard; default 1,024, on a GPU 16,384. An unfinished folder keeps
             its size. Batches have texts of similar length from one shard.
         prompt: put before every document in place of the model's own document prompt.
+        base: of a residual model, its frozen encoder's vectors (documents, D'), which are then not
+            computed again.
 
     Returns:
         A read-only memory-mapped array `(documents, dimensions)`, float32.
@@ -129,12 +133,15 @@ def encode_documents(
             for path, start, stop in shards:
                 if not is_readable(path, "vectors"):
                     batch = [document.full for document in texts.iterate(start, stop)]
-                    vectors = model.encode_document(
-                        batch,
-                        prompt=prompt,
-                        batch_size=_batch_size(),
-                        show_progress_bar=False,
-                    )
+                    if base is not None:
+                        vectors = model[0].join_documents(base[start:stop], batch)
+                    else:
+                        vectors = model.encode_document(
+                            batch,
+                            prompt=prompt,
+                            batch_size=_batch_size(),
+                            show_progress_bar=False,
+                        )
                     _check_finite(vectors, texts, start)
                     save_arrays(path, vectors=finish(vectors, normalise))
                 progress.advance(stop - start)
@@ -156,25 +163,37 @@ def document_vectors(
     dtype: torch.dtype | None = None,
     prompt: str | None = None,
     model: SentenceTransformer | None = None,
+    digest: str | None = None,
 ) -> np.memmap:
     """Return all documents' vectors `(documents, dimensions)`; encode them if not yet cached.
 
     The cache key is the model's digest, the texts' digest, `max_length` (None: the model's own),
     dtype and prompt, so retrieval, indexing and evaluation with one model encode once. Without
-    `model`, the model is loaded only if something has to be encoded.
+    `model`, the model is loaded only if something has to be encoded. A residual model takes its
+    encoder's vectors from the cache.
+
+    Args:
+        digest: identifies the model in the key; by default its `model_digest`.
     """
-    dtype = dtype or fast_dtype()
-    folder = _folder(model_spec, texts, max_length, dtype, prompt)
+    dtype, digest = dtype or fast_dtype(), digest or model_digest(model_spec)
+    folder = _folder(digest, texts, max_length, dtype, prompt)
     if _is_complete(folder):
         return _open(folder)
     if model is None:
         model = load_encoder(model_spec, max_length=max_length, dtype=dtype)
-    return encode_documents(model, texts, folder, digest=model_digest(model_spec), prompt=prompt)
+    base = None
+    if isinstance(model, ResidualEncoder):
+        own = model.embedding
+        base = document_vectors(
+            own.base_spec, texts, max_length=max_length, dtype=dtype, prompt=prompt,
+            model=own.encoder, digest=own.base_digest,
+        )  # fmt: skip
+    return encode_documents(model, texts, folder, digest=digest, prompt=prompt, base=base)
 
 
 def is_encoded(model_spec: str, texts: Texts, *, max_length: int | None = None) -> bool:
     """Whether `document_vectors` would find all vectors in the cache."""
-    return _is_complete(_folder(model_spec, texts, max_length, fast_dtype(), None))
+    return _is_complete(_folder(model_digest(model_spec), texts, max_length, fast_dtype(), None))
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -221,10 +240,10 @@ def merge_arrays(
 
 
 def _folder(
-    model_spec: str, texts: Texts, max_length: int | None, dtype: torch.dtype, prompt: str | None
+    digest: str, texts: Texts, max_length: int | None, dtype: torch.dtype, prompt: str | None
 ) -> Path:
     """The cache folder of a collection's vectors, existing or not."""
-    key = [1, model_digest(model_spec), texts.digest, max_length, dtype_name(dtype), prompt]
+    key = [1, digest, texts.digest, max_length, dtype_name(dtype), prompt]
     return cache_dir() / "vectors" / digest_json(key)
 
 

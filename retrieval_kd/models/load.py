@@ -280,6 +280,12 @@ def kind_of(spec: str) -> str:
     return next((kind for kind, type_ in KINDS.items() if type_.__name__ == saved), "dense")
 
 
+def is_static(spec: str) -> bool:
+    """Whether a model is a table of token vectors."""
+    modules = declared(spec, MODULES)
+    return bool(modules) and str(dict(modules[0]).get("type")).endswith("StaticEmbedding")
+
+
 def load_retriever(
     spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
 ) -> Any:

@@ -68,6 +68,8 @@ def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
         f"On dev queries the teacher {name} alone re-ranks at nDCG@10 {value:.4f}."
         for name, value in alone.items()
     ]
+    if facts and "dev_ndcg@10" not in facts:
+        return ["There are no dev queries: the teachers weigh the same, or as configured."]
     if facts:
         how = "chosen on these queries" if facts["chosen_on_dev"] else "as configured"
         how = "learnt for each query on these" if facts.get("fusion") == "learned" else how

@@ -78,7 +78,7 @@ def _add_stages(context: RunContext) -> None:
 def _check_splits(context: RunContext) -> None:
     """Refuse splits that the collection does not have, before anything runs."""
     collection, splits = context.collection, context.config.splits
-    if splits.train not in collection.splits:
+    if splits.train is not None and splits.train not in collection.splits:
         raise InputError(
             f"collection {context.config.collection} has no split {splits.train!r} to train on; "
             f"it has {', '.join(collection.splits)}",

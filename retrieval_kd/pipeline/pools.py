@@ -49,6 +49,9 @@ def stage_pools(
     student = EarlierStudent(ensemble.collection, start, max_length)
     drawn = draws_unlabelled(ensemble.unlabelled, stage)
     for part in ["train", "unlabelled"] if drawn else ["train"]:
+        if drawn and not ensemble.queries(part).texts:
+            groups[part] = (len(pools), len(pools), 0.0)  # a run without a train split
+            continue
         made = _part_pools(stage, ensemble, student, part, drops)
         share = 1.0
         if ensemble.unlabelled is not None and drawn:

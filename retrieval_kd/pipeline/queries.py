@@ -35,9 +35,11 @@ class ChosenQueries:
         """Return train, dev, test and unlabelled queries; no other part has a test query's text."""
         splits = self.config.splits
         test = sample(self.collection.query_texts(splits.test), splits.test_queries, 1)
-        train = self._without(splits.train, {"test": test}, drops)
+        train: dict[str, str] = {}
+        if splits.train is not None:
+            train = self._without(splits.train, {"test": test}, drops)
         if splits.dev is None:
-            dev = self._set_aside(train)
+            dev = self._set_aside(train, splits.train) if splits.train is not None else {}
         else:
             dev = self._without(splits.dev, {"test": test}, drops)
             dev = sample(dev, splits.dev_queries, 2)
@@ -56,15 +58,15 @@ class ChosenQueries:
         }
         parts = {}
         for part, (split, texts) in chosen.items():
-            qrels = self.collection.qrels(split)
+            qrels = self.collection.qrels(split) if split is not None else {}
             parts[part] = Queries(texts, {q: qrels[q] for q in texts}, {})
         return {**parts, "unlabelled": self._unlabelled(log, chosen, drops)}
 
-    def _set_aside(self, train: dict[str, str]) -> dict[str, str]:
+    def _set_aside(self, train: dict[str, str], split: str) -> dict[str, str]:
         """Take dev queries from the train split; they share no relevant document with the rest."""
         splits = self.config.splits
         most = min(splits.dev_queries, len(train) // 4)
-        dev = held_out(train, self.collection.qrels(splits.train), most, 2)
+        dev = held_out(train, self.collection.qrels(split), most, 2)
         if len(dev) < min(most, FEWEST_DEV_QUERIES) or not dev:
             raise InputError(
                 f"only {len(dev)} train queries can be set aside as dev queries without sharing a "
@@ -88,7 +90,10 @@ class ChosenQueries:
         return kept
 
     def _unlabelled(
-        self, log: dict[str, str], chosen: Mapping[str, tuple[str, dict[str, str]]], drops: Drops
+        self,
+        log: dict[str, str],
+        chosen: Mapping[str, tuple[str | None, dict[str, str]]],
+        drops: Drops,
     ) -> Queries:
         """Return queries for teachers alone: of `log` (unused train queries), or of documents."""
         unlabelled = self.config.unlabelled

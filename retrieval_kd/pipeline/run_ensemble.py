@@ -93,7 +93,7 @@ class RunEnsemble(Ensemble):
     def tune(self) -> dict[str, Any]:
         """Fit the combination on dev, and the weights unless configured; write teacher.json.
 
-        With weights learnt per query (`learned`) all common weights are 1.
+        With weights learnt per query (`learned`), or without dev queries, all common weights are 1.
 
         Returns:
             The facts of this stage: the weights, and nDCG@10 on dev of each teacher and of all.
@@ -102,7 +102,8 @@ class RunEnsemble(Ensemble):
         how, method = teacher.fusion, teacher.calibration
         lists = {member: self.scores("dev", member) for member in self.members}
         combination = fit_combination(how, lists, qrels, method)
-        chosen_on_dev = teacher.weights is None and len(lists) > 1 and how != "learned"
+        chosen_on_dev = bool(qrels) and teacher.weights is None and len(lists) > 1
+        chosen_on_dev = chosen_on_dev and how != "learned"
         if chosen_on_dev:
             weights = best_weights(combination, lists, qrels)
         else:
@@ -110,6 +111,8 @@ class RunEnsemble(Ensemble):
             weights = dict(zip(self.members, own, strict=True))
         fitted = {} if how == "z_scores" else {"combination": combination.as_dict()}
         write_json(self.work.path("teacher.json"), {"weights": weights, **fitted})
+        if not qrels:
+            return {"weights": weights, "chosen_on_dev": False}
         facts = {
             "weights": weights,
             "chosen_on_dev": chosen_on_dev,

@@ -82,6 +82,7 @@ class StudentTraining:
             dimensions=self.start.dimensions,
             seed=settings.seed,
             options=self.start.options,
+            documents=documents,
         )
         if self.start.searched_as == "dense":
             check_widths(student, self.widths)
@@ -116,7 +117,7 @@ def train_one(
         config.train.model_copy(update={"seed": seed}),
         context.ensemble,
         context.work.folder / student_folders(name, training, seed)[-1],
-        dev=build_dev_task(context.collection, dev.texts, dev.qrels, first),
+        dev=build_dev_task(context.collection, dev.texts, dev.qrels, first) if dev.texts else None,
         max_length=config.student.max_length,
         widths=config.widths,
     ).train_stage(stage_index)

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from sentence_transformers import CrossEncoder
 
+from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import (
     is_cross_encoder,
+    is_static,
     is_transformer,
     kind_of,
     load_cross_encoder,
@@ -23,8 +25,10 @@ from retrieval_kd.students.dense import make_dense, shallow
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
-from retrieval_kd.students.options import OPTIONS, check_options
+from retrieval_kd.students.options import OPTIONS, TABLES, check_options
+from retrieval_kd.students.residual import make_residual
 from retrieval_kd.students.sparse import make_sparse
+from retrieval_kd.students.static import make_static
 
 
 def make_student(
@@ -36,6 +40,7 @@ def make_student(
     dimensions: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    documents: Texts | None = None,
 ) -> Any:
     """Make a float32 student from an encoder, or from a student of the same kind.
 
@@ -44,16 +49,17 @@ def make_student(
     or interaction student loads there as a dense encoder without its heads.
 
     Args:
-        kind: "dense", "sparse", "multi_vector", "multi_function", "interaction" or
-            "cross_encoder", which has no vectors and re-ranks.
+        kind: "dense", "sparse", "multi_vector", "multi_function", "interaction", "static",
+            "residual", or "cross_encoder", which has no vectors and re-ranks.
         layers: numbers of the layers to keep, counted from 0; by default all.
         max_length: most tokens per text; by default the encoder's own limit.
-        dimensions: size of each token's vector (multi_vector, multi_function); ignored if
-            `model_spec` is already a student of that kind.
+        dimensions: size of each token's vector (multi_vector, multi_function, static, residual);
+            ignored if `model_spec` is already a student of that kind.
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
-            student keeps per text; the keyword arguments of `make_multi_function` and
-            `make_interaction`.
+            student keeps per text; the keyword arguments of `make_multi_function`,
+            `make_interaction` and `make_residual`.
+        documents: the collection, in which static and residual students count words.
 
     Raises:
         InputError: no such kind or option, or the model is a student of a different kind.
@@ -71,6 +77,8 @@ def make_student(
             f"{model_spec} is a {saved_kind} model: no {kind} student can be made from it",
             remedy="start from a dense encoder, or from a student of the same kind",
         )
+    if kind in TABLES:
+        return _make_table(model_spec, kind, layers, dimensions, max_length, seed, options, documents)
     if kind == "dense":
         return make_dense(model_spec, layers, max_length=max_length)
     if kind == "cross_encoder":
@@ -93,6 +101,28 @@ def make_student(
     if kind == "sparse" and options.get("top_k"):
         model.max_active_dims = int(options["top_k"])
     return model
+
+
+def _make_table(
+    model_spec: str,
+    kind: str,
+    layers: Sequence[int] | None,
+    dimensions: int | None,
+    max_length: int | None,
+    seed: int,
+    options: Mapping[str, Any],
+    documents: Texts | None,
+) -> Any:
+    if layers is not None:
+        raise InputError(f"a {kind} student keeps no layers to choose", remedy="leave layers out")
+    if documents is None:
+        raise InputError(
+            f"a {kind} student counts words in the collection", remedy="give its `documents`"
+        )
+    common: dict[str, Any] = {"dimensions": dimensions, "seed": seed}
+    if kind == "static":
+        return make_static(model_spec, documents, **common)
+    return make_residual(model_spec, documents, max_length=max_length, **common, **options)
 
 
 def make_cross_encoder(
@@ -125,12 +155,14 @@ def saved_as(model_spec: str) -> str:
     mark = mark_of(ref.location, ref.revision)
     if mark in OPTIONS:
         return mark
+    if is_static(model_spec):
+        return "static"
     return "cross_encoder" if is_cross_encoder(model_spec) else kind_of(model_spec)
 
 
 def check_trainable(model_spec: str) -> None:
-    """Refuse a base that no student can be made from yet: one without a transformer."""
-    if not is_transformer(model_spec):
+    """Refuse a base that no student can be made from: a router, for instance."""
+    if not is_transformer(model_spec) and saved_as(model_spec) not in TABLES:
         raise InputError(
             f"{model_spec} has no transformer at its beginning: such a student cannot be trained",
             remedy="start from a transformer encoder; this model can still retrieve and index",

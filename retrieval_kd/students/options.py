@@ -15,18 +15,23 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "multi_function": ("lexical", "weights", "main"),
     "interaction": ("head", "hidden", "attention_heads"),
     "cross_encoder": (),
+    "static": (),
+    "residual": ("train_vectors",),
 }
-NUMBERS = {  # options that are numbers
+NUMBERS = {  # the types of options
     "top_k": Dimensions, "hidden": Dimensions, "attention_heads": Dimensions,
-    "weights": dict[str, Weight],
+    "weights": dict[str, Weight], "train_vectors": bool,
 }  # fmt: skip
+TABLES = ("static", "residual")  # kinds trained from token tables and frozen vectors
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
-WITH_TOKENS = ("multi_vector", "multi_function")  # kinds with `dimensions` of a token's vector
+WITH_TOKENS = ("multi_vector", "multi_function", *TABLES)  # with `dimensions` of token vectors
 PARTS = {  # names of a student's scores besides `score`
     "multi_function": ("dense", "sparse", "multi", "integrated"),
     "interaction": ("vector",),
 }
-SEARCHED_AS = {"multi_function": "dense", "interaction": "dense"}  # by one vector per text
+SEARCHED_AS = {  # by one vector per text
+    kind: "dense" for kind in ("multi_function", "interaction", "static", "residual")
+}
 
 
 def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any]) -> None:

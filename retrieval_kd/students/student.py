@@ -9,16 +9,20 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
+from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.students.dense import DenseStudent, Representations
 from retrieval_kd.students.interaction import InteractionStudent
 from retrieval_kd.students.multi_function import MultiFunctionStudent
 from retrieval_kd.students.multi_vector import MultiVectorStudent
+from retrieval_kd.students.residual import ResidualStudent
 from retrieval_kd.students.sparse import SparseStudent
+from retrieval_kd.students.static import StaticStudent
 
 
 class Student(Protocol):
@@ -54,8 +58,11 @@ def student_of(model: Any) -> Student:
         return MultiFunctionStudent(model)
     if isinstance(model, InteractionEncoder):
         return InteractionStudent(model)
+    if isinstance(model, ResidualEncoder):
+        return ResidualStudent(model)
     if isinstance(model, SentenceTransformer):
-        return DenseStudent(model)
+        is_static = isinstance(model[0], StaticEmbedding)
+        return StaticStudent(model) if is_static else DenseStudent(model)
     raise InputError(
         f"a {type(model).__name__} is not a student",
         remedy="give a SentenceTransformer, SparseEncoder or MultiVectorEncoder",

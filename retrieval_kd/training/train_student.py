@@ -19,12 +19,16 @@ from sentence_transformers import (
 
 from retrieval_kd.files import read_json
 from retrieval_kd.students.dense import describe_student, prompts_of
+from retrieval_kd.students.residual import ResidualStudent
+from retrieval_kd.students.static import StaticStudent
+from retrieval_kd.students.student import student_of
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.term_checks import check_targets
 from retrieval_kd.training.train_cross_encoder import train_cross_encoder
+from retrieval_kd.training.train_table import train_table
 from retrieval_kd.training.trainer import checkpoints, engine
 from retrieval_kd.training.trainer.devices import processes
 
@@ -50,6 +54,9 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
     if isinstance(job.student, CrossEncoder):
         return train_cross_encoder(job)
     check_targets(job.pools, job.terms)
+    table = student_of(job.student)
+    if isinstance(table, StaticStudent | ResidualStudent):
+        return train_table(job, table)
     if checkpoints.finished(job.out, job.identity):
         return read_json(job.out / checkpoints.RECORD)
     student, pools, settings = job.student, job.pools, job.settings

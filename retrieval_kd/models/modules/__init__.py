@@ -15,9 +15,11 @@ from retrieval_kd.models.modules.headed import MARK
 from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.lexical import LexicalEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
+from retrieval_kd.models.modules.residual import ResidualEncoder
 
 ENCODERS: dict[str, Any] = {
-    kind.student: kind for kind in (InteractionEncoder, LexicalEncoder, MultiFunctionEncoder)
+    kind.student: kind
+    for kind in (InteractionEncoder, LexicalEncoder, MultiFunctionEncoder, ResidualEncoder)
 }
 
 

@@ -60,10 +60,7 @@ class SlateCollator(SentenceTransformerDataCollator):
         order = np.argsort([-len(text) for text in documents], kind="stable")
         distinct = distinct[order]
         documents = [documents[i] for i in order]
-        column = {int(at): i for i, at in enumerate(distinct)}
-        columns = np.zeros((len(slates), self.settings.slate_size), dtype=np.int64)
-        for row, slate in enumerate(slates):
-            columns[row, : len(slate.positions)] = [column[int(at)] for at in slate.positions]
+        columns = slate_columns(slates, distinct, self.settings.slate_size)
 
         batch: dict[str, Any] = {}
         queries = self.preprocess_fn(
@@ -100,6 +97,15 @@ class SlateCollator(SentenceTransformerDataCollator):
     def _prompt(self, name: str) -> str | None:
         prompt = self.prompts.get(name) if isinstance(self.prompts, dict) else None
         return prompt if isinstance(prompt, str) else None
+
+
+def slate_columns(slates: Sequence[Slate], distinct: np.ndarray, size: int) -> np.ndarray:
+    """Return the places (B, N) of each slate's documents among the documents `distinct (M,)`."""
+    column = {int(at): i for i, at in enumerate(distinct)}
+    columns = np.zeros((len(slates), size), dtype=np.int64)
+    for row, slate in enumerate(slates):
+        columns[row, : len(slate.positions)] = [column[int(at)] for at in slate.positions]
+    return columns
 
 
 def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:

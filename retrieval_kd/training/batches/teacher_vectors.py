@@ -35,15 +35,24 @@ class TeacherVectors:
 
 
 def teacher_vectors(
-    model_spec: str, queries: Sequence[str], documents: Texts, *, max_length: int | None = None
+    model_spec: str,
+    queries: Sequence[str],
+    documents: Texts,
+    *,
+    max_length: int | None = None,
+    digest: str | None = None,
 ) -> TeacherVectors:
     """Encode queries and documents once, and cache both for the next training.
 
     Vectors fit the model's own similarity: they have unit length if it is cosine.
+
+    Args:
+        digest: identifies the model in the cache; by default its `model_digest`.
     """
     model = load_encoder(model_spec, max_length=max_length)
+    digest = digest or model_digest(model_spec)
     key = digest_json(
-        [model_digest(model_spec), max_length, dtype_name(next(model.parameters()).dtype), queries]
+        [digest, max_length, dtype_name(next(model.parameters()).dtype), queries]
     )
 
     def encode(folder: Path) -> None:
@@ -55,5 +64,7 @@ def teacher_vectors(
         save_array(folder / VECTORS, np.concatenate(parts))
 
     folder = cached(cache_dir() / "query-vectors" / key, encode)
-    vectors = document_vectors(model_spec, documents, max_length=max_length, model=model)
+    vectors = document_vectors(
+        model_spec, documents, max_length=max_length, model=model, digest=digest
+    )
     return TeacherVectors(np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False), vectors)

@@ -31,6 +31,15 @@ class DevTask:
     document_ids: list[str]
     documents: list[str]
 
+    def ndcg(self, scores: np.ndarray) -> float:
+        """Return the mean nDCG@10 of scores (Q, P) of all queries and documents."""
+        results = {
+            query: dict(zip(self.document_ids, row.tolist(), strict=True))
+            for query, row in zip(self.queries, scores, strict=True)
+        }
+        measured = evaluate(self.qrels, {"dev": Run("dev", results)}, ["ndcg@10"])
+        return measured.mean("dev", "ndcg@10")
+
 
 def build_dev_task(
     collection: Collection,
@@ -78,13 +87,8 @@ class DevEvaluator(BaseEvaluator):
         epoch: float = -1,
         steps: int = -1,
     ) -> dict[str, float]:
-        scores = all_scores(model, list(self.task.queries.values()), self.task.documents)  # (Q, P)
-        results = {
-            query: dict(zip(self.task.document_ids, row.tolist(), strict=True))
-            for query, row in zip(self.task.queries, scores, strict=True)
-        }
-        measured = evaluate(self.task.qrels, {"dev": Run("dev", results)}, ["ndcg@10"])
-        return {"dev_ndcg@10": measured.mean("dev", "ndcg@10")}
+        queries = list(self.task.queries.values())
+        return {"dev_ndcg@10": self.task.ndcg(all_scores(model, queries, self.task.documents))}
 
 
 def all_scores(model: Any, queries: Sequence[str], documents: Sequence[str]) -> np.ndarray:

@@ -1,0 +1,169 @@
+"""The static student: a text is the weighted mean of its tokens' vectors, and no transformer runs.
+
+StaticEmbedding of Sentence Transformers (https://huggingface.co/blog/static-embeddings) and
+model2vec (https://github.com/MinishLab/model2vec) have the idea. A saved student loads in plain
+`SentenceTransformer`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.models.encode import save_array
+from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
+from retrieval_kd.progress import bar
+from retrieval_kd.students.dense import Representations, score_matrix
+
+CHUNK = 512  # tokens encoded at a time
+DIMENSIONS = 1024
+LEXICAL = 0.5  # share of the vectors' squared length that tells a token from all others
+
+
+def make_static(
+    model_spec: str, documents: Texts, *, dimensions: int | None = None, seed: int = 0
+) -> SentenceTransformer:
+    """Make a table of token vectors from an encoder, or load a static model.
+
+    A token's vector has two parts: the encoder's vector of the token alone, centred and of unit
+    length, which is alike for related words; and a random one, which tells it from every other
+    word. Its weight is √idf(t), idf(t) = ln(1 + (N − n_t + ½) / (n_t + ½)), in the collection.
+
+    Args:
+        model_spec: a dense encoder with a fast tokenizer, whose vocabulary the student gets, or a
+            saved static model.
+        documents: the N texts in which tokens are counted.
+        dimensions: of the vectors, at least the encoder's; by default 1,024.
+        seed: for the random parts.
+
+    Raises:
+        InputError: fewer dimensions than the encoder has, or a tokenizer that is not fast.
+    """
+    encoder = load_encoder(model_spec, dtype=torch.float32)
+    if isinstance(encoder[0], StaticEmbedding):
+        return encoder
+    tokenizer = tokenizer_of(encoder, model_spec)
+    related = token_vectors(encoder, model_spec)  # (V, D')
+    width = (dimensions or max(DIMENSIONS, related.shape[1])) - related.shape[1]
+    if width < 0:
+        raise InputError(
+            f"{dimensions} dimensions are fewer than the {related.shape[1]} of {model_spec}",
+            remedy=f"give at least {related.shape[1]}",
+        )
+    parts = [related * np.float32(np.sqrt(1 - LEXICAL * (width > 0)))]
+    if width:
+        parts.append(random_vectors(len(related), width, seed) * np.float32(np.sqrt(LEXICAL)))
+    weights = np.sqrt(inverse_frequencies(tokenizer, documents))  # (V,)
+    table = np.concatenate(parts, axis=1) * weights[:, None]  # (V, D)
+    module = StaticEmbedding(tokenizer, embedding_weights=table.astype(np.float32))
+    return SentenceTransformer(modules=[module], similarity_fn_name="cosine", device="cpu").eval()
+
+
+def tokenizer_of(encoder: SentenceTransformer, model_spec: str) -> Tokenizer:
+    """Return a copy of an encoder's tokenizer that neither cuts nor pads."""
+    fast = getattr(encoder.tokenizer, "backend_tokenizer", None)
+    if fast is None:
+        raise InputError(
+            "this encoder's tokenizer is not a fast one, whose vocabulary a table could use",
+            id=model_spec,
+            remedy="save the model with a tokenizer.json",
+        )
+    tokenizer = Tokenizer.from_str(fast.to_str())
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def inverse_frequencies(tokenizer: Tokenizer, documents: Texts) -> np.ndarray:
+    """Return idf (V,) of every token in the documents, see `make_static`."""
+    bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
+    with_token = np.bincount(bags.tokens, minlength=tokenizer.get_vocab_size())  # (V,)
+    idf = np.log1p((len(bags) - with_token + 0.5) / (with_token + 0.5))
+    return np.maximum(idf, 1e-3).astype(np.float32)
+
+
+def random_vectors(count: int, dimensions: int, seed: int) -> np.ndarray:
+    """Return (count, dimensions) random signs / √dimensions: unit vectors, nearly orthogonal.
+
+    Achlioptas 2003, https://doi.org/10.1016/S0022-0000(03)00025-4.
+    """
+    signs = np.random.default_rng(seed).integers(0, 2, (count, dimensions), dtype=np.int8) * 2 - 1
+    return signs.astype(np.float32) / np.float32(np.sqrt(dimensions))
+
+
+def token_vectors(encoder: SentenceTransformer, model_spec: str) -> np.ndarray:
+    """Encode every token of the vocabulary alone: (V, D'), centred, of unit length. Cached."""
+    path = cache_dir() / "token-vectors" / f"{digest_json([1, model_digest(model_spec)])}.npy"
+    if not path.exists():
+        vocabulary = len(encoder.tokenizer)
+        whole = encoder.tokenizer("a")["input_ids"]
+        [plain] = encoder.tokenizer("a", add_special_tokens=False)["input_ids"][:1]
+        at = whole.index(plain)
+        parts = []
+        with bar("encoding the vocabulary", vocabulary) as progress, torch.inference_mode():
+            for start in range(0, vocabulary, CHUNK):
+                tokens = torch.arange(start, min(start + CHUNK, vocabulary))
+                rows = torch.tensor([whole]).repeat(len(tokens), 1)  # (n, 3)
+                rows[:, at] = tokens
+                features = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+                features = {name: tensor.to(encoder.device) for name, tensor in features.items()}
+                parts.append(encoder(features)["sentence_embedding"].float().cpu().numpy())
+                progress.advance(len(tokens))
+        save_array(path, np.concatenate(parts))
+    vectors = np.load(path, allow_pickle=False)
+    vectors = vectors - vectors.mean(0)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+
+
+class StaticStudent:
+    """Scores are cosines of the sums of token vectors; weights are trained apart from vectors."""
+
+    temperature = 0.05
+    base = None  # it needs no encoder's vectors
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        self.model = model
+        module: Any = model[0]
+        self.module: StaticEmbedding = module
+        rows = module.embedding.weight.detach().float()  # (V, D)
+        lengths = rows.norm(dim=1).clamp_min(1e-6)  # (V,)
+        self.table = TokenTable(rows / lengths[:, None], lengths)
+
+    @property
+    def vectors(self) -> list[nn.Parameter]:
+        """The parameters trained with the common learning rate."""
+        return [self.table.vectors]
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """The parameters trained with the learning rate of heads."""
+        return [self.table.log_weights]
+
+    def bags(self, texts: Any, side: str) -> TokenBags:
+        """Return the tokens of texts."""
+        return TokenBags.of_texts(self.module.tokenizer, texts)
+
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
+        """`vector (n, D)`."""
+        return {"vector": self.table(features)}
+
+    def scores(
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
+    ) -> dict[str, Tensor]:
+        """`score (B, M)`."""
+        left, right = queries["vector"][:, :dimensions], documents["vector"][:, :dimensions]
+        return {"score": score_matrix(left, right, "cosine")}
+
+    def settle(self) -> None:
+        """Write the trained vectors, times their weights, into the model."""
+        self.module.embedding.weight.data = self.table.folded()

@@ -1,0 +1,189 @@
+"""Trains students made of token tables and frozen vectors: static and residual ones.
+
+No transformer runs: texts are tokenised once, at full length, and an encoder's vectors are read
+from the cache. So a step takes a fraction of a second, with hundreds of whole documents, under the
+same objectives, from the same pools and slates as every other student. A training takes seconds to
+minutes and keeps no checkpoints: a stopped one starts over.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_json
+from retrieval_kd.models.modules.token_table import TokenBags
+from retrieval_kd.progress import bar
+from retrieval_kd.students.dense import Representations, describe_student
+from retrieval_kd.students.residual import ResidualStudent
+from retrieval_kd.students.static import StaticStudent
+from retrieval_kd.training.batches.collate import PoolTargets, slate_columns, slate_tensors
+from retrieval_kd.training.batches.slates import draw_slates
+from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
+from retrieval_kd.training.job import TrainingJob, schedule
+from retrieval_kd.training.objective.batch import Batch, evaluate_terms
+from retrieval_kd.training.objective.terms import with_temperature
+from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished, save_whole
+
+TableStudent = StaticStudent | ResidualStudent
+HEAD_RATE = 10  # times the rate of the vectors, where `head_learning_rate` is not set
+
+
+def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
+    """Train a static or residual student and save it in `job.out`.
+
+    With `job.dev`, the weights of the best point of the learning curve are kept.
+
+    Returns:
+        The content of `training.json`.
+
+    Raises:
+        InputError: an objective needs texts or hidden states, which are not read here.
+    """
+    _check_terms(job)
+    if not finished(job.out, job.identity):
+        with at_work(job.out):
+            record = {"identity": job.identity, **_Training(job, student).run()}
+            save_whole(job.student, job.out, record, {})
+    return read_json(job.out / RECORD)
+
+
+def _check_terms(job: TrainingJob) -> None:
+    for term in job.terms:
+        if term.kind == "states" or term.reads_texts or term.learns_model or job.live:
+            raise InputError(
+                f"{term.label} needs a transformer's states, texts or other models, and a static "
+                "or residual student is trained without any",
+                remedy="use an objective on stored scores or judgments",
+            )
+
+
+class _Texts:
+    """Texts as token bags, with the frozen encoder's vectors of a residual student."""
+
+    def __init__(self, student: TableStudent, bags: TokenBags, side: str, base: Any = None) -> None:
+        self.student, self.bags, self.side, self.base = student, bags, side, base
+
+    def represent(self, rows: np.ndarray) -> Representations:
+        features: dict[str, Tensor] = self.bags.take(rows).features()
+        if self.base is not None:
+            features["base"] = torch.from_numpy(np.array(self.base[rows]))  # (n, D')
+        return self.student.represent(features, self.side)
+
+
+class _Training:
+    """One training: its texts, its parameters and its loop."""
+
+    def __init__(self, job: TrainingJob, student: TableStudent) -> None:
+        self.job, self.student, self.settings = job, student, job.settings
+        self.terms = [with_temperature(term, student.temperature) for term in job.terms]
+        queries = [pool.query for pool in job.pools]
+        dev = list(job.dev.queries.values()) if job.dev else []
+        every = [*queries, *dev]
+        base_queries = base_documents = None
+        if student.base is not None:
+            vectors = teacher_vectors(
+                student.base.base_spec,
+                every,
+                job.documents,
+                max_length=job.teacher_length,
+                digest=student.base.base_digest,
+            )
+            base_queries, base_documents = vectors.queries, vectors.documents
+        texts = (document.full for document in job.documents.iterate())
+        self.queries = _Texts(student, student.bags(every, "query"), "query", base_queries)
+        self.documents = _Texts(
+            student, student.bags(texts, "document"), "document", base_documents
+        )
+        self.dev_rows = np.arange(len(queries), len(every))
+
+    def run(self) -> dict[str, Any]:
+        """Train, and return what `training.json` records."""
+        settings, started = self.settings, time.monotonic()
+        torch.manual_seed(settings.seed)
+        optimizer = self._optimizer()
+        warm = max(1, round(settings.warmup * settings.steps))
+        rate = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / warm, 1 - step / settings.steps)
+        )
+        rows = schedule(len(self.job.pools), settings, self.job.groups)
+        curve, best = [self._point(0)], self._state()
+        size = settings.batch_queries
+        with bar("training", settings.steps) as progress:
+            for step in range(settings.steps):
+                batch = rows[step * size : (step + 1) * size]
+                losses = self._losses(list(zip(batch["pool"], batch["draw"], strict=True)), step)
+                optimizer.zero_grad()
+                torch.stack(list(losses.values())).sum().backward()
+                optimizer.step()
+                rate.step()
+                progress.advance()
+                if (step + 1) % settings.eval_steps == 0 or step + 1 == settings.steps:
+                    values = {name: round(float(loss), 4) for name, loss in losses.items()}
+                    curve.append({**self._point(step + 1), **values})
+                    if curve[-1].get("dev_ndcg@10", 0.0) >= max(
+                        point.get("dev_ndcg@10", 0.0) for point in curve
+                    ):
+                        best = self._state()
+        self._restore(best)
+        self.student.settle()
+        return {
+            "steps": settings.steps,
+            "seconds": round(time.monotonic() - started, 1),
+            "processes": 1,
+            "resumed_from_step": 0,
+            "settings": settings.model_dump(),
+            "curve": curve,
+            "queries": len(self.job.pools),
+            "terms": self.job.terms_as_json,
+            "student": describe_student(self.student.model),
+        }
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        settings = self.settings
+        head = settings.head_learning_rate or HEAD_RATE * settings.learning_rate
+        groups = [
+            {"params": self.student.vectors, "lr": settings.learning_rate},
+            {"params": self.student.weights, "lr": head},
+        ]
+        return torch.optim.Adam([group for group in groups if group["params"]])
+
+    def _losses(self, rows: list[tuple[int, int]], step: int) -> dict[str, Tensor]:
+        pools = [self.job.pools[pool] for pool, _ in rows]
+        slates = draw_slates(self.job.pools, rows, self.settings)
+        distinct = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
+        labels = {
+            **slate_tensors(slates, slate_columns(slates, distinct, self.settings.slate_size)),
+            **PoolTargets(pools).of(distinct),
+            "vectors": {},
+        }
+        queries = self.queries.represent(np.array([pool for pool, _ in rows]))
+        documents = self.documents.represent(distinct)
+        batch = Batch(self.student, queries, [documents], labels, step / self.settings.steps)
+        return evaluate_terms(self.terms, batch)
+
+    @torch.no_grad()
+    def _point(self, step: int) -> dict[str, float]:
+        """A point of the learning curve, with nDCG@10 on dev if there is a dev task."""
+        dev = self.job.dev
+        if dev is None:
+            return {"step": step}
+        at = np.array([self.job.documents.position(id) for id in dev.document_ids])
+        queries = self.queries.represent(self.dev_rows)
+        scores = self.student.scores(queries, self.documents.represent(at))["score"].numpy()
+        return {"step": step, "dev_ndcg@10": dev.ndcg(scores)}
+
+    def _state(self) -> list[Tensor]:
+        return [copy.deepcopy(p.detach()) for p in [*self.student.vectors, *self.student.weights]]
+
+    def _restore(self, state: list[Tensor]) -> None:
+        for parameter, kept in zip(
+            [*self.student.vectors, *self.student.weights], state, strict=True
+        ):
+            parameter.data.copy_(kept)

@@ -1,0 +1,172 @@
+"""Static and residual students: what they are made of, what they save, and who can load them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import InputError
+from retrieval_kd.models.encode import document_vectors, encode_queries
+from retrieval_kd.models.load import load_encoder, load_retriever, model_digest
+from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
+from retrieval_kd.students.make import make_student, saved_as
+from retrieval_kd.students.residual import ResidualStudent, make_residual
+from retrieval_kd.students.static import StaticStudent, make_static, token_vectors
+from retrieval_kd.students.student import student_of
+
+TEXTS = ["how do tides rise", "the moon pulls the sea", "a list of words"]
+
+
+@pytest.fixture(scope="module")
+def documents(tiny_collection):
+    return open_collection(str(tiny_collection)).documents
+
+
+@pytest.fixture(scope="module")
+def residual(tiny_encoder, documents):
+    return make_residual(str(tiny_encoder), documents, dimensions=64, max_length=64)
+
+
+@pytest.fixture(scope="module")
+def static(tiny_encoder, documents):
+    return make_static(str(tiny_encoder), documents, dimensions=96)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=8), max_size=6))
+def test_bags_are_the_counts_of_each_text(ids):
+    bags = TokenBags.of(ids, vocabulary=10)
+    assert len(bags) == len(ids)
+    assert bags.lengths.tolist() == [len(row) for row in ids]
+    for row, wanted in enumerate(ids):
+        one = bags.take(np.array([row]))
+        assert dict(zip(one.tokens.tolist(), one.counts.tolist(), strict=True)) == {
+            token: wanted.count(token) for token in set(wanted)
+        }
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=1, max_size=6),
+    st.data(),
+)
+def test_some_texts_of_joined_bags_are_those_texts(ids, data):
+    bags = TokenBags.joined([TokenBags.of([row], vocabulary=10) for row in ids])
+    rows = data.draw(st.lists(st.integers(0, len(ids) - 1), max_size=5))
+    taken, wanted = bags.take(np.array(rows, int)), TokenBags.of([ids[r] for r in rows], 10)
+    assert taken.tokens.tolist() == wanted.tokens.tolist()
+    assert taken.starts.tolist() == wanted.starts.tolist()
+
+
+def test_a_text_is_the_weighted_sum_of_its_tokens():
+    table = TokenTable(torch.eye(3), torch.tensor([1.0, 2.0, 0.5]))
+    bags = TokenBags.of([[0, 1, 1], [], [2]], vocabulary=3)
+    expected = torch.tensor([[1.0, 4.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.5]])
+    torch.testing.assert_close(table(bags.features()).detach(), expected)
+
+
+def test_saturated_counts_are_bm25s():
+    bags = TokenBags.of([[0, 0, 1], [1]], vocabulary=2).saturated(1.2, 0.75, mean_length=2.0)
+    norm = 1.2 * (0.25 + 0.75 * np.array([3 / 2, 1 / 2]))
+    expected = [2 * 2.2 / (2 + norm[0]), 2.2 / (1 + norm[0]), 2.2 / (1 + norm[1])]
+    np.testing.assert_allclose(bags.counts, expected, rtol=1e-6)
+
+
+def test_the_table_of_a_residual_student_is_a_sketch_of_bm25(tiny_encoder, documents):
+    """With many dimensions the inner product of both halves is scale² · cosine + BM25 score."""
+    model = make_residual(str(tiny_encoder), documents, dimensions=20_000, max_length=64)
+    module, texts = model.embedding, [document.full for document in documents.iterate()]
+    query = TEXTS[:1]
+    got = (encode_queries(model, query) @ model.encode_document(texts).T)[0]
+    encoder = load_encoder(str(tiny_encoder), max_length=64)
+    cosines = (encode_queries(encoder, query) @ encoder.encode_document(texts).T)[0]
+    asked, bags = module.bags(query, "query"), module.bags(texts, "document")
+    weights = module.table.log_weights.exp().detach().numpy() ** 2
+    exact = np.zeros(len(texts))
+    for row in range(len(texts)):
+        one = bags.take(np.array([row]))
+        for token, weight in zip(one.tokens, one.counts, strict=True):
+            exact[row] += asked.counts[asked.tokens == token].sum() * weight * weights[token]
+    np.testing.assert_allclose(got, 20 * cosines + exact, atol=0.3 * exact.max())
+    assert np.corrcoef(got - 20 * cosines, exact)[0, 1] > 0.93
+
+
+def test_a_static_student_loads_in_plain_sentence_transformers(static, tmp_path):
+    static.save(str(tmp_path / "static"))
+    plain = SentenceTransformer(str(tmp_path / "static"))
+    np.testing.assert_array_equal(plain.encode(TEXTS), static.encode(TEXTS))
+    assert saved_as(str(tmp_path / "static")) == "static"
+
+
+def test_a_residual_student_loads_here_and_with_its_own_code_in_sentence_transformers(
+    residual, tmp_path
+):
+    residual.save(str(tmp_path / "residual"))
+    plain = SentenceTransformer(str(tmp_path / "residual"), trust_remote_code=True)
+    ours = load_retriever(str(tmp_path / "residual"))
+    for encode in ("encode_query", "encode_document"):
+        expected = getattr(residual, encode)(TEXTS)
+        np.testing.assert_allclose(getattr(plain, encode)(TEXTS), expected, atol=1e-6)
+        np.testing.assert_allclose(getattr(ours, encode)(TEXTS), expected, atol=1e-6)
+    assert saved_as(str(tmp_path / "residual")) == "residual"
+    assert plain.get_embedding_dimension() == residual.get_embedding_dimension() == 32 + 64
+
+
+def test_a_residual_student_takes_its_encoders_vectors_from_the_cache(
+    residual, tiny_encoder, documents, tmp_path, monkeypatch
+):
+    residual.save(str(tmp_path / "residual"))
+    document_vectors(str(tiny_encoder), documents, max_length=64)
+    model = load_retriever(str(tmp_path / "residual"), max_length=64)
+    monkeypatch.setattr(model.embedding.encoder, "encode_document", None)  # must not be called
+    vectors = document_vectors(
+        str(tmp_path / "residual"), documents, max_length=64, model=model
+    )
+    texts = [document.full for document in documents.iterate()]
+    np.testing.assert_allclose(vectors, residual.encode_document(texts), atol=1e-5)
+    assert model.embedding.base_digest == model_digest(str(tiny_encoder))
+
+
+def test_training_weights_apart_from_vectors_leaves_a_static_model_as_it_was(static):
+    before = static.encode(TEXTS)
+    StaticStudent(static).settle()
+    np.testing.assert_allclose(static.encode(TEXTS), before, atol=1e-6)
+
+
+def test_only_the_weights_of_a_residual_student_are_trained(residual, tiny_encoder, documents):
+    assert ResidualStudent(residual).vectors == []
+    both = make_residual(str(tiny_encoder), documents, dimensions=8, train_vectors=True)
+    assert len(ResidualStudent(both).vectors) == 1
+    assert not any(p.requires_grad for p in both.embedding.encoder.parameters())
+
+
+def test_related_tokens_have_related_vectors(tiny_encoder):
+    vectors = token_vectors(load_encoder(str(tiny_encoder)), str(tiny_encoder))
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
+    np.testing.assert_allclose(vectors.mean(0), 0, atol=0.2)
+
+
+def test_the_same_seed_makes_the_same_student(tiny_encoder, documents):
+    made = [
+        make_student(str(tiny_encoder), kind, dimensions=48, seed=3, documents=documents)
+        for kind in ("static", "static", "residual", "residual")
+    ]
+    for one, other in (made[:2], made[2:]):
+        np.testing.assert_array_equal(one.encode(TEXTS), other.encode(TEXTS))
+
+
+def test_a_table_without_documents_or_with_layers_is_refused(tiny_encoder, documents):
+    with pytest.raises(InputError, match="counts words in the collection"):
+        make_student(str(tiny_encoder), "residual")
+    with pytest.raises(InputError, match="keeps no layers"):
+        make_student(str(tiny_encoder), "static", [0], documents=documents)
+    with pytest.raises(InputError, match="8 dimensions are fewer than the 32"):
+        make_static(str(tiny_encoder), documents, dimensions=8)
+
+
+def test_each_model_is_the_student_of_its_kind(static, residual):
+    assert isinstance(student_of(static), StaticStudent)
+    assert isinstance(student_of(residual), ResidualStudent)
