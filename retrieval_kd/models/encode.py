@@ -116,7 +116,7 @@ def encode_documents(
         "model_digest": digest,
         "texts_digest": texts.digest,
         "documents": len(texts),
-        "max_length": model.max_seq_length,
+        "max_length": None if model.max_seq_length == float("inf") else model.max_seq_length,
         "dtype": dtype_name(next(model.parameters()).dtype),
         "prompt": prompt,
         "normalised": normalise,

@@ -1,0 +1,120 @@
+"""Training of static and residual students, which no transformer takes part in."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.models.load import load_retriever
+from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
+from retrieval_kd.students.make import make_student
+from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.job import TrainingJob
+from retrieval_kd.training.objective.terms import parse_terms
+from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.trainer.curve import build_dev_task
+from retrieval_kd.training.trainer.settings import TrainSettings
+
+SETTINGS = TrainSettings(
+    steps=12, batch_queries=8, slate_size=4, learning_rate=5e-3, eval_steps=4, warmup=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def collection(tiny_collection):
+    return open_collection(str(tiny_collection))
+
+
+@pytest.fixture(scope="module")
+def pools(collection):
+    queries = collection.query_texts("train")
+    run = bm25_run(collection, queries, 12)
+    scores = bm25_scores(collection, queries, {q: list(found) for q, found in run.results.items()})
+    return build_pools(queries, run.results, collection, collection.qrels("train"), scores, Drops())
+
+
+def job(tiny_encoder, collection, pools, out, *, kind="static", terms="kl@batch", **changes):
+    student = make_student(
+        str(tiny_encoder), kind, dimensions=64, max_length=64, documents=collection.documents
+    )
+    settings = SETTINGS.model_copy(update=changes)
+    first = bm25_run(collection, collection.query_texts("dev"), 12)
+    dev = build_dev_task(
+        collection, collection.query_texts("dev"), collection.qrels("dev"), first
+    )
+    return TrainingJob(
+        student, pools, collection.documents, parse_terms(terms), settings, out, dev=dev,
+        teacher_length=64,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["static", "residual"])
+@pytest.mark.parametrize("terms", ["kl@batch", "kl", "margin_mse", "kl@batch+infonce@batch"])
+def test_the_loss_falls_under_every_objective(
+    kind, terms, tiny_encoder, collection, pools, tmp_path
+):
+    record = train_student(
+        job(tiny_encoder, collection, pools, tmp_path / "out", kind=kind, terms=terms, steps=40)
+    )
+    losses = [
+        sum(v for name, v in point.items() if name not in ("step", "dev_ndcg@10"))
+        for point in record["curve"][1:]
+    ]
+    assert losses[-1] < losses[0]
+    assert record["steps"] == 40 and record["queries"] == len(pools)
+    assert json.loads((tmp_path / "out" / "training.json").read_text()) == record
+
+
+@pytest.mark.parametrize("kind", ["static", "residual"])
+def test_the_same_job_ends_in_the_same_student_and_is_not_run_twice(
+    kind, tiny_encoder, collection, pools, tmp_path, monkeypatch
+):
+    made = []
+    for name in ("one", "other"):
+        train_student(job(tiny_encoder, collection, pools, tmp_path / name, kind=kind))
+        made.append(load_retriever(str(tmp_path / name)).encode(["tides and the moon"]))
+    np.testing.assert_array_equal(*made)
+    monkeypatch.setattr("retrieval_kd.training.train_table._Training.run", None)  # not called
+    again = train_student(job(tiny_encoder, collection, pools, tmp_path / "one", kind=kind))
+    assert again["steps"] == 12
+
+
+def test_the_best_point_on_dev_is_kept(tiny_encoder, collection, pools, tmp_path):
+    """A rate that ruins the student: what is saved is the student before the first step."""
+    ruined = job(
+        tiny_encoder, collection, pools, tmp_path / "out", learning_rate=50.0, terms="infonce"
+    )
+    before = ruined.student.encode(["tides and the moon"])
+    curve = train_student(ruined)["curve"]
+    best = max(point["dev_ndcg@10"] for point in curve)
+    saved = load_retriever(str(tmp_path / "out")).encode(["tides and the moon"])
+    if max(point["dev_ndcg@10"] for point in curve[1:]) < best:
+        np.testing.assert_allclose(saved, before, atol=1e-5)
+    else:
+        assert not np.allclose(saved, before, atol=1e-5)
+
+
+def test_only_weights_and_scale_of_a_residual_student_change(
+    tiny_encoder, collection, pools, tmp_path
+):
+    training = job(tiny_encoder, collection, pools, tmp_path / "out", kind="residual", terms="kl")
+    module = training.student.embedding
+    vectors = module.table.vectors.detach().clone()
+    weights = module.table.log_weights.detach().clone()
+    encoder = [p.detach().clone() for p in module.encoder.parameters()]
+    train_student(training)
+    torch.testing.assert_close(module.table.vectors, torch.nn.Parameter(vectors))
+    assert not torch.allclose(module.table.log_weights, weights)
+    for now, then in zip(module.encoder.parameters(), encoder, strict=True):
+        torch.testing.assert_close(now.detach(), then)
+
+
+def test_an_objective_on_states_is_refused(tiny_encoder, collection, pools, tmp_path):
+    terms = f"kl+embedding_mse(teacher={tiny_encoder})"
+    with pytest.raises(InputError, match="needs a transformer's states, texts or other models"):
+        train_student(job(tiny_encoder, collection, pools, tmp_path / "out", terms=terms))
