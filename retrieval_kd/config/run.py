@@ -93,9 +93,15 @@ class Student(Part):
     """The student before training; `students` may change its settings."""
 
     kind: Literal[
-        "dense", "sparse", "multi_vector", "multi_function", "interaction", "cross_encoder",
-        "static", "residual",
-    ] = Field(  # fmt: skip
+        "dense",
+        "sparse",
+        "multi_vector",
+        "multi_function",
+        "interaction",
+        "cross_encoder",
+        "static",
+        "residual",
+    ] = Field(
         "dense",
         description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
         "multi_vector: a vector per token; multi_function: all three of one encoder; interaction: "

@@ -68,7 +68,7 @@ def make_student(
         >>> student = make_student("org/model", "sparse", [0, 2, 5])  # doctest: +SKIP
         >>> student.save("my-student")                                           # doctest: +SKIP
     """
-    options = dict(options or {})
+    options, common = dict(options or {}), dict[str, Any]()
     check_options(kind, dimensions, options)
     check_trainable(model_spec)
     saved_kind = saved_as(model_spec)
@@ -78,12 +78,21 @@ def make_student(
             remedy="start from a dense encoder, or from a student of the same kind",
         )
     if kind in TABLES:
-        return _make_table(model_spec, kind, layers, dimensions, max_length, seed, options, documents)
+        if layers is not None:
+            raise InputError(f"a {kind} student has no layers to keep", remedy="leave layers out")
+        if documents is None:
+            raise InputError(
+                f"a {kind} student counts words in the collection", remedy="give its `documents`"
+            )
+        common = {"dimensions": dimensions, "seed": seed}
+        if kind == "static":
+            return make_static(model_spec, documents, **common)
+        return make_residual(model_spec, documents, max_length=max_length, **common, **options)
     if kind == "dense":
         return make_dense(model_spec, layers, max_length=max_length)
     if kind == "cross_encoder":
         return make_cross_encoder(model_spec, layers, max_length=max_length, seed=seed)
-    common: dict[str, Any] = {"max_length": max_length, "seed": seed, **options}
+    common = {"max_length": max_length, "seed": seed, **options}
     if kind == "multi_function":
         return make_multi_function(model_spec, layers, dimensions=dimensions, **common)
     if kind == "interaction":
@@ -101,28 +110,6 @@ def make_student(
     if kind == "sparse" and options.get("top_k"):
         model.max_active_dims = int(options["top_k"])
     return model
-
-
-def _make_table(
-    model_spec: str,
-    kind: str,
-    layers: Sequence[int] | None,
-    dimensions: int | None,
-    max_length: int | None,
-    seed: int,
-    options: Mapping[str, Any],
-    documents: Texts | None,
-) -> Any:
-    if layers is not None:
-        raise InputError(f"a {kind} student keeps no layers to choose", remedy="leave layers out")
-    if documents is None:
-        raise InputError(
-            f"a {kind} student counts words in the collection", remedy="give its `documents`"
-        )
-    common: dict[str, Any] = {"dimensions": dimensions, "seed": seed}
-    if kind == "static":
-        return make_static(model_spec, documents, **common)
-    return make_residual(model_spec, documents, max_length=max_length, **common, **options)
 
 
 def make_cross_encoder(

@@ -122,9 +122,7 @@ def test_a_residual_student_takes_its_encoders_vectors_from_the_cache(
     document_vectors(str(tiny_encoder), documents, max_length=64)
     model = load_retriever(str(tmp_path / "residual"), max_length=64)
     monkeypatch.setattr(model.embedding.encoder, "encode_document", None)  # must not be called
-    vectors = document_vectors(
-        str(tmp_path / "residual"), documents, max_length=64, model=model
-    )
+    vectors = document_vectors(str(tmp_path / "residual"), documents, max_length=64, model=model)
     texts = [document.full for document in documents.iterate()]
     np.testing.assert_allclose(vectors, residual.encode_document(texts), atol=1e-5)
     assert model.embedding.base_digest == model_digest(str(tiny_encoder))
@@ -161,7 +159,7 @@ def test_the_same_seed_makes_the_same_student(tiny_encoder, documents):
 def test_a_table_without_documents_or_with_layers_is_refused(tiny_encoder, documents):
     with pytest.raises(InputError, match="counts words in the collection"):
         make_student(str(tiny_encoder), "residual")
-    with pytest.raises(InputError, match="keeps no layers"):
+    with pytest.raises(InputError, match="has no layers to keep"):
         make_student(str(tiny_encoder), "static", [0], documents=documents)
     with pytest.raises(InputError, match="8 dimensions are fewer than the 32"):
         make_static(str(tiny_encoder), documents, dimensions=8)

@@ -44,9 +44,7 @@ def job(tiny_encoder, collection, pools, out, *, kind="static", terms="kl@batch"
     )
     settings = SETTINGS.model_copy(update=changes)
     first = bm25_run(collection, collection.query_texts("dev"), 12)
-    dev = build_dev_task(
-        collection, collection.query_texts("dev"), collection.qrels("dev"), first
-    )
+    dev = build_dev_task(collection, collection.query_texts("dev"), collection.qrels("dev"), first)
     return TrainingJob(
         student, pools, collection.documents, parse_terms(terms), settings, out, dev=dev,
         teacher_length=64,
@@ -115,6 +113,6 @@ def test_only_weights_and_scale_of_a_residual_student_change(
 
 
 def test_an_objective_on_states_is_refused(tiny_encoder, collection, pools, tmp_path):
-    terms = f"kl+embedding_mse(teacher={tiny_encoder})"
+    terms = f"kl+vector_mse(teacher={tiny_encoder})"
     with pytest.raises(InputError, match="needs a transformer's states, texts or other models"):
         train_student(job(tiny_encoder, collection, pools, tmp_path / "out", terms=terms))

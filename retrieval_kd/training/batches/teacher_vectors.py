@@ -51,9 +51,7 @@ def teacher_vectors(
     """
     model = load_encoder(model_spec, max_length=max_length)
     digest = digest or model_digest(model_spec)
-    key = digest_json(
-        [digest, max_length, dtype_name(next(model.parameters()).dtype), queries]
-    )
+    key = digest_json([digest, max_length, dtype_name(next(model.parameters()).dtype), queries])
 
     def encode(folder: Path) -> None:
         parts = []
