@@ -35,7 +35,7 @@ class ResidualEncoder(SentenceTransformer):
     def save(self, path: str, *args: Any, **more: Any) -> None:
         super().save(path, *args, **more)
         listed = Path(path) / "modules.json"
-        modules = read_json(listed)
+        modules = read_json(listed, kind=list)
         modules[0]["type"] = f"{CODE.stem}.{ResidualEmbedding.__name__}"
         shutil.copyfile(CODE, Path(path) / CODE.name)
         write_json(listed, modules)
