@@ -1,0 +1,106 @@
+"""A run on documents alone: no judgment is trained on, and every student is worth its files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from sentence_transformers import SentenceTransformer
+
+from retrieval_kd.config.run import Config, load_config
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.data.runs import read_run
+from retrieval_kd.errors import InputError
+from retrieval_kd.pipeline.plan import run
+
+SHIPPED = Path(__file__).parents[2] / "configs" / "adapt.yaml"
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
+    """The shipped configuration, on the tiny collection and encoder."""
+    folder, encoder = tmp_path_factory.mktemp("adapt"), str(tiny_encoder)
+    config = yaml.safe_load(SHIPPED.read_text())
+    config |= {"collection": str(tiny_collection), "out": str(folder / "run"), "encoder": encoder}
+    config["unlabelled"]["limit"] = 20
+    config["first_stage"] = {"with": f"bm25+{encoder}", "depth": 12}
+    config["teacher"] = {"fuse_with": ["bm25", f"dense:{encoder}"]}
+    config["student"] = {"base": encoder, "max_length": 32}
+    for student in config["students"].values():
+        student["student"]["dimensions"] = 256
+        student["train"] = {"steps": 6, "batch_queries": 8, "eval_steps": 3}
+    path = folder / "adapt.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(config_file: Path) -> Config:
+    config = load_config(config_file)
+    run(config)
+    return config
+
+
+def test_no_judgment_and_no_test_query_is_trained_on(finished):
+    out = Path(finished.out)
+    parts = {
+        part: json.loads((out / "queries" / f"{part}.json").read_text())
+        for part in ("train", "dev", "test", "unlabelled")
+    }
+    assert parts["train"]["texts"] == parts["dev"]["texts"] == {}
+    assert parts["unlabelled"]["qrels"] == {} and len(parts["unlabelled"]["texts"]) == 20
+    test = set(parts["test"]["texts"].values())
+    assert test and not test & set(parts["unlabelled"]["texts"].values())
+
+
+def test_every_student_has_its_quality_size_and_time_in_the_results(finished):
+    results = json.loads((Path(finished.out) / "results.json").read_text())
+    for name in finished.students:
+        assert 0 < results["systems"][name]["ndcg@10"]["mean"] <= 1
+        costs = results["costs"][name]
+        assert costs["training_seconds"] is not None and costs["latency_ms_p50"] > 0
+        assert costs["bytes_per_document"] > 4 * 256
+    assert results["teacher"] == {
+        "weights": dict.fromkeys(finished.teacher.members, 1.0),
+        "chosen_on_dev": False,
+    }
+    assert "no dev queries" in (Path(finished.out) / "report.html").read_text()
+
+
+def test_the_words_of_a_residual_student_help_an_encoder_that_knows_none(finished):
+    """The tiny encoder is random; BM25 is not, and the student has a sketch of it."""
+    means = json.loads((Path(finished.out) / "results.json").read_text())["systems"]
+    found = {name: means[name]["ndcg@10"]["mean"] for name in ("bm25", "encoder", "residual")}
+    assert found["residual"] > found["encoder"] + 0.5 * (found["bm25"] - found["encoder"])
+
+
+def test_an_index_is_searched_as_plain_sentence_transformers_ranks(finished):
+    out, name = Path(finished.out), "static-seed0"
+    model = SentenceTransformer(str(out / "students" / name))
+    collection = open_collection(finished.collection)
+    texts = [document.full for document in collection.documents.iterate()]
+    queries = collection.query_texts("test")
+    scores = model.similarity(model.encode(list(queries.values())), model.encode(texts)).numpy()
+    searched = read_run(out / "runs" / f"{name}.trec").results
+    for row, query in zip(scores, queries, strict=True):
+        best = next(iter(searched[query]))
+        at = collection.documents.position(best)
+        assert row[at] == pytest.approx(np.max(row), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("unlabelled=null", "without splits.train, set unlabelled.kind"),
+        ("unlabelled.kind=queries", "without splits.train, set unlabelled.kind"),
+        ("students.static.objective=infonce@batch", "infonce_batch trains on judgments"),
+        ("teacher.fusion=learned", "fitted on judgments"),
+        ("teacher.fit.base=org/model", "no teacher can be fine-tuned"),
+    ],
+)
+def test_what_needs_judgments_is_refused_before_anything_runs(config_file, override, problem):
+    with pytest.raises(InputError, match=problem):
+        load_config(config_file, [override])
