@@ -121,13 +121,15 @@ def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encod
     """
     mine, encoder = costs[student], costs["encoder"]
     layers, full = mine["layers"], encoder["layers"]
+    has = f"{layers} layers" if layers else "no transformer"
     size, full_size = (f"{facts['parameters'] / 1e6:.1f} M" for facts in (mine, encoder))
     took, full_took = (f"{facts['latency_ms_p50']:.1f}" for facts in (mine, encoder))
     teacher = f"the teacher re-ranks in {costs['teacher']['latency_ms_p50']:.0f} ms"
-    if mine.get("re_ranks") or not of_encoder:  # a different model is not a part of the encoder
+    is_part = layers and mine["parameters"] <= encoder["parameters"]
+    if mine.get("re_ranks") or not of_encoder or not is_part:
         query = "to re-rank a query's candidates" if mine.get("re_ranks") else "a query"
         return (
-            f"{layers} layers, {size} parameters, {took} ms {query} "
+            f"{has}, {size} parameters, {took} ms {query} "
             f"(the encoder: {full}, {full_size}, {full_took} ms; {teacher})."
         )
     return (
