@@ -186,9 +186,10 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.exit(_nobody_reads())
     except Exception as error:
-        if (what := _of_system(error)) is None:
+        refused = _of_system(error)
+        if refused is None:
             raise
-        sys.exit(_say(what, 2))
+        sys.exit(_say(refused, 2))
 
 
 def _of_system(error: Exception) -> str | None:

@@ -133,8 +133,8 @@ def encode_documents(
             for path, start, stop in shards:
                 if not is_readable(path, "vectors"):
                     batch = [document.full for document in texts.iterate(start, stop)]
-                    if base is not None:
-                        vectors = model[0].join_documents(base[start:stop], batch)
+                    if base is not None and isinstance(model, ResidualEncoder):
+                        vectors = model.embedding.join_documents(base[start:stop], batch)
                     else:
                         vectors = model.encode_document(
                             batch,

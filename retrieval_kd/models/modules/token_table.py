@@ -178,6 +178,7 @@ class ResidualEmbedding(InputModule):
     ) -> None:
         super().__init__()
         self.encoder, self.table = encoder.requires_grad_(False), table
+        self.tokenizer = encoder.tokenizer
         self.words = tokenizer
         self.words.no_padding()
         self.words.no_truncation()
@@ -223,10 +224,6 @@ class ResidualEmbedding(InputModule):
         return self.encoder[0].auto_model
 
     @property
-    def tokenizer(self) -> Any:
-        return self.encoder.tokenizer
-
-    @property
     def max_seq_length(self) -> int | None:
         return self.encoder.max_seq_length
 
@@ -248,9 +245,10 @@ class ResidualEmbedding(InputModule):
         return self.table.state_dict().items()
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **more: Any) -> Any:
+    def load(cls, model_name_or_path: str, *args: Any, **more: Any) -> Any:
         where = {name: more[name] for name in WHERE if name in more}
-        folder = Path(load_dir_path(model_name_or_path, subfolder=subfolder, **where) or "")
+        subfolder = str(more.get("subfolder", ""))
+        folder = Path(load_dir_path(model_name_or_path, subfolder, **where) or "")
         config = json.loads((folder / cls.config_file_name).read_text("utf-8"))
         state = load_file(folder / TABLE)
         table = TokenTable(state["table.vectors"], state["table.log_weights"].exp())
