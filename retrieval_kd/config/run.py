@@ -28,7 +28,7 @@ from retrieval_kd.schema import (
     read_extended,
     validate,
 )
-from retrieval_kd.students.options import SEARCHED_AS
+from retrieval_kd.students.options import SEARCHED_AS, TABLES
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -130,6 +130,8 @@ class Student(Part):
     @model_validator(mode="after")
     def _check(self) -> Student:
         as_value_error(check_student, self.kind, self.dimensions, self.options)
+        if self.kind in TABLES and self.layers is not None:
+            raise ValueError(f"a {self.kind} student has no layers to keep: set `layers: null`")
         return self
 
     @property

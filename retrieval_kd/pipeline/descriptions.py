@@ -138,6 +138,35 @@ def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encod
     )
 
 
+def gain_sentence(
+    student: str, measure: str, means: Mapping[str, float], costs: Mapping[str, Mapping[str, Any]]
+) -> str:
+    """Say what a student gains and costs, against the encoder as it is.
+
+    Args:
+        means: system → its mean of the measure.
+        costs: system → its costs; what is unknown is left out.
+
+    Example:
+        >>> costs = {"small": {"queries_per_second": 300.0, "bytes_per_document": 1560.0},
+        ...          "encoder": {"queries_per_second": 60.0, "bytes_per_document": 1560.0}}
+        >>> print(gain_sentence("small", "nDCG@10", {"small": 0.42, "encoder": 0.4}, costs))
+        small: nDCG@10 0.420, the encoder as it is 0.400 (+5 %); 5.0 × its queries a second
+    """
+    mine, start = means[student], means["encoder"]
+    change = f" ({(mine / start - 1) * 100:+.0f} %)" if start else ""
+    parts = []
+    for field, what in (
+        ("queries_per_second", "queries a second"),
+        ("bytes_per_document", "bytes a document"),
+    ):
+        own, other = costs[student].get(field), costs["encoder"].get(field)
+        if own and other and f"{own / other:.1f}" != "1.0":
+            parts.append(f"{own / other:.1f} × its {what}")
+    quality = f"{student}: {measure} {mine:.3f}, the encoder as it is {start:.3f}{change}"
+    return "; ".join([quality, *parts])
+
+
 def _weighted(weights: Mapping[str, float]) -> str:
     return ", ".join(f"{weight:g} × {name}" for name, weight in weights.items() if weight)
 

@@ -27,11 +27,12 @@ from retrieval_kd.evaluation.report.data import Curve, Main, ReportData, SystemR
 from retrieval_kd.evaluation.report.explorer import explorer_from
 from retrieval_kd.evaluation.report.grid import to_latex, to_markdown
 from retrieval_kd.evaluation.report.page import write_report
-from retrieval_kd.evaluation.report.table import print_table, to_grid
+from retrieval_kd.evaluation.report.table import Clean, print_table, to_grid
 from retrieval_kd.files import digest_json, read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison, compare
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline.context import RunContext, seeded
@@ -40,6 +41,7 @@ from retrieval_kd.pipeline.descriptions import (
     cost_notes,
     cost_sentence,
     describe_system,
+    gain_sentence,
     teacher_notes,
 )
 from retrieval_kd.progress import say
@@ -111,6 +113,12 @@ class RunResults:
         return run_costs(self.context, self.stage("measure"))
 
     @property
+    def clean(self) -> Clean | None:
+        """Means on clean queries, if judgments were trained on and some test queries overlap."""
+        results = read_json(self.work.path(self.file("results.json")))
+        return Clean.of(results["audit"], results["settings"])
+
+    @property
     def _teacher_facts(self) -> dict[str, Any]:
         """The facts of tuning the teacher on dev."""
         return self.work.record("weights").get("facts", {})
@@ -148,14 +156,14 @@ class RunResults:
         )
         write_json(self.work.path(self.file("report.json")), data.to_json())
         write_report(data, self.work.path(self.file("report.html")))
-        grid = to_grid(evaluation, comparisons, self.costs)
+        grid = to_grid(evaluation, comparisons, self.costs, clean=self.clean)
         for name, write in (("results.md", to_markdown), ("results.tex", to_latex)):
             write_text(self.work.path(self.file(name)), write(grid) + "\n")
 
     def print(self) -> None:
         """Print the table, the main comparison, the student's costs and the report's path."""
         evaluation, comparisons = self.evaluation
-        print_table(evaluation, comparisons, self.costs)
+        print_table(evaluation, comparisons, self.costs, clean=self.clean)
         student, measure = self.config.compare[0], evaluation.measures[0]
         for comparison in comparisons:
             if comparison.a == student and comparison.measure == measure:
@@ -167,6 +175,9 @@ class RunResults:
             base = self.config.student_for(training).base
             costs = cost_sentence(student, self.costs, base == self.config.encoder)
             say(f"{student} keeps {share:.1%} of the teacher's {measure} with {costs}")
+        means = {system: evaluation.mean(system, measure) for system in evaluation.systems}
+        for name in self.config.systems:
+            say(gain_sentence(name, readable(measure), means, self.costs))
         say(f"Report: {self.work.path(self.file('report.html'))}")
 
     def _subtitle(self) -> str:

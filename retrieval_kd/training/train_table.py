@@ -125,7 +125,7 @@ class _Training:
                 rate.step()
                 progress.advance()
                 if (step + 1) % settings.eval_steps == 0 or step + 1 == settings.steps:
-                    values = {name: round(float(loss), 4) for name, loss in losses.items()}
+                    values = {name: round(loss.item(), 4) for name, loss in losses.items()}
                     curve.append({**self._point(step + 1), **values})
                     if curve[-1].get("dev_ndcg@10", 0.0) >= max(
                         point.get("dev_ndcg@10", 0.0) for point in curve

@@ -33,7 +33,7 @@ from retrieval_kd.evaluation.report.sections import (
     main_comparison,
     teacher_section,
 )
-from retrieval_kd.evaluation.report.table import known_costs, to_grid
+from retrieval_kd.evaluation.report.table import Clean, known_costs, to_grid
 from retrieval_kd.files import write_text
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import format_p
@@ -115,7 +115,8 @@ def _systems_grid(data: ReportData) -> Grid | None:
     if not evaluation.measures:
         return None
     facts = {row.name: vars(row) for row in data.systems}
-    grid = to_grid(evaluation, data.comparisons, facts, digits=3)
+    clean = Clean.of(data.audit, data.settings)
+    grid = to_grid(evaluation, data.comparisons, facts, digits=3, clean=clean)
     rows = []
     for letter, name, *values in grid.rows:
         system = facts[name.text]

@@ -149,17 +149,52 @@ def cell(
     )
 
 
+@dataclass(frozen=True)
+class Clean:
+    """Means of one measure on the queries that overlap with no text of the training."""
+
+    measure: str
+    queries: int
+    means: Mapping[str, float]  # by system
+
+    @classmethod
+    def of(cls, audit: Facts | None, settings: Facts) -> Clean | None:
+        """Read a run's audit; None if no judgments were trained on, or all queries are clean.
+
+        Args:
+            audit: under "audit" in results.json.
+            settings: the run's configuration.
+        """
+        effect = (audit or {}).get("effect")
+        if effect is None or (settings.get("splits") or {}).get("train", "train") is None:
+            return None
+        clean, every = effect["queries"].get("clean", 0), effect["queries"]["all"]
+        if not 0 < clean < every:
+            return None
+        means = {system: by_group["clean"] for system, by_group in effect["means"].items()}
+        return cls(effect["measure"], clean, means)
+
+    @property
+    def note(self) -> str:
+        return (
+            f"Clean: the {self.queries} queries that share neither text nor relevant document "
+            "with the training."
+        )
+
+
 def to_grid(
     evaluation: Evaluation,
     comparisons: Sequence[Comparison] = (),
     facts: Mapping[str, Facts] | None = None,
     digits: int = 4,
+    clean: Clean | None = None,
 ) -> Grid:
     """Tabulate systems × measures, and the costs that are known.
 
     Args:
         facts: system → its costs, by the fields of `COSTS`.
         digits: decimals of means and spreads.
+        clean: a further column, for systems that were trained on judgments.
 
     Example:
         >>> from retrieval_kd.evaluation.report.grid import to_markdown
@@ -180,12 +215,20 @@ def to_grid(
             Cell(letter),
             Cell(s),
             *(cell(evaluation, comparisons, s, m, digits) for m in evaluation.measures),
+            *([Cell(f"{clean.means[s]:.{digits}f}", value=clean.means[s])] if clean else []),
             *(cost.cell(costs[s]) for cost in columns),
         ]
         for s, letter in letters(evaluation.systems).items()
     ]
-    headers = [" ", "System", *map(readable, evaluation.measures), *(c.heading for c in columns)]
-    note = " ".join(filter(None, [legend(evaluation, comparisons), cost_note(columns, costs)]))
+    measures = [*map(readable, evaluation.measures)]
+    measures += [f"{readable(clean.measure)}, clean"] if clean else []
+    headers = [" ", "System", *measures, *(column.heading for column in columns)]
+    notes = [
+        legend(evaluation, comparisons),
+        clean.note if clean else "",
+        cost_note(columns, costs),
+    ]
+    note = " ".join(filter(None, notes))
     return Grid(headers, rows, note, left=2)
 
 
@@ -194,6 +237,7 @@ def print_table(
     comparisons: Sequence[Comparison] = (),
     facts: Mapping[str, Facts] | None = None,
     console: Console | None = None,
+    clean: Clean | None = None,
 ) -> None:
     """Print the table in a terminal."""
-    print_grid(to_grid(evaluation, comparisons, facts), console)
+    print_grid(to_grid(evaluation, comparisons, facts, clean=clean), console)

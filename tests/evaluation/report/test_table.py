@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from retrieval_kd.evaluation.report import grid
-from retrieval_kd.evaluation.report.table import letters, print_table, to_grid
+from retrieval_kd.evaluation.report.table import Clean, letters, print_table, to_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import compare
 
@@ -78,3 +78,22 @@ def test_costs_are_columns_beside_quality_and_what_is_unknown_is_no_zero():
     print_table(evaluation, (), facts, Console(file=out, width=80))
     assert "Teacher calls" in out.getvalue()
     assert "Costs" not in to_markdown(evaluation)
+
+
+def test_clean_queries_have_a_column_where_judgments_were_trained_on():
+    values = {"bm25": {"q1": 0.5, "q2": 0.25}, "student": {"q1": 1.0, "q2": 0.25}}
+    evaluation = Evaluation(["ndcg@10"], {s: {"ndcg@10": v} for s, v in values.items()})
+    effect = {
+        "measure": "ndcg@10",
+        "queries": {"all": 2, "clean": 1},
+        "means": {"bm25": {"all": 0.375, "clean": 0.25}, "student": {"all": 0.625, "clean": 0.25}},
+    }
+    trained, untrained = ({"splits": {"train": name}} for name in ("train", None))
+    table = to_grid(evaluation, clean=Clean.of({"effect": effect}, trained))
+    assert list(table.headers) == [" ", "System", "nDCG@10", "nDCG@10, clean"]
+    assert [row[3].text for row in table.rows] == ["0.2500", "0.2500"]
+    assert "Clean: the 1 queries" in table.note
+    assert Clean.of({"effect": effect}, untrained) is None
+    assert Clean.of({"effect": {**effect, "queries": {"all": 1, "clean": 1}}}, trained) is None
+    assert Clean.of({"effect": {**effect, "queries": {"all": 1}}}, trained) is None
+    assert Clean.of(None, trained) is None
