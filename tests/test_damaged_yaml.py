@@ -28,10 +28,7 @@ def read_training(path: Path) -> Training:
 PROMPT = "user: |\n  {query}\n  {passage}\nanswers: ['Yes', 'No']\n"
 READERS = {
     "run": (load_config, QUICKSTART),
-    "training": (
-        lambda path: validate(Training, read_extended(path), path),
-        "objective: [{name: kl, weight: 0.5}]\ntrain: {steps: 20}\n",
-    ),
+    "training": (read_training, "objective: [{name: kl, weight: 0.5}]\ntrain: {steps: 20}\n"),
     "index": (load_spec, "factory: HNSW32\nsearch: efSearch=64\n"),
     "suite": (load_suite, "name: a\nmeasures: [ndcg@10]\ncollections: {a: {split: dev}}\n"),
     "prompt": (lambda path: find_template(str(path), ()), PROMPT),

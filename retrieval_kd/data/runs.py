@@ -148,6 +148,9 @@ def read_run(path: str | Path) -> Run:
             problem = f"{len(cells)} columns where a run has 6"
             raise InputError(problem, file=path, line=number, remedy=COLUMNS)
         query_id, _, document_id, rank, score, tag = cells
+        if "\0" in text:
+            check_id(query_id, "query", str(path), number)
+            check_id(document_id, "document", str(path), number)
         if whole_number(rank) is None:
             problem = f"rank {rank!r} is not a whole number"
             raise InputError(problem, file=path, line=number, remedy=COLUMNS)

@@ -6,6 +6,7 @@ Model libraries are imported only to open a teacher, so mistakes are reported at
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def parse_spec(spec: str) -> TeacherSpec:
         return TeacherSpec(name, name, options)
     kind, colon, rest = name.partition(":")
     is_prefix = kind in (*WITH_MODEL, "package") or len(kind) == 1  # the last: C:/models/big
-    if colon and not is_prefix and not Path(name).is_dir():
+    if colon and not is_prefix and not os.path.isdir(name):  # False for names too long, too
         raise _unknown_kind(kind, spec)
     kind, model = (kind, rest) if colon and kind in WITH_MODEL else ("pointwise", name)
     if not model.strip():

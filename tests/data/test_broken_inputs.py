@@ -434,6 +434,10 @@ def test_folders_and_files_that_hold_no_collection_are_refused(tmp_path: Path) -
 RUNS: dict[str, tuple[str, str]] = {
     "five columns": ("q1 Q0 d1 1 2.5\n", ":1: 5 columns where a run has 6"),
     "seven columns": ("q1 Q0 d1 1 2.5 a b\n", ":1: 7 columns"),
+    "zero byte": (
+        "q1 Q0 d1 1 2 a\nq\x001 Q0 d1 1 2 a\n",
+        ":2: query ID with half a character or a",
+    ),
     "score is a word": ("q1 Q0 d1 1 best a\n", ":1: score 'best'"),
     "score is NaN": ("q1 Q0 d1 1 nan a\n", ":1: score 'nan'"),
     "score is infinite": ("q1 Q0 d1 1 -inf a\n", ":1: score '-inf'"),
