@@ -143,9 +143,9 @@ def suite(
 
     outputs = Outputs(json, report, latex, markdown, card, card_system)
     systems, chosen = with_ or ["bm25"], only.split(",") if only else ()
+    outputs.check_card(check_systems(systems, baseline))
     choose_members(load_suite(name), data, chosen)
     parse_measures(measures or MEASURES)
-    outputs.check_card(check_systems(systems, baseline))
     # after all that needs no model: these load torch
     from retrieval_kd.evaluation.suite.report import print_suite, render, result_grids, suite_record
     from retrieval_kd.evaluation.suite.run import evaluate_suite

@@ -383,6 +383,7 @@ def test_a_stopped_command_leaves_what_it_was_in_and_says_so(
             left.append(True)
 
     before = [signal.getsignal(number) for number in STOPS]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     monkeypatch.setattr("retrieval_kd.cli.app.app", command)
     try:
         with pytest.raises(SystemExit) as end:

@@ -111,7 +111,7 @@ def routed(tmp_path: Path) -> str:
         (lambda f: (f / "config.json").write_text("[1]"), "not a model"),
         (lambda f: (f / "modules.json").write_text("{}"), "not a model"),
         (lambda f: (f / "modules.json").write_text('[{"a": 1}]'), "not a model"),
-        (lambda f: (f / "config_sentence_transformers.json").write_text("1"), "not a model"),
+        (lambda f: (f / "config_sentence_transformers.json").write_text("1"), "not the JSON"),
         (edit("config.json", model_type="nonesuch"), "not a model SentenceTransformer can load"),
         (edit("tokenizer_config.json", pad_token=None), "has no padding token"),
     ],
@@ -215,7 +215,7 @@ def test_a_model_without_a_transformer_reads_whole_texts(
     assert len(index.search(["sparrow nest"], 3)[0]) == 3
     with pytest.raises(InputError, match="it has no transformer layers"):
         keep_layers(load.load_encoder(spec), [0])
-    with pytest.raises(InputError, match="such a student cannot be trained"):
+    with pytest.raises(InputError, match=r"cannot be trained|no dense student can be made"):
         make_student(spec)
 
 

@@ -27,5 +27,7 @@ def rkd(arguments: list[str]) -> str:
     result = CliRunner().invoke(app, arguments)
     if isinstance(result.exception, InputError):
         raise result.exception
-    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    # With a random model all answers may be unreadable: nothing is scored, which is status 1.
+    unreadable = result.exit_code == 1 and isinstance(result.exception, SystemExit)
+    assert result.exit_code == 0 or unreadable, f"{result.output}\n{result.exception!r}"
     return result.stdout

@@ -55,10 +55,10 @@ def spaces(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize(
     ("named", "logs"),
     [
-        ([(" yes", -0.5), ("yes", -1.0), (" no", -2.0)], [-0.5, -2.0]),
+        ([(" yes", -0.8), ("yes", -1.2), (" no", -2.0)], [-0.8, -2.0]),
         ([("yes", -0.5), (" no", -2.0)], [np.nan, -2.0]),  # the other "yes", without a space
-        ([("yes", -0.5), ("so", -1.0), ("no", -2.0)], [-0.5, -2.0]),  # no space is ever named
-        ([("yes", -0.5), ("no", -1.0), ("yes", -2.0)], [np.nan, -1.0]),  # one of them has a space
+        ([("yes", -0.8), ("so", -1.2), ("no", -2.0)], [-0.8, -2.0]),  # no space is ever named
+        ([("yes", -0.8), ("no", -1.2), ("yes", -2.0)], [np.nan, -1.2]),  # one of them has a space
     ],
 )
 def test_a_space_that_a_token_begins_with_is_found_in_each_spelling(spaces, named, logs):
