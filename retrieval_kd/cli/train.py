@@ -145,7 +145,7 @@ def train(
     )
     size = record["student"]
     say(
-        f"{out}: {size['layers']} layers, {size['parameters']:,} parameters, "
+        f"{out}: {size['layers'] or 'no'} layers, {size['parameters']:,} parameters, "
         f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
 

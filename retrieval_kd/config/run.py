@@ -201,9 +201,10 @@ class Config(Part):
         for name, values in {"seeds": self.seeds, "widths": self.widths}.items():
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} {values} has one twice: it would count as two")
+        if self.splits.train is None:
+            self._check_unjudged()
         for name, training in self.students.items():
             try:
-                self._check_unjudged(training)
                 self._check_training(training)
             except (ValueError, InputError) as error:
                 raise ValueError(f"students.{name}: {error}") from error
@@ -220,20 +221,24 @@ class Config(Part):
                 check_cached(stage, settings.mini_batch_size, student.kind)
             check_scores(stage, self.teacher.members, student.kind)
 
-    def _check_unjudged(self, training: Training) -> None:
+    def _check_unjudged(self) -> None:
         """Refuse what needs judgments in a run without a train split."""
-        if self.splits.train is not None:
-            return
         if self.unlabelled is None or self.unlabelled.kind == "queries":
             raise ValueError("without splits.train, set unlabelled.kind to sentences or titles")
         if self.teacher.fit is not None:
             raise ValueError("without splits.train, no teacher can be fine-tuned: no teacher.fit")
         if self.teacher.fusion in FITTED_ON_DEV and self.splits.dev is None:
             raise ValueError(f"fusion {self.teacher.fusion} is fitted on judgments: set splits.dev")
-        for stage in training.all_stages:
-            for term in stage.objective:
-                if term.learns_from not in ("teacher", "itself", "nothing"):
-                    raise ValueError(f"{term.label} trains on judgments: set splits.train")
+        for name, training in self.students.items():
+            for stage in training.all_stages:
+                labels = [t.label for t in stage.objective if t.learns_from == "labels"]
+                fitted = [key for key, teacher in stage.live.items() if teacher.fit is not None]
+                needing = [*labels, *fitted, *(["confused"] if stage.confused else [])]
+                if needing:
+                    problem = f"students.{name}: {needing[0]} needs judgments: set splits.train"
+                    raise ValueError(problem)
+                if not stage.uses_unlabelled or not stage.learns_unjudged:
+                    raise ValueError(f"students.{name}: a stage has no query to train on")
 
     @field_validator("measures")
     @classmethod
@@ -245,7 +250,9 @@ class Config(Part):
         """The systems that are students, in the order of tables: system name → student name."""
         systems: dict[str, str] = {}
         for name, training in self.students.items():
-            widths = self.widths if self.student_for(training).searched_as == "dense" else []
+            student = self.student_for(training)
+            can_be_cut = student.searched_as == "dense" and student.kind != "residual"
+            widths = self.widths if can_be_cut else []
             systems |= {name: name, **{f"{name}@{width}": name for width in widths}}
         return systems
 

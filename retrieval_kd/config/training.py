@@ -9,10 +9,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.schema import Layer, Part, Share, as_value_error, check_weights, validate
-from retrieval_kd.students.options import PARTS, RE_RANKS
+from retrieval_kd.students.options import PARTS, RE_RANKS, TABLES
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
-from retrieval_kd.training.objective.term_checks import check_for_pairs, check_for_texts
+from retrieval_kd.training.objective.term_checks import (
+    check_for_pairs,
+    check_for_tables,
+    check_for_texts,
+)
 from retrieval_kd.training.objective.terms import Term, check_distinct, parse_terms
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 
@@ -142,6 +146,11 @@ class TrainingStage(Part):
         chooses_queries = self.select is not None and self.select.by != "uncertainty"
         chooses_candidates = self.false_negatives is not None or self.denoised is not None
         return targets or chooses_queries or chooses_candidates
+
+    @property
+    def learns_unjudged(self) -> bool:
+        """Whether the stage can train on queries without judgments."""
+        return any(term.learns_from in ("teacher", "itself") for term in self.objective)
 
     @property
     def uses_scores(self) -> bool:
@@ -274,6 +283,10 @@ def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> Non
         _check_re_ranks(stage)
     else:
         check_for_texts(stage.objective, kind)
+    if kind in TABLES:
+        check_for_tables(stage.objective, kind)
+        if stage.live:
+            raise ValueError(f"a {kind} student trains without any transformer: no `live`")
     check_vectors(stage.objective, kind)
     for name in stage.teachers:
         if name not in members:

@@ -185,8 +185,8 @@ def document_vectors(
     if isinstance(model, ResidualEncoder):
         own = model.embedding
         base = document_vectors(
-            own.base_spec, texts, max_length=max_length, dtype=dtype, prompt=prompt,
-            model=own.encoder, digest=own.base_digest,
+            own.base_spec, texts, max_length=max_length or own.encoder.max_seq_length,
+            dtype=dtype, prompt=prompt, model=own.encoder, digest=own.base_digest,
         )  # fmt: skip
     return encode_documents(model, texts, folder, digest=digest, prompt=prompt, base=base)
 

@@ -151,19 +151,19 @@ def gain_sentence(
         >>> costs = {"small": {"queries_per_second": 300.0, "bytes_per_document": 1560.0},
         ...          "encoder": {"queries_per_second": 60.0, "bytes_per_document": 1560.0}}
         >>> print(gain_sentence("small", "nDCG@10", {"small": 0.42, "encoder": 0.4}, costs))
-        small: nDCG@10 0.420, the encoder as it is 0.400 (+5 %); 5.0 × its queries a second
+        small: nDCG@10 0.420, the encoder 0.400 (+5 %); 5.0 times the encoder's queries per second
     """
     mine, start = means[student], means["encoder"]
     change = f" ({(mine / start - 1) * 100:+.0f} %)" if start else ""
     parts = []
-    for field, what in (
-        ("queries_per_second", "queries a second"),
-        ("bytes_per_document", "bytes a document"),
-    ):
+    shown = [("bytes_per_document", "bytes per document")]
+    if not costs[student].get("re_ranks"):  # whose latency lacks the first stage
+        shown.insert(0, ("queries_per_second", "queries per second"))
+    for field, what in shown:
         own, other = costs[student].get(field), costs["encoder"].get(field)
         if own and other and f"{own / other:.1f}" != "1.0":
-            parts.append(f"{own / other:.1f} × its {what}")
-    quality = f"{student}: {measure} {mine:.3f}, the encoder as it is {start:.3f}{change}"
+            parts.append(f"{own / other:.1f} times the encoder's {what}")
+    quality = f"{student}: {measure} {mine:.3f}, the encoder {start:.3f}{change}"
     return "; ".join([quality, *parts])
 
 

@@ -219,7 +219,7 @@ def _training_stages(
     context: RunContext, name: str, training: Training, seed: int
 ) -> Iterator[Stage]:
     config, student = context.config, context.config.student_for(training)
-    check_trainable(student.base)
+    check_trainable(student.base, student.kind)
     previous: tuple[str, ...] = ()
     for stage_index, stage in enumerate(training.all_stages):
         folder = student_folders(name, training, seed)[stage_index]

@@ -107,12 +107,7 @@ def _part_pools(
 
 def draws_unlabelled(unlabelled: Unlabelled | None, stage: TrainingStage) -> bool:
     """Whether there are unlabelled queries and the stage can train on them."""
-    return unlabelled is not None and stage.uses_unlabelled and learns_unjudged(stage)
-
-
-def learns_unjudged(stage: TrainingStage) -> bool:
-    """Whether the stage can train on queries without judgments."""
-    return any(term.learns_from in ("teacher", "itself") for term in stage.objective)
+    return unlabelled is not None and stage.uses_unlabelled and stage.learns_unjudged
 
 
 def fewer_judged(queries: Queries, most: int | None) -> Queries:

@@ -188,7 +188,7 @@ class RunResults:
     def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
         costs = self.costs[system]
         shown = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
-        if "layers" in costs:
+        if costs.get("layers"):
             shown["document_tokens"] = self.config.student.max_length
         weights = self._teacher_facts.get("weights", {})
         label, description, kind = describe_system(self.config, weights, system)

@@ -52,7 +52,7 @@ def train_stored(
     """
     own = {**start.model_dump(exclude_unset=True), **training.student}
     start = validate(Student, own)
-    check_trainable(start.base)
+    check_trainable(start.base, start.kind)
     _check(training, start, settings, teachers, dev_split)
     for folder in stage_folders(out, len(training.all_stages)):
         check_replaceable(folder)

@@ -70,7 +70,7 @@ def make_student(
     """
     options, common = dict(options or {}), dict[str, Any]()
     check_options(kind, dimensions, options)
-    check_trainable(model_spec)
+    check_trainable(model_spec, kind)
     saved_kind = saved_as(model_spec)
     if saved_kind not in ("dense", kind):
         raise InputError(
@@ -147,9 +147,10 @@ def saved_as(model_spec: str) -> str:
     return "cross_encoder" if is_cross_encoder(model_spec) else kind_of(model_spec)
 
 
-def check_trainable(model_spec: str) -> None:
-    """Refuse a base that no student can be made from: a router, for instance."""
-    if not is_transformer(model_spec) and saved_as(model_spec) not in TABLES:
+def check_trainable(model_spec: str, kind: str) -> None:
+    """Refuse a base without a transformer, unless it is a table of the same kind."""
+    own = kind in TABLES and saved_as(model_spec) == kind
+    if not is_transformer(model_spec) and not own:
         raise InputError(
             f"{model_spec} has no transformer at its beginning: such a student cannot be trained",
             remedy="start from a transformer encoder; this model can still retrieve and index",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.models.modules.token_table import (
@@ -47,7 +48,7 @@ def make_residual(
         max_length: tokens that the encoder reads; the table reads all.
         seed: for the vectors.
         train_vectors: train the vectors too, not only their weights and the scale. Sentences of
-            the documents taught nothing that way (docs/experiments/residual.md).
+            the documents taught nothing that way (docs/experiments/adaptation.md).
     """
     model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
     made = model if isinstance(model, ResidualEncoder) else None
@@ -63,7 +64,7 @@ def _new(
     tokenizer = tokenizer_of(encoder, model_spec)
     vectors = random_vectors(tokenizer.get_vocab_size(), dimensions, seed)
     bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
-    weights = np.sqrt(WORDS * inverse_frequencies(tokenizer, documents))
+    weights = np.sqrt(WORDS * inverse_frequencies(bags, len(vectors)))
     module = ResidualEmbedding(
         encoder,
         tokenizer,
@@ -116,7 +117,12 @@ class ResidualStudent:
     def scores(
         self, queries: Representations, documents: Representations, dimensions: int | None = None
     ) -> dict[str, Tensor]:
-        """`score (B, M)`."""
+        """`score (B, M)`. The first `dimensions` alone would be a part of the encoder: refused."""
+        if dimensions is not None:
+            raise InputError(
+                "a residual student's vector cannot be cut to its first dimensions",
+                remedy="leave the dimensions out",
+            )
         return {"score": queries["vector"] @ documents["vector"].T}
 
     def settle(self) -> None:

@@ -51,6 +51,7 @@ def make_static(
     """
     encoder = load_encoder(model_spec, dtype=torch.float32)
     if isinstance(encoder[0], StaticEmbedding):
+        encoder.similarity_fn_name = "cosine"  # which it is trained by
         return encoder
     tokenizer = tokenizer_of(encoder, model_spec)
     related = token_vectors(encoder, model_spec)  # (V, D')
@@ -63,7 +64,8 @@ def make_static(
     parts = [related * np.float32(np.sqrt(1 - LEXICAL * (width > 0)))]
     if width:
         parts.append(random_vectors(len(related), width, seed) * np.float32(np.sqrt(LEXICAL)))
-    weights = np.sqrt(inverse_frequencies(tokenizer, documents))  # (V,)
+    bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
+    weights = np.sqrt(inverse_frequencies(bags, len(related)))  # (V,)
     table = np.concatenate(parts, axis=1) * weights[:, None]  # (V, D)
     module = StaticEmbedding(tokenizer, embedding_weights=table.astype(np.float32))
     return SentenceTransformer(modules=[module], similarity_fn_name="cosine", device="cpu").eval()
@@ -84,10 +86,9 @@ def tokenizer_of(encoder: SentenceTransformer, model_spec: str) -> Tokenizer:
     return tokenizer
 
 
-def inverse_frequencies(tokenizer: Tokenizer, documents: Texts) -> np.ndarray:
-    """Return idf (V,) of every token in the documents, see `make_static`."""
-    bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
-    with_token = np.bincount(bags.tokens, minlength=tokenizer.get_vocab_size())  # (V,)
+def inverse_frequencies(bags: TokenBags, vocabulary: int) -> np.ndarray:
+    """Return idf (V,) of every token in texts, see `make_static`."""
+    with_token = np.bincount(bags.tokens, minlength=vocabulary)  # (V,)
     idf = np.log1p((len(bags) - with_token + 0.5) / (with_token + 0.5))
     return np.maximum(idf, 1e-3).astype(np.float32)
 

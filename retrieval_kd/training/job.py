@@ -120,7 +120,9 @@ def state_of(model: Any) -> list[Any]:
     config = {k: v for k, v in model._get_model_config().items() if k != "__version__"}
     # The configuration of a head is neither in the weights nor in `str(model)`.
     modules = [m.get_config_dict() for m in model.modules() if isinstance(m, Module)]
-    return [weights_digest(model), model.max_seq_length, str(model), config, modules]
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    state = [weights_digest(model), model.max_seq_length, str(model), config, modules]
+    return [*state, frozen] if frozen else state
 
 
 def schedule(pools: int, settings: TrainSettings, groups: Groups | None = None) -> Dataset:

@@ -55,6 +55,7 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
         return train_cross_encoder(job)
     check_targets(job.pools, job.terms)
     table = student_of(job.student)
+    job.student._model_card_text = ""  # its card is a new one, not that of what it was made from
     if isinstance(table, StaticStudent | ResidualStudent):
         return train_table(job, table)
     if checkpoints.finished(job.out, job.identity):
@@ -84,7 +85,6 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
         seed=settings.seed,
         members=0 if pools[0].members is None else len(pools[0].members),
     )
-    student._model_card_text = ""  # its card is a new one, not that of the model it was made from
     return engine.train(
         job,
         *trainer_of(student),

@@ -30,6 +30,7 @@ from retrieval_kd.training.job import TrainingJob, schedule
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
 from retrieval_kd.training.objective.terms import with_temperature
 from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished, save_whole
+from retrieval_kd.training.trainer.devices import processes
 
 TableStudent = StaticStudent | ResidualStudent
 HEAD_RATE = 10  # times the rate of the vectors, where `head_learning_rate` is not set
@@ -44,24 +45,18 @@ def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
         The content of `training.json`.
 
     Raises:
-        InputError: an objective needs texts or hidden states, which are not read here.
+        InputError: several processes share the training, or a loss is not finite.
     """
-    _check_terms(job)
+    if processes() > 1:
+        raise InputError(
+            "a static or residual student is trained by one process", remedy="leave torchrun out"
+        )
+    job.student.to("cpu")  # tables are looked up, which a GPU does not speed up
     if not finished(job.out, job.identity):
         with at_work(job.out):
             record = {"identity": job.identity, **_Training(job, student).run()}
             save_whole(job.student, job.out, record, {})
     return read_json(job.out / RECORD)
-
-
-def _check_terms(job: TrainingJob) -> None:
-    for term in job.terms:
-        if term.kind == "states" or term.reads_texts or term.learns_model or job.live:
-            raise InputError(
-                f"{term.label} needs a transformer's states, texts or other models, and a static "
-                "or residual student is trained without any",
-                remedy="use an objective on stored scores or judgments",
-            )
 
 
 class _Texts:
@@ -81,6 +76,7 @@ class _Training:
     """One training: its texts, its parameters and its loop."""
 
     def __init__(self, job: TrainingJob, student: TableStudent) -> None:
+        self.started = time.monotonic()
         self.job, self.student, self.settings = job, student, job.settings
         self.terms = [with_temperature(term, student.temperature) for term in job.terms]
         queries = [pool.query for pool in job.pools]
@@ -92,7 +88,7 @@ class _Training:
                 student.base.base_spec,
                 every,
                 job.documents,
-                max_length=job.teacher_length,
+                max_length=job.teacher_length or student.base.encoder.max_seq_length,
                 digest=student.base.base_digest,
             )
             base_queries, base_documents = vectors.queries, vectors.documents
@@ -105,7 +101,7 @@ class _Training:
 
     def run(self) -> dict[str, Any]:
         """Train, and return what `training.json` records."""
-        settings, started = self.settings, time.monotonic()
+        settings, prepared = self.settings, time.monotonic()
         torch.manual_seed(settings.seed)
         optimizer = self._optimizer()
         warm = max(1, round(settings.warmup * settings.steps))
@@ -135,7 +131,8 @@ class _Training:
         self.student.settle()
         return {
             "steps": settings.steps,
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(time.monotonic() - self.started, 1),
+            "preparing_seconds": round(prepared - self.started, 1),
             "processes": 1,
             "resumed_from_step": 0,
             "settings": settings.model_dump(),

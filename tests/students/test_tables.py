@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,7 @@ from retrieval_kd.students.make import make_student, saved_as
 from retrieval_kd.students.residual import ResidualStudent, make_residual
 from retrieval_kd.students.static import StaticStudent, make_static, token_vectors
 from retrieval_kd.students.student import student_of
+from retrieval_kd.training.job import state_of
 
 TEXTS = ["how do tides rise", "the moon pulls the sea", "a list of words"]
 
@@ -142,9 +146,22 @@ def test_only_the_weights_of_a_residual_student_are_trained(residual, tiny_encod
 
 
 def test_related_tokens_have_related_vectors(tiny_encoder):
-    vectors = token_vectors(load_encoder(str(tiny_encoder)), str(tiny_encoder))
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-4)
-    np.testing.assert_allclose(vectors.mean(0), 0, atol=0.2)
+    """They are the encoder's own: the cosine of two tokens is that of their centred encodings."""
+    encoder = load_encoder(str(tiny_encoder))
+    vectors = token_vectors(encoder, str(tiny_encoder))
+    whole_words = {
+        word: at
+        for word, at in encoder.tokenizer.get_vocab().items()
+        if encoder.tokenizer(word, add_special_tokens=False)["input_ids"] == [at]
+    }
+    words = sorted(word for word in whole_words if word.isalpha())[:5]
+    tokens = [whole_words[word] for word in words]
+    assert len(tokens) == 5
+    whole = np.load(next(iter(Path(os.environ["RETRIEVAL_KD_CACHE"]).glob("token-vectors/*.npy"))))
+    np.testing.assert_allclose(whole[tokens], encoder.encode(words), atol=1e-5)
+    centred = encoder.encode(words) - whole.mean(0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors[tokens], centred, atol=1e-4)
 
 
 def test_the_same_seed_makes_the_same_student(tiny_encoder, documents):
@@ -154,6 +171,43 @@ def test_the_same_seed_makes_the_same_student(tiny_encoder, documents):
     ]
     for one, other in (made[:2], made[2:]):
         np.testing.assert_array_equal(one.encode(TEXTS), other.encode(TEXTS))
+    another = make_student(str(tiny_encoder), "static", dimensions=48, seed=4, documents=documents)
+    assert not np.allclose(another.encode(TEXTS), made[0].encode(TEXTS))
+
+
+def test_prompts_are_for_the_encoder_and_no_words_of_a_document(tiny_encoder, documents, tmp_path):
+    prompted = load_encoder(str(tiny_encoder), max_length=32)
+    prompted.prompts = {"query": "moon moon: ", "document": "sea sea: "}
+    prompted.save(str(tmp_path / "prompted"))
+    model = make_residual(str(tmp_path / "prompted"), documents, dimensions=64, max_length=32)
+    model.save(str(tmp_path / "residual"))
+    texts = [document.full for document in documents.iterate()]
+    indexed = document_vectors(str(tmp_path / "residual"), documents)
+    np.testing.assert_allclose(indexed, model.encode_document(texts), atol=1e-5)
+    bare = make_residual(str(tiny_encoder), documents, dimensions=64, max_length=32)
+    np.testing.assert_allclose(
+        model.encode_query(TEXTS)[:, 32:], bare.encode_query(TEXTS)[:, 32:], atol=1e-5
+    )
+    assert not np.allclose(model.encode_query(TEXTS)[:, :32], bare.encode_query(TEXTS)[:, :32])
+
+
+def test_vectors_of_a_shorter_limit_are_not_taken_for_those_of_the_whole_encoder(
+    tiny_encoder, documents, tmp_path
+):
+    document_vectors(str(tiny_encoder), documents)  # with the encoder's own limit
+    model = make_residual(str(tiny_encoder), documents, dimensions=64, max_length=8)
+    model.save(str(tmp_path / "residual"))
+    texts = [document.full for document in documents.iterate()]
+    indexed = document_vectors(str(tmp_path / "residual"), documents)  # no limit given
+    np.testing.assert_allclose(indexed, model.encode_document(texts), atol=1e-5)
+
+
+def test_what_is_trained_is_a_part_of_a_trainings_identity(tiny_encoder, documents):
+    states = [
+        state_of(make_residual(str(tiny_encoder), documents, dimensions=8, train_vectors=trains))
+        for trains in (False, True)
+    ]
+    assert states[0] != states[1]
 
 
 def test_a_table_without_documents_or_with_layers_is_refused(tiny_encoder, documents):

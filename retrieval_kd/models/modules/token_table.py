@@ -194,11 +194,13 @@ class ResidualEmbedding(InputModule):
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **more: Any
     ) -> dict[str, Any]:
-        """Tokenise for the encoder, and for the table; a text without a `task` is a document."""
+        """Tokenise for the encoder, and for the table, which does not read the prompt.
+
+        A text without a `task` is a document.
+        """
         side = "query" if more.get("task") == "query" else "document"
-        texts = [prompt + text if prompt else text for text in inputs]
         encoded = self.encoder.preprocess(list(inputs), prompt=prompt, **more)
-        return {**encoded, **self.bags(texts, side).features()}
+        return {**encoded, **self.bags(inputs, side).features()}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Set `sentence_embedding (n, D' + D)`."""
@@ -216,8 +218,10 @@ class ResidualEmbedding(InputModule):
     @torch.no_grad()
     def join_documents(self, vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of documents from the encoder's vectors (n, D') of them."""
+        device = self.log_scale.device
         bags = self.bags(texts, "document").features()
-        return self.join(torch.from_numpy(np.array(vectors)), bags).numpy()
+        on_device = {name: tensor.to(device) for name, tensor in bags.items()}
+        return self.join(torch.from_numpy(np.array(vectors)).to(device), on_device).cpu().numpy()
 
     @property
     def auto_model(self) -> Any:

@@ -29,6 +29,21 @@ def check_for_texts(terms: Sequence[Term], kind: str) -> None:
             )
 
 
+def check_for_tables(terms: Sequence[Term], kind: str) -> None:
+    """Refuse terms for a static or residual student, which trains without any transformer."""
+    for term in terms:
+        if term.learns_model or "policy" in term.takes:
+            raise ValueError(
+                f"{term.label} needs states or vectors of a model, and a {kind} student trains "
+                "without any: use an objective on stored scores or judgments"
+            )
+        if term.dimensions and kind == "residual":
+            raise ValueError(
+                f"{term.label}: a residual student's vector has two halves and cannot be cut to "
+                "its first dimensions"
+            )
+
+
 def check_for_pairs(terms: Sequence[Term]) -> None:
     """Refuse terms for a cross-encoder student, which scores only each query's own slate."""
     for term in terms:
