@@ -151,7 +151,7 @@ def table(collections: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     rows.append(["mean", "", *(f"{mean:.3f}".replace("0.", ".", 1) for mean in means)])
     head = ["collection", "queries", *systems]
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows]]
+    lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
     return "\n".join(lines)
 
 
