@@ -88,7 +88,10 @@ def train(
     split: Split = "train",
     layers: Layers = None,
     kind: Annotated[
-        str, typer.Option(help="dense, sparse (SPLADE), multi_vector (ColBERT) or cross_encoder")
+        str,
+        typer.Option(
+            help="dense, sparse (SPLADE), multi_vector (ColBERT), residual, static or cross_encoder"
+        ),
     ] = "dense",
     dev_split: Annotated[
         str | None, typer.Option(help="for the learning curve, and to fit --fusion on")

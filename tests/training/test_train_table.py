@@ -7,12 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from retrieval_kd.cli.app import app
 from retrieval_kd.data.collection import open_collection
+from retrieval_kd.data.runs import write_run
 from retrieval_kd.errors import Drops
 from retrieval_kd.models.load import load_retriever
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
-from retrieval_kd.students.make import make_student
+from retrieval_kd.students.make import make_student, saved_as
 from retrieval_kd.training.batches.slates import build_pools
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.terms import parse_terms
@@ -111,3 +114,27 @@ def test_only_weights_and_scale_of_a_residual_student_change(
     assert (module.table.log_weights != weights).any()
     for now, then in zip(module.encoder.parameters(), encoder, strict=True):
         torch.testing.assert_close(now.detach(), then)
+
+
+@pytest.mark.parametrize("kind", ["static", "residual"])
+def test_rkd_train_trains_a_table_on_a_store_and_on_from_the_student_it_made(
+    kind, tiny_encoder, tiny_collection, collection, tmp_path
+):
+    queries = collection.query_texts("train")
+    write_run(bm25_run(collection, queries, 8), tmp_path / "c.trec")
+
+    def rkd(*words: object) -> str:
+        result = CliRunner().invoke(app, [*map(str, words)])
+        assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+        return result.output
+
+    common = ["--collection", tiny_collection, "--store", tmp_path / "store"]
+    rkd("score", *common, "--candidates", tmp_path / "c.trec", "--teacher", "bm25")
+    train = ["train", *common, "--split", "train", "--kind", kind, "--objective", "kl"]
+    train += ["--steps", 4, "--batch-queries", 8, "--slate-size", 3]
+    said = rkd(*train, "--student", tiny_encoder, "--out", tmp_path / "one")
+    assert ("no layers" if kind == "static" else "4 layers") in said and "4 steps on" in said
+    rkd(*train, "--student", tmp_path / "one", "--out", tmp_path / "other")
+    assert saved_as(str(tmp_path / "other")) == kind
+    rkd("index", *common[:2], "--model", tmp_path / "other", "--out", tmp_path / "ix")
+    rkd("search", "--index", tmp_path / "ix", next(iter(queries.values())), "--depth", 3)
