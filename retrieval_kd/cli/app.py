@@ -96,7 +96,7 @@ Overrides = Annotated[
 def run(
     config: Annotated[
         Path | None,
-        typer.Argument(help="a YAML file, or the name of a method (`rkd methods` lists them)"),
+        typer.Argument(help="a YAML file, adapt, or the name of a method (see `rkd methods`)"),
     ] = None,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="only list which stages would run")] = False,

@@ -140,11 +140,17 @@ def find_method(name: str, folder: str | Path | None = None) -> Entry:
 
 
 def config_file(name: str | Path) -> Path:
-    """Return a configuration's path; a name without a suffix is a method's, unless it is a file."""
+    """Return a configuration's path; a name without a suffix is one of this project's, or a file.
+
+    Example:
+        >>> config_file("adapt").name, config_file("mine.yaml").name
+        ('adapt.yaml', 'mine.yaml')
+    """
     path = Path(name)
     if path.is_file() or path.suffix or path.name != str(name):
         return path
-    return find_method(str(name)).config
+    own = _folder(None).parent / f"{name}.yaml"
+    return own if own.is_file() else find_method(str(name)).config
 
 
 def shown(path: Path) -> str:
