@@ -191,9 +191,7 @@ def test_judgments_of_some_queries_only_are_the_same_ones_always():
 
 
 def test_a_regulariser_needs_no_unlabelled_queries():
-    from retrieval_kd.pipeline.pools import learns_unjudged
-
     def learns(objective: str) -> bool:
-        return learns_unjudged(TrainingStage(objective=objective))
+        return TrainingStage(objective=objective).learns_unjudged
 
     assert not learns("infonce@batch+flops:0.001") and learns("kl+flops:0.001")
