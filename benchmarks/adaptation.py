@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [] if options.table else options.collections.split(",")
     for name in names:
         run_one(name, options)
+    if not options.results.exists():
+        raise SystemExit(f"{options.results}: nothing is measured yet; leave --table out")
     print(table(read_json(options.results)["collections"]))
 
 

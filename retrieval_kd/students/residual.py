@@ -47,8 +47,8 @@ def make_residual(
         dimensions: of the token vectors; by default 1,024. They are added to the encoder's.
         max_length: tokens that the encoder reads; the table reads all.
         seed: for the vectors.
-        train_vectors: train the vectors too, not only their weights and the scale. Sentences of
-            the documents taught nothing that way (docs/experiments/adaptation.md).
+        train_vectors: train the vectors too, not only their weights and the scale. It did not
+            help (docs/experiments/adaptation.md).
     """
     model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
     made = model if isinstance(model, ResidualEncoder) else None

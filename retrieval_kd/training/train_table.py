@@ -8,7 +8,6 @@ minutes and keeps no checkpoints: a stopped one starts over.
 
 from __future__ import annotations
 
-import copy
 import time
 from typing import Any
 
@@ -177,7 +176,7 @@ class _Training:
         return {"step": step, "dev_ndcg@10": dev.ndcg(scores)}
 
     def _state(self) -> list[Tensor]:
-        return [copy.deepcopy(p.detach()) for p in [*self.student.vectors, *self.student.weights]]
+        return [p.detach().clone() for p in [*self.student.vectors, *self.student.weights]]
 
     def _restore(self, state: list[Tensor]) -> None:
         for parameter, kept in zip(

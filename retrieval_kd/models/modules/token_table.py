@@ -152,7 +152,7 @@ class ResidualEmbedding(InputModule):
 
     query: [s · e(q) ; Σ_t n_t w_t E_t]; document: [s · e(d) ; Σ_t m_t w_t E_t] with BM25's
     saturated counts m_t = n_t (k + 1) / (n_t + k (1 − b + b |d| / mean |d|)). The inner product is
-    s² · cosine of the encoder + a score of shared and related words, so one index holds both.
+    s² · cosine of the encoder + a score of the words that both texts have: one index holds both.
 
     Args:
         encoder: its vectors are brought to unit length, and it is not trained.

@@ -33,7 +33,8 @@ class TrainSettings(Part):
         gt=0,
         le=1,
         description="of what lies above the encoder: new heads, projections, a live teacher's "
-        "classifier. By default learning_rate",
+        "classifier, the word weights of a static or residual student. By default learning_rate, "
+        "and ten times as much for word weights",
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
