@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import torch
@@ -70,13 +71,19 @@ def write_collection(folder: Path, documents_per_topic: int = 10) -> Path:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer trained on the topic words."""
-    tok = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """A WordPiece tokenizer of letters, pairs of letters and the topic words.
+
+    It is written down, not trained: the trainer breaks ties differently in every process, so that
+    models with the same seed would differ from run to run.
+    """
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = sorted({word for topic, text in TOPICS.items() for word in [topic, *text.split()]})
+    pairs = sorted({"##" + word[i : i + 2] for word in words for i in range(1, len(word) - 1)})
+    pieces = [*ascii_lowercase, *("##" + letter for letter in ascii_lowercase), *pairs, *words]
+    vocabulary = {piece: position for position, piece in enumerate([*special, *pieces])}
+    tok = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tok.normalizer = normalizers.BertNormalizer(lowercase=True)
     tok.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=special, show_progress=False)
-    tok.train_from_iterator([" ".join([t, w]) for t, w in TOPICS.items()], trainer)
     tok.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
