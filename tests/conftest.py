@@ -16,9 +16,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# Slow machines must not fail examples.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+# Slow machines must not fail examples, and what fails must fail again: the same examples each time.
+# HYPOTHESIS_PROFILE=explore draws new ones.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -49,6 +49,14 @@ def test_probability_fidelity_is_the_formula() -> None:
     assert found == pytest.approx(1 - math.sqrt(divergence))
 
 
+def test_a_divergence_that_rounds_below_zero_is_none() -> None:
+    one, other = (
+        np.array([0.0, 1, 1, 24, 0, 1.192092896e-07]),
+        np.array([1.192092896e-07, 1, 1, 24, 0, 0]),
+    )
+    assert probability_fidelity(one, other) == pytest.approx(1.0, abs=1e-6)
+
+
 @given(SCORES, st.randoms())
 def test_probability_fidelity_and_kendall_stay_in_range_and_are_symmetric(
     scores: list[float], rng
