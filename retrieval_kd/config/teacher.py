@@ -149,9 +149,11 @@ class Teacher(Part):
         description="how comparisons become scores, by teacher as named here; by default the win "
         "rate of all pairs or Bradley–Terry of some, and a listwise strategy's own ranking",
     )
-    weights: list[float] | None = Field(
+    weights: list[float] | Literal["cloze"] | None = Field(
         None,
-        description="weights of the first teacher and each of fuse_with; by default tuned on dev",
+        description="weights of the first teacher and each of fuse_with; by default tuned on dev. "
+        "cloze: tuned without judgments, on sentences that must find the document they were cut "
+        "out of",
     )
     fusion: Fusion = Field(
         "z_scores",
@@ -171,10 +173,12 @@ class Teacher(Part):
         members = len(self.fuse_with) + bool(self.model or self.fit)
         if not members:
             raise ValueError("no teacher: give `model`, `fit` or `fuse_with`")
-        if self.weights is not None and len(self.weights) != members:
-            raise ValueError(f"{len(self.weights)} weights for {members} teachers")
-        if self.weights is not None:
+        if isinstance(self.weights, list):
+            if len(self.weights) != members:
+                raise ValueError(f"{len(self.weights)} weights for {members} teachers")
             check_weights(self.weights)
+        if self.weights == "cloze":
+            self._check_cloze(members)
         if len(set(self.members)) < len(self.members):
             raise ValueError(f"a teacher is named twice: {', '.join(self.members)}")
         for name in filter(None, (self.model, *self.fuse_with)):
@@ -194,6 +198,14 @@ class Teacher(Part):
 
             as_value_error(subsets, members)
         return self
+
+    def _check_cloze(self, members: int) -> None:
+        """Refuse weights chosen without judgments where they cannot be, or change nothing."""
+        if members < 2:
+            raise ValueError("weights: cloze weighs several teachers: add to fuse_with")
+        if self.fit is not None or self.fusion in ("calibrated", "learned"):
+            other = "fit" if self.fit is not None else f"fusion {self.fusion}"
+            raise ValueError(f"weights: cloze is for runs without judgments, {other} needs them")
 
     def cache_key(self) -> Any:
         """Return what decides how scores become targets; each member has a key of its own."""

@@ -63,6 +63,14 @@ def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
     Args:
         facts: of the stage that tuned the teacher; empty if it has not run.
     """
+    if "cloze_queries" in facts:
+        alone = facts["cloze_ndcg@10_alone"].items()
+        found = ", ".join(f"{name} alone {value:.4f}" for name, value in alone)
+        return [
+            f"Weights are chosen without judgments, on {facts['cloze_queries']} sentences that "
+            f"must find the documents they were cut out of: nDCG@10 of {found}, all together "
+            f"{facts['cloze_ndcg@10']:.4f}."
+        ]
     alone = facts.get("dev_ndcg@10_alone", {})
     notes = [
         f"On dev queries the teacher {name} alone re-ranks at nDCG@10 {value:.4f}."

@@ -21,6 +21,7 @@ from retrieval_kd.files import digest_file
 from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
+from retrieval_kd.pipeline.cloze import QUERIES, cut_documents, score_cloze, weigh
 from retrieval_kd.pipeline.context import PARTS, RunContext, seeded
 from retrieval_kd.pipeline.costs import measure_latency
 from retrieval_kd.pipeline.pools import draws_unlabelled
@@ -139,12 +140,23 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
             needs=("candidates",),
         )
     members, served = and_choosers(ensemble.members), config.teacher.served
+    cloze = config.teacher.weights == "cloze"
+    if cloze:
+        yield Stage(
+            "cloze",
+            run=partial(cut_documents, context),
+            outputs=("cloze",),
+            settings=[QUERIES],
+            needs=("candidates",),
+        )
     for member in members:
         fitted = member == config.teacher.fitted
         chooser = chosen_by(member)
         yield Stage(
             f"try:{member}",
-            run=partial(ensemble.score, member, ["dev"]),
+            run=partial(score_cloze, context, member)
+            if cloze
+            else partial(ensemble.score, member, ["dev"]),
             outputs=(config.store,),
             settings=None
             if fitted
@@ -154,14 +166,14 @@ def _teacher_stages(context: RunContext) -> Iterator[Stage]:
                 config.max_length_for(parse_spec(member).kind),
             ],
             needs=(
-                "candidates",
+                "cloze" if cloze else "candidates",
                 *(["fit-teacher"] if fitted else []),
                 *([f"try:{chooser}"] if chooser else []),
             ),
         )
     yield Stage(
         "weights",
-        run=ensemble.tune,
+        run=partial(weigh, context) if cloze else ensemble.tune,
         outputs=("teacher.json",),
         settings=config.teacher.cache_key(),
         needs=tuple(f"try:{member}" for member in members),

@@ -107,10 +107,9 @@ class RunEnsemble(Ensemble):
         if chosen_on_dev:
             weights = best_weights(combination, lists, qrels)
         else:
-            own = teacher.weights or [1.0] * len(lists)
+            own = teacher.weights if isinstance(teacher.weights, list) else [1.0] * len(lists)
             weights = dict(zip(self.members, own, strict=True))
-        fitted = {} if how == "z_scores" else {"combination": combination.as_dict()}
-        write_json(self.work.path("teacher.json"), {"weights": weights, **fitted})
+        self.keep(weights, combination)
         if not qrels:
             return {"weights": weights, "chosen_on_dev": False}
         facts = {
@@ -126,6 +125,12 @@ class RunEnsemble(Ensemble):
         held = held_out(how, lists, weights, qrels, method)
         apart = held and round(_ndcg({query: qrels[query] for query in held}, held), 4)
         return {**facts, "fusion": how, "dev_ndcg@10_held_out": apart, "drops": drops.summary()}
+
+    def keep(self, weights: dict[str, float], combination: Combination) -> None:
+        """Write teacher.json."""
+        plain = self.config.teacher.fusion == "z_scores"
+        fitted = {} if plain else {"combination": combination.as_dict()}
+        write_json(self.work.path("teacher.json"), {"weights": weights, **fitted})
 
     @property
     def fitted(self) -> Fitted:

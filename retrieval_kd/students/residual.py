@@ -125,5 +125,16 @@ class ResidualStudent:
             )
         return {"score": queries["vector"] @ documents["vector"].T}
 
+    def weighed(self, vectors: Tensor, cosine: float, words: float) -> Tensor:
+        """Multiply the two halves of vectors (n, D' + D)."""
+        width = vectors.shape[1] - self.module.table.vectors.shape[1]
+        return torch.cat([cosine * vectors[:, :width], words * vectors[:, width:]], dim=1)
+
+    @torch.no_grad()
+    def weigh(self, cosine: float, words: float) -> None:
+        """Multiply the two halves of every vector from now on."""
+        self.module.log_scale.add_(float(np.log(cosine)))
+        self.module.table.log_weights.add_(float(np.log(words)))
+
     def settle(self) -> None:
         """Do nothing: the model's own weights are the trained ones."""

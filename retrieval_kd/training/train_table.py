@@ -8,6 +8,7 @@ minutes and keeps no checkpoints: a stopped one starts over.
 
 from __future__ import annotations
 
+import itertools
 import time
 from typing import Any
 
@@ -32,6 +33,9 @@ from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished,
 from retrieval_kd.training.trainer.devices import processes
 
 TableStudent = StaticStudent | ResidualStudent
+BALANCED = 128  # queries by which a residual student's halves are weighed before training
+COSINES = tuple(2.0 ** (k / 2) for k in range(-3, 4))
+WORDS = (1e-3, *(2.0 ** (k / 2) for k in range(-5, 4)))
 HEAD_RATE = 10  # times the rate of the vectors, where `head_learning_rate` is not set
 
 
@@ -108,6 +112,8 @@ class _Training:
             optimizer, lambda step: min((step + 1) / warm, 1 - step / settings.steps)
         )
         rows = schedule(len(self.job.pools), settings, self.job.groups)
+        if isinstance(self.student, ResidualStudent):
+            self._balance(self.student, rows[:BALANCED])
         curve, best = [self._point(0)], self._state()
         size = settings.batch_queries
         with bar("training", settings.steps) as progress:
@@ -150,7 +156,29 @@ class _Training:
         ]
         return torch.optim.Adam([group for group in groups if group["params"]])
 
+    @torch.no_grad()
+    def _balance(self, student: ResidualStudent, rows: np.ndarray) -> None:
+        """Let the halves of a residual student's vectors start with the weights that fit best.
+
+        What fits depends on the teacher: where it ignores the words, so must the student, and
+        training alone would take too many steps to get there.
+        """
+        batch = self._batch(list(zip(rows["pool"], rows["draw"], strict=True)), 0)
+        both = [batch.queries["vector"], batch.groups[0]["vector"]]
+        tried = []
+        for cosine, words in itertools.product(COSINES, WORDS):
+            queries, documents = (
+                {"vector": student.weighed(vectors, cosine, words)} for vectors in both
+            )
+            trial = Batch(student, queries, [documents], batch.labels)
+            losses = evaluate_terms(self.terms, trial)
+            tried.append((torch.stack(list(losses.values())).sum().item(), cosine, words))
+        student.weigh(*min(tried)[1:])
+
     def _losses(self, rows: list[tuple[int, int]], step: int) -> dict[str, Tensor]:
+        return evaluate_terms(self.terms, self._batch(rows, step))
+
+    def _batch(self, rows: list[tuple[int, int]], step: int) -> Batch:
         pools = [self.job.pools[pool] for pool, _ in rows]
         slates = draw_slates(self.job.pools, rows, self.settings)
         distinct = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
@@ -161,8 +189,7 @@ class _Training:
         }
         queries = self.queries.represent(np.array([pool for pool, _ in rows]))
         documents = self.documents.represent(distinct)
-        batch = Batch(self.student, queries, [documents], labels, step / self.settings.steps)
-        return evaluate_terms(self.terms, batch)
+        return Batch(self.student, queries, [documents], labels, step / self.settings.steps)
 
     @torch.no_grad()
     def _point(self, step: int) -> dict[str, float]:

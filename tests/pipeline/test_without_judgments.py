@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
     config |= {"collection": str(tiny_collection), "out": str(folder / "run"), "encoder": encoder}
     config["unlabelled"]["limit"] = 20
     config["first_stage"] = {"with": f"bm25+{encoder}", "depth": 12}
-    config["teacher"] = {"fuse_with": ["bm25", f"dense:{encoder}"]}
+    config["teacher"]["fuse_with"] = ["bm25", f"dense:{encoder}"]
     config["student"] = {"base": encoder, "max_length": 32}
     for student in config["students"].values():
         student["student"]["dimensions"] = 256
@@ -65,11 +66,31 @@ def test_every_student_has_its_quality_size_and_time_in_the_results(finished):
         costs = results["costs"][name]
         assert costs["training_seconds"] is not None and costs["latency_ms_p50"] > 0
         assert costs["bytes_per_document"] > 4 * 256
+    assert "chosen without judgments" in (Path(finished.out) / "report.html").read_text()
+
+
+def test_teachers_are_weighed_by_how_they_find_documents_that_a_sentence_was_cut_out_of(finished):
+    """The tiny encoder is random, so BM25 gets most of the weight."""
+    teacher = json.loads((Path(finished.out) / "results.json").read_text())["teacher"]
+    bm25, encoder = (teacher["weights"][member] for member in finished.teacher.members)
+    assert bm25 + encoder == pytest.approx(1) and bm25 > encoder
+    alone = list(teacher["cloze_ndcg@10_alone"].values())
+    assert alone[0] > alone[1] and teacher["cloze_queries"] == 60
+
+
+def test_teachers_weigh_the_same_where_nothing_says_otherwise(config_file, finished, tmp_path):
+    """Only what depends on the weights runs again."""
+    shutil.copytree(finished.out, tmp_path / "run")
+    ran: list[str] = []
+    config = load_config(config_file, [f"out={tmp_path / 'run'}", "teacher.weights=null"])
+    run(config, lambda stage, done, place: None if done else ran.append(stage.name))
+    assert not {"queries", "candidates", "search:bm25", "cloze"} & {*ran} and "weights" in ran
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["teacher"] == {
         "weights": dict.fromkeys(finished.teacher.members, 1.0),
         "chosen_on_dev": False,
     }
-    assert "no dev queries" in (Path(finished.out) / "report.html").read_text()
+    assert "no dev queries" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_the_words_of_a_residual_student_help_an_encoder_that_knows_none(finished):
@@ -103,8 +124,11 @@ def test_an_index_is_searched_as_plain_sentence_transformers_ranks(finished):
         ("students.static.student.layers=[0]", "a static student has no layers to keep"),
         ("students.residual.objective=kl(dimensions=[8])@batch", "cannot be cut"),
         ("students.residual.objective=embedding_mse(teacher=org/model)", "without any"),
-        ("teacher.fusion=learned", "fitted on judgments"),
-        ("teacher.fit.base=org/model", "no teacher can be fine-tuned"),
+        ("teacher={fuse_with: [bm25], fusion: learned}", "fitted on judgments"),
+        ("teacher.fusion=calibrated", "weights: cloze is for runs without judgments"),
+        ("teacher.fuse_with=[bm25]", "weights: cloze weighs several teachers"),
+        ("teacher={fit: {base: org/model}}", "no teacher can be fine-tuned"),
+        ("teacher.fit.base=org/model", "weights: cloze is for runs without judgments"),
     ],
 )
 def test_what_needs_judgments_is_refused_before_anything_runs(config_file, override, problem):

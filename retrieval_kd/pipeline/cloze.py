@@ -1,0 +1,124 @@
+"""Weighs the teachers of a run without judgments: by how well they find what was cut in two.
+
+Each of some hundred documents loses a sentence, and the teachers rank these documents for it
+(`data/cloze.py`). The weights whose sum ranks best are not taken as they are: they are estimated on
+an easier task than real queries. Of all weights that are not significantly worse, those nearest to
+equal ones are taken.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from retrieval_kd.data.cloze import write_cloze
+from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.rows import Qrels
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.metrics.measures import evaluate
+from retrieval_kd.metrics.significance import ALPHA, t_test
+from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.pipeline.queries import Queries
+from retrieval_kd.pipeline.run_ensemble import RunEnsemble
+from retrieval_kd.retrieval.retrieve import retrieve
+from retrieval_kd.targets.combine import Combination, fit_combination
+from retrieval_kd.targets.normalise import Scores, rerank
+
+FOLDER, SPLIT = "cloze", "test"
+QUERIES, FEWEST = 500, 20
+PARTS = 10  # weights are tenths
+
+
+def cut_documents(context: RunContext) -> dict[str, Any]:
+    """Write documents without a sentence, and the first stage's candidates for the sentences."""
+    folder, config = context.work.path(FOLDER), context.config
+    judged = {
+        text for part in ("train", "dev", "test") for text in context.queries(part).texts.values()
+    }
+    count = write_cloze(context.collection, folder, QUERIES, exclude=judged)
+    if count < FEWEST:
+        raise InputError(
+            f"only {count} documents are long enough to be cut in two",
+            id=config.collection,
+            remedy="leave teacher.weights out, or give them",
+        )
+    cloze, first = open_collection(folder), config.first_stage
+    run = retrieve(
+        cloze,
+        cloze.query_texts(SPLIT),
+        first.with_,
+        first.depth,
+        max_length=config.student.max_length,
+    )
+    write_json(folder / "candidates.json", run.results)
+    return {"queries": count}
+
+
+def cloze_ensemble(context: RunContext) -> RunEnsemble:
+    """Return the teachers of the run over the documents that were cut; the sentences are "dev"."""
+    folder = context.work.path(FOLDER)
+    cloze: Collection = open_collection(folder)
+    queries = Queries(cloze.query_texts(SPLIT), cloze.qrels(SPLIT), {})
+    return RunEnsemble(
+        context.config,
+        context.work,
+        cloze,
+        lambda part: queries,
+        lambda part: read_json(folder / "candidates.json"),
+    )
+
+
+def score_cloze(context: RunContext, member: str) -> dict[str, Any]:
+    """Score the candidates of the sentences with one teacher."""
+    return cloze_ensemble(context).score(member, ["dev"])
+
+
+def weigh(context: RunContext) -> dict[str, Any]:
+    """Choose the teachers' weights, and write teacher.json.
+
+    Returns:
+        The facts of this stage: the weights, and nDCG@10 on the sentences of each teacher and all.
+    """
+    ensemble = cloze_ensemble(context)
+    qrels = ensemble.queries("dev").qrels
+    lists = {member: ensemble.scores("dev", member) for member in ensemble.members}
+    teacher = context.config.teacher
+    combination = fit_combination(teacher.fusion, lists, {}, teacher.calibration)
+    weights = cautious_weights(combination, lists, qrels)
+    ensemble.keep(weights, combination)
+    fused = combination.fuse(lists, weights)
+    return {
+        "weights": weights,
+        "chosen_on_dev": False,
+        "cloze_queries": len(qrels),
+        "cloze_ndcg@10_alone": {
+            m: round(float(_values(qrels, s).mean()), 4) for m, s in lists.items()
+        },
+        "cloze_ndcg@10": round(float(_values(qrels, fused).mean()), 4),
+    }
+
+
+def cautious_weights(
+    combination: Combination, lists: Mapping[str, Scores], qrels: Qrels
+) -> dict[str, float]:
+    """Return the weights nearest to equal ones that are not significantly worse than the best.
+
+    All weights in tenths that sum to 1 are tried; worse is less nDCG@10, paired t-test, p < .05.
+    """
+    tried = []
+    for parts in itertools.product(range(PARTS + 1), repeat=len(lists)):
+        if sum(parts) == PARTS:
+            weights = {name: part / PARTS for name, part in zip(lists, parts, strict=True)}
+            tried.append((weights, _values(qrels, combination.fuse(lists, weights))))
+    best = max(tried, key=lambda one: one[1].mean())[1]
+    possible = [weights for weights, values in tried if t_test(best - values) >= ALPHA]
+    return min(possible, key=lambda weights: np.var(list(weights.values())))
+
+
+def _values(qrels: Qrels, scores: Scores) -> np.ndarray:
+    run = rerank("dev", scores)
+    return evaluate(qrels, {"dev": run}, ["ndcg@10"]).values("dev", "ndcg@10")  # (queries,)
