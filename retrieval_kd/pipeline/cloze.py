@@ -1,9 +1,8 @@
 """Weighs the teachers of a run without judgments: by how well they find what was cut in two.
 
 Each of some hundred documents loses a sentence, and the teachers rank these documents for it
-(`data/cloze.py`). The weights whose sum ranks best are not taken as they are: they are estimated on
-an easier task than real queries. Of all weights that are not significantly worse, those nearest to
-equal ones are taken.
+(`data/cloze.py`). Sentences are not real queries, so the weights that rank best for them are not
+taken as they are: of all that are not clearly worse, those nearest to equal ones are.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.metrics.measures import evaluate
-from retrieval_kd.metrics.significance import ALPHA, t_test
+from retrieval_kd.metrics.significance import t_test
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
@@ -31,6 +30,7 @@ from retrieval_kd.targets.normalise import Scores, rerank
 FOLDER, SPLIT = "cloze", "test"
 QUERIES, FEWEST = 500, 20
 PARTS = 10  # weights are tenths
+ALPHA = 0.001  # sentences are not real queries: only clear evidence counts against equal weights
 
 
 def cut_documents(context: RunContext) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def cautious_weights(
 ) -> dict[str, float]:
     """Return the weights nearest to equal ones that are not significantly worse than the best.
 
-    All weights in tenths that sum to 1 are tried; worse is less nDCG@10, paired t-test, p < .05.
+    All weights in tenths that sum to 1 are tried; worse is less nDCG@10, paired t-test, p < .001.
     """
     tried = []
     for parts in itertools.product(range(PARTS + 1), repeat=len(lists)):
