@@ -163,6 +163,8 @@ def _topics(source: Source, name: str, reading: Reading) -> Iterator[Row]:
             raise InputError(problem, file=file, line=line, id=number, remedy=remedy)
         if tag not in ("title", "query", ""):
             reading.drops.add(f"topic without title, its {QUERIES[tag].lower()} is used", number)
+        if tag and len(re.findall(rf"<{tag}\b[^<>]*>", inside, re.IGNORECASE)) > 1:
+            reading.drops.add(f"topic with several <{tag}>, the first is used", number)
         yield Row(number, "", text, file, line)
 
 

@@ -322,6 +322,14 @@ TOPICS = {
 }
 
 
+def test_a_second_title_of_a_topic_is_counted(tmp_path: Path) -> None:
+    folder = write_trec(tmp_path / "trec")
+    write(folder / "topics.more.txt", "<top>\n<num> 1\n<title> one\n<title> two\n</top>\n")
+    collection = open_collection(folder)
+    assert collection.queries["1"].text == "one"
+    assert "1 × topic with several <title>" in "".join(collection.drops.summary())
+
+
 @pytest.mark.parametrize("kind", TOPICS)
 def test_nothing_of_a_topics_title_is_cut(kind: str, tmp_path: Path) -> None:
     inside, query = TOPICS[kind]
