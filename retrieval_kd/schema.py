@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -88,6 +89,16 @@ class Part(BaseModel):
 
     _size = field_validator("*")(check_size)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, about: ValidationInfo) -> Any:
+        """Refuse the text `1_0` for a number: pydantic reads 10."""
+        is_number = isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9][0-9_.eE+-]*", value)
+        kinds = types_in(cls.model_fields[about.field_name or ""].annotation)
+        if is_number and "_" in value and str not in kinds:
+            raise ValueError("write the number in plain digits")
+        return value
+
     def cache_key(self) -> Any:
         """Return what of this part decides results, as plain values. By default all of it."""
         return self.model_dump(mode="json")
@@ -121,6 +132,21 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads YAML's plain types. `1_0`, `010` and `1:30` are 10, 8 and 90 to it, and are refused."""
+
+
+def _plain_number(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    if re.search(r"[_:]|^[+-]?0[0-9]", node.value):
+        problem = f"{node.value!r} is no plain number; write digits alone, or text in quotes"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    is_whole = node.tag.endswith(":int")
+    return (loader.construct_yaml_int if is_whole else loader.construct_yaml_float)(node)
+
+
+for tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{tag}", _plain_number)
+
 STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -129,7 +155,7 @@ def _parse(text: str) -> Any:
     if half := re.search(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", text):
         raise yaml.YAMLError(f"{half[0]} is half a character; write the character itself")
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except STUMBLES as error:
         problem = f"a value that cannot be read: {' '.join(str(error).split())}"
         raise yaml.YAMLError(problem) from error
@@ -346,7 +372,16 @@ def _known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
     """Return the models in a field's annotation, such as in `list[Model] | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    return [kind for kind in types_in(annotation) if issubclass(kind, BaseModel)]
+
+
+def types_in(annotation: Any) -> list[type]:
+    """Return the plain types in an annotation, in its order.
+
+    Example:
+        >>> types_in(Annotated[list[float] | None, Field(ge=0)])
+        [<class 'float'>, <class 'NoneType'>]
+    """
+    if isinstance(annotation, type) and not get_args(annotation):
         return [annotation]
-    arguments = getattr(annotation, "__args__", ())
-    return [model for argument in arguments for model in models_in(argument)]
+    return [kind for argument in get_args(annotation) for kind in types_in(argument)]

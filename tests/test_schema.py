@@ -89,3 +89,28 @@ def test_a_value_that_yaml_stumbles_over_is_one_line(tmp_path, value):
         read_yaml(path)
     with pytest.raises(InputError, match="not YAML"):
         apply_overrides({}, [f"key={value}"])
+
+
+@pytest.mark.parametrize("value", ["1_0", "010", "1:30", "-1_0", "1_0.5", "1:30.5"])
+def test_a_number_that_yaml_reads_as_another_is_refused(tmp_path, value):
+    (tmp_path / "settings.yaml").write_text(f"key: {value}\n")
+    with pytest.raises(InputError, match=r"settings\.yaml:1: not YAML: .* is no plain number"):
+        read_yaml(tmp_path / "settings.yaml")
+    with pytest.raises(InputError, match="not YAML"):
+        apply_overrides({}, [f"key={value}"])
+    assert apply_overrides({}, [f"key='{value}'"]) == {"key": value}
+
+
+@pytest.mark.parametrize(("text", "value"), [("0", 0), ("-7", -7), ("0.5", 0.5), ("1.0e-4", 1e-4)])
+def test_plain_numbers_are_numbers(text, value):
+    assert apply_overrides({}, [f"key={text}"]) == {"key": value}
+
+
+def test_a_number_in_quotes_has_plain_digits_too():
+    def changed(override: str) -> Config:
+        whole = read_extended(ROOT / "configs" / "quickstart.yaml")
+        return validate(Config, apply_overrides(whole, [override]))
+
+    with pytest.raises(InputError, match=r"train\.steps: write the number in plain digits"):
+        changed("train.steps='1_0'")
+    assert changed("name='1_0'").name == "1_0"
