@@ -42,6 +42,11 @@ class ScoreStore:
         self.path = Path(path)
         if self.path.exists() and not self.path.is_dir():
             raise InputError("a score store is a folder", file=self.path)
+        if self.path.is_dir() and not any(self.path.glob(f"*/{TEACHER_FILE}")):
+            files = (file for file in self.path.iterdir() if file.is_file())
+            if any(not file.name.startswith(".") for file in files):
+                remedy = "name a store, or a new folder"
+                raise InputError("this folder does not hold scores", file=self.path, remedy=remedy)
         self._loaded: dict[str, tuple[PairIndex, list[Path]]] = {}
 
     def folder(self, key: TeacherKey) -> Path:
