@@ -11,10 +11,13 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
 import threading
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,32 +39,55 @@ from retrieval_kd.errors import InputError, shown
 from retrieval_kd.files import failed_write
 from retrieval_kd.progress import say
 
+USAGE_ERROR: Any = typer.BadParameter.__base__  # which typer does not export
+# how a message about the command line is worded → what to do
+REMEDIES = {
+    "valid integer": "give a whole number",
+    "valid number": "give a number",
+    "Missing": "add it",
+    "one of": "choose one of them",
+    "No such": "check the spelling",
+    "not take a value": "leave the value out",
+    "unexpected": "leave it out",
+}
+
 
 class Commands(TyperGroup):
-    """The subcommands; a wrong value of an option is reported like any other wrong input."""
+    """The subcommands; a wrong command line is reported like any other wrong input."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for argument in args:
+            if not re.sub(r"^--[\w-]+=", "", argument).strip():
+                raise InputError(
+                    f"an argument is empty: {argument!r}", remedy="write a value, or leave it out"
+                )
             if not argument.isascii() and any("\ud800" <= c <= "\udfff" for c in argument):
                 raise InputError(
                     f"an argument is not UTF-8: {argument.encode(errors='replace').decode()!r}",
                     remedy="type it in a UTF-8 terminal; rename a file whose name is in another "
                     "encoding",
                 )
-        return super().parse_args(ctx, args)
+        with _one_line():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            message = error.format_message().rstrip(".").replace("Value error, ", "")
-            remedies = {"valid integer": "give a whole number", "valid number": "give a number",
-                        "valid float": "give a number", "Missing": "add it",
-                        "one of": "choose one of them"}  # fmt: skip
-            fix = next((fix for part, fix in remedies.items() if part in message), "give another")
-            command = error.ctx.command_path if error.ctx else "rkd"
-            remedy = f"{fix}; {command} --help says what it means"
-            raise InputError(message, remedy=remedy) from error
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    """Raise what typer says about a command line as an InputError; a help text stays one."""
+    try:
+        yield
+    except USAGE_ERROR as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        message = error.format_message().rstrip(".").replace("Value error, ", "")
+        fix = next((fix for part, fix in REMEDIES.items() if part in message), "give another")
+        command = error.ctx.command_path if error.ctx else "rkd"
+        remedy = f"{fix}; {command} --help says what it means"
+        raise InputError(message, remedy=remedy) from error
 
 
 app = typer.Typer(
@@ -179,6 +205,8 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError as error:
         what = f"not enough memory: {error or 'no more is known'}. To fix: choose smaller numbers"
         sys.exit(_say(what, 2))
+    except RecursionError:
+        sys.exit(_say("a path or a value is nested too deep. To fix: shorten it", 2))
     except SystemExit as end:  # typer and rich turn a closed pipe into an exit with 1
         if isinstance(end.__context__, BrokenPipeError):
             sys.exit(_nobody_reads())
@@ -188,6 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         refused = _of_system(error)
         if refused is None:
+            sys.excepthook = _print_exception  # typer has set its own
             raise
         sys.exit(_say(refused, 2))
 
@@ -199,7 +228,8 @@ def _of_system(error: Exception) -> str | None:
     if (number := failed_write(error)) is not None:
         places = f"the standard output or a file in {tempfile.gettempdir()}"
         return f"{os.strerror(number)}: {places}"
-    return str(error) if isinstance(error, OSError) else None
+    is_loop = isinstance(error, RuntimeError) and str(error).startswith("Symlink loop")
+    return str(error) if isinstance(error, OSError) or is_loop else None
 
 
 def _catch_signals(command: str) -> None:
@@ -266,8 +296,13 @@ class _OncePerMessage(logging.Filter):
         return first
 
 
+def _print_exception(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Print a traceback, the sign of a mistake in a program, without escapes and keys."""
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip(), error=True)
+
+
 def _quiet() -> None:
-    """Show our progress bars and warnings, and not those of a dozen libraries."""
+    """Show our progress bars and warnings, cleaned, and not those of a dozen libraries."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -276,6 +311,7 @@ def _quiet() -> None:
     handler.addFilter(_OncePerMessage())
     handler.setFormatter(_Formatter("%(levelname)s: %(message)s"))
     logging.basicConfig(handlers=[handler])
+    logging.captureWarnings(True)  # those of Python's `warnings` too
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     # models/load.py reads this; setting it through transformers here would cost seconds of import
     os.environ["RETRIEVAL_KD_QUIET"] = "1"

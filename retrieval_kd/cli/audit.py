@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, bounded, out_file
+from retrieval_kd.cli.options import CountSelf, bounded, out_file, refuse_unused
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import Count, Depth, Share
 
@@ -17,6 +17,7 @@ audit_app = typer.Typer()
 
 @audit_app.command()
 def audit(
+    context: typer.Context,
     train: Annotated[
         list[str],
         typer.Option(
@@ -74,6 +75,11 @@ def audit(
 
     if run and results is not None:
         raise InputError("both --run and --results are given", remedy="give only one of them")
+    if not run and results is None:
+        measured = ("measures", "baseline", "keep_self")
+        refuse_unused(context, measured, "about what is measured", "--run or --results")
+    if with_ is None:
+        refuse_unused(context, ["cosine"], "about embedding neighbours", "--with")
     common = Limits(near_queries, ngram_queries, ngram_share, cosine, most)
     documents = replace(common, near=near_documents, ngram=ngram_documents)
     result = run_audit(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, bounded, out_file
+from retrieval_kd.cli.options import CountSelf, bounded, out_file, refuse_unused
 from retrieval_kd.progress import say
 from retrieval_kd.schema import Count, Temperature
 
@@ -19,6 +19,7 @@ diagnose_app = typer.Typer()
 
 @diagnose_app.command()
 def diagnose(
+    context: typer.Context,
     collection: Annotated[
         str, typer.Option(help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]")
     ],
@@ -59,6 +60,8 @@ def diagnose(
     from retrieval_kd.evaluation.evaluate_runs import run_names
     from retrieval_kd.files import digest_file, write_json
 
+    if scores is None:
+        refuse_unused(context, ("scores_teacher", "train"), "about stored scores", "--scores")
     opened = open_collection(collection)
     files = run_names([teacher, student, *(other or [])])
     first, *rest = [Run(name, read_run(path).results) for name, path in files.items()]

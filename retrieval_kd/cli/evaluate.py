@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, Length, bounded, out_file
+from retrieval_kd.cli.options import CountSelf, Length, bounded, out_file, refuse_unused
 from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.schema import Depth
 
@@ -35,6 +35,7 @@ CardSystem = Annotated[
 
 @evaluate_app.command()
 def evaluate(
+    context: typer.Context,
     run: Annotated[
         list[Path] | None, typer.Option(help="TREC run file; repeat to compare several")
     ] = None,
@@ -72,6 +73,8 @@ def evaluate(
     """
     from retrieval_kd.evaluation.evaluate_runs import evaluate_files
 
+    if card is None:
+        refuse_unused(context, ["card_system"], "about --card", "--card")
     evaluate_files(
         run or [],
         with_=with_ or [],
@@ -89,6 +92,7 @@ def evaluate(
 
 @evaluate_app.command()
 def suite(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
@@ -141,6 +145,8 @@ def suite(
     from retrieval_kd.evaluation.systems import check_systems
     from retrieval_kd.metrics.names import parse_measures
 
+    if card is None:
+        refuse_unused(context, ["card_system"], "about --card", "--card")
     outputs = Outputs(json, report, latex, markdown, card, card_system)
     systems, chosen = with_ or ["bm25"], only.split(",") if only else ()
     outputs.check_card(check_systems(systems, baseline))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Split, bounded, setting
+from retrieval_kd.cli.options import CollectionOption, Split, bounded, refuse_unused, setting
 from retrieval_kd.cli.train import (
     Layers,
     Seed,
@@ -29,6 +29,7 @@ fit_app = typer.Typer()
 
 @fit_app.command("fit-teacher")
 def fit_teacher(
+    context: typer.Context,
     collection: CollectionOption,
     base: Annotated[
         str,
@@ -88,6 +89,8 @@ def fit_teacher(
     from retrieval_kd.pipeline.fit_stored import fit_stored
     from retrieval_kd.schema import apply_overrides
 
+    if store is None:
+        refuse_unused(context, ("teacher", "weight"), "about teachers of a store", "--store")
     record = fit_stored(
         collection,
         split,

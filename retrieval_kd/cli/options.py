@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,8 @@ import typer
 from pydantic import BaseModel
 
 from retrieval_kd import schema
+from retrieval_kd.data.numerals import WHOLE, finite_number, whole_number
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import check_writable
 
 
@@ -23,7 +26,27 @@ def bounded(kind: Any, help: str, *flags: str, **settings: Any) -> Any:
             raise typer.BadParameter(str(error)) from error
         return value
 
+    types = set(schema.types_in(kind)) - {type(None)}
+    if types and types <= {int, float}:
+        settings["parser"] = _whole if types == {int} else _decimal
     return typer.Option(*flags, help=help, callback=check, **settings)
+
+
+def _whole(value: Any) -> int:
+    """Read a whole number in plain digits: `1_0` and Arabic digits are none."""
+    number = whole_number(value)
+    if number is None and WHOLE.fullmatch(str(value)):
+        schema.check_size(-schema.LARGEST - 1)  # says the bounds
+    if number is None:
+        raise ValueError(f"{value!r} is not a valid integer")
+    return number
+
+
+def _decimal(value: Any) -> float:
+    number = finite_number(value)
+    if number is None:
+        raise ValueError(f"{value!r} is not a valid number, or not a finite one")
+    return number
 
 
 def setting(
@@ -33,6 +56,15 @@ def setting(
     field = part.model_fields[name]
     kind = Annotated[field.annotation, field]  # type: ignore[name-defined]
     return bounded(kind, help or field.description or "", *flags, **settings)
+
+
+def refuse_unused(context: typer.Context, names: Iterable[str], what: str, needs: str) -> None:
+    """Refuse options that say nothing without another one: none is left out without a word."""
+    for name in names:
+        if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE":
+            flag = f"--{name.strip('_').replace('_', '-')}"
+            remedy = f"add {needs}, or leave {flag} out"
+            raise InputError(f"{flag} is {what}", remedy=remedy)
 
 
 def out_file(*names: str, help: str) -> Any:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, bounded, setting
-from retrieval_kd.errors import KEY, InputError
+from retrieval_kd.cli.options import CollectionOption, bounded, refuse_unused, setting
+from retrieval_kd.errors import KEY
 from retrieval_kd.progress import say
 from retrieval_kd.schema import Tokens, validate
 from retrieval_kd.store.usage import ScoreReport, Spent
@@ -91,10 +91,8 @@ def score(
     if server is not None:
         values = {name: context.params[name] for name in SETTINGS if name != "url"}
         settings = validate(ServerSettings, {**values, "url": server, "api": api.value})
-    elif max_tokens is not None or max_cost is not None:
-        raise InputError(
-            "limits are for servers", remedy="name one with --server, or leave the limit out"
-        )
+    else:
+        refuse_unused(context, SETTINGS, "for servers", "--server")
     from retrieval_kd.teachers.score import score_job
 
     report, spent = score_job(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Split, bounded, setting
+from retrieval_kd.cli.options import CollectionOption, Split, bounded, refuse_unused, setting
+from retrieval_kd.data.numerals import whole_number
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
-from retrieval_kd.schema import Layer, Weight, check_type
+from retrieval_kd.schema import Weight
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -47,11 +49,13 @@ Calibration = Annotated[
     typer.Option(help="of --fusion calibrated: platt, isotonic or temperature; default: platt"),
 ]
 Seed = Annotated[int, setting(TrainSettings, "seed")]
+ENSEMBLE = ("teacher", "weight", "fusion", "calibration", "pairs")  # parameters that need a store
 Layers = Annotated[str | None, typer.Option(help="layers to keep, such as 0,2,5")]
 
 
 @train_app.command()
 def train(
+    context: typer.Context,
     collection: CollectionOption,
     student: Annotated[str, typer.Option(help="MODEL to start from")],
     out: Annotated[Path, typer.Option(help="folder for the student")],
@@ -114,6 +118,8 @@ def train(
         raise InputError("the training file has objectives of its own", remedy="leave one out")
     if candidates is not None and not candidates.is_file():
         raise InputError("no such file", file=candidates, remedy="make it with rkd retrieve")
+    if store is None:
+        refuse_unused(context, ENSEMBLE, "about teachers of a store", "--store")
     own = read_extended(training) if training else {}
     kept = integers(layers) if layers else None
     resolve_model(student)
@@ -177,14 +183,12 @@ def parts(
 
 
 def integers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.strip("[] ").split(",")]
-        check_type(list[Layer], numbers)
-    except ValueError as error:
-        raise InputError(
-            f"cannot read the layers {text!r}", remedy="write them as 0,2,5"
-        ) from error
-    return numbers
+    inside = re.fullmatch(r"\[(.*)\]|([^\[\]]*)", text.strip())
+    parts = (inside[1] or inside[2] or "").split(",") if inside else []
+    numbers = [whole_number(part.strip()) for part in parts]
+    if not numbers or any(number is None or number < 0 for number in numbers):
+        raise InputError(f"cannot read the layers {text!r}", remedy="write them as 0,2,5")
+    return [number for number in numbers if number is not None]
 
 
 def stored_teachers(
@@ -200,10 +204,6 @@ def stored_teachers(
     from retrieval_kd.schema import validate
 
     if store is None:
-        if pairs is not None:
-            raise InputError(
-                "--pairs names a teacher of a store", remedy="give its folder: --store"
-            )
         return None
     options = {"fusion": fusion, "calibration": calibration, "pairs": pairs}
     return validate(

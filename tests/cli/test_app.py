@@ -445,3 +445,64 @@ def test_a_write_that_fails_is_one_line_whatever_library_raised_it(
         main([])
     printed = capsys.readouterr().err
     assert end.value.code == 2 and said in printed and printed.count("\n") == 1
+
+
+def test_ctrl_c_while_the_command_is_imported_is_one_line():
+    stop = (
+        "import os, signal, sys\nfrom retrieval_kd.__main__ import main\n"
+        "class Stop:\n    def find_spec(name, *rest):\n"
+        "        if name == 'retrieval_kd.cli.app': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Stop)\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", stop], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (130, "rkd: interrupted\n")
+
+
+FOREIGN = """
+import warnings
+from retrieval_kd.cli import app
+def command(arguments, prog_name):
+    warnings.warn("w\x1b[31m")
+    raise KeyError("k\x1b[31m " + "sk-" + "secret" * 3)
+app.app = command
+app.main(["run"])
+"""
+
+
+def test_warnings_and_tracebacks_of_libraries_are_cleaned():
+    environment = {**os.environ, "OPENAI_API_KEY": "sk-" + "secret" * 3}
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 1 and "Traceback" in done.stderr and "KeyError" in done.stderr
+    assert "UserWarning: w" in done.stderr and "***" in done.stderr
+    assert "\x1b" not in done.stderr and "secretsecret" not in done.stderr
+
+
+SCORED = ("--collection", "c", "--candidates", "r", "--teacher", "bm25", "--store", "s")
+TRAINED = ("--collection", "c", "--student", str(ROOT), "--out", "o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--measures="], "an argument is empty: '--measures='"),
+        (["search", "--index", "x", " "], "an argument is empty"),
+        (["retrieve", "--nosuch"], "No such option: --nosuch"),
+        (["nosuch"], "No such command 'nosuch'"),
+        (["--nosuch"], "No such option: --nosuch"),
+        (["retrieve", "--depth", "1_0"], "'1_0' is not a valid integer"),
+        (["retrieve", "--depth", "٣"], "is not a valid integer"),
+        (["teach", "compare", "--hour-price", "1_0"], "'1_0' is not a valid number"),
+        (["retrieve", "--keep-self=yes"], "does not take a value"),
+        (["score", *SCORED, "--structured"], "--structured is for servers"),
+        (["train", *TRAINED, "--weight", "2"], "--weight is about teachers of a store"),
+        (["train", *TRAINED, "--pairs", "a"], "--pairs is about teachers of a store"),
+        (["train", *TRAINED, "--layers", "0,1_0"], "cannot read the layers"),
+        (["train", *TRAINED, "--layers", "[[0]]"], "cannot read the layers"),
+        (["evaluate", "--card-system", "a"], "--card-system is about --card"),
+    ],
+)
+def test_what_an_option_cannot_mean_is_said_in_one_line(rkd, arguments, message):
+    said = rkd(*arguments, fails=True)
+    assert message in said and "To fix" in said and said.count("\n") == 1, said

@@ -138,7 +138,7 @@ def test_only_teachers_that_write_are_asked_on_a_server(tiny_collection, candida
     command = words(tiny_collection, candidates(2, 3), tmp_path / "s", "bm25")
     with pytest.raises(InputError, match="a server cannot run"):
         rkd([*command, "--server", "http://127.0.0.1:1/v1"])
-    with pytest.raises(InputError, match="limits are for servers"):
+    with pytest.raises(InputError, match="--max-tokens is for servers"):
         rkd([*command, "--max-tokens", "10"])
     with pytest.raises(InputError, match="needs the server's prices"):
         rkd([*command, "--server", "http://127.0.0.1:1/v1", "--max-cost", "1"])
