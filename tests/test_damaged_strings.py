@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from retrieval_kd.cli.train import integers
 from retrieval_kd.config.methods import Entry, find_method
 from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.report.data import ReportData
 from retrieval_kd.evaluation.result_file import read_result
 from retrieval_kd.evaluation.systems import check_systems
@@ -102,3 +103,14 @@ def test_a_damaged_method(content: bytes) -> None:
 
 def test_the_whole_method_is_read(tmp_path: Path) -> None:
     assert read_method(tmp_path, METHOD).objective == "margin_mse"
+
+
+def test_a_method_whose_students_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    text = METHOD.replace("\nstudents:", "\nstudents: x\nothers:")
+    with pytest.raises(InputError, match="students cannot be read"):
+        read_method(tmp_path, text)
+
+
+def test_a_system_of_a_very_long_name_is_looked_for() -> None:
+    long = "x" * 5_000 + "+bm25"
+    assert check_systems([long]) == {long: long}

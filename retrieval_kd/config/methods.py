@@ -189,16 +189,21 @@ def _entry(path: Path, results: Mapping[str, Any]) -> Entry:
     if "method" not in values:
         raise InputError("no part `method`", file=path, remedy="say which paper it is")
     method = validate(Method, values["method"], path)
-    student = values.get("compare", ["distilled"])[0]
-    training = values.get("students", {}).get(student)
-    if not isinstance(training, Mapping):
-        raise InputError(f"no student {student!r}, which compare names first", file=path)
+    try:
+        student = values.get("compare", ["distilled"])[0]
+        training = values.get("students", {}).get(student)
+        if not isinstance(training, Mapping):
+            raise InputError(f"no student {student!r}, which compare names first", file=path)
+        objective = _objective(training)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        remedy = "write them as in configs/methods/margin_mse.yaml"
+        raise InputError("compare or students cannot be read", file=path, remedy=remedy) from error
     measured = {
         collection: {MEASURE: list(record["systems"][student][MEASURE])}
         for collection, record in results.items()
         if student in record["systems"] and method.elsewhere is None
     }
-    return Entry(path.stem, path, method, student, _objective(training), measured)
+    return Entry(path.stem, path, method, student, objective, measured)
 
 
 def _objective(training: Mapping[str, Any]) -> str:

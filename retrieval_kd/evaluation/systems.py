@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,7 +28,7 @@ def system_names(with_: Sequence[str]) -> dict[str, str]:
     twice = next((name for name in with_ if list(with_).count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{twice} is given twice", remedy="name it once")
-    short = [Path(n).resolve().name if Path(n).is_dir() else n for n in with_]
+    short = [Path(n).resolve().name if os.path.isdir(n) else n for n in with_]
     return {s if short.count(s) == 1 else n: n for s, n in zip(short, with_, strict=True)}
 
 
@@ -51,7 +52,7 @@ def kind_of(system: str) -> str:
     """
     if system in ("bm25", "bm25-lucene"):
         return "bm25"
-    if "+" in system and not Path(system).is_dir():
+    if "+" in system and not os.path.isdir(system):
         return "fusion"
     return "lucene" if is_lucene(system) else "dense"
 

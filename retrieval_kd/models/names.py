@@ -25,7 +25,7 @@ class ModelRef:
 
     @property
     def is_local(self) -> bool:
-        return Path(self.location).is_dir()
+        return os.path.isdir(self.location)
 
 
 def resolve_model(spec: str) -> ModelRef:
@@ -51,7 +51,7 @@ def resolve_model(spec: str) -> ModelRef:
         return ModelRef(spec, str(folder))
     if not spec.strip():
         raise InputError("no model is given", remedy="give a folder, a hub name or package:NAME")
-    if Path(spec).is_dir():
+    if os.path.isdir(spec):  # False for names too long, too
         return ModelRef(spec, str(Path(spec).resolve()))
     if spec.startswith((".", "/", "~")) or spec.count("/") > 1 or "\\" in spec:
         raise InputError("no such model folder", file=spec, remedy="check the path")
