@@ -30,7 +30,6 @@ UNNUMBERED = r"requested and \d+ written|pytorchstreamwriter|unexpected pos"
 SEAL = "seal.json"
 UNSEALED = ("README.md", SEAL)  # people and later commands write into a model's card
 BLOCK = 2**20  # bytes
-MOST_FOLDERS = 250  # that a path may go down; pathlib makes them by recursion
 _DIGESTS: dict[tuple[int, ...], str] = {}  # by a file's number, size and times
 
 SEALED = "sealed"  # key of a JSON object: the digest of all its other keys
@@ -80,21 +79,10 @@ def check_writable(path: str | Path) -> Path:
         place, hops = place.parent / os.readlink(place), hops + 1
     else:
         if not place.exists() or place.is_file():
-            _check_parent(place)
             return place
     kind = "a folder" if Path(path).is_dir() else "a device or a pipe"
     raise InputError(f"this is {kind}, and a file is to be written", file=path,
                      remedy="name a new file, or one to replace")  # fmt: skip
-
-
-def _check_parent(path: Path) -> None:
-    """Refuse a path in what is no folder, or in one that may not be written."""
-    if len(path.parts) > MOST_FOLDERS:
-        raise InputError(f"a path of {len(path.parts)} parts", file=path, remedy="shorten it")
-    above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), None)
-    if above is not None and not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
-        problem = "no file can be written there" if above.is_dir() else "this is no folder"
-        raise InputError(problem, file=above, remedy="name a file in another folder")
 
 
 def check_movable(folder: Path) -> None:

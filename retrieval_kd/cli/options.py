@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ from retrieval_kd import schema
 from retrieval_kd.data.numerals import WHOLE, finite_number, whole_number
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import check_writable
+
+MOST_FOLDERS = 250  # that a path may go down; pathlib makes them by recursion
 
 
 def bounded(kind: Any, help: str, *flags: str, **settings: Any) -> Any:
@@ -67,6 +70,15 @@ def refuse_unused(context: typer.Context, names: Iterable[str], what: str, needs
             raise InputError(f"{flag} is {what}", remedy=remedy)
 
 
+def check_parent(path: Path) -> None:
+    """Refuse a path in what is no folder, or may not be written, or too deep for pathlib."""
+    deep = len(path.parts) > MOST_FOLDERS
+    above = next((folder for folder in path.absolute().parents if os.path.lexists(folder)), path)
+    if deep or not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):
+        raise InputError("no file can be written there: " + ("too deep" if deep else f"{above}"),
+                         file=path, remedy="name a file in another folder")  # fmt: skip
+
+
 def out_file(*names: str, help: str) -> Any:
     """An option for a file to write; one that cannot be is refused before anything is computed."""
     return typer.Option(*names, callback=_writable, help=help)
@@ -74,7 +86,7 @@ def out_file(*names: str, help: str) -> Any:
 
 def _writable(path: Path | None) -> Path | None:
     if path is not None:
-        check_writable(path)
+        check_parent(check_writable(path))
     return path
 
 

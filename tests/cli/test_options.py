@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
@@ -10,6 +11,8 @@ import typer
 from typer.models import OptionInfo
 
 from retrieval_kd.cli.app import app, main
+from retrieval_kd.cli.options import check_parent
+from retrieval_kd.errors import InputError
 
 HOSTILE = {
     "int": ["-1", "99999999999999999999", "-99999999999999999999", "nan", "1.5"],
@@ -60,3 +63,11 @@ def test_a_length_has_the_bounds_of_a_configuration(command, length, capsys) -> 
     with pytest.raises(SystemExit):
         main([command, "--max-length", str(length)])
     assert "Invalid value for '--max-length'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file/x.json", "file/x/y.json", "a/" * 300 + "x.json"])
+def test_a_place_where_nothing_can_be_written_is_refused_at_once(tmp_path: Path, place) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="no file can be written there"):
+        check_parent(tmp_path / place)
+    check_parent(tmp_path / "new" / "x.json")
