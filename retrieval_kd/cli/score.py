@@ -44,7 +44,8 @@ def score(
         typer.Option(
             help="[pointwise:]MODEL (a cross-encoder), yesno:, likelihood:, pairwise: or "
             "listwise:MODEL (a language model), dense:, sparse: or multi_vector:MODEL, bm25, "
-            "bm25-lucene; options as KIND:MODEL?name=value&name=value"
+            "bm25-lucene, with --server rerank:MODEL or dense:server:MODEL (its embeddings); "
+            "options as KIND:MODEL?name=value&name=value"
         ),
     ],
     store: Annotated[Path, typer.Option(help="score store; created if missing")],
@@ -65,7 +66,8 @@ def score(
         typer.Option(
             metavar="URL",
             help="query MODEL there, such as http://127.0.0.1:8000/v1; any server with OpenAI's "
-            f"API. Its key is taken from the environment: {KEY}",
+            "API, or for rerank:MODEL that of Jina and Cohere. Its key is taken from the "
+            f"environment: {KEY}",
             rich_help_panel=SERVER,
         ),
     ] = None,
@@ -73,6 +75,7 @@ def score(
     tokenizer: Annotated[str | None, _option("tokenizer", metavar="MODEL")] = None,
     logprobs: Annotated[int, _option("logprobs")] = SETTINGS["logprobs"].default,
     structured: Annotated[bool, _option("structured", SERVER, "--structured")] = False,
+    batch: Annotated[int, _option("batch")] = SETTINGS["batch"].default,
     concurrency: Annotated[int, _option("concurrency")] = SETTINGS["concurrency"].default,
     timeout: Annotated[float, _option("timeout")] = SETTINGS["timeout"].default,
     retries: Annotated[int, _option("retries")] = SETTINGS["retries"].default,

@@ -80,7 +80,7 @@ class TeacherServer(ServerSettings):
     members: list[str] | None = Field(
         None,
         description="teachers, named as in `teacher`, that run there; by default all language "
-        "models",
+        "models, rerank:MODEL and dense:server:MODEL",
     )
 
     def served(self, members: Sequence[str]) -> list[str]:
@@ -94,7 +94,7 @@ class TeacherServer(ServerSettings):
         return [
             member
             for member in members
-            if KINDS[parse_spec(member).kind].is_language_model
+            if KINDS[parse_spec(member).kind].may_be_served
             and (self.members is None or member in self.members)
         ]
 
@@ -109,12 +109,12 @@ class TeacherServer(ServerSettings):
         if unknown:
             raise ValueError(
                 f"server.members names {unknown[0]!r}, which is not one of the "
-                f"teachers that are language models; teachers: {', '.join(members)}"
+                f"teachers that a server can run; teachers: {', '.join(members)}"
             )
         if not served:
             raise ValueError(
-                "server: no teacher is a language model; name one with yesno:, likelihood:, "
-                "pairwise: or listwise:, or leave the server out"
+                "server: it can run none of the teachers; name one with yesno:, likelihood:, "
+                "pairwise:, listwise:, rerank: or dense:server:, or leave the server out"
             )
         for name in served:
             if "layers" in parse_spec(name).options:
@@ -137,7 +137,9 @@ class Teacher(Part):
         description="further teachers of `rkd score`: bm25, dense:MODEL, pairwise:MODEL, …",
     )
     server: TeacherServer | None = Field(
-        None, description="server for language models; by default they run in this process"
+        None,
+        description="server for language models, which run in this process by default, and for "
+        "rerank:MODEL and dense:server:MODEL, which need one",
     )
     store: str | None = Field(
         None,
@@ -187,6 +189,9 @@ class Teacher(Part):
             raise ValueError(f"store: {self.store} is a file, and a score store is a folder")
         if self.server is not None:
             self.server.check_members(self.members)
+        for name in self.members:
+            if KINDS[parse_spec(name).kind].is_hosted and name not in self.served:
+                raise ValueError(f"{name}: this teacher is on a server; give `server: {{url: …}}`")
         for name, aggregate in self.aggregate.items():
             if name not in self.members:
                 raise ValueError(f"aggregate names {name!r}; teachers: {', '.join(self.members)}")

@@ -27,8 +27,9 @@ from retrieval_kd.store.usage import ScoreReport
 from retrieval_kd.targets.combine import Combination, fit_combination, held_out
 from retrieval_kd.targets.normalise import Scores, rerank
 from retrieval_kd.teachers.comparing.conclude import PairPreferences, conclude_pairs
-from retrieval_kd.teachers.kinds import OpenModel, Teacher
+from retrieval_kd.teachers.kinds import Teacher
 from retrieval_kd.teachers.llm.server.budget import Budget
+from retrieval_kd.teachers.llm.server.calls import Calls
 from retrieval_kd.teachers.llm.server.model import ServerModel
 from retrieval_kd.teachers.score import score_and_record, score_query_and_record, scores_of
 from retrieval_kd.teachers.spec import open_teacher, parse_spec, strategy_in
@@ -193,12 +194,16 @@ class RunEnsemble(Ensemble):
         return with_relevant(candidates, judged, self.collection.documents)
 
     @cached_property
-    def _open_on_server(self) -> OpenModel | None:
-        """Opens a language model on the server; all models share the budget of this run."""
+    def _on_server(self) -> dict[str, Any]:
+        """What opens teachers on the server; all share the budget of this run."""
         server = self.config.teacher.server
         if server is None:
-            return None
-        return partial(ServerModel, settings=server, budget=Budget(server))
+            return {}
+        budget = Budget(server)
+        return {
+            "open_model": partial(ServerModel, settings=server, budget=budget),
+            "open_calls": partial(Calls, server, budget),
+        }
 
     def _open(self, member: str) -> Teacher:
         teacher = self.config.teacher
@@ -209,7 +214,7 @@ class RunEnsemble(Ensemble):
             spec,
             self.collection,
             max_length=self.config.max_length_for(parse_spec(spec).kind),
-            open_model=self._open_on_server if member in teacher.served else None,
+            **(self._on_server if member in teacher.served else {}),
         )
 
     def _scores(

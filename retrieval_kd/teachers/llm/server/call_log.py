@@ -19,7 +19,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, TypeAdapter
 
 from retrieval_kd.files import digest_json, named_writes, write_text
 from retrieval_kd.store.shards import locked
-from retrieval_kd.teachers.llm.server.checks import checked
+from retrieval_kd.teachers.llm.server.checks import CHOICE, Form
 
 try:
     import fcntl
@@ -34,7 +34,7 @@ class Call:
     """A server's answer to a request, and what it took.
 
     Args:
-        answer: the first choice of the response.
+        answer: what is read of the response; empty where it is kept elsewhere.
         calls: requests sent until it came.
     """
 
@@ -102,9 +102,12 @@ class CallLog:
             write_text(path, "".join(lines))
         self._file.close()
 
-    def find(self, request: dict[str, Any]) -> Call | None:
-        """The logged answer to exactly this request, if there is one."""
-        return self._calls.get(digest_json(request))
+    def find(self, request: dict[str, Any], form: Form = CHOICE) -> Call | None:
+        """The logged answer to exactly this request, if there is one that can be true."""
+        call = self._calls.get(digest_json(request))
+        with contextlib.suppress(ValueError):  # it cannot be true: paid for, and repeated
+            return call and replace(call, answer=form.check(call.answer, request))
+        return None
 
     def add(self, request: dict[str, Any], call: Call) -> None:
         """Log an answer; after this call it survives the process."""
@@ -124,8 +127,7 @@ class CallLog:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # incomplete because of a kill: the call is repeated
         self.left.append(call)
-        with contextlib.suppress(ValueError):  # it cannot be true: paid for, and repeated
-            self._write(str(request), replace(call, answer=checked(call.answer)))
+        self._write(str(request), call)
 
 
 def _line(request: str, call: Call) -> str:

@@ -18,7 +18,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.store.usage import Usage
 from retrieval_kd.teachers.llm.server.budget import Budget, Stopped
 from retrieval_kd.teachers.llm.server.call_log import Call, CallLog
-from retrieval_kd.teachers.llm.server.checks import first_choice, tokens_of
+from retrieval_kd.teachers.llm.server.checks import CHOICE, Form, tokens_of
 from retrieval_kd.teachers.llm.server.client import Client, Failed, Refused
 from retrieval_kd.teachers.llm.server.responses import Json, is_refusal
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
@@ -27,6 +27,7 @@ log = logging.getLogger("retrieval_kd")
 
 Result = TypeVar("Result")
 Check = Callable[[Json], None]  # raises if the answer lacks what was requested
+Keep = Callable[[Json, Json], None]  # request, answer → what the log need not hold any more
 
 FEW = 5  # calls without success at the start, or in a row, after which we give up
 MOST = ("max_completion_tokens", "max_tokens")  # names of the limit on written tokens
@@ -41,12 +42,14 @@ class Calls:
     Attributes:
         usage: calls made, tokens read and written.
         stopped: why no more calls are made.
+        refused: the requests of the latest batch that the server will not answer.
     """
 
     def __init__(self, settings: ServerSettings, budget: Budget | None = None) -> None:
         self.settings, self.budget = settings, budget or Budget(settings)
         self.usage = Usage()
         self.stopped: Stopped | None = None
+        self.refused: list[Json] = []
         self._log: CallLog | None = None
         self._client = Client(settings)
         self._runner = asyncio.Runner()
@@ -66,8 +69,21 @@ class Calls:
             self.usage.seconds += call.seconds
             self._count(call.prompt_tokens, call.answer_tokens)
 
-    def query(self, path: str, bodies: Sequence[Json], check: Check | None = None) -> list[Any]:
-        """Query the server and return the first choice of each response, or None.
+    def query(
+        self,
+        path: str,
+        bodies: Sequence[Json],
+        check: Check | None = None,
+        *,
+        form: Form = CHOICE,
+        keep: Keep | None = None,
+    ) -> list[Any]:
+        """Query the server and return the answer in each response, or None.
+
+        Args:
+            check: raises where an answer of the right form lacks what was requested.
+            form: of the answers; by default the first choice of a chat or a completion.
+            keep: stores an answer as soon as it has come; only its cost is logged then.
 
         Raises:
             InputError: the server answers no request, or cannot do what is requested.
@@ -82,7 +98,7 @@ class Calls:
 
         async def work() -> None:
             for number, body in todo:
-                answers[number] = await self._one(path, body, check)
+                answers[number] = await self._one(path, body, check, form, keep)
 
         async def all_calls() -> None:
             workers = [asyncio.create_task(work()) for _ in range(self.settings.concurrency)]
@@ -94,7 +110,7 @@ class Calls:
                 # wait until their calls are settled
                 await asyncio.gather(*workers, return_exceptions=True)
 
-        self._unable = []
+        self._unable, self.refused = [], []
         try:
             self._run(all_calls())
             if self._unable and check not in self._able:
@@ -111,9 +127,11 @@ class Calls:
         self._runner.close()
         self._runner = asyncio.Runner()
 
-    async def _one(self, path: str, body: Json, check: Check | None) -> Json | None:
+    async def _one(
+        self, path: str, body: Json, check: Check | None, form: Form, keep: Keep | None
+    ) -> Json | None:
         request = {"path": path, **body}
-        logged = self._log.find(request) if self._log else None
+        logged = self._log.find(request, form) if self._log and keep is None else None
         if logged is not None:
             return logged.answer
         if self.stopped is not None:
@@ -124,7 +142,12 @@ class Calls:
         client, retries = self._client, self.settings.retries
         try:
             answer, counted = await until_answered(
-                lambda: client.post(path, body), retries, self.budget, expected, bill
+                lambda: client.post(path, body),
+                lambda response: form.read(response, body),
+                retries,
+                self.budget,
+                expected,
+                bill,
             )
         except Stopped as stop:
             self.stopped = stop
@@ -134,6 +157,7 @@ class Calls:
             self._fail(error)
             return None
         except Refused as error:
+            self.refused.append(body)
             self._refuse(error, number)
             return None
         finally:
@@ -142,8 +166,11 @@ class Calls:
         seconds = (time.monotonic() - started) / self.settings.concurrency
         if check is not None and not is_refusal(answer) and not self._has(check, answer):
             return None
+        if keep is not None:
+            keep(body, answer)
         if self._log is not None:
-            self._log.add(request, Call(answer, bill.sent, *bill.spent, seconds))
+            logged_answer = answer if keep is None else {}
+            self._log.add(request, Call(logged_answer, bill.sent, *bill.spent, seconds))
         return answer
 
     def _has(self, check: Check, answer: Json) -> bool:
@@ -229,8 +256,11 @@ class Calls:
 
 
 def _characters(body: Json) -> int:
-    turns = [turn["content"] for turn in body.get("messages", ())]
-    return len(body.get("prompt") or "") + sum(map(len, turns))
+    """Of all texts in a request; a re-ranker reads the query with every document."""
+    texts = [turn["content"] for turn in body.get("messages", ())]
+    documents = body.get("documents") or body.get("texts") or ()
+    texts += [*body.get("input", ()), *documents, body.get("prompt") or ""]
+    return sum(map(len, texts)) + len(body.get("query", "")) * len(documents)
 
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0  # seconds
@@ -246,6 +276,7 @@ class Bill:
 
 async def until_answered(
     send: Callable[[], Awaitable[Any]],
+    read: Callable[[Any], Json],
     retries: int,
     budget: Budget,
     expected: tuple[int, int],
@@ -260,6 +291,7 @@ async def until_answered(
 
     Args:
         send: sends the request once.
+        read: the answer in a response; raises ValueError if it is none.
         expected: tokens that one attempt may read and write.
         bill: filled in with every attempt, also if none succeeds.
 
@@ -276,7 +308,7 @@ async def until_answered(
             response = await send()
             counted = tokens_of(response)
             spent = counted or expected
-            return first_choice(response), counted
+            return read(response), counted
         except ValueError as error:
             failed = Failed(f"its answers are garbled: {error}", answered=True)
         except Failed as error:

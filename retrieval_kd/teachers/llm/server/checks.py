@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from retrieval_kd.errors import shown
@@ -38,24 +39,46 @@ def checked(choice: Any) -> Json:
     return kept
 
 
-def first_choice(response: Any) -> Json:
-    """Return the first choice of a response, checked.
+@dataclass(frozen=True)
+class Form:
+    """The form of an endpoint's answers. Both functions raise ValueError where there is none.
 
-    Raises:
-        ValueError: there is none, it is no answer, or it cannot be true.
+    Args:
+        take: the part of a response that is the answer.
+        check: the answer to this request with what is read of it; it cannot be anything else. Also
+            of an answer in a log.
     """
+
+    take: Callable[[Any], Any]
+    check: Callable[[Any, Json], Json]
+
+    def read(self, response: Any, request: Json) -> Json:
+        """The checked answer in a response."""
+        return self.check(self.take(response), request)
+
+
+def _first_choice(response: Any) -> Any:
     choices = response.get("choices") if isinstance(response, dict) else None
     if not isinstance(choices, list) or not choices:
         raise ValueError("there is no answer in them")
-    return checked(choices[0])
+    return choices[0]
+
+
+CHOICE = Form(_first_choice, lambda answer, request: checked(answer))  # of chats and completions
 
 
 def tokens_of(response: Any) -> tuple[int, int] | None:
-    """Tokens read and written by the server's own count; None if it sent none that can be true."""
+    """Tokens read and written by the server's own count; None if it sent none that can be true.
+
+    Example:
+        >>> tokens_of({"usage": {"total_tokens": 9}})  # of a re-ranker, which writes none
+        (9, 0)
+    """
     usage = response.get("usage") if isinstance(response, dict) else None
     if not isinstance(usage, dict):
         return None
     read, written = usage.get("prompt_tokens"), usage.get("completion_tokens") or 0
+    read = usage.get("total_tokens") if read is None and not written else read
     if type(read) is not int or type(written) is not int:
         return None
     return (read, written) if 0 <= min(read, written) <= max(read, written) < MOST_TOKENS else None

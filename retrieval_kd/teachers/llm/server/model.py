@@ -150,7 +150,7 @@ class ServerModel:
         """Cut texts to `most_tokens` tokens; without a tokenizer, a token is four characters."""
         if self.settings.tokenizer is not None:
             return self.renderer.shorten(texts, most_tokens, side)
-        return [_cut(text, most_tokens, side) for text in texts]
+        return [cut(text, most_tokens, side) for text in texts]
 
     def _requests(self, prompts: Sequence[Prompt], most_tokens: int) -> tuple[str, list[Json]]:
         if self.settings.tokenizer is not None:
@@ -210,11 +210,11 @@ def _spelt(tokenizer: Any, token: int) -> tuple[str, str]:
     return spaced, decoded
 
 
-def _cut(text: str, most_tokens: int, side: Side) -> str:
+def cut(text: str, most_tokens: int, side: Side) -> str:
     """Cut a text between words to the length of `most_tokens` tokens of average size.
 
     Example:
-        >>> _cut("violin chord tempo", 3, "end"), _cut("violin chord tempo", 3, "beginning")
+        >>> cut("violin chord tempo", 3, "end"), cut("violin chord tempo", 3, "beginning")
         ('violin chord', 'chord tempo')
     """
     most = most_tokens * CHARACTERS

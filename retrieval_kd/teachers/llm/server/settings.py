@@ -33,6 +33,9 @@ class ServerSettings(Part):
     structured: bool = Field(
         False, description="constrain answers to the expected format (response_format)"
     )
+    batch: int = Field(
+        32, ge=1, le=2048, description="texts in one call, of embeddings and re-rankers"
+    )
     concurrency: int = Field(8, ge=1, le=1024, description="number of calls at the same time")
     timeout: float = Field(
         120.0,

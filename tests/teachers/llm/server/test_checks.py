@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from retrieval_kd.teachers.llm.server.checks import checked, first_choice, tokens_of
+from retrieval_kd.teachers.llm.server.checks import CHOICE, checked, tokens_of
 from retrieval_kd.teachers.llm.server.responses import echoed, likeliest, unwrapped
 from tests.teachers.llm.server.raw_server import chat
 
 
 def likeliest_of(*top: tuple[object, object]) -> list[tuple[str, float]] | None:
-    return likeliest(first_choice(chat("yes", list(top))))
+    return likeliest(CHOICE.read(chat("yes", list(top)), {}))
 
 
 @pytest.mark.parametrize("log", [-9999.0, -9999, -1e30, -(10**400), float("-inf"), float("nan")])
@@ -51,7 +51,7 @@ WRONG: list[Any] = [5, "text", True, ["a"], {"a": 1}]
 def test_a_response_without_an_answer_is_garbled(wrong):
     for response in (wrong, {"choices": wrong}, {"choices": [wrong]}, {"choices": []}):
         with pytest.raises(ValueError, match=r"."):
-            first_choice(response)
+            CHOICE.read(response, {})
 
 
 def test_a_wrong_type_anywhere_is_garbled_or_ignored():
@@ -70,7 +70,7 @@ def test_a_wrong_type_anywhere_is_garbled_or_ignored():
             container, key = places(response)[number]
             container[key] = wrong
             try:
-                choice = first_choice(response)
+                choice = CHOICE.read(response, {})
             except ValueError:
                 continue
             json.dumps(choice).encode()

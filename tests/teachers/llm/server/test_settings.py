@@ -188,7 +188,7 @@ def test_a_configuration_without_a_server_keeps_its_keys(told, tiny_decoder):
 @pytest.mark.parametrize(
     ("members", "server", "problem"),
     [
-        (["bm25"], {}, "no teacher is a language model"),
+        (["bm25"], {}, "it can run none of the teachers"),
         ([SPEC], {"members": ["bm25"]}, "server.members names 'bm25'"),
         ([SPEC + "&layers=3"], {}, "last layer"),
         ([SPEC], {"url": "localhost"}, "not a server's address"),
