@@ -140,8 +140,8 @@ class EmbeddingTeacher:
 
     @cached_property
     def _cache(self) -> VectorCache:
-        about = {"model": self.name, "revision": self.options.revision}
-        about |= {"dimensions": self.options.dimensions}
+        about: Json = {"model": self.name, "revision": self.options.revision}
+        about["dimensions"] = self.options.dimensions
         return VectorCache(cache_dir() / "server-vectors" / digest_json([1, about]), about)
 
     def _cached(self, texts: Sequence[SideText]) -> dict[SideText, np.ndarray]:

@@ -28,7 +28,7 @@ def values(tmp_path, tiny_collection, tiny_encoder) -> dict:
         "first_stage": {"with": "bm25", "depth": 5},
         "teacher": {"fuse_with": ["bm25", DENSE, RERANK], "server": {"url": NOWHERE}},
         "student": {"base": str(tiny_encoder), "max_length": 32},
-        "students": {"distilled": {"objective": "kl"}},
+        "students": {"labels": {"objective": "infonce"}, "distilled": {"objective": "kl"}},
     }
 
 

@@ -171,15 +171,15 @@ def test_vectors_are_known_wherever_their_server_is_and_whoever_asks(
     assert all(len(body["input"]) <= 8 for body in bodies)
 
 
-@pytest.mark.parametrize(("teacher", "most"), [(DENSE, 150), (RERANK, 400)])
+@pytest.mark.parametrize(("teacher", "most", "batch"), [(DENSE, 150, 1), (RERANK, 400, 2)])
 def test_a_limit_stops_cleanly_and_the_same_command_goes_on(
-    teacher, most, served, tiny_collection, candidates, tmp_path
+    teacher, most, batch, served, tiny_collection, candidates, tmp_path
 ):
-    limit = ["--max-tokens", str(most), "--batch", "2"]
+    limit = ["--max-tokens", str(most), "--batch", str(batch)]
     with Proxy(served) as proxy:
         command = words(tiny_collection, candidates(6, 10), tmp_path / "s", teacher,
                         "--server", proxy.url, *limit)  # fmt: skip
-        stops = 0
+        stops, told = 0, ""
         for _ in range(20):
             try:
                 told = rkd(command)
