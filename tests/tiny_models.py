@@ -22,6 +22,7 @@ from tokenizers import (
 )
 from transformers import (
     BertConfig,
+    BertForMaskedLM,
     BertForSequenceClassification,
     BertModel,
     LlamaConfig,
@@ -134,6 +135,15 @@ def write_encoder(folder: Path, *, layers: int = 4, normalise: bool = True, seed
     model.max_seq_length = 32
     model.save(str(folder))
     return folder
+
+
+def write_masked_lm(folder: Path) -> BertForMaskedLM:
+    """A 2-layer transformer with its word head, as SPLADE models are published, without modules."""
+    torch.manual_seed(0)
+    tok = tokenizer()
+    model = BertForMaskedLM(_config(tok, 2)).eval()
+    _save(folder, model, tok)
+    return model
 
 
 def write_cross_encoder(folder: Path, *, layers: int = 2, seed: int = 0) -> Path:

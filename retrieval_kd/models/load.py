@@ -280,6 +280,14 @@ def kind_of(spec: str) -> str:
     return next((kind for kind, type_ in KINDS.items() if type_.__name__ == saved), "dense")
 
 
+def may_be_splade(spec: str) -> bool:
+    """Whether a model is a plain transformer with its word head, as many SPLADE models are saved.
+
+    Nothing in its files tells it from an encoder as it was before any training; who names it knows.
+    """
+    return not declared(spec, MODULES) and "MaskedLM" in str(declared(spec).get("architectures"))
+
+
 def is_static(spec: str) -> bool:
     """Whether a model is a table of token vectors."""
     modules = declared(spec, MODULES)
@@ -287,10 +295,16 @@ def is_static(spec: str) -> bool:
 
 
 def load_retriever(
-    spec: str, *, max_length: int | None = None, dtype: torch.dtype | None = None
+    spec: str,
+    *,
+    max_length: int | None = None,
+    dtype: torch.dtype | None = None,
+    kind: str | None = None,
 ) -> Any:
-    """Load a dense, sparse or multi-vector model for inference, as the kind it was saved as."""
-    return _load(KINDS[kind_of(spec)], spec, max_length, dtype)
+    """Load a dense, sparse or multi-vector model for inference, as the kind it was saved as, or
+    as `kind`.
+    """
+    return _load(KINDS[kind or kind_of(spec)], spec, max_length, dtype)
 
 
 def load_cross_encoder(

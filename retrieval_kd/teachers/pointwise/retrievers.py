@@ -25,7 +25,13 @@ from retrieval_kd.models.encode import (
     is_encoded,
     normalises,
 )
-from retrieval_kd.models.load import kind_of, load_encoder, load_retriever, model_digest
+from retrieval_kd.models.load import (
+    kind_of,
+    load_encoder,
+    load_retriever,
+    may_be_splade,
+    model_digest,
+)
 from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows
 from retrieval_kd.retrieval.analysis import VERSION
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
@@ -129,7 +135,8 @@ class RepresentationCache:
 class RetrieverTeacher:
     """A sparse or a multi-vector model: the dot product of word weights, or MaxSim over tokens.
 
-    Only the documents to be scored are encoded.
+    Only the documents to be scored are encoded. A plain transformer with its word head, named as
+    sparse, is a SPLADE model: the maximum over a text's tokens.
 
     Args:
         kind: "sparse" or "multi_vector".
@@ -142,7 +149,8 @@ class RetrieverTeacher:
 
     def __init__(self, kind: str, model_spec: str, *, max_length: int | None = None) -> None:
         self.kind, self.model_spec, self.max_length = kind, model_spec, max_length
-        if (saved := kind_of(model_spec)) != kind:
+        splade = kind == "sparse" and may_be_splade(model_spec)
+        if (saved := kind_of(model_spec)) != kind and not splade:
             raise InputError(
                 f"this model is not {kind} but {saved}",
                 id=model_spec,
@@ -180,6 +188,7 @@ class RetrieverTeacher:
         """A row of weights (1, V), or vectors (tokens, D), of each distinct text."""
         distinct = list(dict.fromkeys(texts))
         if self._model is None:
-            self._model = load_retriever(self.model_spec, max_length=self.max_length)
+            length = self.max_length
+            self._model = load_retriever(self.model_spec, max_length=length, kind=self.kind)
         rows = sparse_rows if self.kind == "sparse" else token_rows
         return rows(self._model, distinct, side)

@@ -23,6 +23,7 @@ from retrieval_kd.teachers.pointwise.likelihood import LikelihoodTeacher
 from retrieval_kd.teachers.pointwise.yes_no import TEMPLATES, YesNoTeacher
 from retrieval_kd.teachers.score import score, scores_of
 from retrieval_kd.teachers.spec import check_spec, open_teacher, parse_spec
+from tests.tiny_models import tokenizer, write_masked_lm
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +246,23 @@ def test_a_prompt_whose_query_is_scored_does_not_say_it(tiny_decoder, tmp_path):
 def test_a_mistake_in_a_spec_is_named(spec, problem, tiny_encoder, collection):
     with pytest.raises(InputError, match=problem):
         open_teacher(spec.format(m=tiny_encoder), collection)
+
+
+def test_a_plain_transformer_with_its_word_head_is_a_splade_teacher_if_named_sparse(
+    tmp_path, collection, pairs, monkeypatch
+):
+    monkeypatch.setenv("RETRIEVAL_KD_DTYPE", "float32")
+    model, words = write_masked_lm(tmp_path / "mlm"), tokenizer()
+    queries, documents = pairs
+    found = open_teacher(f"sparse:{tmp_path / 'mlm'}", collection).score(queries, documents)
+
+    def weights(text: str) -> torch.Tensor:  # (V,)
+        read = words(text, return_tensors="pt", truncation=True, max_length=64)
+        with torch.inference_mode():
+            return model(**read).logits[0].relu().log1p().amax(0)
+
+    for score_, query, document in zip(found[:4], queries[:4], documents[:4], strict=True):
+        assert score_ == pytest.approx(float(weights(query) @ weights(document.full)), rel=1e-3)
 
 
 def test_options_of_a_spec_reach_the_teacher(tiny_decoder, tiny_cross_encoder, collection):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_json
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.llm.protocol import Prompt
 from retrieval_kd.teachers.llm.server import bodies, calls
@@ -193,17 +194,25 @@ def test_half_a_character_in_one_answer_costs_no_other(
 
 def test_a_log_with_answers_that_cannot_be_true_stops_no_resume(tmp_path):
     rows = [
-        {"request": "a", "answer": {"message": {"content": "\ud800"}}, "calls": 1},
-        {"request": "b", "answer": {"text": "x", "logprobs": {"top_logprobs": [{"x": 3}]}}},
-        {"request": "c", "answer": {"text": "x"}, "calls": "many"},
-        {"request": "d", "answer": [], "prompt_tokens": -5},
+        {
+            "request": digest_json({"prompt": "a"}),
+            "answer": {"message": {"content": "\ud800"}},
+            "calls": 1,
+        },
+        {
+            "request": digest_json({"prompt": "b"}),
+            "answer": {"text": "x", "logprobs": {"top_logprobs": [{"x": 3}]}},
+        },
+        {"request": digest_json({"prompt": "c"}), "answer": {"text": "x"}, "calls": "many"},
+        {"request": digest_json({"prompt": "d"}), "answer": [], "prompt_tokens": -5},
         {"request": ["e"], "answer": {"text": "x"}, "prompt_tokens": 7},
     ]
     lines = [json.dumps(row) for row in rows] + ["5", "[" * 100_000]
     (tmp_path / LOGS.replace("*", "old")).write_text("\n".join(lines) + "\n")
     with CallLog(tmp_path) as log:
-        assert log._calls["a"].answer == {"message": {"content": "\ufffd"}}
-        assert not {"b", "c", "d"} & set(log._calls)
+        found = {prompt: log.find({"prompt": prompt}) for prompt in "abcd"}
+        assert found["a"].answer == {"message": {"content": "\ufffd"}}
+        assert found["b"] is found["c"] is found["d"] is None
         assert sum(call.prompt_tokens for call in log.left) == 7
 
 
