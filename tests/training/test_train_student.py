@@ -293,7 +293,7 @@ def test_teachers_that_are_not_told_apart_cannot_be_learnt_from_one_by_one(name,
         ({"name": "hidden_states", "teacher": "m", "layers": 3}, "no parameter 'layers'"),
         ({"name": "hidden_states", "teacher": "m", "distance": "mae"}, "mse, cosine"),
         ({"name": "teacher_dropping", "drop": "half"}, "must be a number"),
-        ({"name": "partial_plackett_luce", "top_k": 2.5}, "whole number"),
+        ({"name": "sinkhorn", "iterations": 2.5}, "whole number"),
         ({"name": "pair_kl", "preferences": 1}, "no parameter 'preferences'"),
     ],
 )

@@ -26,13 +26,7 @@ FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
     "several": [several.reinforced_teachers, several.teacher_dropping],
     "regulariser": [vectors.flops],
     "layers": [several.layer_relevance],
-    "vectors": [
-        vectors.contrastive_kd,
-        vectors.embedding_cosine,
-        vectors.embedding_mse,
-        vectors.rkd_angle,
-        vectors.rkd_distance,
-    ],
+    "vectors": [vectors.embedding_cosine, vectors.embedding_mse],
     "states": [
         states.feature_imitation,
         states.hidden_states,
