@@ -9,7 +9,7 @@ a teacher's vocabulary may differ from the student's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -143,24 +143,6 @@ def slate_pairs(
     )
     chosen = torch.tensor(order, device=rows.device)
     return rows[chosen], places[chosen], groups
-
-
-def read_texts(model: Any, texts: Sequence[str], side: str, max_length: int) -> Any:
-    """Encode texts with a bi-encoder's own tokenizer, at most `max_length` tokens of each."""
-    with at_most(model, max_length):
-        features = model.preprocess(list(texts), task=side, prompt=_prompt(model, side))
-    return model(_to(features, next(model.parameters()).device), task=side)
-
-
-@contextmanager
-def at_most(model: Any, max_length: int) -> Iterator[None]:
-    """Lower a model's maximum number of tokens to `max_length` inside the context."""
-    own = model.max_seq_length
-    model.max_seq_length = min(own or max_length, max_length)
-    try:
-        yield
-    finally:
-        model.max_seq_length = own
 
 
 def _prompt(model: Any, side: str) -> str | None:

@@ -27,16 +27,10 @@ FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
     "regulariser": [vectors.flops],
     "layers": [several.layer_relevance],
     "vectors": [vectors.embedding_cosine, vectors.embedding_mse],
-    "states": [
-        states.feature_imitation,
-        states.hidden_states,
-        states.relations,
-        states.token_alignment,
-    ],
+    "states": [states.feature_imitation, states.hidden_states],
 }
 FUNCTIONS = {function.__name__: function for family in FAMILIES.values() for function in family}
 KINDS = {function.__name__: kind for kind, family in FAMILIES.items() for function in family}
-READS_LAYER = ("relations",)  # objectives with a setting `layer`, which the trainer reads
 
 
 class Term(Part):
@@ -117,7 +111,7 @@ class Term(Part):
     @property
     def reads_texts(self) -> bool:
         """Whether the MODEL in `teacher` reads a batch's texts in its own tokens."""
-        return self.name in ("token_alignment", "feature_imitation")
+        return self.name == "feature_imitation"
 
     @property
     def students(self) -> list[ScoreName]:
@@ -231,7 +225,7 @@ def check_name(name: str) -> None:
 
 def check_parameters(term: Term) -> None:
     """Refuse parameters that the objective does not have, and values it cannot compute with."""
-    own = settable(term.function) | ({"layer": int} if term.name in READS_LAYER else {})
+    own = settable(term.function)
     for key, value in term.parameters.items():
         if key not in own:
             names = ", ".join(own) or "none"
@@ -245,7 +239,7 @@ def settable(function: Callable[..., Any]) -> dict[str, Any]:
     The trainer sets `progress` and everything that is not a number or a variant's name.
 
     Example:
-        >>> def objective(student: object, *, drop: float = 0.5, queue: object = None): ...
+        >>> def objective(student: object, *, drop: float = 0.5, labels: object = None): ...
         >>> settable(objective)
         {'drop': <class 'float'>}
     """
