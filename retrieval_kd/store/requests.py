@@ -10,8 +10,8 @@ and `teachers/comparing/run_strategies.py` can batch the requests of many querie
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.store.key import TeacherKey
@@ -91,17 +91,21 @@ Result = TypeVar("Result")
 Steps = Generator[Sequence[Request], Sequence[Answer], Result]
 
 
-class Strategy(Protocol):
-    """The choice of which candidates to compare."""
+@dataclass(frozen=True)
+class Strategy:
+    """The choice of which candidates to compare. Its fields are its settings."""
+
+    choice: ClassVar[str]  # as a user writes it, such as `pairs=adjacent`
 
     @property
     def spec(self) -> str:
         """The strategy as a user writes it, such as `pairs=adjacent&reach=2`; stored as such."""
-        ...
+        settings = [f"{field.name}={getattr(self, field.name)}" for field in fields(self)]
+        return "&".join([self.choice, *settings])
 
     def most_requests(self, count: int) -> int:
         """Upper bound on the requests for `count` candidates, if every answer can be parsed."""
-        ...
+        raise NotImplementedError
 
     def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
         """Compare one query's candidates.
@@ -110,7 +114,7 @@ class Strategy(Protocol):
             Candidate → score, higher is better, for candidates that the answers rank. It is empty
             for pairs, which are aggregated later.
         """
-        ...
+        raise NotImplementedError
 
 
 class ComparingTeacher(Protocol):

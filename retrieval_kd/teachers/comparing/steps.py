@@ -1,10 +1,8 @@
-"""What pair and list strategies share: steps in lockstep, specs, and checks of options."""
+"""What pair and list strategies share: steps in lockstep, and a check of options."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -39,19 +37,6 @@ def _advance(
     except StopIteration as stop:
         pending.pop(number, None)
         results[number] = stop.value
-
-
-def spec_of(choice: str, strategy: Any) -> str:
-    """`CHOICE&name=value&…`: a strategy dataclass as a user writes it."""
-    settings = [f"{field.name}={getattr(strategy, field.name)}" for field in fields(strategy)]
-    return "&".join([choice, *settings])
-
-
-def check_at_least(least: int, **settings: int) -> None:
-    """Refuse settings below `least`."""
-    for name, value in settings.items():
-        if value < least:
-            raise InputError(f"{name} is {value}", remedy=f"give at least {least}")
 
 
 def refuse_unused(options: BaseModel, choice: str, belongs_to: Mapping[str, str]) -> None:
