@@ -14,8 +14,7 @@ import numpy as np
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.answer_rows import Row
-from retrieval_kd.store.answers import AnswerStore, QueryAnswers
+from retrieval_kd.store.answers import AnswerStore, QueryAnswers, Row
 from retrieval_kd.store.digests import document_digest
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Strategy, log_odds_of

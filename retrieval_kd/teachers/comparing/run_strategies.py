@@ -15,8 +15,16 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.progress import Bar, bar, say
-from retrieval_kd.store.answer_rows import Row, as_stored
-from retrieval_kd.store.answers import AnswerStore, QueryAnswers, Shown, digest_ids, same_strategy
+from retrieval_kd.store.answers import (
+    AnswerStore,
+    AnswerWriter,
+    QueryAnswers,
+    Row,
+    Shown,
+    as_stored,
+    digest_ids,
+    same_strategy,
+)
 from retrieval_kd.store.digests import document_digest, query_digest
 from retrieval_kd.store.requests import (
     Answer,
@@ -29,7 +37,6 @@ from retrieval_kd.store.requests import (
 )
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport
-from retrieval_kd.store.writer import AnswerWriter
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
 OnPart = Callable[[int], None]

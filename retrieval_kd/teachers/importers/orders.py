@@ -11,8 +11,7 @@ from retrieval_kd import progress
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.store.answer_rows import Row
-from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore, Row
 from retrieval_kd.store.digests import document_digest, query_digest
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
