@@ -352,7 +352,7 @@ def damage(folder: Path, of: str = "") -> str:
     return ""
 
 
-def is_whole(folder: Path, of: str = "", *, unsealed: bool = False) -> bool:
+def is_whole(folder: Path, *, unsealed: bool = False) -> bool:
     """Whether a folder exists and is as it was built; says so if it is damaged.
 
     Args:
@@ -360,7 +360,7 @@ def is_whole(folder: Path, of: str = "", *, unsealed: bool = False) -> bool:
     """
     if not folder.exists() or (unsealed and not (folder / SEAL).exists()):
         return folder.exists()
-    problem = damage(folder, of)
+    problem = damage(folder)
     if problem:
         log.warning("%s is damaged and is built again: %s", folder, problem)
     return not problem

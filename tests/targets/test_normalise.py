@@ -91,7 +91,9 @@ def test_without_ties_rank_fusion_is_ranx():
         for t, row in enumerate(scores)
     ]
     fused = hybrid_run(runs).results["q"]
-    np.testing.assert_allclose(rank_fusion(scores), [fused[f"d{i}"] for i in range(8)])
+    np.testing.assert_allclose(
+        rank_fusion(scores, [1.0] * len(scores)), [fused[f"d{i}"] for i in range(8)]
+    )
 
 
 def test_weights_of_rank_fusion_by_hand():
@@ -127,10 +129,12 @@ def test_all_alike_stays_all_alike(fuse):
 def test_a_teacher_that_contradicts_the_others_is_left_out():
     scores = np.array([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
     # τ: 1 and −1 average 0 for the two that agree, so all have 0 or less: nobody is left out …
-    np.testing.assert_allclose(agreement_weighted(scores), z_scores(scores[0]) / 3)
+    np.testing.assert_allclose(
+        agreement_weighted(scores, [1.0] * len(scores)), z_scores(scores[0]) / 3
+    )
     # … and with a third that agrees the odd one is.
     scores = np.vstack([scores[0], scores])
-    np.testing.assert_allclose(agreement_weighted(scores), z_scores(scores[0]))
+    np.testing.assert_allclose(agreement_weighted(scores, [1.0] * len(scores)), z_scores(scores[0]))
 
 
 @given(matrices)
