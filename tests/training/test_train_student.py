@@ -25,11 +25,12 @@ from retrieval_kd.students.dense import make_dense, score_matrix
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.slates import Pool, build_pools, draw
 from retrieval_kd.training.job import TrainingJob, schedule
+from retrieval_kd.training.live_models import prompts_by_column
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.batch import Batch, evaluate_term, evaluate_terms
 from retrieval_kd.training.objective.term_checks import check_targets
 from retrieval_kd.training.objective.terms import Term, parse_terms
-from retrieval_kd.training.train_student import prompts_by_column, train_student
+from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer import checkpoints
 from retrieval_kd.training.trainer.curve import build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings
