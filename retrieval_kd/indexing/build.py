@@ -120,11 +120,7 @@ def build_index(
 
 
 def check_foreign(out: Path) -> None:
-    """Refuse to build in a folder that holds something other than an index.
-
-    Raises:
-        InputError: it is no folder, or has files that are not an index's.
-    """
+    """Refuse to build in a folder that holds something other than an index."""
     if out.exists() and not out.is_dir():
         raise InputError("this is no folder", file=out, remedy="give a new folder")
     names = {path.name for path in out.glob("[!.]*")}

@@ -39,11 +39,7 @@ VECTORS, MANIFEST = "vectors.npy", "manifest.json"
 
 
 def normalises(model: SentenceTransformer) -> bool:
-    """Whether the model's similarity is cosine (True) or the dot product (False).
-
-    Raises:
-        InputError: it is a distance, by which no retriever here searches.
-    """
+    """Whether the model's similarity is cosine (True) or the dot product (False)."""
     similarity = str(model.similarity_fn_name)
     if similarity not in ("cosine", "dot"):
         raise InputError(

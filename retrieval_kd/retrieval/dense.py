@@ -42,10 +42,6 @@ def dense_run(
 
     Vectors of cosine models have unit length. Document vectors come from the shared cache, or are
     encoded into it.
-
-    Args:
-        max_length: tokens a text is cut to; None is the model's own limit.
-        exclude_self: leave out the document whose ID is the query's.
     """
     model = load_encoder(model_spec, max_length=max_length)
     texts = collection.documents
@@ -92,9 +88,7 @@ def search_vectors(
     """Return the `depth` highest inner products for each query, in the order of `ranked`.
 
     Args:
-        queries: `(queries, d)` float32.
         vectors: `(documents, d)` float32, memory-mapped or not; a chunk is read at a time.
-        id_at: position → document ID.
         exclude: for each query, a document ID to leave out.
 
     Example:

@@ -223,13 +223,7 @@ class AnswerStore:
 
 
 class AnswerWriter(ShardWriter):
-    """Writes a comparing teacher's answers and strategy rows.
-
-    Args:
-        shard_rows: number of waiting rows at which a shard is written,
-        most_seconds: or seconds after which it is written, so a killed process loses no more work
-            than that.
-    """
+    """Writes a comparing teacher's answers and strategy rows."""
 
     def __init__(
         self, folder: Path, key: TeacherKey, shard_rows: int = 5_000, most_seconds: float = 30

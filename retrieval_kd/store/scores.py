@@ -96,11 +96,7 @@ class ScoreStore:
         raise InputError(problem, file=self.path, id=name, remedy=remedy)
 
     def only(self) -> TeacherKey:
-        """The store's single teacher.
-
-        Raises:
-            InputError: there are several teachers, or none.
-        """
+        """The store's single teacher."""
         teachers = self.teachers()
         if len(teachers) == 1:
             return teachers[0]

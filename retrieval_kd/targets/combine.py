@@ -116,9 +116,6 @@ def chooser_examples(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndar
     """Return what a chooser is fitted on: features (Q, T, F) and rewards (Q, S) of judged queries.
 
     The reward of a set of teachers is the nDCG@10 of the sum of their z-scores.
-
-    Raises:
-        InputError: no query that all teachers scored has a relevant document.
     """
     lists = {query: (ids, scores) for query, ids, scores in aligned(teachers)}
     judged = {

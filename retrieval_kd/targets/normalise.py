@@ -51,7 +51,6 @@ def fuse(
     Only candidates that all teachers scored are kept; the others are counted in `drops`.
 
     Args:
-        names: names of the teachers, to report which of them did not score a candidate.
         normalise: whether to z-normalise; by default if there are several teachers. One teacher's
             scores stay raw, because MarginMSE needs logits.
 
@@ -86,9 +85,6 @@ def fuse_by(
     Example:
         >>> fuse_by(lambda scores: scores.max(0), [{"q": {"a": 1.0}}, {"q": {"a": 3.0, "b": 9.0}}])
         {'q': {'a': 3.0}}
-
-    Raises:
-        InputError: no candidate was scored by all teachers.
     """
     fused: Scores = {}
     for query_id, documents, scores in aligned(teachers, drops, names):

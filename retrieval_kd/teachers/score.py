@@ -172,8 +172,6 @@ def score(
     most the shard it was in. For a comparing teacher see `run_strategies`.
 
     Args:
-        queries: query ID → text.
-        candidates: query ID → document IDs, for instance `run.results`.
         chooser_scores: scores by which a comparing teacher's strategy chooses what to compare; by
             default those in `store` of the teacher that it names.
         on_part: called with the number scored so far whenever a part is stored.

@@ -79,12 +79,7 @@ class Imitation(nn.Module):
 
 
 class StateTeacher(nn.Module):
-    """A frozen encoder whose layers' states are the targets of a student.
-
-    Args:
-        model_spec: the MODEL.
-        student: the model to train; its first module must be a transformer.
-    """
+    """A frozen encoder whose layers' states are the targets of a student."""
 
     def __init__(self, model_spec: str, student: Any) -> None:
         super().__init__()
@@ -122,10 +117,6 @@ class PairTeacher(nn.Module):
     A student with an interaction head reads two vectors, this teacher both texts. The features of a
     query's candidates are trained to be as similar to each other for the student as for the teacher
     (D2LLM, Liao et al. 2024, https://arxiv.org/abs/2406.17262, "Feature Imitation").
-
-    Args:
-        model_spec: the MODEL, a cross-encoder with one logit.
-        student: the model to train, with an interaction head.
     """
 
     def __init__(self, model_spec: str, student: Any) -> None:
@@ -155,11 +146,7 @@ class PairTeacher(nn.Module):
     def forward(
         self, texts: Mapping[str, list[str]], labels: Mapping[str, Tensor], length: int
     ) -> Tensor:
-        """Return states (B, N, E) of each query's slate; zeros where a slate is shorter.
-
-        Args:
-            length: maximum number of tokens of a pair.
-        """
+        """Return states (B, N, E) of each query's slate; zeros where a slate is shorter."""
         own_length = self.model.max_seq_length
         self.model.max_seq_length = min(own_length or length, length)
         with before_answer(self.model) as states:
@@ -206,11 +193,7 @@ def all_states(model: Any) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def before_answer(model: Any) -> Iterator[list[Tensor]]:
-    """Capture the input (n, E) of a cross-encoder's last linear layer in a forward pass.
-
-    Raises:
-        InputError: no linear layer has one output.
-    """
+    """Capture the input (n, E) of a cross-encoder's last linear layer in a forward pass."""
     layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == 1]
     if not layers:
         raise InputError(

@@ -119,9 +119,6 @@ def conclude_pairs(
 
     Queries without a pair that was compared in both orders are left out. Documents of the same text
     have the same preferences. `strategy` and `by` are as in `conclude_scores`.
-
-    Raises:
-        InputError: the teacher is not pairwise.
     """
     if answers.key.kind != "pairwise":
         raise InputError(
@@ -152,11 +149,7 @@ def aggregation(key: TeacherKey, names: Sequence[str]) -> str | None:
 
 
 def check_aggregations(keys: Sequence[TeacherKey], names: Sequence[str]) -> None:
-    """Refuse aggregations that no teacher would use.
-
-    Raises:
-        InputError: a name is unknown, suits no teacher, or is the second of its kind.
-    """
+    """Refuse aggregations that no teacher would use."""
     used = {aggregation(key, names) for key in keys}
     for name in names if keys else ():
         if name not in used:

@@ -22,9 +22,7 @@ class Windows(Strategy):
     https://arxiv.org/abs/2312.02724, uses up to three).
 
     Args:
-        window: candidates in a prompt.
         stride: how far above the next window starts; window − stride candidates move on.
-        passes: how often to go through the list.
 
     Example:
         >>> Windows(window=20, stride=10).starts(100)

@@ -79,11 +79,6 @@ class ListwiseTeacher:
     In words the model writes `[2] > [1]` (RankGPT, Sun et al. 2023, section 3.1). By logits the
     passages are ordered by the probabilities of their letters as the first token
     (`order_by_logits`).
-
-    Args:
-        model: local or on a server.
-        options: as in a teacher's spec.
-        at_once: requests in a batch, after which the answers are stored.
     """
 
     def __init__(
@@ -108,11 +103,7 @@ class ListwiseTeacher:
         )
 
     def answer(self, requests: Sequence[RequestTexts]) -> list[Answer | None]:
-        """Order the documents of each request; None where the call failed.
-
-        Raises:
-            InputError: a request has more passages than there are labels.
-        """
+        """Order the documents of each request; None where the call failed."""
         most = max((len(request.documents) for request in requests), default=0)
         if most > len(self.labels):
             raise InputError(

@@ -60,8 +60,6 @@ def run_strategies(
     number of requests is printed first.
 
     Args:
-        queries: ID → text.
-        candidates: query ID → document IDs in first-stage order, where strategies start.
         scores: of a pointwise teacher, for strategies that choose by them.
         on_part: called with the number answered so far whenever a part is stored.
 
@@ -227,14 +225,7 @@ def query_candidates(
     ids: Sequence[str],
     scores: Scores | None = None,
 ) -> QueryCandidates:
-    """Look up the texts of a query and its candidates.
-
-    Args:
-        scores: of a pointwise teacher, for strategies that choose by them.
-
-    Raises:
-        InputError: the query or a document is unknown, or a candidate has no score.
-    """
+    """Look up the texts of a query and its candidates."""
     check_queries([query_id], queries)
     by_digest: dict[str, Document] = {}
     for id in ids:

@@ -179,9 +179,6 @@ def read_orders(path: Path, reading: Reading) -> Iterator[PublishedOrder]:
     """Read the orders of a file of JSON lines or of one JSON list.
 
     Conversations in an unknown form are dropped and counted.
-
-    Raises:
-        InputError: a line is not a JSON object, or lacks a list of passages or an answer.
     """
     for line, record in json_objects(path, reading, OBJECTS):
         turns = first_value(record, TURNS)

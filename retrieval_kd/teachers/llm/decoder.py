@@ -110,11 +110,7 @@ class LocalModel(InProcess):
 
     @torch.inference_mode()
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: two options begin with the same token, or a prompt is too long.
-        """
+        """As in `LanguageModel`."""
         started = time.monotonic()
         results = np.empty((len(prompts), len(options)), dtype=np.float32)
         if not prompts:
@@ -133,11 +129,7 @@ class LocalModel(InProcess):
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: a continuation is empty, or a prompt is too long.
-        """
+        """As in `LanguageModel`."""
         started = time.monotonic()
         texts = [self.renderer.render(prompt) for prompt in prompts]
         sequences, lengths = self.renderer.continued(texts, continuations)

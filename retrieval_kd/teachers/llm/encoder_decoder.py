@@ -26,11 +26,7 @@ class Seq2SeqModel(InProcess):
 
     @torch.inference_mode()
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: two options begin with the same token.
-        """
+        """As in `LanguageModel`."""
         started, sources = time.monotonic(), self._sources(prompts)
         results = np.empty((len(prompts), len(options)), dtype=np.float32)
         first = [self._tokens(option)[0] for option in options]
@@ -46,11 +42,7 @@ class Seq2SeqModel(InProcess):
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: a continuation is empty.
-        """
+        """As in `LanguageModel`."""
         started, sources = time.monotonic(), self._sources(prompts)
         wanted = [self._tokens(continuation) for continuation in continuations]
         results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(prompts)

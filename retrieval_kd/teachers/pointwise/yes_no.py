@@ -83,10 +83,6 @@ class YesNoTeacher:
 
     Args:
         prompt: a template, its name or YAML file; by default the template of the model's training.
-        instruction: the text for the template's {instruction}.
-        passage_tokens: length that longer passages are cut to.
-        query_tokens: length that longer queries are cut to.
-        cut: which side of a passage is cut off.
     """
 
     def __init__(

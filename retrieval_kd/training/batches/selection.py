@@ -122,9 +122,6 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
     Args:
         below, above: on the scale of the teacher's targets.
 
-    Raises:
-        InputError: no query is left.
-
     Example:
         >>> pool = Pool("q", np.arange(4), np.array([3.0, 1.0, 0.5, -2.0]), np.array([0, 1, 0, 0]))
         >>> found = denoised([pool], -1.0, 2.0, Drops())[0]
@@ -171,9 +168,6 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
     Args:
         margin: on the scale of the teacher's targets; 0 removes only what is better than the best
             judged document, a negative margin less.
-
-    Raises:
-        InputError: no query is left.
 
     Example:
         >>> drops = Drops()

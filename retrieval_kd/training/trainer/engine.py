@@ -61,10 +61,6 @@ def train(
 
     Returns:
         The content of `training.json`.
-
-    Raises:
-        InputError: `job.out` holds something other than a training run, or another training is at
-            work there.
     """
     if finished(job.out, job.identity):
         return read_json(job.out / RECORD)
