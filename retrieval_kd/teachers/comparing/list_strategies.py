@@ -242,21 +242,11 @@ def _request_order(shown: Sequence[int]) -> Steps[tuple[int, ...] | None]:
 
 
 def _reciprocal_ranks(ranking: Sequence[int]) -> dict[int, float]:
-    """Candidates, best first → 1 / rank.
-
-    Example:
-        >>> _reciprocal_ranks([4, 0])
-        {4: 1.0, 0: 0.5}
-    """
+    """Candidates, best first → 1 / rank."""
     return {candidate: 1 / rank for rank, candidate in enumerate(ranking, start=1)}
 
 
 def _deal(candidates: Sequence[int], most: int) -> list[list[int]]:
-    """Deal candidates like cards to as few groups of at most `most` as possible.
-
-    Example:
-        >>> _deal(range(5), 3)
-        [[0, 2, 4], [1, 3]]
-    """
+    """Deal candidates like cards to as few groups of at most `most` as possible."""
     groups = math.ceil(len(candidates) / most)
     return [list(candidates[start::groups]) for start in range(groups)]
