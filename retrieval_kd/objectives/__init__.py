@@ -28,9 +28,16 @@ objective, write the function in its family's file, name it here (on other input
 `training/objective/terms.py`), and claim its properties in `tests/objectives/test_properties.py`.
 """
 
-from retrieval_kd.objectives.adaptive import dynamic_difficulty, taid
 from retrieval_kd.objectives.contrastive import infonce, rank_contrast, weighted_infonce
-from retrieval_kd.objectives.listwise import jsd, kl, reverse_kl, skew_kl, skew_pair
+from retrieval_kd.objectives.listwise import (
+    dynamic_difficulty,
+    jsd,
+    kl,
+    reverse_kl,
+    skew_kl,
+    skew_pair,
+    taid,
+)
 from retrieval_kd.objectives.pairwise import (
     adaptive_margin,
     bpr,
