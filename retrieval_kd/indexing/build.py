@@ -1,8 +1,8 @@
 """Builds an index folder. The manifest is written last, so a folder that has one is whole.
 
 A killed build continues from the document vectors it has encoded so far, which are kept in shards
-(`models/encode.py` for dense models, `ragged_shards.py` for the others). Training an index and
-adding documents takes seconds to minutes and starts over.
+(`models/encode.py`). Training an index and adding documents takes seconds to minutes and starts
+over.
 """
 
 from __future__ import annotations
