@@ -100,9 +100,9 @@ def fuse_by(
 def rank_fusion(scores: np.ndarray, weights: Sequence[float]) -> np.ndarray:
     """Return Σ_t w_t / (60 + rank of the candidate by teacher t), (N,), independent of scales.
 
-    Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), as ranx and
-    `retrieval/retrieve.py` compute it without ties. Equal scores share their mean rank here,
-    because targets must not depend on the names of documents.
+    Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), as `retrieval/retrieve.py`
+    computes it without ties. Equal scores share their mean rank here, because targets must not
+    depend on the names of documents.
 
     Example:
         >>> rank_fusion(np.array([[3.0, 2.0], [5.0, 5.0]]), [1.0, 1.0]).round(4).tolist()
