@@ -28,10 +28,9 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     order_form,
     set_key,
     set_prompts,
-    template_for,
 )
 from retrieval_kd.teachers.comparing.steps import refuse_unused
-from retrieval_kd.teachers.llm.prompts import find_template
+from retrieval_kd.teachers.llm.prompts import find_template, template_for
 from retrieval_kd.teachers.llm.protocol import Completion, LanguageModel, Prompt
 from retrieval_kd.teachers.options import SetOptions
 

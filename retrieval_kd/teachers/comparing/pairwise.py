@@ -35,10 +35,9 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     choice_form,
     set_key,
     set_prompts,
-    template_for,
 )
 from retrieval_kd.teachers.comparing.steps import refuse_unused, together
-from retrieval_kd.teachers.llm.prompts import Template, find_template
+from retrieval_kd.teachers.llm.prompts import Template, find_template, template_for
 from retrieval_kd.teachers.llm.protocol import LanguageModel
 from retrieval_kd.teachers.options import SetOptions
 

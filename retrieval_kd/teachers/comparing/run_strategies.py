@@ -184,6 +184,7 @@ class QueryCandidates:
     documents: tuple[Document, ...]
     digests: tuple[str, ...]
     scores: tuple[float, ...] | None = None
+    digest_of: Mapping[str, str] = field(default_factory=dict)  # of each ID, duplicates too
 
     def as_list(self) -> CandidateList:
         """The candidates as a strategy sees them."""
@@ -228,9 +229,11 @@ def query_candidates(
     """Look up the texts of a query and its candidates."""
     check_queries([query_id], queries)
     by_digest: dict[str, Document] = {}
+    digest_of: dict[str, str] = {}
     for id in ids:
         document = collection.documents[id]
-        by_digest.setdefault(document_digest(document.title, document.text), document)
+        digest_of[id] = document_digest(document.title, document.text)
+        by_digest.setdefault(digest_of[id], document)
     documents, values = tuple(by_digest.values()), None
     if scores is not None:
         of_query = scores.get(query_id, {})
@@ -243,7 +246,9 @@ def query_candidates(
             )
         values = tuple(of_query[document.id] for document in documents)
     text = queries[query_id]
-    return QueryCandidates(query_id, text, query_digest(text), documents, tuple(by_digest), values)
+    return QueryCandidates(
+        query_id, text, query_digest(text), documents, tuple(by_digest), values, digest_of
+    )
 
 
 @dataclass
