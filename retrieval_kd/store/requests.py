@@ -91,6 +91,35 @@ Result = TypeVar("Result")
 Steps = Generator[Sequence[Request], Sequence[Answer], Result]
 
 
+def together(steps: Sequence[Steps[Result]]) -> Steps[list[Result]]:
+    """Run several steps in lockstep: join their requests until the last has returned its result."""
+    results: dict[int, Result] = {}
+    pending: dict[int, Sequence[Request]] = {}
+    for number, step in enumerate(steps):
+        _advance(number, step, None, pending, results)
+    while pending:
+        current = dict(pending)
+        answers = iter((yield [request for requests in current.values() for request in requests]))
+        for number, requests in current.items():
+            own = [next(answers) for _ in requests]
+            _advance(number, steps[number], own, pending, results)
+    return [results[number] for number in range(len(steps))]
+
+
+def _advance(
+    number: int,
+    step: Steps[Result],
+    answers: Sequence[Answer] | None,
+    pending: dict[int, Sequence[Request]],
+    results: dict[int, Result],
+) -> None:
+    try:
+        pending[number] = next(step) if answers is None else step.send(answers)
+    except StopIteration as stop:
+        pending.pop(number, None)
+        results[number] = stop.value
+
+
 @dataclass(frozen=True)
 class Strategy:
     """The choice of which candidates to compare. Its fields are its settings."""

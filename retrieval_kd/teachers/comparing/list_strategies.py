@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import CandidateList, Request, Steps, Strategy
-from retrieval_kd.teachers.comparing.steps import together
+from retrieval_kd.store.requests import CandidateList, Request, Steps, Strategy, together
 
 
 @dataclass(frozen=True)

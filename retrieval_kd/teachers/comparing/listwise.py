@@ -29,10 +29,9 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_key,
     set_prompts,
 )
-from retrieval_kd.teachers.comparing.steps import refuse_unused
 from retrieval_kd.teachers.llm.prompts import find_template, template_for
 from retrieval_kd.teachers.llm.protocol import Completion, LanguageModel, Prompt
-from retrieval_kd.teachers.options import SetOptions
+from retrieval_kd.teachers.options import SetOptions, refuse_unused
 
 LABEL_TOKENS = 8  # upper bound for "[12] > " with a tokenizer of single characters
 

@@ -26,6 +26,7 @@ from retrieval_kd.store.requests import (
     Steps,
     Strategy,
     log_odds_of,
+    together,
 )
 from retrieval_kd.teachers.comparing.parse_answers import choice_answer
 from retrieval_kd.teachers.comparing.set_prompts import (
@@ -36,10 +37,9 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     set_key,
     set_prompts,
 )
-from retrieval_kd.teachers.comparing.steps import refuse_unused, together
 from retrieval_kd.teachers.llm.prompts import Template, find_template, template_for
 from retrieval_kd.teachers.llm.protocol import LanguageModel
-from retrieval_kd.teachers.options import SetOptions
+from retrieval_kd.teachers.options import SetOptions, refuse_unused
 
 
 class PairwiseOptions(SetOptions):
