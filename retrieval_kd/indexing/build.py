@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +164,9 @@ def _write_ids(texts: Texts, path: Path) -> None:
     schema = pa.schema([("document_id", pa.large_string())])
     with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         with pa.ipc.new_file(sink, schema) as writer:
-            batch: list[str] = []
-            for id in texts.ids():
-                batch.append(id)
-                if len(batch) == BATCH:
-                    writer.write_batch(pa.record_batch([batch], schema=schema))
-                    batch = []
-            writer.write_batch(pa.record_batch([batch], schema=schema))
+            ids = texts.ids()
+            while batch := list(islice(ids, BATCH)):
+                writer.write_batch(pa.record_batch([batch], schema=schema))
 
 
 def _portable(spec: str) -> str:

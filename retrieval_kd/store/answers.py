@@ -19,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_text
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
 from retrieval_kd.store.shards import ShardWriter, read_shard, shard_paths, write_shard
@@ -145,6 +144,7 @@ class AnswerStore:
 
     Example:
         >>> import tempfile
+        >>> from retrieval_kd.files import digest_text
         >>> key = TeacherKey("pairwise", "judge", digest="ab12")
         >>> answers = AnswerStore(Path(tempfile.mkdtemp()) / key.fingerprint, key)
         >>> query, one, two = (digest_text(text) for text in ("who?", "me", "you"))
@@ -205,9 +205,9 @@ class AnswerStore:
                     seen.add(identity)
                     yield row
 
-    def id_digests(self) -> set[str]:
-        """Digests of the IDs of all answered requests, whatever the texts were at the time."""
-        return {digest_ids(r.query_id, r.document_ids) for r in self.rows() if r.answer}
+    def answered_ids(self) -> set[tuple[str, tuple[str, ...]]]:
+        """The IDs of all answered requests, whatever the texts were at the time."""
+        return {(row.query_id, row.document_ids) for row in self.rows() if row.answer}
 
     def _refresh(self) -> None:
         """Read new shards; read all again if an earlier one appeared or disappeared."""
@@ -245,8 +245,3 @@ class AnswerWriter(ShardWriter):
         if self.waiting:
             write_shard(self._folder, self._about, to_table(self.waiting))
         self.waiting, self._since = [], time.monotonic()
-
-
-def digest_ids(query_id: str, document_ids: tuple[str, ...]) -> str:
-    """Digest of the IDs of a request."""
-    return digest_text(query_id, *document_ids)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -280,15 +281,8 @@ def _stored_scores(store: ScoreStore, key: TeacherKey, pairs: Sequence[_Pair]) -
 
 
 def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]]:
-    chunk: list[tuple[str, str]] = []
-    for query_id, ids in candidates.items():
-        for id in ids:
-            chunk.append((query_id, id))
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    if chunk:
-        yield chunk
+    pairs = ((query_id, id) for query_id, ids in candidates.items() for id in ids)
+    return iter(lambda: list(islice(pairs, size)), [])
 
 
 def _look_up_texts(

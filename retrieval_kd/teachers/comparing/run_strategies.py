@@ -22,7 +22,6 @@ from retrieval_kd.store.answers import (
     Row,
     Shown,
     as_stored,
-    digest_ids,
     same_strategy,
 )
 from retrieval_kd.store.digests import document_digest, query_digest
@@ -70,7 +69,7 @@ def run_strategies(
     started, key, strategy = time.monotonic(), teacher.key, teacher.strategy
     report = ScoreReport(key.model, key.fingerprint, noun="questions")
     answers = AnswerStore(store.folder(key), key)
-    known_ids = answers.id_digests()
+    known_ids = answers.answered_ids()
     waiting = iter(candidates.items())
     active: list[StrategyRun] = []
     total = most_requests(candidates, strategy)
@@ -128,7 +127,7 @@ def _answer(
     teacher: ComparingTeacher,
     writer: AnswerWriter,
     report: ScoreReport,
-    known_ids: set[str],
+    known_ids: set[tuple[str, tuple[str, ...]]],
     progress: Bar,
     on_part: OnPart | None,
 ) -> None:
@@ -151,7 +150,7 @@ def _answer(
             report.scored += 1
             report.repaired += answer.status == "repaired"
             report.unparsable += answer.status == "unparsable"
-            report.stale += digest_ids(row.query_id, row.document_ids) in known_ids
+            report.stale += (row.query_id, row.document_ids) in known_ids
         writer.add(rows)
         if on_part is not None and not writer.waiting:
             on_part(report.scored)
