@@ -73,8 +73,7 @@ class ScoreStore:
     def names(self) -> dict[str, str]:
         """Fingerprint → a short name, unique in this store, which `resolve` accepts."""
         keys = self.teachers()
-        names = zip(keys, short_names(keys), strict=True)
-        return {key.fingerprint: name for key, name in names}
+        return dict(zip([key.fingerprint for key in keys], short_names(keys), strict=True))
 
     def resolve(self, name: str) -> TeacherKey:
         """Find a teacher by its model name, its short name, or the start of its fingerprint.
