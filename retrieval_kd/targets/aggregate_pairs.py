@@ -47,7 +47,7 @@ def preferences_of(count: int, shown: np.ndarray, log_odds: np.ndarray) -> np.nd
     np.add.at(times, (first, second), 1)
     with np.errstate(invalid="ignore"):
         seen = total / times  # (N, N), NaN where i was never shown before j
-    return (seen + 1 - seen.T) / 2
+    return (seen + (1 - seen.T)) / 2
 
 
 def win_rate(preferences: np.ndarray) -> np.ndarray:

@@ -77,7 +77,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     ) -> dict[str, Tensor]:
         sided: list[dict[str, Any]] = [{**f, COLUMN: i} for i, f in enumerate(features)]
         if self.mini_batch_size:
-            total = self.forward_cached(sided, labels)
+            total = self.forward_cached(sided, labels)  # type: ignore[arg-type]
             return carried_by_first(self._parts, total)
         represented = [self._represent(f) for f in sided]
         return self._losses(represented[0], represented[1:], labels)
