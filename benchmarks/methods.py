@@ -61,6 +61,11 @@ Nothing here reproduces a paper's figures: teachers, students and data are small
 what each idea adds to **the same student at the same budget**, compared with judgments alone
 (`labels`) and with plain distillation (`kl`). [experiments/methods.md](experiments/methods.md) says
 what came out.
+
+Three objectives stay although no method or configuration uses them. `embedding_mse` and
+`embedding_cosine` teach a student to search its teacher's index, which no objective on scores can
+([training.md](training.md#slates-and-the-score-matrix)); `bce` is how re-rankers are usually
+trained on soft labels, and the only pointwise one that does not ask for the teacher's scale.
 """
 NOT_YET = "not measured yet"
 

@@ -67,11 +67,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def check_writable(path: str | Path) -> Path:
-    """Return the file that `path` names, through links; refuse all that a rename would destroy.
-
-    Raises:
-        InputError: a device, a pipe or a folder is there, or a link to what a process has open.
-    """
+    """Return the file that `path` names, through links; refuse all that a rename would destroy."""
     place, hops = Path(path), 0
     while place.is_symlink() and hops < 40:
         if os.path.realpath(place.parent).startswith("/proc/"):  # as of /dev/stdout
@@ -86,11 +82,7 @@ def check_writable(path: str | Path) -> Path:
 
 
 def check_movable(folder: Path) -> None:
-    """Refuse a folder that another cannot be renamed onto.
-
-    Raises:
-        InputError: it is no folder, the current one, around it, or a disk's own.
-    """
+    """Refuse a folder that another cannot be renamed onto."""
     if os.path.lexists(folder) and not folder.is_dir():
         problem = "this is no folder"
     elif Path.cwd().is_relative_to(folder.resolve()):
@@ -352,7 +344,7 @@ def damage(folder: Path, of: str = "") -> str:
     return ""
 
 
-def is_whole(folder: Path, of: str = "", *, unsealed: bool = False) -> bool:
+def is_whole(folder: Path, *, unsealed: bool = False) -> bool:
     """Whether a folder exists and is as it was built; says so if it is damaged.
 
     Args:
@@ -360,7 +352,7 @@ def is_whole(folder: Path, of: str = "", *, unsealed: bool = False) -> bool:
     """
     if not folder.exists() or (unsealed and not (folder / SEAL).exists()):
         return folder.exists()
-    problem = damage(folder, of)
+    problem = damage(folder)
     if problem:
         log.warning("%s is damaged and is built again: %s", folder, problem)
     return not problem

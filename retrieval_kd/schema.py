@@ -339,11 +339,7 @@ def check_type(kind: Any, value: Any, of: str = "") -> None:
 
 
 def check_weights(weights: Sequence[float], of: str = "") -> None:
-    """Refuse weights that are none, and weights with which no teacher counts.
-
-    Raises:
-        ValueError: saying what weights must be.
-    """
+    """Refuse weights that are none, and weights with which no teacher counts."""
     if not all(weight >= 0 for weight in weights) or not any(weights):
         raise ValueError(f"{of}weights must not be negative, and one must be above 0")
 

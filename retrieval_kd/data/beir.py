@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import PurePosixPath
 
 from retrieval_kd.data.json_lines import kind_of, parse_object
-from retrieval_kd.data.qrels import judgment_files, source_judgments
+from retrieval_kd.data.qrels import judgment_files, judgment_readers
 from retrieval_kd.data.rows import Reader, Reading, Row
-from retrieval_kd.data.sources import Line, Source
+from retrieval_kd.data.sources import Line, Source, parsed
 from retrieval_kd.errors import InputError
 
 FORM = 'one JSON object a line, such as {"_id": "d1", "title": "…", "text": "…"}'
@@ -31,9 +31,9 @@ def beir_reader(source: Source) -> Reader | None:
         name=source.name,
         key=["beir", *source.key([corpus, queries, *qrels.values()])],
         total=source.total([corpus]),
-        documents=partial(_rows, source, corpus),
-        queries=partial(_rows, source, queries),
-        judgments={split: partial(source_judgments, source, name) for split, name in qrels.items()},
+        documents=partial(parsed, parse_rows, source, corpus),
+        queries=partial(parsed, parse_rows, source, queries),
+        judgments=judgment_readers(source, qrels),
         ignored=ignored,
     )
 
@@ -49,10 +49,6 @@ def _root(source: Source) -> str | None:
         problem = f"several collections in one file: {names}"
         raise InputError(problem, file=source.path, remedy="give each its own zip or folder")
     return next((f"{root}/" if root.name else "" for root in roots), None)
-
-
-def _rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
-    yield from parse_rows(source.lines(name, reading), source.label(name), reading)
 
 
 def parse_rows(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Row]:

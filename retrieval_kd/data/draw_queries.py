@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Set
 from typing import Literal, TypeVar
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Document
@@ -50,25 +52,19 @@ def held_out(
 
 def linked_groups(qrels: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     """Group query IDs: two are in one group if a chain of shared relevant documents joins them."""
-    queries_of: dict[str, list[str]] = {}
-    for query, judged in qrels.items():
-        for document, gain in judged.items():
-            if gain > 0:
-                queries_of.setdefault(document, []).append(query)
-    seen: set[str] = set()
-    groups = []
-    for query in qrels:
-        if query in seen:
-            continue
-        seen.add(query)
-        group = [query]
-        for member in group:  # grows during the loop
-            for document, gain in qrels[member].items():
-                new = [q for q in queries_of.get(document, []) if gain > 0 and q not in seen]
-                seen.update(new)
-                group += new
-        groups.append(group)
-    return groups
+    number: dict[str, int] = {}  # of each relevant document, as a node after the queries
+    links = [
+        (place, len(qrels) + number.setdefault(document, len(number)))
+        for place, judged in enumerate(qrels.values())
+        for document, gain in judged.items()
+        if gain > 0
+    ]
+    nodes, ends = len(qrels) + len(number), np.array(links, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links)), (ends[0], ends[1])), shape=(nodes, nodes))
+    groups: dict[int, list[str]] = {}
+    for query, group in zip(qrels, connected_components(graph)[1].tolist(), strict=False):
+        groups.setdefault(group, []).append(query)
+    return list(groups.values())
 
 
 def unlabelled_queries(

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-from retrieval_kd.data.qrels import judgment_files, source_judgments
+from retrieval_kd.data.qrels import judgment_files, judgment_readers
 from retrieval_kd.data.rows import Reader, Reading, Row
-from retrieval_kd.data.sources import Line, Source
+from retrieval_kd.data.sources import Line, Source, parsed
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 
@@ -43,9 +43,9 @@ def msmarco_reader(source: Source) -> Reader | None:
         name=source.name,
         key=["msmarco", *source.key([*tables, *queries.values(), *qrels.values()])],
         total=source.total(tables),
-        documents=partial(tsv_rows, source, tables[0]),
+        documents=partial(parsed, parse_table, source, tables[0]),
         queries=partial(tsv_queries, source, list(queries.values())),
-        judgments={split: partial(source_judgments, source, name) for split, name in qrels.items()},
+        judgments=judgment_readers(source, qrels),
         ignored=ignored,
     )
 
@@ -58,10 +58,6 @@ def _queries(source: Source, folder: str) -> dict[str, str]:
             source.one(name.removesuffix(".gz"))
             parts[match[1] or "test"] = name
     return parts
-
-
-def tsv_rows(source: Source, name: str, reading: Reading) -> Iterator[Row]:
-    yield from parse_table(source.lines(name, reading), source.label(name), reading)
 
 
 def parse_table(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Row]:
@@ -112,7 +108,7 @@ def tsv_queries(source: Source, names: list[str], reading: Reading) -> Iterator[
     """
     seen: dict[str, tuple[str, str]] = {}
     for name in names:
-        for row in tsv_rows(source, name, reading):
+        for row in parsed(parse_table, source, name, reading):
             digest = digest_text(row.title, row.text)[:16]
             file, earlier = seen.setdefault(row.id, (row.file, digest))
             if file == row.file:

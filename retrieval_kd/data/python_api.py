@@ -229,7 +229,7 @@ def _outline(node: ast.ClassDef) -> str:
     for child in node.body:
         if isinstance(child, Definition):
             parts.append(f"    {_signature(child)} ...")
-        elif not _is_text(child):
+        elif not (isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)):
             parts.append("    " + ast.unparse(child).replace("\n", "\n    "))
     return "\n".join(parts)
 
@@ -251,10 +251,6 @@ def _body(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[bytes]) -> s
     text = (line.decode("utf-8").rstrip().lstrip(";") for line in code)
     body = textwrap.dedent("\n".join(line for line in text if line.strip()))
     return textwrap.indent(body, "    ")
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def _without(text: str, sentence: str) -> str:

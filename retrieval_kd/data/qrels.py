@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from retrieval_kd.data.json_lines import first_value, parse_object
 from retrieval_kd.data.numerals import whole_number
-from retrieval_kd.data.rows import Judgment, Qrels, Reading, check_id
-from retrieval_kd.data.sources import Line, Source, file_lines
+from retrieval_kd.data.rows import Judgment, Judgments, Qrels, Reading, check_id
+from retrieval_kd.data.sources import Line, Source, file_lines, parsed
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_path
 
-__all__ = ["Qrels", "collect", "judgment_files", "read_qrels", "source_judgments", "write_qrels"]
+__all__ = ["Qrels", "collect", "judgment_files", "judgment_readers", "read_qrels", "write_qrels"]
 
 HEADERS = ("query-id", "query_id", "queryid", "qid", "query", "topic", "topic_id")
 DOCUMENTS = (
@@ -59,9 +60,9 @@ def write_qrels(qrels: Qrels, path: str | Path) -> None:
                 out.write(f"{query_id}\t{document_id}\t{gain}\n")
 
 
-def source_judgments(source: Source, name: str, reading: Reading) -> Iterator[Judgment]:
-    """Yield the judgments of one file of a folder or zip."""
-    yield from _parse(source.lines(name, reading), source.label(name), reading)
+def judgment_readers(source: Source, files: dict[str, str]) -> dict[str, Judgments]:
+    """Return the readers of a folder's or zip's judgments, given as split → file."""
+    return {split: partial(parsed, _parse, source, name) for split, name in files.items()}
 
 
 def judgment_files(source: Source, start: str, split: str) -> tuple[dict[str, str], list[str]]:

@@ -159,7 +159,11 @@ def read_run(path: str | Path) -> Run:
             problem = f"document twice in the results of query {query_id}"
             remedy = "keep one of the two lines"
             raise InputError(problem, file=path, line=number, id=document_id, remedy=remedy)
-        scores[document_id] = _score(score, path, number)
+        value = finite_number(score)
+        if value is None:
+            problem = f"score {score!r} is not a finite number"
+            raise InputError(problem, file=path, line=number, remedy=COLUMNS)
+        scores[document_id] = value
         name = name or tag
         if tag != name:
             reading.drops.add(f"line of a different run, read as {name}", f"{tag} at line {number}")
@@ -167,14 +171,6 @@ def read_run(path: str | Path) -> Run:
         raise InputError("a run file without a single line", file=path, remedy=COLUMNS)
     reading.drops.warn(str(path))
     return Run(name, results)
-
-
-def _score(text: str, path: str | Path, line: int) -> float:
-    value = finite_number(text)
-    if value is None:
-        problem = f"score {text!r} is not a finite number"
-        raise InputError(problem, file=path, line=line, remedy=COLUMNS)
-    return value
 
 
 def check_run(run: Run, collection: Collection) -> None:

@@ -14,9 +14,9 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, TypeVar
 
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.errors import InputError
@@ -38,6 +38,7 @@ MARKS = {  # byte order marks, the longer ones first
 }
 MOST_FILES = 100_000
 LONGEST_LINE = 1 << 28  # bytes; a line, a document or a JSON value must fit into memory
+Parsed = TypeVar("Parsed")
 DAMAGE = (
     EOFError, OSError, NotImplementedError, OverflowError, RuntimeError, ValueError,
     lzma.LZMAError, struct.error, zipfile.BadZipFile, zlib.error,
@@ -120,6 +121,16 @@ class Source:
             raise _damaged(label, None, error) from error
         with raw:
             yield from _lines(raw, label, reading, keep_blank)
+
+
+def parsed(
+    parse: Callable[[Iterator[Line], str, Reading], Iterator[Parsed]],
+    source: Source,
+    name: str,
+    reading: Reading,
+) -> Iterator[Parsed]:
+    """Parse one file of a folder or zip."""
+    return parse(source.lines(name, reading), source.label(name), reading)
 
 
 def file_lines(path: str | Path, reading: Reading) -> Iterator[Line]:

@@ -14,10 +14,10 @@ from functools import partial
 
 from retrieval_kd.data import sources
 from retrieval_kd.data.markup import attribute, fields, literal, open_field, plain, without
-from retrieval_kd.data.msmarco import tsv_queries, tsv_rows
-from retrieval_kd.data.qrels import source_judgments
+from retrieval_kd.data.msmarco import parse_table, tsv_queries
+from retrieval_kd.data.qrels import judgment_readers
 from retrieval_kd.data.rows import Reader, Reading, Row
-from retrieval_kd.data.sources import Source
+from retrieval_kd.data.sources import Source, parsed
 from retrieval_kd.errors import InputError
 
 DOCUMENTS = re.compile(r"documents?|docs?|corpus|collection")
@@ -55,9 +55,7 @@ def trec_reader(source: Source) -> Reader | None:
         total=source.total(documents),
         documents=partial(_documents, source, documents),
         queries=partial(_queries, source, topics),
-        judgments={
-            split: partial(source_judgments, source, name) for split, name in splits.items()
-        },
+        judgments=judgment_readers(source, splits),
         ignored=[source.label(name) for name in files["ignored"]],
     )
 
@@ -80,8 +78,10 @@ def _split(name: str) -> str:
 
 def _documents(source: Source, names: list[str], reading: Reading) -> Iterator[Row]:
     for name in names:
-        is_table = name.removesuffix(".gz").endswith(".tsv")
-        yield from (tsv_rows if is_table else _sgml)(source, name, reading)
+        if name.removesuffix(".gz").endswith(".tsv"):
+            yield from parsed(parse_table, source, name, reading)
+        else:
+            yield from _sgml(source, name, reading)
 
 
 def _queries(source: Source, names: list[str], reading: Reading) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """Builds an index folder. The manifest is written last, so a folder that has one is whole.
 
 A killed build continues from the document vectors it has encoded so far, which are kept in shards
-(`models/encode.py` for dense models, `ragged_shards.py` for the others). Training an index and
-adding documents takes seconds to minutes and starts over.
+(`models/encode.py`). Training an index and adding documents takes seconds to minutes and starts
+over.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,7 @@ def build_index(
 
 
 def check_foreign(out: Path) -> None:
-    """Refuse to build in a folder that holds something other than an index.
-
-    Raises:
-        InputError: it is no folder, or has files that are not an index's.
-    """
+    """Refuse to build in a folder that holds something other than an index."""
     if out.exists() and not out.is_dir():
         raise InputError("this is no folder", file=out, remedy="give a new folder")
     names = {path.name for path in out.glob("[!.]*")}
@@ -167,13 +164,9 @@ def _write_ids(texts: Texts, path: Path) -> None:
     schema = pa.schema([("document_id", pa.large_string())])
     with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
         with pa.ipc.new_file(sink, schema) as writer:
-            batch: list[str] = []
-            for id in texts.ids():
-                batch.append(id)
-                if len(batch) == BATCH:
-                    writer.write_batch(pa.record_batch([batch], schema=schema))
-                    batch = []
-            writer.write_batch(pa.record_batch([batch], schema=schema))
+            ids = texts.ids()
+            while batch := list(islice(ids, BATCH)):
+                writer.write_batch(pa.record_batch([batch], schema=schema))
 
 
 def _portable(spec: str) -> str:

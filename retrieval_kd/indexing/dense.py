@@ -31,11 +31,7 @@ OPQ_CENTRES = 256  # OPQ trains 8-bit codes, whatever codes follow it
 def write(
     model: Any, model_spec: str, texts: Texts, spec: IndexSpec, out: Path, inputs: dict[str, Any]
 ) -> dict[str, Any]:
-    """Encode all documents, train the index, add them and write it. Returns manifest entries.
-
-    Raises:
-        InputError: the specification does not fit the model or the number of documents.
-    """
+    """Encode all documents, train the index, add them and write it. Returns manifest entries."""
     normalised = _normalised(spec, normalises(model))
     dimensions = _dimensions(spec, model.get_embedding_dimension(), model_spec)
     index = make_index(spec, dimensions, len(texts))

@@ -145,12 +145,7 @@ class Index:
         exclude_self: bool = True,
         name: str | None = None,
     ) -> Run:
-        """Search for queries by ID and return a run.
-
-        Args:
-            exclude_self: leave out the document whose ID is the query's.
-            name: the run's name; default: the folder's.
-        """
+        """Search for queries by ID and return a run."""
         rankings = self.search(list(queries.values()), depth + exclude_self)
         results = {}
         for query_id, hits in zip(queries, rankings, strict=True):
@@ -204,11 +199,7 @@ class Index:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read an index's manifest.
-
-    Raises:
-        InputError: it is missing, or not as it was written.
-    """
+    """Read an index's manifest."""
     try:
         manifest = read_sealed(folder / MANIFEST)
     except OSError as error:

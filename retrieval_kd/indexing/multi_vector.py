@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.indexing.ragged_shards import (
-    LENGTHS,
+from retrieval_kd.models.encode import (
     Shard,
     encode_shards,
-    lengths_of,
-    offsets_of,
-    read_shards,
+    merge_arrays,
+    read_arrays,
+    save_array,
 )
-from retrieval_kd.models.encode import merge_arrays, save_array
 from retrieval_kd.models.vectors import Tokens, maxsim_scores, token_rows
 
 TOKENS, OFFSETS = "tokens.npy", "offsets.npy"
@@ -32,17 +30,18 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
     Vectors are stored in float16. Their components are at most 1, so an error is at most 2⁻¹².
     """
 
-    def encode(documents: list[str]) -> Shard:
+    def encode(documents: list[str], start: int) -> Shard:
         rows = token_rows(model, documents, "document", prompt=prompt)
         return {
-            LENGTHS: np.array([len(row) for row in rows], dtype=np.int32),
+            "lengths": np.array([len(row) for row in rows], dtype=np.int32),
             "tokens": np.concatenate(rows).astype(np.float16),
         }
 
     width = int(model.get_embedding_dimension())
     paths = encode_shards(encode, texts, out, inputs)
-    offsets = offsets_of(lengths_of(paths))
-    parts = (shard["tokens"] for shard in read_shards(paths))
+    lengths = np.concatenate([read_arrays(path)["lengths"] for path in paths])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    parts = (read_arrays(path)["tokens"] for path in paths)
     merge_arrays(out / TOKENS, parts, (int(offsets[-1]), width), np.float16)
     save_array(out / OFFSETS, offsets)
     return {

@@ -14,14 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.indexing.ragged_shards import (
-    LENGTHS,
-    Shard,
-    encode_shards,
-    offsets_of,
-    read_shards,
-)
-from retrieval_kd.models.encode import save_array
+from retrieval_kd.models.encode import Shard, encode_shards, read_arrays, save_array
 from retrieval_kd.models.vectors import sparse_rows, sparse_scores
 
 FILES = ("starts.npy", "documents.npy", "weights.npy")
@@ -31,10 +24,10 @@ CELLS = 2**26  # scores in memory at a time
 def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) -> dict[str, Any]:
     """Encode all documents and write the index. Returns manifest entries."""
 
-    def encode(documents: list[str]) -> Shard:
+    def encode(documents: list[str], start: int) -> Shard:
         rows = sparse_rows(model, documents, "document", prompt=prompt)
         return {
-            LENGTHS: np.diff(rows.indptr).astype(np.int32),
+            "lengths": np.diff(rows.indptr).astype(np.int32),
             "words": rows.indices.astype(np.int32),
             "weights": rows.data,
         }
@@ -42,10 +35,10 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
     width = model.get_embedding_dimension()
     parts = [
         csr_matrix(
-            (shard["weights"], shard["words"], offsets_of(shard[LENGTHS])),
-            shape=(len(shard[LENGTHS]), width),
+            (shard["weights"], shard["words"], np.cumsum([0, *shard["lengths"]])),
+            shape=(len(shard["lengths"]), width),
         )
-        for shard in read_shards(encode_shards(encode, texts, out, inputs))
+        for shard in map(read_arrays, encode_shards(encode, texts, out, inputs))
     ]
     postings = vstack(parts).T.tocsr()  # (V, n)
     postings.sort_indices()

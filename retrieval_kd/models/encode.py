@@ -6,7 +6,8 @@ they stay as they are. Either way, the inner product of two vectors is their sco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,13 @@ from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import (
     SEAL,
-    DamagedFile,
     atomic_path,
     cache_dir,
     digest_json,
     is_whole,
     new_array,
-    read_sealed,
+    read_json,
     seal,
-    sealed,
     write_json,
 )
 from retrieval_kd.hardware import dtype_name, fast_dtype
@@ -36,14 +35,13 @@ from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.progress import bar
 
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
+SHARD = 1_024  # documents
+
+Shard = dict[str, np.ndarray]
 
 
 def normalises(model: SentenceTransformer) -> bool:
-    """Whether the model's similarity is cosine (True) or the dot product (False).
-
-    Raises:
-        InputError: it is a distance, by which no retriever here searches.
-    """
+    """Whether the model's similarity is cosine (True) or the dot product (False)."""
     similarity = str(model.similarity_fn_name)
     if similarity not in ("cosine", "dot"):
         raise InputError(
@@ -92,14 +90,13 @@ def encode_documents(
 ) -> np.memmap:
     """Encode all documents into `folder`, continuing where an earlier call was stopped.
 
-    Shards are `.npz` files with checksums, each written atomically. At the end they are merged into
-    `vectors.npy` and the folder is sealed. What is damaged is encoded again. A second process with
-    the same folder waits.
+    At the end its shards are merged into `vectors.npy` and the folder is sealed. What is damaged,
+    or of other settings, is encoded again. A second process with the same folder waits.
 
     Args:
         digest: `model_digest` of the model, to compare with the manifest.
-        shard_size: documents per shard; default 1,024, on a GPU 16,384. An unfinished folder keeps
-            its size. Batches have texts of similar length from one shard.
+        shard_size: documents per shard; default 1,024, on a GPU 16,384. Batches have texts of
+            similar length from one shard.
         prompt: put before every document in place of the model's own document prompt.
         base: of a residual model, its frozen encoder's vectors (documents, D'), which are then not
             computed again.
@@ -108,8 +105,7 @@ def encode_documents(
         A read-only memory-mapped array `(documents, dimensions)`, float32.
 
     Raises:
-        InputError: `folder` has vectors of a different model, other texts or other settings, or a
-            vector is not finite.
+        InputError: there is no document, or a vector is not finite.
     """
     normalise = normalises(model)
     settings: dict[str, Any] = {
@@ -123,36 +119,68 @@ def encode_documents(
     }
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        manifest = _begin(folder, settings, shard_size)
-        if manifest["complete"]:
+        if _is_complete(folder) and read_json(folder / MANIFEST).items() >= settings.items():
             return _open(folder)
-        shards = _shards(folder, len(texts), manifest["shard_size"])
-        if not shards:
+        for stale in folder.glob(".*.part"):  # left by a killed process: we hold the lock
+            stale.unlink()
+        if not len(texts):
             raise InputError("the collection has no documents, so there is nothing to encode")
-        with bar("encoding documents", len(texts)) as progress:
-            for path, start, stop in shards:
-                if not is_readable(path, "vectors"):
-                    batch = [document.full for document in texts.iterate(start, stop)]
-                    if base is not None and isinstance(model, ResidualEncoder):
-                        vectors = model.embedding.join_documents(base[start:stop], batch)
-                    else:
-                        vectors = model.encode_document(
-                            batch,
-                            prompt=prompt,
-                            batch_size=_batch_size(),
-                            show_progress_bar=False,
-                        )
-                    _check_finite(vectors, texts, start)
-                    save_arrays(path, vectors=finish(vectors, normalise))
-                progress.advance(stop - start)
-        parts = (read_arrays(path)["vectors"] for path, _, _ in shards)
-        dimensions = read_arrays(shards[0][0])["vectors"].shape[1]
+
+        def encode(batch: list[str], start: int) -> Shard:
+            if base is not None and isinstance(model, ResidualEncoder):
+                vectors = model.embedding.join_documents(base[start : start + len(batch)], batch)
+            else:
+                vectors = model.encode_document(
+                    batch, prompt=prompt, batch_size=_batch_size(), show_progress_bar=False
+                )
+            _check_finite(vectors, texts, start)
+            return {"vectors": finish(vectors, normalise)}
+
+        paths = encode_shards(encode, texts, folder, settings, shard_size or _shard_size())
+        parts = (read_arrays(path)["vectors"] for path in paths)
+        dimensions = read_arrays(paths[0])["vectors"].shape[1]
         merge_arrays(folder / VECTORS, parts, (len(texts), dimensions), np.float32)
-        write_json(folder / MANIFEST, sealed({**manifest, "complete": True}))
+        write_json(folder / MANIFEST, settings)
         seal(folder)
-        for path, _, _ in shards:
-            path.unlink()
+        shutil.rmtree(paths[0].parent)
     return _open(folder)
+
+
+def encode_shards(
+    encode: Callable[[list[str], int], Shard],
+    texts: Texts,
+    out: Path,
+    inputs: Any,
+    size: int | None = None,
+) -> list[Path]:
+    """Encode all documents into shards in a hidden folder of `out`. Returns the shards' paths.
+
+    Shards of an earlier, killed call with the same `inputs` are kept if they are undamaged; all
+    others are removed.
+
+    Args:
+        encode: the texts of some documents, and the position of the first → their arrays.
+        size: documents per shard; 1,024 by default.
+    """
+    size = size or SHARD
+    folder = out / f".shards-{digest_json([inputs, size])}"
+    for other in out.glob(".shards-*"):
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(exist_ok=True)
+    for stale in folder.glob(".*.part"):
+        stale.unlink()
+    paths = []
+    with bar("encoding documents", len(texts)) as progress:
+        for number, start in enumerate(range(0, len(texts), size)):
+            stop = min(start + size, len(texts))
+            path = folder / f"{number:06d}.npz"
+            if not is_readable(path):
+                batch = [document.full for document in texts.iterate(start, stop)]
+                save_arrays(path, **encode(batch, start))
+            paths.append(path)
+            progress.advance(stop - start)
+    return paths
 
 
 def document_vectors(
@@ -214,10 +242,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
-def is_readable(path: Path, *names: str) -> bool:
-    """Whether a file of `save_arrays` exists, is undamaged and has these arrays."""
+def is_readable(path: Path) -> bool:
+    """Whether a file of `save_arrays` exists and is undamaged."""
     try:
-        return read_arrays(path).keys() >= set(names)
+        return bool(read_arrays(path))
     except Exception:  # a damaged zip file can raise nearly anything
         return False
 
@@ -251,41 +279,6 @@ def _is_complete(folder: Path) -> bool:
     return (folder / SEAL).exists() and is_whole(folder)
 
 
-def _begin(folder: Path, settings: dict[str, Any], shard_size: int | None) -> dict[str, Any]:
-    """Return the folder's manifest after comparing it with `settings`, or write a new one."""
-    for stale in folder.glob(".*.part"):  # left by a killed process: we hold the lock
-        stale.unlink()
-    path = folder / MANIFEST
-    try:
-        manifest = read_sealed(path)
-    except (OSError, DamagedFile):
-        manifest = {"complete": True}
-    if manifest.get("complete", True) and not _is_complete(folder):  # new, or damaged
-        for old in [*folder.glob("*shard-*"), folder / SEAL]:
-            old.unlink(missing_ok=True)
-        manifest = {**settings, "shard_size": shard_size or _shard_size(), "complete": False}
-        write_json(path, sealed(manifest))
-        return manifest
-    wrong = [name for name, value in settings.items() if manifest.get(name) != value]
-    if wrong:
-        differences = ", ".join(
-            f"{name} {manifest.get(name)!r}, now {settings[name]!r}" for name in wrong
-        )
-        raise InputError(
-            f"this folder holds vectors made with {differences}",
-            file=folder,
-            remedy="give a different folder, or delete this one",
-        )
-    return manifest
-
-
-def _shards(folder: Path, documents: int, size: int) -> list[tuple[Path, int, int]]:
-    return [
-        (folder / f".shard-{i:06d}.npz", start, min(start + size, documents))
-        for i, start in enumerate(range(0, documents, size))
-    ]
-
-
 def _check_finite(vectors: np.ndarray, texts: Texts, start: int) -> None:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
@@ -303,7 +296,7 @@ def _open(folder: Path) -> np.memmap:
 
 
 def _shard_size() -> int:
-    return 16384 if torch.cuda.is_available() else 1024
+    return 16_384 if torch.cuda.is_available() else SHARD
 
 
 def _batch_size() -> int:

@@ -13,11 +13,7 @@ from retrieval_kd.errors import InputError
 
 
 def check_exit(layers: int, depth: int, model_spec: str) -> None:
-    """Refuse an early exit that a model of `depth` layers does not have.
-
-    Raises:
-        InputError: `layers` is not from 1 to `depth`.
-    """
+    """Refuse an early exit that a model of `depth` layers does not have."""
     if not 1 <= layers <= depth:
         raise InputError(
             f"this model has no exit after layer {layers}: it has {depth} layers",
@@ -45,11 +41,7 @@ def keep_layers(model: Any, layers: list[int]) -> None:
 
 
 def transformer_of(model: Any) -> Any:
-    """Return the transformer that a model begins with.
-
-    Raises:
-        InputError: it begins with static embeddings, or with a router.
-    """
+    """Return the transformer that a model begins with."""
     transformer = getattr(model[0], "auto_model", None)
     if transformer is None:
         raise InputError(
@@ -75,11 +67,7 @@ def check_survives_saving(model: Any, layers: list[int]) -> None:
 
 
 def layer_stack(model: Any) -> tuple[nn.Module, str]:
-    """Find the list of the transformer's layers. Returns its parent module and its name there.
-
-    Raises:
-        InputError: no such list exists, or several do.
-    """
+    """Find the list of the transformer's layers. Returns its parent module and its name there."""
     transformer = transformer_of(model)
     count = transformer.config.num_hidden_layers
     stacks = [

@@ -212,11 +212,7 @@ def _about(ref: ModelRef, problem: str, *, remedy: str) -> InputError:
 
 
 def declared(spec: str, name: str = "config.json") -> Any:
-    """Read a JSON file of a model, here or on the hub; {} if it has none.
-
-    Raises:
-        InputError: the file is damaged, or the hub cannot be reached.
-    """
+    """Read a JSON file of a model, here or on the hub; {} if it has none."""
     ref = resolve_model(spec)
     try:
         path = load_file_path(ref.location, name, revision=ref.revision)
@@ -324,11 +320,7 @@ def load_cross_encoder(
 
 
 def is_encoder_decoder(spec: str) -> bool:
-    """Whether a model is an encoder–decoder such as T5, by its configuration.
-
-    Raises:
-        InputError: it has no configuration, here or on the hub.
-    """
+    """Whether a model is an encoder–decoder such as T5, by its configuration."""
     return bool(_config(resolve_model(spec)).is_encoder_decoder)
 
 

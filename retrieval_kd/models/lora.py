@@ -78,9 +78,6 @@ def root_of(model: str) -> str:
     Example:
         >>> root_of("Qwen/Qwen3-Reranker-0.6B")
         'Qwen/Qwen3-Reranker-0.6B'
-
-    Raises:
-        InputError: the base was a folder that no longer exists.
     """
     base = base_of(model)
     return model if base is None else root_of(base)
@@ -97,14 +94,10 @@ def add_adapters(model: Any, lora: Lora, dropout: float, place: str, revision: s
     """Freeze a causal language model and add new adapters, drawn from torch's global generator.
 
     Args:
-        model: changed in place.
         place: folder or hub name of the model, for the adapter's configuration.
 
     Returns:
         peft's wrapper of the model. Before training it scores like the base, because B is 0.
-
-    Raises:
-        InputError: the model has no such layers.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -138,7 +131,6 @@ def load_adapters(model: Any, folder: str | Path, digest: str) -> Any:
     """Load an adapter onto its base. Returns peft's wrapper, for inference.
 
     Args:
-        model: the base, changed in place.
         digest: the base's digest; compared with `base.json`, if the adapter has that file.
 
     Raises:

@@ -74,11 +74,7 @@ def hub_commit(ref: ModelRef) -> str:
 
 
 def check_exists(spec: str) -> None:
-    """Refuse a model that does not exist. Fetches the configuration of a model on the hub.
-
-    Raises:
-        InputError: no such folder or package, or the hub has no such model or cannot be reached.
-    """
+    """Refuse a model that does not exist. Fetches the configuration of a model on the hub."""
     ref = resolve_model(spec)
     if not ref.is_local:
         hub_commit(ref)

@@ -19,11 +19,7 @@ Tokens = list[np.ndarray]  # one (tokens, D) array per text
 def sparse_rows(
     model: SparseEncoder, texts: Sequence[str], side: str, *, prompt: str | None = None
 ) -> csr_matrix:
-    """Encode texts as word weights `(len(texts), V)` in float32; `side`: "query" or "document".
-
-    Raises:
-        InputError: a weight is NaN or infinite.
-    """
+    """Encode texts as word weights `(len(texts), V)` in float32; `side`: "query" or "document"."""
     if not texts:
         return csr_matrix((0, model.get_embedding_dimension() or 0), dtype=np.float32)
     encode: Any = model.encode_query if side == "query" else model.encode_document
@@ -42,11 +38,7 @@ def sparse_rows(
 def token_rows(
     model: MultiVectorEncoder, texts: Sequence[str], side: str, *, prompt: str | None = None
 ) -> Tokens:
-    """Encode each text as float32 vectors `(tokens, D)` of the tokens that take part in scoring.
-
-    Raises:
-        InputError: a number is NaN or infinite.
-    """
+    """Encode each text as float32 vectors `(tokens, D)` of the tokens that take part in scoring."""
     if not texts:
         return []
     encode: Any = model.encode_query if side == "query" else model.encode_document

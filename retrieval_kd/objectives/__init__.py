@@ -28,14 +28,16 @@ objective, write the function in its family's file, name it here (on other input
 `training/objective/terms.py`), and claim its properties in `tests/objectives/test_properties.py`.
 """
 
-from retrieval_kd.objectives.adaptive import dynamic_difficulty, taid
-from retrieval_kd.objectives.contrastive import (
-    infonce,
-    label_smoothing,
-    soft_nearest_neighbour,
-    weighted_infonce,
+from retrieval_kd.objectives.contrastive import infonce, rank_contrast, weighted_infonce
+from retrieval_kd.objectives.listwise import (
+    dynamic_difficulty,
+    jsd,
+    kl,
+    reverse_kl,
+    skew_kl,
+    skew_pair,
+    taid,
 )
-from retrieval_kd.objectives.listwise import jsd, kl, reverse_kl, skew_kl, skew_pair
 from retrieval_kd.objectives.pairwise import (
     adaptive_margin,
     bpr,
@@ -44,12 +46,11 @@ from retrieval_kd.objectives.pairwise import (
     preference,
     ranknet,
 )
-from retrieval_kd.objectives.permutation import partial_plackett_luce, rank_contrast
 from retrieval_kd.objectives.regression import bce, mse, pearson
 from retrieval_kd.objectives.transport import sinkhorn, sorted_probability
 
 # These read judgments only; the teacher may hold anything.
-FROM_LABELS = (infonce, label_smoothing, soft_nearest_neighbour)
+FROM_LABELS = (infonce,)
 
 __all__ = [
     "adaptive_margin",
@@ -59,11 +60,9 @@ __all__ = [
     "infonce",
     "jsd",
     "kl",
-    "label_smoothing",
     "margin_mse",
     "mse",
     "pair_kl",
-    "partial_plackett_luce",
     "pearson",
     "preference",
     "rank_contrast",
@@ -72,7 +71,6 @@ __all__ = [
     "sinkhorn",
     "skew_kl",
     "skew_pair",
-    "soft_nearest_neighbour",
     "sorted_probability",
     "taid",
     "weighted_infonce",

@@ -1,4 +1,4 @@
-"""Contrastive objectives: relevant candidates, by judgments, against all others."""
+"""Contrastive objectives: candidates that are better, by judgments or teacher, against others."""
 
 from __future__ import annotations
 
@@ -76,67 +76,35 @@ def weighted_infonce(
     return infonce(scores, teacher, mask, labels=labels, student_temperature=student_temperature)
 
 
-def soft_nearest_neighbour(
+def rank_contrast(
     student: Tensor,
     teacher: Tensor,
     mask: Tensor,
     *,
-    labels: Tensor | None = None,
     student_temperature: float = 1.0,
+    teacher_temperature: float = 1.0,
 ) -> Tensor:
-    r"""−log( Σ_{d⁺} e^{s⁺/τ} / Σ_d e^{s/τ} ), mean over queries.
+    r"""−Σ_i softmax(t / τ_t)_i · log( e^{s_i/τ_s} / (e^{s_i/τ_s} + Σ_{t_j < t_i} e^{s_j/τ_s}) ).
 
-    Frosst et al. 2019, https://arxiv.org/abs/1902.01889, eq. 1, on scores: the form that Syntriever
-    trains its first stage with (Kim & Baek 2025, https://arxiv.org/abs/2502.03824). One near
-    positive is enough; `infonce`, which it equals with a single positive, wants every positive
-    near. The teacher is not used.
+    The stabilised distillation of LLM-Embedder (Zhang et al. 2023,
+    https://arxiv.org/abs/2310.07554): every candidate in turn is the positive against those ranked
+    lower, weighted by its normalised reward; mean over queries. As in its released code
+    (FlagEmbedding, research/llm_embedder), the weights are the softmax of the rewards, and in-batch
+    documents are among the lower ranked. There τ_s is 0.01, on cosines. Candidates that the teacher
+    ties are not compared, those with −inf are never a positive, and queries without any order are
+    left out.
 
     Example:
-        >>> student, labels = torch.zeros(1, 4), torch.tensor([[1, 0, 1, 0]])
-        >>> mask = torch.ones(1, 4, dtype=torch.bool)
-        >>> soft_nearest_neighbour(student, student, mask, labels=labels).item()
+        >>> teacher = torch.tensor([[0.0, float("-inf")]])
+        >>> rank_contrast(torch.zeros(1, 2), teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         0.6931471824645996
     """
-    positive = positives(mask, labels)  # (B, N)
-    counted = positive.any(-1) & (mask & ~positive).any(-1)  # (B,)
-    log_probability = masked.log_softmax(student / student_temperature, mask)  # (B, N)
-    # rows without a positive get finite numbers, so that no NaN reaches a gradient
-    near = torch.where(counted[:, None], positive, mask.any(-1, keepdim=True))
-    log_probability = masked.fill(log_probability, mask, 0.0)
-    of_positives = masked.fill(log_probability, near, float("-inf")).logsumexp(-1)  # (B,)
-    return masked.mean(-of_positives, counted)
-
-
-def label_smoothing(
-    student: Tensor,
-    teacher: Tensor,
-    mask: Tensor,
-    *,
-    labels: Tensor | None = None,
-    student_temperature: float = 1.0,
-    smoothing: float = 0.1,
-) -> Tensor:
-    r"""−Σ_i ((1 − ε) y_i + ε / N) log softmax(s / τ_s)_i, y uniform over the positives.
-
-    Szegedy et al. 2015, https://arxiv.org/abs/1512.00567, section 7. It is what a uniform teacher
-    would teach: the control for "is it the teacher, or just the softness". A teacher fitted with it
-    loses some of what it could pass on (Chandrasegaran et al. 2022,
-    https://arxiv.org/abs/2206.14532). The teacher is not used. With ε = 0 and one positive it
-    equals `infonce`.
-
-    Args:
-        smoothing: ε.
-
-    Example:
-        >>> student = teacher = torch.zeros(1, 2)
-        >>> label_smoothing(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
-        0.6931471824645996
-    """
-    positive = positives(mask, labels)  # (B, N)
-    hard = positive.to(student.dtype)
-    hard = hard / hard.sum(-1, keepdim=True).clamp(min=1)  # (B, N)
-    uniform = mask.to(hard.dtype) / mask.sum(-1, keepdim=True).clamp(min=1)  # (B, N)
-    target = (1 - smoothing) * hard + smoothing * uniform  # (B, N)
-    log_student = masked.log_softmax(student / student_temperature, mask)  # (B, N)
-    per_query = -(target * masked.fill(log_student, mask, 0.0)).sum(-1)  # (B,)
-    return masked.mean(per_query, positive.any(-1) & (mask.sum(-1) >= 2))
+    lower = masked.preferred(teacher, mask)  # (B, N, N), i above j
+    own = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)  # (N, N)
+    scores = masked.fill(student / student_temperature, mask, 0.0)  # (B, N)
+    rivals = masked.fill(scores.unsqueeze(-2), lower | own, float("-inf"))  # (B, N, N)
+    log_choices = scores - torch.logsumexp(rivals, -1)  # (B, N), 0 for the lowest
+    rows = masked.varied(teacher, mask)  # (B,)
+    weights = masked.softmax(teacher / teacher_temperature, mask)  # (B, N)
+    weights = masked.fill(weights, rows.unsqueeze(-1), 0.0)  # a row without scores has none
+    return masked.mean(-(weights * log_choices).sum(-1), rows)

@@ -60,7 +60,6 @@ def sorted_probability(
     teacher: Tensor,
     mask: Tensor,
     *,
-    teacher_mask: Tensor | None = None,
     student_temperature: float = 1.0,
     teacher_temperature: float = 1.0,
 ) -> Tensor:
@@ -70,27 +69,17 @@ def sorted_probability(
     Universal Logit Distillation, Boizard et al. 2024, https://arxiv.org/abs/2402.12030: the
     Wasserstein distance if any candidate may become any other at the same cost. It teaches how
     peaked a distribution is, not which candidate is first, so it is a regulariser beside another
-    term. It also works where teacher and student have ranked different candidates: `teacher` may be
-    (B, M), and the shorter side is padded with probabilities of zero. It is at most 2.
-
-    Args:
-        teacher_mask: (B, M), true where the teacher's candidate exists; by default `mask`.
+    term. It is at most 2.
 
     Example:
         >>> student, teacher = torch.tensor([[0.0, 99.0]]), torch.tensor([[7.0, 7.0]])
         >>> sorted_probability(student, teacher, torch.ones(1, 2, dtype=torch.bool)).item()
         1.0
     """
-    teacher_mask = mask if teacher_mask is None else teacher_mask
-    p = masked.softmax(
-        teacher / teacher_temperature, masked.scored(teacher, teacher_mask)
-    )  # (B, M)
+    p = masked.softmax(teacher / teacher_temperature, masked.scored(teacher, mask))  # (B, N)
     q = masked.softmax(student / student_temperature, mask)  # (B, N)
-    width = max(p.shape[-1], q.shape[-1])
-    p, q = (torch.nn.functional.pad(x, (0, width - x.shape[-1])) for x in (p, q))
     p, q = p.sort(descending=True).values, q.sort(descending=True).values
-    counted = masked.taught(teacher, teacher_mask) & (mask.sum(-1) >= 2)  # (B,)
-    return masked.mean((p - q).abs().sum(-1), counted)
+    return masked.mean((p - q).abs().sum(-1), masked.taught(teacher, mask))
 
 
 def _teacher_order(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

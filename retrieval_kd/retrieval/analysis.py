@@ -29,22 +29,6 @@ LUCENE_STOP_WORDS = (  # noqa: SIM905
 ).split()
 """The 33 words of Lucene's EnglishAnalyzer."""
 
-BM25S_STOP_WORDS = {
-    "english": lists.STOPWORDS_EN,
-    "german": lists.STOPWORDS_GERMAN,
-    "dutch": lists.STOPWORDS_DUTCH,
-    "french": lists.STOPWORDS_FRENCH,
-    "spanish": lists.STOPWORDS_SPANISH,
-    "portuguese": lists.STOPWORDS_PORTUGUESE,
-    "italian": lists.STOPWORDS_ITALIAN,
-    "russian": lists.STOPWORDS_RUSSIAN,
-    "swedish": lists.STOPWORDS_SWEDISH,
-    "norwegian": lists.STOPWORDS_NORWEGIAN,
-    "turkish": lists.STOPWORDS_TURKISH,
-    "danish": lists.STOPWORDS_DANISH,
-}
-
-
 VERSION = 2
 """Raised when a text becomes other terms: part of the keys of BM25's indexes, runs and scores."""
 
@@ -91,8 +75,8 @@ class Analysis(BaseModel):
             return []
         if self.stop_words == "lucene":
             return LUCENE_STOP_WORDS
-        language = "english" if self.stemmer == "porter" else self.stemmer
-        return list(BM25S_STOP_WORDS.get(language, ()))
+        language = "EN" if self.stemmer in ("porter", "english") else self.stemmer.upper()
+        return list(getattr(lists, f"STOPWORDS_{language}", ()))
 
 
 class Analyzer:
@@ -166,12 +150,7 @@ def split_standard(text: str) -> list[str]:
 
 
 def _split(text: str, words: re.Pattern[str]) -> list[str]:
-    """Find the words of a text, and the bigrams of its runs of unspaced characters.
-
-    Example:
-        >>> _split("BM25で東京を", re.compile("[a-zA-Z0-9]+"))
-        ['BM25', 'で東', '東京', '京を']
-    """
+    """Find the words of a text, and the bigrams of its runs of unspaced characters."""
     if text.isascii():
         return words.findall(text)
     found, start = [], 0

@@ -115,9 +115,6 @@ def bm25_run(
 
     A ranking has only documents that share a term with the query, so it may be empty.
 
-    Args:
-        exclude_self: leave out the document whose ID is the query's.
-
     Example:
         >>> collection = open_collection("scifact.zip")                      # doctest: +SKIP
         >>> run = bm25_run(collection, {"1": "0-dimensional biomaterials"})  # doctest: +SKIP

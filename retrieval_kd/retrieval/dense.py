@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.runs import Run
 from retrieval_kd.indexing.faiss_import import faiss
@@ -36,9 +35,6 @@ def dense_run(
     depth: int = 100,
     *,
     max_length: int | None = None,
-    prompt: str | None = None,
-    document_prompt: str | None = None,
-    model: SentenceTransformer | None = None,
     exclude_self: bool = True,
     name: str | None = None,
 ) -> Run:
@@ -46,20 +42,12 @@ def dense_run(
 
     Vectors of cosine models have unit length. Document vectors come from the shared cache, or are
     encoded into it.
-
-    Args:
-        max_length: tokens a text is cut to; None is the model's own limit.
-        prompt, document_prompt: put before queries and documents in place of the model's own.
-        model: `model_spec`, already loaded with `max_length`.
-        exclude_self: leave out the document whose ID is the query's.
     """
-    model = model or load_encoder(model_spec, max_length=max_length)
+    model = load_encoder(model_spec, max_length=max_length)
     texts = collection.documents
-    vectors = document_vectors(
-        model_spec, texts, max_length=max_length, prompt=document_prompt, model=model
-    )
+    vectors = document_vectors(model_spec, texts, max_length=max_length, model=model)
     ids = list(queries)
-    encoded = encode_queries(model, [queries[id] for id in ids], prompt=prompt)
+    encoded = encode_queries(model, [queries[id] for id in ids])
     own = ids if exclude_self else [None] * len(ids)
     rankings = search_vectors(encoded, vectors, depth, texts.id_at, exclude=own)
     return Run(name or model_spec, dict(zip(ids, rankings, strict=True)))
@@ -72,28 +60,16 @@ def dense_scores(
     model_spec: str,
     *,
     max_length: int | None = None,
-    prompt: str | None = None,
-    document_prompt: str | None = None,
-    model: SentenceTransformer | None = None,
 ) -> dict[str, dict[str, float]]:
     """Score given documents exactly as `dense_run` does: query ID → document ID → score.
 
     Raises:
         InputError: a candidate is not in the collection, or its query has no text.
     """
-    model = model or load_encoder(model_spec, max_length=max_length)
-    located = {
-        query_id: locate(collection.documents, queries, query_id, ids)
-        for query_id, ids in candidates.items()
-    }
-    vectors = document_vectors(
-        model_spec,
-        collection.documents,
-        max_length=max_length,
-        prompt=document_prompt,
-        model=model,
-    )
-    encoded = encode_queries(model, [text for text, _ in located.values()], prompt=prompt)
+    model, texts = load_encoder(model_spec, max_length=max_length), collection.documents
+    located = {id: locate(texts, queries, id, ids) for id, ids in candidates.items()}
+    vectors = document_vectors(model_spec, texts, max_length=max_length, model=model)
+    encoded = encode_queries(model, [text for text, _ in located.values()])
     results = {}
     for query, (query_id, (_, positions)) in zip(encoded, located.items(), strict=True):
         scores = inner_products(query, vectors[positions])
@@ -112,9 +88,7 @@ def search_vectors(
     """Return the `depth` highest inner products for each query, in the order of `ranked`.
 
     Args:
-        queries: `(queries, d)` float32.
         vectors: `(documents, d)` float32, memory-mapped or not; a chunk is read at a time.
-        id_at: position → document ID.
         exclude: for each query, a document ID to leave out.
 
     Example:

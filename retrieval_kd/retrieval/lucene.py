@@ -223,11 +223,7 @@ def _resource(command: str, name: str, noun: str) -> Any:
 
 
 def find_java() -> tuple[Path, Path]:
-    """Return the Java home and Anserini's jar.
-
-    Raises:
-        InputError: pyserini is not installed, or Java is missing or older than 21.
-    """
+    """Return the Java home and Anserini's jar."""
     package = importlib.util.find_spec("pyserini")  # not imported: that takes seconds
     folders = list(package.submodule_search_locations or []) if package else []
     jars = [jar for f in folders for jar in Path(f).glob("resources/jars/anserini-*-fatjar.jar")]

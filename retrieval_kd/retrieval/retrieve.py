@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,15 +9,12 @@ from typing import TYPE_CHECKING
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir, digest_json
-from retrieval_kd.indexing.topk import Ranking
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, bm25_run, for_language
 from retrieval_kd.retrieval.lucene import is_lucene, lucene_run
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
     from retrieval_kd.indexing.index import Index
-
-ABSENT = "-" * 9  # stands in for a query's missing or empty ranking
 
 
 def retrieve(
@@ -119,37 +115,10 @@ def hybrid_run(
         raise InputError(
             "fusion needs at least two runs", remedy="give two, or use the single run as it is"
         )
-    name = name or "+".join(run.name for run in runs)
-    queries = list(dict.fromkeys(query_id for run in runs for query_id in run.results))
-    if not queries:
-        return Run(name, {})
-    import ranx  # takes seconds
-
-    numbers: dict[str, str] = {}  # document ID → nine digits
-    ranked = [ranx.Run(_by_rank(run, queries, numbers), name=run.name) for run in runs]
-    with warnings.catch_warnings():  # numba warns about a harmless cast inside ranx
-        warnings.simplefilter("ignore")
-        fused = ranx.fuse(ranked, norm=None, method="rrf", params={"k": k}).to_dict()
-    ids = {number: id for id, number in numbers.items()}
-    results = {
-        query_id: {ids[n]: score for n, score in fused[query_id].items() if n != ABSENT}
-        for query_id in queries
-    }
-    return Run(name, results).top(depth)
-
-
-def _by_rank(run: Run, queries: Sequence[str], numbers: dict[str, str]) -> dict[str, Ranking]:
-    """Convert a run's results for ranx.
-
-    Scores become −rank, so that ranx has no ties to break. A missing or empty ranking, which ranx
-    refuses, becomes ABSENT. IDs become numbers of equal width, because ranx recompiles its code for
-    every new length of the longest ID.
-    """
-    ranked: dict[str, Ranking] = {}
-    for query_id in queries:
-        ranking = run.results.get(query_id, {})  # a Run is in order
-        ranked[query_id] = {
-            numbers.setdefault(id, f"{len(numbers):09d}"): -float(rank)
-            for rank, id in enumerate(ranking, start=1)
-        } or {ABSENT: -1.0}
-    return ranked
+    fused: dict[str, dict[str, float]] = {query: {} for run in runs for query in run.results}
+    for run in runs:
+        for query, ranking in run.results.items():
+            scores = fused[query]
+            for rank, document in enumerate(ranking, start=1):
+                scores[document] = scores.get(document, 0.0) + 1 / (k + rank)
+    return Run(name or "+".join(run.name for run in runs), fused).top(depth)

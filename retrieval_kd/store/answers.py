@@ -1,27 +1,122 @@
 """The store of a comparing teacher's answers: its folder of the score store, read and indexed.
 
 Answers are looked up by the digests of the query and of the documents in the order shown, never by
-ID. The first answer to a request counts.
+ID. The first answer to a request counts. A row is either an answer or a strategy row: the
+candidates that a strategy started from. With both kinds, a strategy's conclusion can be computed
+again from the files alone.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_text
-from retrieval_kd.store.answer_rows import Row, read_answers, to_rows
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
-from retrieval_kd.store.shards import shard_paths
-from retrieval_kd.store.writer import AnswerWriter
+from retrieval_kd.store.shards import ShardWriter, read_shard, shard_paths, write_shard
 
 Shown = tuple[str, ...]  # digests of documents, in the order shown
+SCHEMA = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("document_ids", pa.list_(pa.string())),  # in the order shown; of a strategy, all
+        ("query_digest", pa.binary(16)),
+        ("document_digests", pa.binary()),  # 16 bytes each, in the same order
+        ("text", pa.string()),  # what the model wrote, or the strategy's spec
+        ("logs", pa.list_(pa.float32())),
+        ("log_odds", pa.float32()),
+        ("order", pa.list_(pa.int16())),
+        ("status", pa.string()),
+    ]
+)
+STRATEGY_STATUS = "listed"  # marks a strategy row
+STATUSES = ("ok", "repaired", "unparsable", STRATEGY_STATUS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """An answer or, if `answer` is None, a strategy and the candidates it started from."""
+
+    query_id: str
+    document_ids: tuple[str, ...]
+    query_digest: str
+    document_digests: tuple[str, ...]
+    answer: Answer | None = None
+    strategy: str = ""
+
+
+def as_stored(answer: Answer) -> Answer:
+    """Round the numbers to the 32 bits that are stored, so that a resumed run decides the same.
+
+    Example:
+        >>> as_stored(Answer(log_odds=0.1)).log_odds
+        0.10000000149011612
+    """
+    logs = None if answer.logs is None else tuple(float(np.float32(x)) for x in answer.logs)
+    odds = None if answer.log_odds is None else float(np.float32(answer.log_odds))
+    return replace(answer, logs=logs, log_odds=odds)
+
+
+def read_answers(path: Path) -> pa.Table:
+    """Read a shard of answers after checking its bytes against its name."""
+    return read_shard(path, schema=SCHEMA)
+
+
+def to_table(rows: Sequence[Row]) -> pa.Table:
+    """Convert rows to the table of a shard."""
+    return pa.Table.from_pylist([_record(row) for row in rows], schema=SCHEMA)
+
+
+def to_rows(table: pa.Table) -> list[Row]:
+    """Convert the table of a shard to rows."""
+    return [_row(record) for record in table.to_pylist()]
+
+
+def _record(row: Row) -> dict[str, Any]:
+    answer = row.answer
+    return {
+        "query_id": row.query_id,
+        "document_ids": list(row.document_ids),
+        "query_digest": bytes.fromhex(row.query_digest),
+        "document_digests": bytes.fromhex("".join(row.document_digests)),
+        "text": row.strategy if answer is None else answer.text,
+        "logs": None if answer is None or answer.logs is None else list(answer.logs),
+        "log_odds": None if answer is None else answer.log_odds,
+        "order": None if answer is None or answer.order is None else list(answer.order),
+        "status": STRATEGY_STATUS if answer is None else answer.status,
+    }
+
+
+def _row(record: dict[str, Any]) -> Row:
+    data: bytes = record["document_digests"]
+    is_strategy = record["status"] == STRATEGY_STATUS
+    return Row(
+        record["query_id"],
+        tuple(record["document_ids"]),
+        record["query_digest"].hex(),
+        tuple(data[at : at + 16].hex() for at in range(0, len(data), 16)),
+        None if is_strategy else _answer(record),
+        record["text"] if is_strategy else "",
+    )
+
+
+def _answer(record: dict[str, Any]) -> Answer:
+    logs, order = record["logs"], record["order"]
+    return Answer(
+        record["text"],
+        None if logs is None else tuple(logs),
+        record["log_odds"],
+        None if order is None else tuple(order),
+        record["status"],
+    )
 
 
 @dataclass
@@ -49,6 +144,7 @@ class AnswerStore:
 
     Example:
         >>> import tempfile
+        >>> from retrieval_kd.files import digest_text
         >>> key = TeacherKey("pairwise", "judge", digest="ab12")
         >>> answers = AnswerStore(Path(tempfile.mkdtemp()) / key.fingerprint, key)
         >>> query, one, two = (digest_text(text) for text in ("who?", "me", "you"))
@@ -109,9 +205,9 @@ class AnswerStore:
                     seen.add(identity)
                     yield row
 
-    def id_digests(self) -> set[str]:
-        """Digests of the IDs of all answered requests, whatever the texts were at the time."""
-        return {digest_ids(r.query_id, r.document_ids) for r in self.rows() if r.answer}
+    def answered_ids(self) -> set[tuple[str, tuple[str, ...]]]:
+        """The IDs of all answered requests, whatever the texts were at the time."""
+        return {(row.query_id, row.document_ids) for row in self.rows() if row.answer}
 
     def _refresh(self) -> None:
         """Read new shards; read all again if an earlier one appeared or disappeared."""
@@ -126,6 +222,26 @@ class AnswerStore:
         self._paths = paths
 
 
-def digest_ids(query_id: str, document_ids: tuple[str, ...]) -> str:
-    """Digest of the IDs of a request."""
-    return digest_text(query_id, *document_ids)
+class AnswerWriter(ShardWriter):
+    """Writes a comparing teacher's answers and strategy rows."""
+
+    def __init__(
+        self, folder: Path, key: TeacherKey, shard_rows: int = 5_000, most_seconds: float = 30
+    ) -> None:
+        super().__init__(folder, key.about())
+        self._rows, self._seconds = shard_rows, most_seconds
+        self._since = time.monotonic()
+        self.waiting: list[Row] = []  # not yet in a shard
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Add rows, and write a shard if it is due."""
+        self.waiting += rows
+        waited = time.monotonic() - self._since
+        if len(self.waiting) >= self._rows or waited >= self._seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all waiting rows."""
+        if self.waiting:
+            write_shard(self._folder, self._about, to_table(self.waiting))
+        self.waiting, self._since = [], time.monotonic()

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_path
-from retrieval_kd.store.answer_rows import to_table
-from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore, to_table
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.scores import ScoreStore
 

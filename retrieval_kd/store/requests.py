@@ -10,8 +10,8 @@ and `teachers/comparing/run_strategies.py` can batch the requests of many querie
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass, fields
+from typing import ClassVar, Literal, Protocol, TypeVar
 
 from retrieval_kd.data.texts import Document
 from retrieval_kd.store.key import TeacherKey
@@ -91,17 +91,50 @@ Result = TypeVar("Result")
 Steps = Generator[Sequence[Request], Sequence[Answer], Result]
 
 
-class Strategy(Protocol):
-    """The choice of which candidates to compare."""
+def together(steps: Sequence[Steps[Result]]) -> Steps[list[Result]]:
+    """Run several steps in lockstep: join their requests until the last has returned its result."""
+    results: dict[int, Result] = {}
+    pending: dict[int, Sequence[Request]] = {}
+    for number, step in enumerate(steps):
+        _advance(number, step, None, pending, results)
+    while pending:
+        current = dict(pending)
+        answers = iter((yield [request for requests in current.values() for request in requests]))
+        for number, requests in current.items():
+            own = [next(answers) for _ in requests]
+            _advance(number, steps[number], own, pending, results)
+    return [results[number] for number in range(len(steps))]
+
+
+def _advance(
+    number: int,
+    step: Steps[Result],
+    answers: Sequence[Answer] | None,
+    pending: dict[int, Sequence[Request]],
+    results: dict[int, Result],
+) -> None:
+    try:
+        pending[number] = next(step) if answers is None else step.send(answers)
+    except StopIteration as stop:
+        pending.pop(number, None)
+        results[number] = stop.value
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """The choice of which candidates to compare. Its fields are its settings."""
+
+    choice: ClassVar[str]  # as a user writes it, such as `pairs=adjacent`
 
     @property
     def spec(self) -> str:
         """The strategy as a user writes it, such as `pairs=adjacent&reach=2`; stored as such."""
-        ...
+        settings = [f"{field.name}={getattr(self, field.name)}" for field in fields(self)]
+        return "&".join([self.choice, *settings])
 
     def most_requests(self, count: int) -> int:
         """Upper bound on the requests for `count` candidates, if every answer can be parsed."""
-        ...
+        raise NotImplementedError
 
     def steps(self, candidates: CandidateList) -> Steps[dict[int, float]]:
         """Compare one query's candidates.
@@ -110,7 +143,7 @@ class Strategy(Protocol):
             Candidate → score, higher is better, for candidates that the answers rank. It is empty
             for pairs, which are aggregated later.
         """
-        ...
+        raise NotImplementedError
 
 
 class ComparingTeacher(Protocol):

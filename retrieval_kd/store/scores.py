@@ -13,12 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.digests import digests_to_words, hash_ids
+from retrieval_kd.store.digests import digests_to_words, hash_ids, words_to_column
 from retrieval_kd.store.key import TeacherKey, read_teacher, short_names
 from retrieval_kd.store.pair_index import PairIndex, first_of_each, pair_keys, table_keys
-from retrieval_kd.store.shards import TEACHER_FILE, read_shard, shard_paths, texts_unknown
+from retrieval_kd.store.shards import (
+    SCHEMA,
+    TEACHER_FILE,
+    ShardWriter,
+    read_shard,
+    shard_paths,
+    texts_unknown,
+    write_shard,
+)
 from retrieval_kd.store.verify import Problem, clean_folder, verify_folder
-from retrieval_kd.store.writer import ScoreWriter
 
 
 class ScoreStore:
@@ -66,8 +73,7 @@ class ScoreStore:
     def names(self) -> dict[str, str]:
         """Fingerprint → a short name, unique in this store, which `resolve` accepts."""
         keys = self.teachers()
-        names = zip(keys, short_names(keys), strict=True)
-        return {key.fingerprint: name for key, name in names}
+        return dict(zip([key.fingerprint for key in keys], short_names(keys), strict=True))
 
     def resolve(self, name: str) -> TeacherKey:
         """Find a teacher by its model name, its short name, or the start of its fingerprint.
@@ -89,11 +95,7 @@ class ScoreStore:
         raise InputError(problem, file=self.path, id=name, remedy=remedy)
 
     def only(self) -> TeacherKey:
-        """The store's single teacher.
-
-        Raises:
-            InputError: there are several teachers, or none.
-        """
+        """The store's single teacher."""
         teachers = self.teachers()
         if len(teachers) == 1:
             return teachers[0]
@@ -177,6 +179,70 @@ class ScoreStore:
             index.add(table_keys(table), table["score"].to_numpy())
         self._loaded[key.fingerprint] = (index, paths)
         return index
+
+
+class ScoreWriter(ShardWriter):
+    """Writes a pointwise teacher's scores, a shard whenever `shard_rows` rows are waiting."""
+
+    def __init__(self, folder: Path, key: TeacherKey, shard_rows: int, texts: str) -> None:
+        super().__init__(folder, key.about())
+        self._rows = max(1, shard_rows)
+        self._schema = SCHEMA.with_metadata({"texts": texts})
+        self._parts: list[pa.Table] = []
+        self._waiting = 0
+
+    def add(
+        self,
+        query_ids: Sequence[str],
+        document_ids: Sequence[str],
+        query_digests: Sequence[str],
+        document_digests: Sequence[str],
+        scores: np.ndarray | Sequence[float],
+    ) -> None:
+        """Add n rows: IDs, text digests of 32 hex digits, and raw scores, all of length n.
+
+        Raises:
+            InputError: a score is NaN or infinite, or the lengths differ; then no row is added.
+        """
+        values = np.asarray(scores)
+        with np.errstate(over="ignore"):
+            values = values.astype(np.float32).reshape(-1)  # (n,)
+        columns = (query_ids, document_ids, query_digests, document_digests)
+        if any(len(column) != len(values) for column in columns):
+            lengths = [*map(len, columns), len(values)]
+            raise InputError(f"columns of different lengths: {lengths}")
+        bad = np.flatnonzero(~np.isfinite(values))
+        if len(bad):
+            row = int(bad[0])
+            raise InputError(
+                f"the teacher's score of query {query_ids[row]} and document {document_ids[row]} "
+                f"is {values[row]} ({len(bad)} such)",
+                id=f"{query_ids[row]} {document_ids[row]}",
+                remedy="look at the teacher's inputs and dtype; nothing of this batch was stored",
+            )
+        arrays = [
+            pa.array(query_ids, pa.string()),
+            pa.array(document_ids, pa.string()),
+            words_to_column(digests_to_words(query_digests)),
+            words_to_column(digests_to_words(document_digests)),
+            pa.array(values, pa.float32()),
+        ]
+        self._parts.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._waiting += len(values)
+        if self._waiting >= self._rows:
+            self._write(at_least=self._rows)
+
+    def flush(self) -> None:
+        """Write all waiting rows; the last shard may be small."""
+        self._write(at_least=1)
+
+    def _write(self, at_least: int) -> None:
+        """Write shards as long as `at_least` rows are waiting."""
+        table = pa.concat_tables(self._parts) if self._parts else self._schema.empty_table()
+        while table.num_rows >= at_least:
+            write_shard(self._folder, self._about, table[: self._rows])
+            table = table[self._rows :]
+            self._parts, self._waiting = [table], table.num_rows
 
 
 def check_pointwise(key: TeacherKey) -> None:

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,14 +60,31 @@ def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:
     return path
 
 
-def mend_description(folder: Path, about: dict[str, Any]) -> None:
-    """Write a teacher's teacher.json again if it is missing or damaged, and there are shards."""
-    try:
-        files.read_sealed(folder / TEACHER_FILE)
-    except (OSError, files.DamagedFile):
-        if shard_paths(folder):
-            with locked(folder):
-                _describe(folder, about)
+class ShardWriter:
+    """A context manager: rows wait in memory and go to disk a shard at a time.
+
+    Entering it writes teacher.json again if it is missing or damaged and there are shards. Leaving
+    it, even by an exception, writes the waiting rows.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        self._folder, self._about = folder, about
+
+    def __enter__(self) -> Self:
+        try:
+            files.read_sealed(self._folder / TEACHER_FILE)
+        except (OSError, files.DamagedFile):
+            if shard_paths(self._folder):
+                with locked(self._folder):
+                    _describe(self._folder, self._about)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Write all waiting rows."""
+        raise NotImplementedError
 
 
 def _describe(folder: Path, about: dict[str, Any]) -> None:

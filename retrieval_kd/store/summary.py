@@ -14,8 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from retrieval_kd.store.answer_rows import Row
-from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore, Row
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import log_odds_of
 from retrieval_kd.store.scores import ScoreStore

@@ -115,9 +115,6 @@ def record_usage(folder: Path, spent: Spent) -> None:
 def read_usage(folder: Path) -> Spent | None:
     """Sum up a teacher's usage.jsonl; None if it is missing, as for imported scores.
 
-    Raises:
-        InputError: a line is damaged.
-
     Example:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())

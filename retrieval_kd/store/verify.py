@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_sealed
-from retrieval_kd.store.answer_rows import STATUSES, STRATEGY_STATUS, read_answers
+from retrieval_kd.store.answers import STATUSES, STRATEGY_STATUS, read_answers
 from retrieval_kd.store.key import read_teacher
 from retrieval_kd.store.pair_index import sort_order, table_keys
 from retrieval_kd.store.shards import (

@@ -48,16 +48,14 @@ class Order:
         return np.array([*self.ranked, *self.below], np.int64), np.concatenate([first, rest])
 
 
-def reciprocal_rank(count: int, orders: Sequence[Order], *, constant: float = 0.0) -> np.ndarray:
-    """Mean of 1 / (constant + rank) over the orders that cover a candidate, (N,).
-
-    With constant 60, times their number, this is reciprocal rank fusion (Cormack et al. 2009).
+def reciprocal_rank(count: int, orders: Sequence[Order]) -> np.ndarray:
+    """Mean of 1 / rank over the orders that cover a candidate, (N,).
 
     Example:
         >>> reciprocal_rank(3, [Order((2, 0, 1)), Order((0, 2))]).tolist()
         [0.75, 0.3333333333333333, 0.75]
     """
-    return _mean(count, orders, lambda ranks: 1 / (constant + ranks))
+    return _mean(count, orders, lambda ranks: 1 / ranks)
 
 
 def borda(count: int, orders: Sequence[Order]) -> np.ndarray:

@@ -21,9 +21,7 @@ TOLERANCE, MOST_STEPS = 1e-8, 200
 Loss = Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]]
 
 
-def preferences_of(
-    count: int, shown: np.ndarray, log_odds: np.ndarray, *, one_order: bool = False
-) -> np.ndarray:
+def preferences_of(count: int, shown: np.ndarray, log_odds: np.ndarray) -> np.ndarray:
     """P(i better than j) (N, N) from answers about pairs: the mean of both orders.
 
     P_ij = ½ σ(log-odds of i, shown first) + ½ (1 − σ(log-odds of j, shown first)), as duoT5 sums
@@ -35,7 +33,6 @@ def preferences_of(
         count: N.
         shown: (M, 2) candidates in the order they were shown.
         log_odds: (M,) log p(first is better) − log p(second is better); NaN: no answer.
-        one_order: also use pairs that were answered in one order only, with their order bias.
 
     Example:
         >>> both = preferences_of(2, np.array([[0, 1], [1, 0]]), np.array([2.0, 2.0]))
@@ -50,11 +47,7 @@ def preferences_of(
     np.add.at(times, (first, second), 1)
     with np.errstate(invalid="ignore"):
         seen = total / times  # (N, N), NaN where i was never shown before j
-    turned = 1 - seen.T
-    if one_order:
-        seen = np.where(np.isnan(seen), turned, seen)
-        turned = np.where(np.isnan(turned), seen, turned)
-    return (seen + turned) / 2
+    return (seen + (1 - seen.T)) / 2
 
 
 def win_rate(preferences: np.ndarray) -> np.ndarray:
@@ -71,22 +64,18 @@ def win_rate(preferences: np.ndarray) -> np.ndarray:
     return _over_opponents(np.where(compared, preferences, 0.0), compared)
 
 
-def copeland(preferences: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
+def copeland(preferences: np.ndarray) -> np.ndarray:
     """(duels won − duels lost) / duels fought, (N,), from −1 to 1; NaN without a duel.
 
-    A duel is won with P > 0.5 + margin. Copeland 1951, as in "Handbook of Computational Social
-    Choice" (2016), section 2.3, which does not divide by the number of duels.
-
-    Args:
-        margin: how far P must be from 0.5; anything closer is a tie.
+    A duel is won with P > 0.5. Copeland 1951, as in "Handbook of Computational Social Choice"
+    (2016), section 2.3, which does not divide by the number of duels.
 
     Example:
         >>> copeland(np.array([[np.nan, 0.9, 0.7], [0.1, np.nan, 0.6], [0.3, 0.4, np.nan]]))
         array([ 1.,  0., -1.])
     """
     compared = _compared(preferences)
-    lead = np.where(compared, preferences - 0.5, 0.0)
-    return _over_opponents(np.where(np.abs(lead) > margin, np.sign(lead), 0.0), compared)
+    return _over_opponents(np.sign(np.where(compared, preferences - 0.5, 0.0)), compared)
 
 
 def bradley_terry(preferences: np.ndarray, *, prior: float = PRIOR) -> np.ndarray:

@@ -102,11 +102,7 @@ def fit(scores: np.ndarray, labels: np.ndarray, method: CalibrationMethod = "pla
 def fit_on(
     scores: Scores, qrels: Mapping[str, Mapping[str, int]], method: CalibrationMethod
 ) -> Calibration:
-    """Fit on all scores of judged queries, see `fit`.
-
-    Raises:
-        InputError: no scored query is judged.
-    """
+    """Fit on all scores of judged queries, see `fit`."""
     pairs = [
         (score, judged.get(document, 0) > 0)
         for query, judged in qrels.items()

@@ -98,7 +98,7 @@ def subsets(teachers: int) -> np.ndarray:
     return np.array(list(itertools.product((0, 1), repeat=teachers))[1:])
 
 
-def fit_chooser(inputs: np.ndarray, rewards: np.ndarray, *, penalty: float = PENALTY) -> Chooser:
+def fit_chooser(inputs: np.ndarray, rewards: np.ndarray) -> Chooser:
     """Fit the chooser with the highest reward on judged queries.
 
     Args:
@@ -115,8 +115,8 @@ def fit_chooser(inputs: np.ndarray, rewards: np.ndarray, *, penalty: float = PEN
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         coefficients = flat.reshape(standard.shape[1:])
         expected, slope = expected_reward((standard * coefficients).sum(-1), sets, rewards)
-        gradient = (slope[:, :, None] * standard).mean(0) - 2 * penalty * coefficients
-        return -float(expected.mean() - penalty * (flat**2).sum()), -gradient.ravel()
+        gradient = (slope[:, :, None] * standard).mean(0) - 2 * PENALTY * coefficients
+        return -float(expected.mean() - PENALTY * (flat**2).sum()), -gradient.ravel()
 
     best = minimize(loss, np.zeros(standard[0].size), jac=True, method="L-BFGS-B").x
     return Chooser(_rows(best.reshape(standard.shape[1:])), begin.means, begin.spreads)

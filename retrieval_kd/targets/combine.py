@@ -61,7 +61,6 @@ class Combination:
 
         Args:
             teachers: raw scores by name.
-            weights: weights by name.
             normalise: for `z_scores`, see `normalise.fuse`.
 
         Example:
@@ -102,7 +101,6 @@ def fit_combination(
 
     Args:
         teachers: raw scores of those queries, by name.
-        method: the method of `calibrated`.
     """
     if how == "calibrated":
         return Combination(
@@ -118,9 +116,6 @@ def chooser_examples(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndar
     """Return what a chooser is fitted on: features (Q, T, F) and rewards (Q, S) of judged queries.
 
     The reward of a set of teachers is the nDCG@10 of the sum of their z-scores.
-
-    Raises:
-        InputError: no query that all teachers scored has a relevant document.
     """
     lists = {query: (ids, scores) for query, ids, scores in aligned(teachers)}
     judged = {
@@ -157,7 +152,6 @@ def held_out(
     weights: Mapping[str, float],
     qrels: Judged,
     method: CalibrationMethod = "platt",
-    folds: int = FOLDS,
 ) -> Scores | None:
     """Fuse the scores of judged queries, each by a combination fitted on the other folds' queries.
 
@@ -169,7 +163,7 @@ def held_out(
     """
     queries = [query for query in qrels if any(query in scores for scores in teachers.values())]
     fused: Scores = {query: {} for query in qrels}
-    folds = min(folds, len(queries))
+    folds = min(FOLDS, len(queries))
     for fold in range(folds):
         held = set(queries[fold::folds])
         others = {query: judged for query, judged in qrels.items() if query not in held}

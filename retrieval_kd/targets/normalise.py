@@ -51,7 +51,6 @@ def fuse(
     Only candidates that all teachers scored are kept; the others are counted in `drops`.
 
     Args:
-        names: names of the teachers, to report which of them did not score a candidate.
         normalise: whether to z-normalise; by default if there are several teachers. One teacher's
             scores stay raw, because MarginMSE needs logits.
 
@@ -86,9 +85,6 @@ def fuse_by(
     Example:
         >>> fuse_by(lambda scores: scores.max(0), [{"q": {"a": 1.0}}, {"q": {"a": 3.0, "b": 9.0}}])
         {'q': {'a': 3.0}}
-
-    Raises:
-        InputError: no candidate was scored by all teachers.
     """
     fused: Scores = {}
     for query_id, documents, scores in aligned(teachers, drops, names):
@@ -101,25 +97,19 @@ def fuse_by(
     return fused
 
 
-def rank_fusion(
-    scores: np.ndarray, weights: Sequence[float] | None = None, *, k: float = 60
-) -> np.ndarray:
-    """Return Σ_t w_t / (k + rank of the candidate by teacher t), (N,), independent of scales.
+def rank_fusion(scores: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Return Σ_t w_t / (60 + rank of the candidate by teacher t), (N,), independent of scales.
 
-    Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), as ranx and
-    `retrieval/retrieve.py` compute it without ties. Equal scores share their mean rank here,
-    because targets must not depend on the names of documents.
-
-    Args:
-        scores: (T, N).
-        weights: (T,); by default all 1.
+    Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009), as `retrieval/retrieve.py`
+    computes it without ties. Equal scores share their mean rank here, because targets must not
+    depend on the names of documents.
 
     Example:
-        >>> rank_fusion(np.array([[3.0, 2.0], [5.0, 5.0]])).round(4).tolist()
+        >>> rank_fusion(np.array([[3.0, 2.0], [5.0, 5.0]]), [1.0, 1.0]).round(4).tolist()
         [0.0327, 0.0324]
     """
     ranks = rankdata(-scores, axis=1)  # (T, N)
-    return _weights(weights, scores) @ (1 / (k + ranks))
+    return np.asarray(weights) @ (1 / (60 + ranks))
 
 
 def agreement(scores: np.ndarray) -> np.ndarray:
@@ -140,25 +130,21 @@ def agreement(scores: np.ndarray) -> np.ndarray:
     return np.round(correlations.sum(1) / max(1, count - 1), 12)
 
 
-def agreement_weighted(scores: np.ndarray, weights: Sequence[float] | None = None) -> np.ndarray:
+def agreement_weighted(scores: np.ndarray, weights: Sequence[float]) -> np.ndarray:
     """Return Σ_t w_t a_t z_t / Σ_t w_t a_t, (N,): teachers that agree with the others count more.
 
     z_t are teacher t's z-scores and a_t = max(0, `agreement`) of its scores of this query. If no
     teacher agrees with the others, all a_t are 1. Two teachers always have equal a_t.
 
-    Args:
-        scores: (T, N).
-        weights: (T,); by default all 1.
-
     Example:
         >>> odd_one_out = np.array([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0], [2.0, 3.0, 1.0]])
-        >>> agreement_weighted(odd_one_out).round(2).tolist()
+        >>> agreement_weighted(odd_one_out, [1.0] * 3).round(2).tolist()
         [0.98, 0.24, -1.22]
     """
     agreed = np.maximum(agreement(scores), 0.0)
-    share = _weights(weights, scores) * (agreed if agreed.any() else np.ones(len(scores)))
+    share = np.asarray(weights) * (agreed if agreed.any() else np.ones(len(scores)))
     if not share.any():  # the teachers that agree have no weight
-        share = _weights(weights, scores)
+        share = np.asarray(weights)
     return share / share.sum() @ np.array([z_scores(row) for row in scores])
 
 
@@ -189,10 +175,6 @@ def _count_lost(
                 drops.add(f"candidate that {name} did not score", query, every - len(scores))
     elif kept < every:
         drops.add("candidate not scored by every teacher", query, every - kept)
-
-
-def _weights(weights: Sequence[float] | None, scores: np.ndarray) -> np.ndarray:
-    return np.ones(len(scores)) if weights is None else np.asarray(weights, dtype=np.float64)
 
 
 def rerank(name: str, scores: Scores) -> Run:

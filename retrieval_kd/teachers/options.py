@@ -6,10 +6,12 @@ imports no model library.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.schema import Part, Tokens
 
 
@@ -48,3 +50,19 @@ class SetOptions(PassageOptions):
 def teacher_arguments(options: BaseModel) -> dict[str, Any]:
     """Options as arguments of a teacher. `layers` is left out: it goes to the language model."""
     return options.model_dump(exclude={"layers"})
+
+
+def refuse_unused(options: BaseModel, choice: str, belongs_to: Mapping[str, str]) -> None:
+    """Refuse an explicit option that the chosen strategy would ignore.
+
+    Args:
+        choice: the option that chooses the strategy.
+        belongs_to: option → the strategy that uses it.
+    """
+    chosen = getattr(options, choice)
+    for name, owner in belongs_to.items():
+        if name in options.model_fields_set and chosen != owner:
+            raise InputError(
+                f"the option {name!r} goes with {choice}={owner}, not with {choice}={chosen}",
+                remedy="leave one of them out",
+            )

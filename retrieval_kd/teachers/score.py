@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -179,8 +180,6 @@ def score(
     most the shard it was in. For a comparing teacher see `run_strategies`.
 
     Args:
-        queries: query ID → text.
-        candidates: query ID → document IDs, for instance `run.results`.
         chooser_scores: scores by which a comparing teacher's strategy chooses what to compare; by
             default those in `store` of the teacher that it names.
         on_part: called with the number scored so far whenever a part is stored.
@@ -291,15 +290,8 @@ def _stored_scores(store: ScoreStore, key: TeacherKey, pairs: Sequence[_Pair]) -
 
 
 def _chunks(candidates: Candidates, size: int) -> Iterator[list[tuple[str, str]]]:
-    chunk: list[tuple[str, str]] = []
-    for query_id, ids in candidates.items():
-        for id in ids:
-            chunk.append((query_id, id))
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-    if chunk:
-        yield chunk
+    pairs = ((query_id, id) for query_id, ids in candidates.items() for id in ids)
+    return iter(lambda: list(islice(pairs, size)), [])
 
 
 def _look_up_texts(

@@ -87,9 +87,6 @@ def stored_pairs(
     Args:
         teacher: its name or fingerprint.
         qrels: relevant documents outside the candidates are included where they were compared.
-
-    Raises:
-        InputError: the teacher is unknown or not pairwise.
     """
     store = ScoreStore(store_path)
     key = store.resolve(teacher)

@@ -129,7 +129,6 @@ def schedule(pools: int, settings: TrainSettings, groups: Groups | None = None) 
     """Choose the pool that each row of the training draws from: rows `{"pool", "draw"}`.
 
     Args:
-        pools: number of pools.
         groups: shares of the rows, for instance judged and unlabelled queries half and half.
             Without groups all pools are drawn equally often.
     """

@@ -9,7 +9,7 @@ a teacher's vocabulary may differ from the student's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from retrieval_kd.models.layers import keep_layers
 from retrieval_kd.models.load import load_cross_encoder, load_multi_vector, load_retriever
+from retrieval_kd.students.dense import prompts_of
 from retrieval_kd.students.student import student_of
 
 GROUP = 32  # texts or pairs scored together, sorted by length
@@ -62,7 +63,7 @@ class LiveEncoder(LiveModel):
         groups = []
         for start in range(0, len(order), GROUP):
             chosen = [texts[i] for i in order[start : start + GROUP]]
-            prompt = _prompt(self.model, side)
+            prompt = prompts_by_column(self.model).get(side)
             features = self.model.preprocess(chosen, task=side, prompt=prompt)
             groups.append(self.kind.represent(_to(features, device), side))
         places = torch.empty(len(order), dtype=torch.long, device=device)
@@ -145,28 +146,16 @@ def slate_pairs(
     return rows[chosen], places[chosen], groups
 
 
-def read_texts(model: Any, texts: Sequence[str], side: str, max_length: int) -> Any:
-    """Encode texts with a bi-encoder's own tokenizer, at most `max_length` tokens of each."""
-    with at_most(model, max_length):
-        features = model.preprocess(list(texts), task=side, prompt=_prompt(model, side))
-    return model(_to(features, next(model.parameters()).device), task=side)
-
-
-@contextmanager
-def at_most(model: Any, max_length: int) -> Iterator[None]:
-    """Lower a model's maximum number of tokens to `max_length` inside the context."""
-    own = model.max_seq_length
-    model.max_seq_length = min(own or max_length, max_length)
-    try:
-        yield
-    finally:
-        model.max_seq_length = own
-
-
-def _prompt(model: Any, side: str) -> str | None:
-    prompts = getattr(model, "prompts", None) or {}
-    names = ("query",) if side == "query" else ("document", "passage", "corpus")
-    return next((prompts[name] for name in names if prompts.get(name)), None)
+def prompts_by_column(model: Any) -> dict[str, str]:
+    """The prompts that `encode_query` and `encode_document` would use, by column."""
+    prompts = prompts_of(model)
+    default = prompts.get(model.default_prompt_name or "", "")
+    names = {"query": ("query",), "document": ("document", "passage", "corpus")}
+    chosen = {
+        column: next((prompts[name] for name in candidates if name in prompts), default)
+        for column, candidates in names.items()
+    }
+    return {column: prompt for column, prompt in chosen.items() if prompt}
 
 
 def _to(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

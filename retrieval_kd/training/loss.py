@@ -9,7 +9,6 @@ the same, for every student kind and objective: a student's representations are 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -24,7 +23,7 @@ from retrieval_kd.students.student import Student, student_of
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
 from retrieval_kd.training.objective.policy import FACTS, TeacherPolicy
 from retrieval_kd.training.objective.terms import Term, with_temperature
-from retrieval_kd.training.states.imitation import Imitation
+from retrieval_kd.training.states import Imitation
 from retrieval_kd.training.trainer.devices import gather
 
 
@@ -76,8 +75,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     def forward(
         self, features: Sequence[dict[str, Tensor]], labels: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        texts = texts_of(features, labels)
-        sided = [{**f, COLUMN: i, TEXTS: texts[i]} for i, f in enumerate(features)]
+        sided: list[dict[str, Any]] = [{**f, COLUMN: i} for i, f in enumerate(features)]
         if self.mini_batch_size:
             total = self.forward_cached(sided, labels)  # type: ignore[arg-type]
             return carried_by_first(self._parts, total)
@@ -85,11 +83,11 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         return self._losses(represented[0], represented[1:], labels)
 
     def _represent(self, features: dict[str, Any]) -> dict[str, Tensor]:
-        own = {name: value for name, value in features.items() if name not in (COLUMN, TEXTS)}
+        own = {name: value for name, value in features.items() if name != COLUMN}
         side = "document" if features[COLUMN] else "query"
         with self.imitation.watch(self.model) as seen:
             represented = self.student.represent(own, side)
-        return represented | self.imitation.compare(self.model, seen, own, features[TEXTS], side)
+        return represented | self.imitation.compare(seen, own)
 
     def _losses(
         self,
@@ -124,9 +122,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     ) -> tuple[Tensor, RandContext | None]:
         """Represent texts `begin` to `end`, packed into one tensor (n, K)."""
         part = {
-            name: value[begin:end]
-            if name == TEXTS or (isinstance(value, Tensor) and value.dim())
-            else value
+            name: value[begin:end] if isinstance(value, Tensor) and value.dim() else value
             for name, value in sentence_feature.items()
         }
         tensors = [value for value in part.values() if isinstance(value, Tensor)]
@@ -154,18 +150,6 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
 
 
 COLUMN = "_column"  # 0: queries, above: groups of documents
-TEXTS = "_texts"  # of the column, where a term wants them
-
-
-def texts_of(
-    features: Sequence[Mapping[str, Any]], labels: Mapping[str, Any]
-) -> list[Sequence[str]]:
-    """Return the texts of each column; empty where the collator did not keep them."""
-    if "texts" not in labels:
-        return [()] * len(features)
-    queries, documents = labels["texts"]["queries"], iter(labels["texts"]["documents"])
-    sizes = [len(group["input_ids"]) for group in features[1:]]
-    return [queries, *(list(itertools.islice(documents, size)) for size in sizes)]
 
 
 def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:

@@ -25,7 +25,7 @@ from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
 from retrieval_kd.training.objective.term_checks import check_for_pairs, check_targets
 from retrieval_kd.training.objective.terms import Term
-from retrieval_kd.training.states.imitation import Imitation
+from retrieval_kd.training.states import Imitation
 from retrieval_kd.training.trainer import engine
 from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, TrainSettings, check_uncached
 
@@ -107,7 +107,7 @@ class PairLoss(nn.Module):
     """Objectives on a cross-encoder's logits: every query sees its own slate only.
 
     Objectives on states compare the student's layers with those of a frozen encoder that reads the
-    same pairs (`states/imitation.py`).
+    same pairs (`states.py`).
 
     Args:
         model: a `CrossEncoder`, or a different model that returns `scores` of preprocessed pairs.
@@ -126,7 +126,7 @@ class PairLoss(nn.Module):
         for group in features:
             with self.imitation.watch(self.model) as seen:
                 logits.append(self.model(dict(group))["scores"].float().reshape(-1))
-            compared.append(self.imitation.compare(self.model, seen, group))
+            compared.append(self.imitation.compare(seen, group))
         scores = torch.cat(logits).expand(len(labels["mask"]), -1)  # (B, pairs), indexed by columns
         batch = Batch.of_scores(scores, labels, self.progress)
         batch.states = self.imitation.means(compared)

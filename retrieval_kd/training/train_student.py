@@ -9,7 +9,6 @@ from sentence_transformers import (
     MultiVectorEncoder,
     MultiVectorEncoderTrainer,
     MultiVectorEncoderTrainingArguments,
-    SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
     SparseEncoder,
@@ -18,13 +17,14 @@ from sentence_transformers import (
 )
 
 from retrieval_kd.files import read_json
-from retrieval_kd.students.dense import describe_student, prompts_of
+from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.residual import ResidualStudent
 from retrieval_kd.students.static import StaticStudent
 from retrieval_kd.students.student import student_of
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
 from retrieval_kd.training.job import TrainingJob
+from retrieval_kd.training.live_models import prompts_by_column
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.term_checks import check_targets
 from retrieval_kd.training.train_cross_encoder import train_cross_encoder
@@ -101,15 +101,3 @@ def trainer_of(model: Any) -> tuple[Any, Any]:
     if isinstance(model, SparseEncoder):
         return SparseEncoderTrainer, SparseEncoderTrainingArguments
     return SentenceTransformerTrainer, SentenceTransformerTrainingArguments
-
-
-def prompts_by_column(model: SentenceTransformer) -> dict[str, str]:
-    """The prompts that `encode_query` and `encode_document` would use, by column."""
-    prompts = prompts_of(model)
-    default = prompts.get(model.default_prompt_name or "", "")
-    names = {"query": ("query",), "document": ("document", "passage", "corpus")}
-    chosen = {
-        column: next((prompts[name] for name in candidates if name in prompts), default)
-        for column, candidates in names.items()
-    }
-    return {column: prompt for column, prompt in chosen.items() if prompt}

@@ -43,10 +43,8 @@ def train_yes_no(
     a finished one is not run again, as in `train_student`.
 
     Args:
-        spec: `yesno:MODEL[?option=value]`, as for scoring.
         job: its `student` is set here. `settings.max_tokens` is ignored: the spec says how long a
             passage and a query may be, so that training and scoring read the same text.
-        lora: shape of the adapters. By default all weights are trained.
         max_length: maximum number of tokens of a passage, if the spec does not give one.
 
     Returns:
@@ -114,9 +112,6 @@ class YesNoModel(nn.Module):
 
     Args:
         teacher: the teacher to train. Its model is loaded here, and its prompts are used.
-        lora: adapters to train instead of the model's own weights.
-        dropout: probability, for the inputs of the adapters.
-        seed: seed of the adapters' initial weights.
     """
 
     def __init__(

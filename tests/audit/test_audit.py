@@ -12,8 +12,7 @@ from retrieval_kd.audit.sources import open_store
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.files import write_json
-from retrieval_kd.store.answer_rows import Row
-from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore, Row
 from retrieval_kd.store.digests import document_digest, id_digest, query_digest
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer

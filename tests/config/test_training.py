@@ -13,7 +13,6 @@ from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, LORA_DEFAULTS
 
 FROZEN = {"big": {"model": "m"}}
 CROSS, CACHED = {"kind": "cross_encoder"}, {"mini_batch_size": 8}
-ALIGNED = [{"name": "token_alignment", "teacher": "m"}]
 FEATURES = [{"name": "feature_imitation", "teacher": "m"}]
 TOKENS = {"kind": "multi_vector"}
 VECTORS = {"name": "embedding_mse", "teacher": "m"}
@@ -76,15 +75,10 @@ def config(training: dict, **more) -> Config:
         ({"objective": "kl+flops", "student": {"kind": "multi_function"}}, "`student: sparse`"),
         ({"objective": [{"name": "flops", "student": "sparse"}]}, "`student: score`"),
         (
-            {"objective": ALIGNED, "student": CROSS},
-            "a cross-encoder reads query and document together",
-        ),
-        (
             {"objective": FEATURES, "student": CROSS},
             "a cross-encoder reads query and document together",
         ),
         ({"objective": FEATURES}, "it is for interaction"),
-        ({"objective": ALIGNED, "student": {"kind": "sparse"}}, "dense, multi_vector, interaction"),
         (
             {
                 "objective": [{"name": "infonce", "student": "big"}],
@@ -143,11 +137,9 @@ def test_what_it_has_is_taken():
     assert config({"objective": parts, "student": {"kind": "multi_function"}})
     assert config({"objective": [{"name": "kl", "teacher": "stored:1"}]})
     hidden = [{"name": "hidden_states", "teacher": "m", "distance": "cosine"}]
-    related = [*hidden, {"name": "relations", "teacher": "m", "heads": 4, "layer": 2}]
     for kind in ("cross_encoder", "dense", "sparse", "multi_vector"):
-        assert config({"objective": related, "student": {"kind": kind}})
+        assert config({"objective": hidden, "student": {"kind": kind}})
     assert config({"objective": FEATURES, "student": {"kind": "interaction"}})
-    assert config({"objective": ALIGNED}) and config({"objective": ALIGNED, "train": CACHED})
 
 
 def test_cached_gradients_need_only_some_term_that_trains_the_student():

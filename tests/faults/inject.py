@@ -28,8 +28,7 @@ from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.store.answer_rows import Row
-from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore, Row
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
 from retrieval_kd.store.scores import ScoreStore

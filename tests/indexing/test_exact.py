@@ -14,10 +14,10 @@ from sentence_transformers import MultiVectorEncoder, SparseEncoder
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.hardware import fast_dtype
-from retrieval_kd.indexing import ragged_shards as shards
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec, load_spec, spec_for
+from retrieval_kd.models import encode as shards
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.make import make_student
 

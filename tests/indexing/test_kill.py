@@ -39,7 +39,7 @@ def test_a_build_killed_at_random_moments_ends_the_same(tiny_encoder: Path, tmp_
     ]
     np.testing.assert_array_equal(*vectors)
     leftovers = [p for p in (tmp_path / "killed").rglob("*.part") if "collections" not in p.parts]
-    assert leftovers == [] and not list((tmp_path / "killed").rglob("*shard-*"))
+    assert leftovers == [] and not list((tmp_path / "killed").rglob(".shards-*"))
 
     index = Index.open(tmp_path / "killed" / "index")
     queries = list(open_collection(collection).query_texts("test").values())

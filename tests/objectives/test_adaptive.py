@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch.nn.functional import kl_div
 
-from retrieval_kd.objectives import adaptive, contrastive, listwise, pairwise
+from retrieval_kd.objectives import contrastive, listwise, pairwise
 
 NAN, INF = float("nan"), float("inf")
 ALL = [
-    adaptive.taid,
-    functools.partial(adaptive.taid, progress=0.3),
-    adaptive.dynamic_difficulty,
-    functools.partial(adaptive.dynamic_difficulty, focus=0.5),
+    listwise.taid,
+    functools.partial(listwise.taid, progress=0.3),
+    listwise.dynamic_difficulty,
+    functools.partial(listwise.dynamic_difficulty, focus=0.5),
 ]
 
 
@@ -55,7 +55,7 @@ def test_taid_learns_a_target_between_its_own_and_the_teachers(progress, share):
     mixed = (1 - share) * student / 0.5 + share * teacher / 2
     expected = divergences(student / 0.5, softmax(mixed, mask), mask).mean()
     student.requires_grad_()
-    got = adaptive.taid(
+    got = listwise.taid(
         student, teacher, mask, progress=progress, student_temperature=0.5, teacher_temperature=2
     )
     torch.testing.assert_close(got, expected)
@@ -69,11 +69,11 @@ def test_taid_learns_a_target_between_its_own_and_the_teachers(progress, share):
 def test_taid_ends_as_kl_and_never_gives_back_what_the_teacher_excluded():
     student, teacher, mask, _ = case()
     teacher[0, 1] = -INF
-    got = adaptive.taid(student, teacher, mask)
+    got = listwise.taid(student, teacher, mask)
     torch.testing.assert_close(got, listwise.kl(student, teacher, mask))
     for progress in (0.0, 0.5):
         scores = student.clone().requires_grad_()
-        adaptive.taid(scores, teacher, mask, progress=progress, start=0.0).backward()
+        listwise.taid(scores, teacher, mask, progress=progress, start=0.0).backward()
         assert scores.grad[0, 1] > 0 and scores.grad.isfinite().all()
 
 
@@ -82,7 +82,7 @@ def test_dynamic_difficulty_weights_each_query_by_its_distance(focus):
     student, teacher, mask, _ = case()
     per_query = divergences(student, softmax(teacher, mask), mask)
     expected = ((1 - (-per_query).exp()) ** focus * per_query).mean()
-    got = adaptive.dynamic_difficulty(student, teacher, mask, focus=focus)
+    got = listwise.dynamic_difficulty(student, teacher, mask, focus=focus)
     torch.testing.assert_close(got, expected)
 
 
@@ -91,7 +91,7 @@ def test_dynamic_difficulty_of_a_certain_teacher_is_the_focal_loss():
     teacher = torch.full((5, 4), -INF, dtype=torch.float64)
     teacher[:, 2] = 1.0
     p = student.softmax(-1)[:, 2]
-    got = adaptive.dynamic_difficulty(student, teacher, full(5, 4), focus=2.0)
+    got = listwise.dynamic_difficulty(student, teacher, full(5, 4), focus=2.0)
     torch.testing.assert_close(got, (-((1 - p) ** 2) * p.log()).mean())
 
 
@@ -110,7 +110,7 @@ def test_masked_candidates_change_nothing(objective, poison):
 
 
 @pytest.mark.parametrize(
-    "objective", [o for o in ALL if getattr(o, "func", None) is not adaptive.taid]
+    "objective", [o for o in ALL if getattr(o, "func", None) is not listwise.taid]
 )
 def test_gradients_equal_finite_differences(objective):
     """Not of `taid` on its way: its target is held still, which finite differences cannot."""

@@ -10,13 +10,12 @@ from sentence_transformers.sentence_transformer import losses as peers
 from torch.nn.functional import cross_entropy, normalize
 
 from retrieval_kd.objectives import contrastive
+from tests.objectives.cases import matrices
 
 NAN, INF = float("nan"), float("inf")
 ALL = [
     contrastive.infonce,
     contrastive.weighted_infonce,
-    contrastive.soft_nearest_neighbour,
-    contrastive.label_smoothing,
 ]
 
 
@@ -89,9 +88,8 @@ def test_infonce_leaves_other_positives_out_of_the_denominator():
 def test_without_labels_column_0_is_the_positive():
     student = torch.randn(4, 5)
     expected = cross_entropy(student / 0.3, torch.zeros(4, dtype=torch.long))
-    for objective in (contrastive.infonce, contrastive.soft_nearest_neighbour):
-        got = objective(student, student * NAN, full(4, 5), student_temperature=0.3)
-        torch.testing.assert_close(got, expected)
+    got = contrastive.infonce(student, student * NAN, full(4, 5), student_temperature=0.3)
+    torch.testing.assert_close(got, expected)
 
 
 def test_weighted_infonce_multiplies_scores_by_the_teachers_probabilities():
@@ -109,38 +107,61 @@ def test_weighted_infonce_multiplies_scores_by_the_teachers_probabilities():
     torch.testing.assert_close(got, torch.tensor(sum(losses) / 3))
 
 
-def test_soft_nearest_neighbour_sums_over_positives():
-    student, _, mask, labels = case()
-    expected = []
-    for s, m, y in zip(student.exp(), mask, labels, strict=True):
-        positive, rest = s[m & (y > 0)], s[m & (y == 0)]
-        if len(positive) and len(rest):
-            expected.append(-(positive.sum() / (positive.sum() + rest.sum())).log())
-    got = contrastive.soft_nearest_neighbour(student, student, mask, labels=labels)
-    torch.testing.assert_close(got, torch.stack(expected).mean())
+def choices(student_row, teacher_row, mask_row):
+    """(teacher's score, log P(chosen before all the teacher ranks lower)), best first."""
+    columns = mask_row.nonzero().flatten().tolist()
+    s, t = student_row.tolist(), teacher_row.tolist()
+    result = []
+    for i in sorted(columns, key=lambda j: -t[j]):
+        rivals = [i] + [j for j in columns if t[j] < t[i]]
+        result.append((t[i], s[i] - math.log(sum(math.exp(s[j]) for j in rivals))))
+    return result
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-def test_label_smoothing_equals_torch(smoothing):
-    student = torch.randn(4, 6)
-    expected = cross_entropy(
-        student / 0.3, torch.zeros(4, dtype=torch.long), label_smoothing=smoothing
-    )
-    got = contrastive.label_smoothing(
-        student, student * NAN, full(4, 6), student_temperature=0.3, smoothing=smoothing
-    )
+def test_rank_contrast_equals_a_loop():
+    student, teacher, mask = matrices()
+    student, teacher = student / 0.5, teacher / 2
+    terms = []
+    for row in zip(student, teacher, mask, strict=True):
+        chosen = choices(*row)
+        total = sum(math.exp(t) for t, _ in chosen)
+        terms.append(-sum(math.exp(t) / total * log for t, log in chosen))
+    settings = {"student_temperature": 0.5, "teacher_temperature": 2.0}
+    got = contrastive.rank_contrast(student * 0.5, teacher * 2, mask, **settings)
+    torch.testing.assert_close(got, torch.tensor(sum(terms) / len(terms)))
+
+
+def test_tied_candidates_are_not_compared():
+    student, mask = torch.tensor([[1.0, 2.0, 0.0]]), torch.ones(1, 3).bool()
+    e, teacher = torch.exp(student[0]), torch.tensor([[5.0, 5.0, 1.0]])
+    w = teacher[0].softmax(0)
+    expected = -w[0] * torch.log(e[0] / (e[0] + e[2])) - w[1] * torch.log(e[1] / (e[1] + e[2]))
+    got = contrastive.rank_contrast(student, teacher, mask)
     torch.testing.assert_close(got, expected)
 
 
-def test_label_smoothing_leaves_out_queries_without_a_positive():
-    student, teacher, mask, labels = case()
-    labels[1] = 0
-    got = contrastive.label_smoothing(student, teacher, mask, labels=labels)
-    judged = [0, 3]
-    expected = contrastive.label_smoothing(
-        student[judged], teacher[judged], mask[judged], labels=labels[judged]
-    )
+def test_unscored_candidates_come_after_all_scored_ones():
+    student, mask = torch.tensor([[1.0, 2.0, 0.0, 3.0]]), torch.ones(1, 4).bool()
+    e = torch.exp(student[0])
+    teacher = torch.tensor([[5.0, 1.0, -INF, -INF]])
+    w = teacher[0].softmax(0)
+    expected = -w[0] * torch.log(e[0] / e.sum()) - w[1] * torch.log(e[1] / e[1:].sum())
+    got = contrastive.rank_contrast(student, teacher, mask)
     torch.testing.assert_close(got, expected)
+
+
+def test_a_single_scored_candidate_is_put_before_unscored_ones():
+    student, mask = torch.tensor([[1.0, 2.0, 0.0]]), torch.ones(1, 3).bool()
+    teacher = torch.tensor([[-3.0, -INF, -INF]])
+    expected = -torch.log_softmax(student[0], 0)[0]
+    torch.testing.assert_close(contrastive.rank_contrast(student, teacher, mask), expected)
+
+
+def test_rank_contrast_leaves_queries_without_an_order_out():
+    student, teacher, mask = matrices()
+    expected = contrastive.rank_contrast(student[:4], teacher[:4], mask[:4])
+    teacher[4], teacher[5] = 1.0, -INF
+    torch.testing.assert_close(contrastive.rank_contrast(student, teacher, mask), expected)
 
 
 @pytest.mark.parametrize("objective", ALL)

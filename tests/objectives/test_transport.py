@@ -101,16 +101,6 @@ def test_sorted_probability_is_the_wasserstein_distance_of_the_probabilities():
     torch.testing.assert_close(got.item(), float(np.mean(expected)))
 
 
-@pytest.mark.parametrize("swap", [False, True])
-def test_sorted_probability_pads_the_shorter_side_with_zeros(swap):
-    short, long = torch.zeros(1, 2), torch.zeros(1, 4)
-    mask = full(1, 4) if swap else full(1, 2)
-    other = full(1, 2) if swap else full(1, 4)
-    student, teacher = (long, short) if swap else (short, long)
-    got = transport.sorted_probability(student, teacher, mask, teacher_mask=other)
-    assert got == 2 * 0.25 + 2 * 0.25  # (½, ½, 0, 0) against four quarters
-
-
 def test_sorted_probability_ignores_who_is_first():
     _, teacher, _ = case()
     reverse = teacher.flip(1)

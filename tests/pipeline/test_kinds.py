@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
-from retrieval_kd.config.run import Config, load_config
+from retrieval_kd.config.run import load_config
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.index import Index
-from retrieval_kd.pipeline.plan import plan, run
+from retrieval_kd.pipeline.plan import plan
+from tests.pipeline.shrinking import CONFIGS, shrunk, written
 
-SHIPPED = Path(__file__).parents[2] / "configs" / "kinds.yaml"
 LOADED_BY: dict[str, Any] = {
     "dense": SentenceTransformer,
     "sparse": SparseEncoder,
@@ -25,26 +24,9 @@ LOADED_BY: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
-    """The shipped configuration, on the tiny collection and encoder."""
-    folder, encoder = tmp_path_factory.mktemp("kinds"), str(tiny_encoder)
-    config = yaml.safe_load(SHIPPED.read_text())
-    config |= {"collection": str(tiny_collection), "out": str(folder / "run"), "encoder": encoder}
-    config["splits"] = {"dev": "dev", "dev_queries": 10}
-    config["first_stage"] = {"with": "bm25", "depth": 12}
-    config["teacher"] = {"fuse_with": ["bm25"]}
-    config["student"] = {"base": encoder, "layers": [0, 3], "max_length": 32}
-    config["train"] = {"steps": 4, "batch_queries": 6, "max_tokens": 32, "eval_steps": 4}
+    config = shrunk("kinds.yaml", tiny_collection, tiny_encoder)
     config["students"]["multivector"]["student"]["dimensions"] = 16
-    path = folder / "kinds.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-@pytest.fixture(scope="module")
-def finished(config_file: Path) -> Config:
-    config = load_config(config_file)
-    run(config)
-    return config
+    return written(config, tmp_path_factory.mktemp("kinds"))
 
 
 def test_each_kind_has_its_quality_size_and_latency_in_the_results(finished):
@@ -90,6 +72,6 @@ def test_a_wrong_start_is_one_clear_sentence(config_file, override, message):
 
 
 def test_the_shipped_configuration_can_be_read():
-    config = load_config(SHIPPED)
+    config = load_config(CONFIGS / "kinds.yaml")
     kinds = [config.student_for(training).kind for training in config.students.values()]
     assert kinds == ["dense", "sparse", "multi_vector"]

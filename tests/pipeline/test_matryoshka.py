@@ -18,23 +18,18 @@ from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.pipeline.plan import plan, run
-from retrieval_kd.schema import read_extended, validate
+from retrieval_kd.schema import validate
+from tests.pipeline.shrinking import CONFIGS, shrunk
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ROOT / "configs" / "matryoshka.yaml"
+SHIPPED = CONFIGS / "matryoshka.yaml"
 SYSTEMS = ["labels", "labels@16", "kl", "kl@16", "matryoshka", "matryoshka@16"]
 
 
 def tiny(folder: Path, collection: Path, encoder: Path) -> Config:
     """The shipped configuration, on the tiny collection and an encoder of 32 dimensions."""
-    values = read_extended(SHIPPED)
-    values |= {"collection": str(collection), "out": str(folder / "run"), "encoder": str(encoder)}
+    values = shrunk(SHIPPED.name, collection, encoder, out=str(folder / "run"))
     values |= {"unlabelled": None, "depth": 10, "seeds": [0], "compare": ["matryoshka@16", "kl@16"]}
-    values["splits"] = {"dev": "dev", "dev_queries": 10}
-    values["first_stage"] = {"with": "bm25", "depth": 12}
-    values["teacher"] = {"fuse_with": ["bm25"]}
-    values["student"] = {"base": str(encoder), "layers": [0, 3], "max_length": 32}
-    values["train"] = {"steps": 4, "batch_queries": 6, "max_tokens": 32, "eval_steps": 4}
     values["students"]["matryoshka"]["objective"][0]["dimensions"] = [32, 16, 8]
     values["widths"] = [16]
     values["index"] = str(ROOT / "indexes" / "flat.yaml")

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from sentence_transformers import SentenceTransformer
 
-from retrieval_kd.config.run import Config, load_config
+from retrieval_kd.config.run import load_config
 from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.indexing.index import Index
@@ -64,13 +64,6 @@ def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(config))
     return path
-
-
-@pytest.fixture(scope="module")
-def finished(config_file: Path) -> Config:
-    config = load_config(config_file)
-    run(config)
-    return config
 
 
 def test_single_teachers_keep_their_numbers_whatever_weights_dev_gave(finished):

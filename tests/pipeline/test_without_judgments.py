@@ -8,41 +8,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from sentence_transformers import SentenceTransformer
 
-from retrieval_kd.config.run import Config, load_config
+from retrieval_kd.config.run import load_config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.pipeline.plan import run
-
-SHIPPED = Path(__file__).parents[2] / "configs" / "adapt.yaml"
+from retrieval_kd.schema import read_extended
+from tests.pipeline.shrinking import CONFIGS, shrunk, written
 
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
-    """The shipped configuration, on the tiny collection and encoder."""
-    folder, encoder = tmp_path_factory.mktemp("adapt"), str(tiny_encoder)
-    config = yaml.safe_load(SHIPPED.read_text())
-    config |= {"collection": str(tiny_collection), "out": str(folder / "run"), "encoder": encoder}
+    encoder, own = str(tiny_encoder), read_extended(CONFIGS / "adapt.yaml")
+    config = shrunk(
+        "adapt.yaml",
+        tiny_collection,
+        tiny_encoder,
+        splits=own["splits"],
+        train=own.get("train", {}),
+        first_stage={"with": f"bm25+{encoder}", "depth": 12},
+        teacher={**own["teacher"], "fuse_with": ["bm25", f"dense:{encoder}"]},
+        student={"base": encoder, "max_length": 32},
+    )
     config["unlabelled"]["limit"] = 20
-    config["first_stage"] = {"with": f"bm25+{encoder}", "depth": 12}
-    config["teacher"]["fuse_with"] = ["bm25", f"dense:{encoder}"]
-    config["student"] = {"base": encoder, "max_length": 32}
     for student in config["students"].values():
         student["student"]["dimensions"] = 256
         student["train"] = {"steps": 6, "batch_queries": 8, "eval_steps": 3}
-    path = folder / "adapt.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
-
-
-@pytest.fixture(scope="module")
-def finished(config_file: Path) -> Config:
-    config = load_config(config_file)
-    run(config)
-    return config
+    return written(config, tmp_path_factory.mktemp("adapt"))
 
 
 def test_no_judgment_and_no_test_query_is_trained_on(finished):

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 from retrieval_kd.cli.scores import scores_app
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
-from retrieval_kd.store.answer_rows import Row, as_stored, to_rows, to_table
-from retrieval_kd.store.answers import AnswerStore
+from retrieval_kd.store.answers import AnswerStore, Row, as_stored, to_rows, to_table
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Answer
 from retrieval_kd.store.scores import ScoreStore

@@ -121,10 +121,6 @@ def test_nothing_said_of_a_candidate_is_no_score(aggregate):
     assert np.isnan(aggregate(2, [])).all()
 
 
-def test_reciprocal_ranks_with_a_constant():
-    assert reciprocal_rank(2, [Order((1, 0))], constant=60).tolist() == [1 / 62, 1 / 61]
-
-
 def test_a_candidate_cannot_stand_in_two_places():
     with pytest.raises(InputError, match="twice"):
         Order((1, 2), below=(1,))

@@ -21,6 +21,12 @@ from retrieval_kd.targets.normalise import (
 )
 
 FUSIONS = pytest.mark.parametrize("fuse", [rank_fusion, agreement_weighted])
+
+
+def evenly(fuse, scores):
+    return fuse(scores, [1.0] * len(scores))
+
+
 few = st.sampled_from([-2.0, 0.0, 0.5, 1.0, 3.0])  # ties are common
 matrices = arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 7)), elements=few)
 numbers = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=30)
@@ -91,7 +97,9 @@ def test_without_ties_rank_fusion_is_ranx():
         for t, row in enumerate(scores)
     ]
     fused = hybrid_run(runs).results["q"]
-    np.testing.assert_allclose(rank_fusion(scores), [fused[f"d{i}"] for i in range(8)])
+    np.testing.assert_allclose(
+        rank_fusion(scores, [1.0] * len(scores)), [fused[f"d{i}"] for i in range(8)]
+    )
 
 
 def test_weights_of_rank_fusion_by_hand():
@@ -103,17 +111,17 @@ def test_weights_of_rank_fusion_by_hand():
 @given(scores=matrices, seed=st.integers(0, 9))
 def test_neither_scale_nor_numbering_of_candidates_matters(fuse, scores, seed):
     order = np.random.default_rng(seed).permutation(scores.shape[1])
-    expected = fuse(scores)
+    expected = evenly(fuse, scores)
     assert np.isfinite(expected).all()
-    np.testing.assert_allclose(fuse(scores[:, order]), expected[order], atol=1e-9)
-    np.testing.assert_allclose(fuse(3 * scores - 7), expected, atol=1e-9)
+    np.testing.assert_allclose(evenly(fuse, scores[:, order]), expected[order], atol=1e-9)
+    np.testing.assert_allclose(evenly(fuse, 3 * scores - 7), expected, atol=1e-9)
 
 
 @FUSIONS
 @given(scores=matrices)
 def test_a_teacher_that_scores_all_alike_changes_no_order(fuse, scores):
     more = np.vstack([scores, np.full(scores.shape[1], 4.0)])
-    before, after = fuse(scores), fuse(more)
+    before, after = evenly(fuse, scores), evenly(fuse, more)
     if len(scores) == 1 or fuse is rank_fusion:  # of several, agreement drops for all alike
         for i, j in zip(*np.nonzero(before[:, None] > before + 1e-9), strict=True):
             assert after[i] > after[j] - 1e-9
@@ -121,16 +129,18 @@ def test_a_teacher_that_scores_all_alike_changes_no_order(fuse, scores):
 
 @FUSIONS
 def test_all_alike_stays_all_alike(fuse):
-    assert np.ptp(fuse(np.full((3, 5), 2.0))) == pytest.approx(0, abs=1e-12)
+    assert np.ptp(evenly(fuse, np.full((3, 5), 2.0))) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_teacher_that_contradicts_the_others_is_left_out():
     scores = np.array([[4.0, 3.0, 2.0, 1.0], [4.0, 3.0, 2.0, 1.0], [1.0, 2.0, 3.0, 4.0]])
     # τ: 1 and −1 average 0 for the two that agree, so all have 0 or less: nobody is left out …
-    np.testing.assert_allclose(agreement_weighted(scores), z_scores(scores[0]) / 3)
+    np.testing.assert_allclose(
+        agreement_weighted(scores, [1.0] * len(scores)), z_scores(scores[0]) / 3
+    )
     # … and with a third that agrees the odd one is.
     scores = np.vstack([scores[0], scores])
-    np.testing.assert_allclose(agreement_weighted(scores), z_scores(scores[0]))
+    np.testing.assert_allclose(agreement_weighted(scores, [1.0] * len(scores)), z_scores(scores[0]))
 
 
 @given(matrices)

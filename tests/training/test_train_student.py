@@ -25,11 +25,12 @@ from retrieval_kd.students.dense import make_dense, score_matrix
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.slates import Pool, build_pools, draw
 from retrieval_kd.training.job import TrainingJob, schedule
+from retrieval_kd.training.live_models import prompts_by_column
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.batch import Batch, evaluate_term, evaluate_terms
 from retrieval_kd.training.objective.term_checks import check_targets
 from retrieval_kd.training.objective.terms import Term, parse_terms
-from retrieval_kd.training.train_student import prompts_by_column, train_student
+from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer import checkpoints
 from retrieval_kd.training.trainer.curve import build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -293,7 +294,7 @@ def test_teachers_that_are_not_told_apart_cannot_be_learnt_from_one_by_one(name,
         ({"name": "hidden_states", "teacher": "m", "layers": 3}, "no parameter 'layers'"),
         ({"name": "hidden_states", "teacher": "m", "distance": "mae"}, "mse, cosine"),
         ({"name": "teacher_dropping", "drop": "half"}, "must be a number"),
-        ({"name": "partial_plackett_luce", "top_k": 2.5}, "whole number"),
+        ({"name": "sinkhorn", "iterations": 2.5}, "whole number"),
         ({"name": "pair_kl", "preferences": 1}, "no parameter 'preferences'"),
     ],
 )

@@ -1,12 +1,17 @@
-"""A dense encoder with further trained layers, which are saved beside it."""
+"""What the encoders with modules of our own share: how they are marked, saved and loaded."""
 
 from __future__ import annotations
 
+import inspect
+import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.model import BaseModel
 from sentence_transformers.base.modules import Module
+
+from retrieval_kd.files import read_json, write_json
 
 MARK = "student"  # the key in config_sentence_transformers.json that names our class
 FOLDER = "heads"
@@ -27,16 +32,49 @@ class OwnModule(Module):
         return cls.load_torch_weights(model_name_or_path, model=cls(**config), **where)
 
 
-class HeadedEncoder(SentenceTransformer):
+class MarkedEncoder(BaseModel):
+    """A mixin for models with modules of our own: names its class, and finds these modules."""
+
+    student: ClassVar[str]
+    own_modules: ClassVar[tuple[type[Module], ...]] = ()
+
+    def _get_model_config(self) -> dict[str, Any]:
+        return {**super()._get_model_config(), MARK: self.student}
+
+    def _load_module_class_from_ref(self, class_ref: str, *args: Any, **more: Any) -> type:
+        # by the class's name alone: a saved model names the module that it was saved from
+        own = {k.__name__: k for k in self.own_modules}.get(class_ref.rpartition(".")[2])
+        return own or super()._load_module_class_from_ref(class_ref, *args, **more)
+
+
+class CodedEncoder(MarkedEncoder):
+    """A mixin for models that Sentence Transformers has no module for.
+
+    The modules' code is saved beside their weights: plain Sentence Transformers loads the folder
+    with `trust_remote_code=True`, our class without that.
+    """
+
+    def save(self, path: str, *args: Any, **more: Any) -> None:
+        super().save(path, *args, **more)
+        listed = Path(path) / "modules.json"
+        modules = read_json(listed, kind=list)
+        for own in self.own_modules:
+            code = Path(inspect.getfile(own))
+            for module in modules:
+                if module["type"].endswith(f".{own.__name__}"):
+                    module["type"] = f"{code.stem}.{own.__name__}"
+                    shutil.copyfile(code, Path(path) / code.name)
+        write_json(listed, modules)
+
+
+class HeadedEncoder(MarkedEncoder, SentenceTransformer):
     """A dense encoder, and `heads`: layers that its embeddings do not pass through.
 
     It is saved as the dense encoder, with a folder `heads/`. Plain `SentenceTransformer` loads the
     encoder, with the same embeddings, and ignores the heads.
     """
 
-    student: ClassVar[str]
     heads_class: ClassVar[type[OwnModule]]
-    own_modules: ClassVar[tuple[type[OwnModule], ...]] = ()  # among the encoder's own modules
 
     def __init__(
         self,
@@ -61,11 +99,3 @@ class HeadedEncoder(SentenceTransformer):
             self._modules[FOLDER] = heads
         (Path(path) / FOLDER).mkdir(exist_ok=True)
         self.heads.save(str(Path(path) / FOLDER))
-
-    def _get_model_config(self) -> dict[str, Any]:
-        return {**super()._get_model_config(), MARK: self.student}
-
-    def _load_module_class_from_ref(self, class_ref: str, *args: Any, **more: Any) -> type:
-        # by the class's name alone: a saved model names the module that it was saved from
-        own = {k.__name__: k for k in self.own_modules}.get(class_ref.rpartition(".")[2])
-        return own or super()._load_module_class_from_ref(class_ref, *args, **more)

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from sentence_transformers import SentenceTransformer
 
-from retrieval_kd.files import read_json, write_json
-from retrieval_kd.models.modules import token_table
-from retrieval_kd.models.modules.headed import MARK
+from retrieval_kd.models.modules.headed import CodedEncoder
 from retrieval_kd.models.modules.token_table import ResidualEmbedding
 
-CODE = Path(token_table.__file__)
 
-
-class ResidualEncoder(SentenceTransformer):
-    """A `SentenceTransformer` whose only module is a `ResidualEmbedding`.
-
-    Sentence Transformers has no such module. Its code is saved beside its weights, for plain
-    `SentenceTransformer(FOLDER, trust_remote_code=True)`; this class loads it without that.
-    """
+class ResidualEncoder(CodedEncoder, SentenceTransformer):
+    """A `SentenceTransformer` whose only module is a `ResidualEmbedding`."""
 
     student: ClassVar[str] = "residual"
+    own_modules = (ResidualEmbedding,)
 
     @property
     def embedding(self) -> ResidualEmbedding:
@@ -31,19 +22,3 @@ class ResidualEncoder(SentenceTransformer):
         module = self[0]
         assert isinstance(module, ResidualEmbedding)
         return module
-
-    def save(self, path: str, *args: Any, **more: Any) -> None:
-        super().save(path, *args, **more)
-        listed = Path(path) / "modules.json"
-        modules = read_json(listed, kind=list)
-        modules[0]["type"] = f"{CODE.stem}.{ResidualEmbedding.__name__}"
-        shutil.copyfile(CODE, Path(path) / CODE.name)
-        write_json(listed, modules)
-
-    def _get_model_config(self) -> dict[str, Any]:
-        return {**super()._get_model_config(), MARK: self.student}
-
-    def _load_module_class_from_ref(self, class_ref: str, *args: Any, **more: Any) -> type:
-        if class_ref.rpartition(".")[2] == ResidualEmbedding.__name__:
-            return ResidualEmbedding
-        return super()._load_module_class_from_ref(class_ref, *args, **more)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +64,10 @@ class TokenBags:
     def of_texts(cls, tokenizer: Tokenizer, texts: Iterable[str]) -> TokenBags:
         """Tokenise texts at full length, without special tokens."""
         vocabulary = tokenizer.get_vocab_size()
-        parts: list[TokenBags] = []
-        batch: list[str] = []
-
-        def flush() -> None:
+        parts, rest = [cls.of([], vocabulary)], iter(texts)
+        while batch := list(islice(rest, BATCH)):
             encoded = tokenizer.encode_batch(batch, add_special_tokens=False)
             parts.append(cls.of([one.ids for one in encoded], vocabulary))
-            batch.clear()
-
-        for text in texts:
-            batch.append(text)
-            if len(batch) == BATCH:
-                flush()
-        flush()
         return cls.joined(parts)
 
     @classmethod

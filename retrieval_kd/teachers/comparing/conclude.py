@@ -14,9 +14,7 @@ import numpy as np
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.answer_rows import Row
-from retrieval_kd.store.answers import AnswerStore, QueryAnswers
-from retrieval_kd.store.digests import document_digest
+from retrieval_kd.store.answers import AnswerStore, QueryAnswers, Row
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Strategy, log_odds_of
 from retrieval_kd.targets.aggregate_orders import ORDER_AGGREGATIONS, Order
@@ -96,12 +94,7 @@ def conclude_scores(
             orders = orders_of(stored, query.digests, best_only=best_only)
             values = ORDER_AGGREGATIONS[aggregate](len(query.digests), orders)
             by_digest = _ranked(query, values)
-        scores = {}
-        for id in candidates[query.query_id]:
-            document = collection.documents[id]
-            digest = document_digest(document.title, document.text)
-            if digest in by_digest:
-                scores[id] = by_digest[digest]
+        scores = {id: by_digest[d] for id, d in query.digest_of.items() if d in by_digest}
         if scores:
             concluded[query.query_id] = scores
     return concluded
@@ -120,9 +113,6 @@ def conclude_pairs(
 
     Queries without a pair that was compared in both orders are left out. Documents of the same text
     have the same preferences. `strategy` and `by` are as in `conclude_scores`.
-
-    Raises:
-        InputError: the teacher is not pairwise.
     """
     if answers.key.kind != "pairwise":
         raise InputError(
@@ -136,10 +126,8 @@ def conclude_pairs(
         better = preferences(_stored_answers(answers, query, strategy), query.digests)  # (T, T)
         if np.isnan(better).all():
             continue
-        texts = (collection.documents[id] for id in ids)
-        digests = [document_digest(document.title, document.text) for document in texts]
-        text_of = np.array([query.digests.index(digest) for digest in digests])  # (n,)
-        concluded[query_id] = (list(ids), better[np.ix_(text_of, text_of)])  # (n, n)
+        text_of = np.array([query.digests.index(d) for d in query.digest_of.values()])  # (n,)
+        concluded[query_id] = (list(query.digest_of), better[np.ix_(text_of, text_of)])  # (n, n)
     return concluded
 
 
@@ -153,11 +141,7 @@ def aggregation(key: TeacherKey, names: Sequence[str]) -> str | None:
 
 
 def check_aggregations(keys: Sequence[TeacherKey], names: Sequence[str]) -> None:
-    """Refuse aggregations that no teacher would use.
-
-    Raises:
-        InputError: a name is unknown, suits no teacher, or is the second of its kind.
-    """
+    """Refuse aggregations that no teacher would use."""
     used = {aggregation(key, names) for key in keys}
     for name in names if keys else ():
         if name not in used:

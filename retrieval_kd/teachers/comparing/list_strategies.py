@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.requests import CandidateList, Request, Steps
-from retrieval_kd.teachers.comparing.steps import check_at_least, spec_of, together
+from retrieval_kd.store.requests import CandidateList, Request, Steps, Strategy, together
 
 
 @dataclass(frozen=True)
-class Windows:
+class Windows(Strategy):
     """Windows from the end of the list to its top: each is put in order and its best move on.
 
     RankGPT (Sun et al. 2023, https://arxiv.org/abs/2304.09542, section 3.2) uses 20 and 10.
@@ -22,9 +21,7 @@ class Windows:
     https://arxiv.org/abs/2312.02724, uses up to three).
 
     Args:
-        window: candidates in a prompt.
         stride: how far above the next window starts; window − stride candidates move on.
-        passes: how often to go through the list.
 
     Example:
         >>> Windows(window=20, stride=10).starts(100)
@@ -33,22 +30,18 @@ class Windows:
         9
     """
 
+    choice = "how=windows"
+
     window: int = 20
     stride: int = 10
     passes: int = 1
 
     def __post_init__(self) -> None:
-        check_at_least(2, window=self.window)
-        check_at_least(1, stride=self.stride, passes=self.passes)
         if self.stride >= self.window:
             raise InputError(
                 f"stride {self.stride} with windows of {self.window}: nothing would be carried on",
                 remedy="give a stride below the window",
             )
-
-    @property
-    def spec(self) -> str:
-        return spec_of("how=windows", self)
 
     def starts(self, count: int) -> list[int]:
         """Start positions of the windows, from the end of the list; the top window starts at 0."""
@@ -101,7 +94,7 @@ class _Ranking:
 
 
 @dataclass(frozen=True)
-class Heap:
+class Heap(Strategy):
     """Heap sort where one request finds the best of a candidate and its `children` children.
 
     Set-wise prompting (Zhuang et al. 2024, https://arxiv.org/abs/2310.09497, section 3) uses three
@@ -113,15 +106,10 @@ class Heap:
         85
     """
 
+    choice = "how=heap"
+
     children: int = 3
     top: int = 10
-
-    def __post_init__(self) -> None:
-        check_at_least(1, children=self.children, top=self.top)
-
-    @property
-    def spec(self) -> str:
-        return spec_of("how=heap", self)
 
     def most_requests(self, count: int) -> int:
         build = sum(self._levels(node, count) for node in range(count))
@@ -177,7 +165,7 @@ class Heap:
 
 
 @dataclass(frozen=True)
-class Tournament:
+class Tournament(Strategy):
     """Put groups in order and keep the better halves until one group is left, in several rounds.
 
     A candidate's score is the number of halvings it survived, including those of the last group's
@@ -192,16 +180,10 @@ class Tournament:
         42
     """
 
+    choice = "how=tournament"
+
     group: int = 10
     rounds: int = 2
-
-    def __post_init__(self) -> None:
-        check_at_least(3, group=self.group)  # no answer decides a group of one
-        check_at_least(1, rounds=self.rounds)
-
-    @property
-    def spec(self) -> str:
-        return spec_of("how=tournament", self)
 
     def most_requests(self, count: int) -> int:
         calls = int(count > 1)  # the final
@@ -259,21 +241,11 @@ def _request_order(shown: Sequence[int]) -> Steps[tuple[int, ...] | None]:
 
 
 def _reciprocal_ranks(ranking: Sequence[int]) -> dict[int, float]:
-    """Candidates, best first → 1 / rank.
-
-    Example:
-        >>> _reciprocal_ranks([4, 0])
-        {4: 1.0, 0: 0.5}
-    """
+    """Candidates, best first → 1 / rank."""
     return {candidate: 1 / rank for rank, candidate in enumerate(ranking, start=1)}
 
 
 def _deal(candidates: Sequence[int], most: int) -> list[list[int]]:
-    """Deal candidates like cards to as few groups of at most `most` as possible.
-
-    Example:
-        >>> _deal(range(5), 3)
-        [[0, 2, 4], [1, 3]]
-    """
+    """Deal candidates like cards to as few groups of at most `most` as possible."""
     groups = math.ceil(len(candidates) / most)
     return [list(candidates[start::groups]) for start in range(groups)]

@@ -28,12 +28,10 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     order_form,
     set_key,
     set_prompts,
-    template_for,
 )
-from retrieval_kd.teachers.comparing.steps import refuse_unused
-from retrieval_kd.teachers.llm.prompts import find_template
+from retrieval_kd.teachers.llm.prompts import find_template, template_for
 from retrieval_kd.teachers.llm.protocol import Completion, LanguageModel, Prompt
-from retrieval_kd.teachers.options import SetOptions
+from retrieval_kd.teachers.options import SetOptions, refuse_unused
 
 LABEL_TOKENS = 8  # upper bound for "[12] > " with a tokenizer of single characters
 
@@ -79,11 +77,6 @@ class ListwiseTeacher:
     In words the model writes `[2] > [1]` (RankGPT, Sun et al. 2023, section 3.1). By logits the
     passages are ordered by the probabilities of their letters as the first token
     (`order_by_logits`).
-
-    Args:
-        model: local or on a server.
-        options: as in a teacher's spec.
-        at_once: requests in a batch, after which the answers are stored.
     """
 
     def __init__(
@@ -108,11 +101,7 @@ class ListwiseTeacher:
         )
 
     def answer(self, requests: Sequence[RequestTexts]) -> list[Answer | None]:
-        """Order the documents of each request; None where the call failed.
-
-        Raises:
-            InputError: a request has more passages than there are labels.
-        """
+        """Order the documents of each request; None where the call failed."""
         most = max((len(request.documents) for request in requests), default=0)
         if most > len(self.labels):
             raise InputError(

@@ -26,6 +26,7 @@ from retrieval_kd.store.requests import (
     Steps,
     Strategy,
     log_odds_of,
+    together,
 )
 from retrieval_kd.teachers.comparing.parse_answers import choice_answer
 from retrieval_kd.teachers.comparing.set_prompts import (
@@ -35,12 +36,10 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     choice_form,
     set_key,
     set_prompts,
-    template_for,
 )
-from retrieval_kd.teachers.comparing.steps import check_at_least, refuse_unused, spec_of, together
-from retrieval_kd.teachers.llm.prompts import Template, find_template
+from retrieval_kd.teachers.llm.prompts import Template, find_template, template_for
 from retrieval_kd.teachers.llm.protocol import LanguageModel
-from retrieval_kd.teachers.options import SetOptions
+from retrieval_kd.teachers.options import SetOptions, refuse_unused
 
 
 class PairwiseOptions(SetOptions):
@@ -145,7 +144,7 @@ def _answer_by_logits(logs: np.ndarray) -> Answer | None:
 
 
 @dataclass(frozen=True)
-class AllPairs:
+class AllPairs(Strategy):
     """All pairs: n (n − 1) requests. As duoT5 (Pradeep et al. 2021), PRP-Allpair (Qin et al. 2023).
 
     Example:
@@ -153,9 +152,7 @@ class AllPairs:
         380
     """
 
-    @property
-    def spec(self) -> str:
-        return spec_of("pairs=all", self)
+    choice = "pairs=all"
 
     def most_requests(self, count: int) -> int:
         return count * (count - 1)
@@ -166,7 +163,7 @@ class AllPairs:
 
 
 @dataclass(frozen=True)
-class AdjacentPairs:
+class AdjacentPairs(Strategy):
     """Each candidate with the next `reach` in first-stage order: about 2 n · reach requests.
 
     A first stage is least certain about neighbours.
@@ -176,14 +173,9 @@ class AdjacentPairs:
         74
     """
 
+    choice = "pairs=adjacent"
+
     reach: int = 1
-
-    def __post_init__(self) -> None:
-        check_at_least(1, reach=self.reach)
-
-    @property
-    def spec(self) -> str:
-        return spec_of("pairs=adjacent", self)
 
     def most_requests(self, count: int) -> int:
         return 2 * sum(max(0, count - step) for step in range(1, self.reach + 1))
@@ -195,7 +187,7 @@ class AdjacentPairs:
 
 
 @dataclass(frozen=True)
-class UncertainPairs:
+class UncertainPairs(Strategy):
     """`most` pairs, drawn by a pointwise teacher's uncertainty about them: 2 · `most` requests.
 
     A pair is drawn without replacement with weight p (1 − p), p = σ((s_i − s_j) / std of the
@@ -207,14 +199,9 @@ class UncertainPairs:
         [60, 6]
     """
 
+    choice = "pairs=uncertain"
+
     most: int = 30
-
-    def __post_init__(self) -> None:
-        check_at_least(1, most=self.most)
-
-    @property
-    def spec(self) -> str:
-        return spec_of("pairs=uncertain", self)
 
     def most_requests(self, count: int) -> int:
         return min(2 * self.most, count * (count - 1))
@@ -256,7 +243,7 @@ def draw(log_weights: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class SortingPairs:
+class SortingPairs(Strategy):
     """The pairs that a merge sort compares: at most 2 n log₂ n requests, one level at a time.
 
     The mean of both orders decides a comparison. A tie, or two unparsable answers, keeps the
@@ -267,9 +254,7 @@ class SortingPairs:
         146
     """
 
-    @property
-    def spec(self) -> str:
-        return spec_of("pairs=sorting", self)
+    choice = "pairs=sorting"
 
     def most_requests(self, count: int) -> int:
         lengths, total = [1] * count, 0

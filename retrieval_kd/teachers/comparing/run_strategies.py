@@ -15,8 +15,15 @@ from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
 from retrieval_kd.progress import Bar, bar, say
-from retrieval_kd.store.answer_rows import Row, as_stored
-from retrieval_kd.store.answers import AnswerStore, QueryAnswers, Shown, digest_ids, same_strategy
+from retrieval_kd.store.answers import (
+    AnswerStore,
+    AnswerWriter,
+    QueryAnswers,
+    Row,
+    Shown,
+    as_stored,
+    same_strategy,
+)
 from retrieval_kd.store.digests import document_digest, query_digest
 from retrieval_kd.store.requests import (
     Answer,
@@ -29,7 +36,6 @@ from retrieval_kd.store.requests import (
 )
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport
-from retrieval_kd.store.writer import AnswerWriter
 
 Candidates = Mapping[str, Sequence[str]]  # query ID → document IDs, in first-stage order
 OnPart = Callable[[int], None]
@@ -53,8 +59,6 @@ def run_strategies(
     number of requests is printed first.
 
     Args:
-        queries: ID → text.
-        candidates: query ID → document IDs in first-stage order, where strategies start.
         scores: of a pointwise teacher, for strategies that choose by them.
         on_part: called with the number answered so far whenever a part is stored.
 
@@ -65,7 +69,7 @@ def run_strategies(
     started, key, strategy = time.monotonic(), teacher.key, teacher.strategy
     report = ScoreReport(key.model, key.fingerprint, noun="questions")
     answers = AnswerStore(store.folder(key), key)
-    known_ids = answers.id_digests()
+    known_ids = answers.answered_ids()
     waiting = iter(candidates.items())
     active: list[StrategyRun] = []
     total = most_requests(candidates, strategy)
@@ -123,7 +127,7 @@ def _answer(
     teacher: ComparingTeacher,
     writer: AnswerWriter,
     report: ScoreReport,
-    known_ids: set[str],
+    known_ids: set[tuple[str, tuple[str, ...]]],
     progress: Bar,
     on_part: OnPart | None,
 ) -> None:
@@ -146,7 +150,7 @@ def _answer(
             report.scored += 1
             report.repaired += answer.status == "repaired"
             report.unparsable += answer.status == "unparsable"
-            report.stale += digest_ids(row.query_id, row.document_ids) in known_ids
+            report.stale += (row.query_id, row.document_ids) in known_ids
         writer.add(rows)
         if on_part is not None and not writer.waiting:
             on_part(report.scored)
@@ -179,6 +183,7 @@ class QueryCandidates:
     documents: tuple[Document, ...]
     digests: tuple[str, ...]
     scores: tuple[float, ...] | None = None
+    digest_of: Mapping[str, str] = field(default_factory=dict)  # of each ID, duplicates too
 
     def as_list(self) -> CandidateList:
         """The candidates as a strategy sees them."""
@@ -220,19 +225,14 @@ def query_candidates(
     ids: Sequence[str],
     scores: Scores | None = None,
 ) -> QueryCandidates:
-    """Look up the texts of a query and its candidates.
-
-    Args:
-        scores: of a pointwise teacher, for strategies that choose by them.
-
-    Raises:
-        InputError: the query or a document is unknown, or a candidate has no score.
-    """
+    """Look up the texts of a query and its candidates."""
     check_queries([query_id], queries)
     by_digest: dict[str, Document] = {}
+    digest_of: dict[str, str] = {}
     for id in ids:
         document = collection.documents[id]
-        by_digest.setdefault(document_digest(document.title, document.text), document)
+        digest_of[id] = document_digest(document.title, document.text)
+        by_digest.setdefault(digest_of[id], document)
     documents, values = tuple(by_digest.values()), None
     if scores is not None:
         of_query = scores.get(query_id, {})
@@ -245,7 +245,9 @@ def query_candidates(
             )
         values = tuple(of_query[document.id] for document in documents)
     text = queries[query_id]
-    return QueryCandidates(query_id, text, query_digest(text), documents, tuple(by_digest), values)
+    return QueryCandidates(
+        query_id, text, query_digest(text), documents, tuple(by_digest), values, digest_of
+    )
 
 
 @dataclass

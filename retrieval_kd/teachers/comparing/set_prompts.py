@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from retrieval_kd.models.lora import root_of
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import RequestTexts
 from retrieval_kd.teachers.llm.prompts import Template, passages
@@ -74,13 +73,6 @@ LINES = {  # how these very templates show a passage; others use LINE
     FIRST: "[{label}] {passage}",
 }
 LINE = "[{label}] <passage>{passage}</passage>"
-MADE_FOR = {  # part of a model's name → templates it was trained with
-    "rank-zephyr": ("rankzephyr", "first"),
-    "rankzephyr": ("rankzephyr", "first"),
-    "first-model": ("first",),
-    "first-mistral": ("first",),
-    "duot5": ("duot5",),
-}
 
 
 def list_templates(how: str, answer: str) -> Sequence[Template]:
@@ -88,18 +80,6 @@ def list_templates(how: str, answer: str) -> Sequence[Template]:
     if how == "heap":
         return BEST_TEMPLATES
     return LETTER_TEMPLATES if answer == "logits" else ORDER_TEMPLATES
-
-
-def template_for(model: str, templates: Sequence[Template]) -> str:
-    """Name of the template that a model (or an adapter's base) was trained with, else the first.
-
-    Example:
-        >>> template_for("castorini/rank_zephyr_7b_v1_full", ORDER_TEMPLATES)
-        'rankzephyr'
-    """
-    name, names = root_of(model).lower().replace("_", "-"), [t.name for t in templates]
-    suitable = (own for part, owns in MADE_FOR.items() if part in name for own in owns)
-    return next((own for own in suitable if own in names), names[0])
 
 
 def set_prompts(

@@ -1,13 +1,13 @@
 """Import of published teacher scores and orders from local files; docs/scores.md lists the formats.
 
-`detect.py` detects a file's format, `score_files.py` reads it, and `scores.py` stores the scores.
-`order_files.py` reads orders without scores, and `orders.py` stores them.
+`score_files.py` detects and reads formats of scores, `scores.py` stores them, `orders.py` imports
+orders without scores.
 """
 
 from __future__ import annotations
 
-from retrieval_kd.teachers.importers.detect import FORMATS, detect
 from retrieval_kd.teachers.importers.orders import ImportedOrders, import_permutations
+from retrieval_kd.teachers.importers.score_files import FORMATS, detect
 from retrieval_kd.teachers.importers.scores import Imported, import_scores
 
 __all__ = [

@@ -22,11 +22,10 @@ from retrieval_kd.store.digests import (
 )
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.pair_index import PairIndex, first_of_each, pair_keys
-from retrieval_kd.store.scores import ScoreStore
-from retrieval_kd.store.writer import ScoreWriter
-from retrieval_kd.teachers.importers.detect import reader
+from retrieval_kd.store.scores import ScoreStore, ScoreWriter
 from retrieval_kd.teachers.importers.match import Matcher, imported_key
 from retrieval_kd.teachers.importers.records import ScoredPair
+from retrieval_kd.teachers.importers.score_files import reader
 
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection

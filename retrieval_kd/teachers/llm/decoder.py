@@ -1,4 +1,4 @@
-"""A decoder in this process, run with transformers.
+"""A language model in this process, run with transformers, and the kind that is a decoder.
 
 `rendering.py` turns prompts into tokens, `prefix_cache.py` batches them and computes shared
 beginnings once. Encoder–decoders are in `encoder_decoder.py`.
@@ -7,9 +7,9 @@ beginnings once. Encoder–decoders are in `encoder_decoder.py`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,45 +27,34 @@ from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
 from retrieval_kd.teachers.llm.rendering import Renderer
 
 
-class LocalModel:
-    """A `LanguageModel` that is a Llama-style decoder.
+class InProcess:
+    """A `LanguageModel` in this process.
 
     It is loaded at the first call, so nothing is loaded where all answers are stored.
 
     Args:
         spec: folder or hub name.
         dtype: float32 or bfloat16; by default the machine's fast one.
-        batch_tokens: rows × tokens of a batch, padding included; by default 65,536 on a GPU and
-            2,048 elsewhere, where larger activations do not fit the processor's cache.
-        share_prefixes: whether to compute the common beginning of prompts only once.
-        layers: answer from this layer, with the model's final norm and output layer, as models
-            trained for early exit allow (LayerSkip, Elhoushi et al. 2024, section 4.2,
-            https://arxiv.org/abs/2404.16710); the layers above are not computed.
+        batch_tokens: rows × tokens of a batch, padding included; by default 65,536 on a GPU, and
+            elsewhere `on_cpu`.
     """
 
+    on_cpu: ClassVar[int]
+
     def __init__(
-        self,
-        spec: str,
-        *,
-        dtype: torch.dtype | None = None,
-        batch_tokens: int | None = None,
-        share_prefixes: bool = True,
-        layers: int | None = None,
+        self, spec: str, *, dtype: torch.dtype | None = None, batch_tokens: int | None = None
     ) -> None:
-        self.name, self.layers, self.share_prefixes = spec, layers, share_prefixes
-        digest = model_digest(spec)
-        self.digest = digest if layers is None else digest_text(digest, f"layers {layers}")
+        self.name, self.digest = spec, model_digest(spec)
         self._dtype = dtype or fast_dtype()
         self.dtype = dtype_name(self._dtype)
-        self.batch_tokens = batch_tokens or (65_536 if torch.cuda.is_available() else 2_048)
+        self.batch_tokens = batch_tokens or (65_536 if torch.cuda.is_available() else self.on_cpu)
         self.usage = Usage()
 
     @cached_property
     def _loaded(self) -> tuple[Any, Renderer]:
         model, tokenizer = load_language_model(self.name, dtype=self._dtype)
+        # T5's configuration names none: its positions are relative
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        if self.layers is not None:
-            _exit_at(model, self.layers, self.name)
         return model, Renderer(tokenizer, positions, self.name)
 
     @property
@@ -80,13 +69,48 @@ class LocalModel:
     def tokenizer(self) -> Any:
         return self.renderer.tokenizer
 
+    def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
+        return self.renderer.shorten(texts, most_tokens, side)
+
+    def completion(self, answer: Sequence[int], ends: Container[int]) -> tuple[Completion, int]:
+        """Return a generated answer without its end token, and how many tokens were written."""
+        end = next((i for i, token in enumerate(answer) if token in ends), None)
+        text = self.tokenizer.decode(answer[:end], skip_special_tokens=True)
+        written = len(answer) if end is None else end + 1
+        return Completion(text, "cut off" if end is None else "ok"), written
+
+
+class LocalModel(InProcess):
+    """A Llama-style decoder.
+
+    Args:
+        spec, dtype, batch_tokens: see `InProcess`.
+        share_prefixes: whether to compute the common beginning of prompts only once.
+        layers: answer from this layer, with the model's final norm and output layer, as models
+            trained for early exit allow (LayerSkip, Elhoushi et al. 2024, section 4.2,
+            https://arxiv.org/abs/2404.16710); the layers above are not computed.
+    """
+
+    on_cpu = 2_048  # larger activations do not fit the processor's cache
+
+    def __init__(
+        self, spec: str, *, share_prefixes: bool = True, layers: int | None = None, **more: Any
+    ) -> None:
+        super().__init__(spec, **more)
+        self.layers, self.share_prefixes = layers, share_prefixes
+        if layers is not None:
+            self.digest = digest_text(self.digest, f"layers {layers}")
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Renderer]:
+        model, renderer = super()._loaded
+        if self.layers is not None:
+            _exit_at(model, self.layers, self.name)
+        return model, renderer
+
     @torch.inference_mode()
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: two options begin with the same token, or a prompt is too long.
-        """
+        """As in `LanguageModel`."""
         started = time.monotonic()
         results = np.empty((len(prompts), len(options)), dtype=np.float32)
         if not prompts:
@@ -105,11 +129,7 @@ class LocalModel:
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: a continuation is empty, or a prompt is too long.
-        """
+        """As in `LanguageModel`."""
         started = time.monotonic()
         texts = [self.renderer.render(prompt) for prompt in prompts]
         sequences, lengths = self.renderer.continued(texts, continuations)
@@ -139,15 +159,10 @@ class LocalModel:
             rows, order = order[:size], order[size:]
             answers = self._answers([sequences[row] for row in rows], most_tokens)
             for row, answer in zip(rows, answers.tolist(), strict=True):
-                end = next((i for i, t in enumerate(answer) if t in self._ends), None)
-                text = self.tokenizer.decode(answer[:end], skip_special_tokens=True)
-                results[row] = Completion(text, "cut off" if end is None else "ok")
-                written += len(answer) if end is None else end + 1
+                results[row], tokens = self.completion(answer, self._ends)
+                written += tokens
         self.usage.add(sequences, written, started)
         return results
-
-    def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        return self.renderer.shorten(texts, most_tokens, side)
 
     @cached_property
     def _ends(self) -> set[int]:

@@ -8,62 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models.load import load_language_model, model_digest
-from retrieval_kd.store.usage import Usage
-from retrieval_kd.teachers.llm.decoder import check_finite, greedy
+from retrieval_kd.teachers.llm.decoder import InProcess, check_finite, greedy
 from retrieval_kd.teachers.llm.prefix_cache import padded
-from retrieval_kd.teachers.llm.protocol import Completion, Prompt, Side
-from retrieval_kd.teachers.llm.rendering import Renderer, check_distinct, check_not_empty
+from retrieval_kd.teachers.llm.protocol import Completion, Prompt
+from retrieval_kd.teachers.llm.rendering import check_distinct, check_not_empty
 
 
-class Seq2SeqModel:
-    """A `LanguageModel` that is a T5-style encoder–decoder. It is loaded at the first call.
+class Seq2SeqModel(InProcess):
+    """A T5-style encoder–decoder. A prompt's `start` is the beginning of the decoder's answer."""
 
-    A prompt's `start` is the beginning of the decoder's answer.
-
-    Args:
-        spec: folder or hub name.
-        dtype: float32 or bfloat16; by default the machine's fast one.
-        batch_tokens: rows × tokens of a batch, padding included.
-    """
-
-    def __init__(
-        self, spec: str, *, dtype: torch.dtype | None = None, batch_tokens: int | None = None
-    ) -> None:
-        self.name, self.digest = spec, model_digest(spec)
-        self._dtype = dtype or fast_dtype()
-        self.dtype = dtype_name(self._dtype)
-        self.batch_tokens = batch_tokens or (65_536 if torch.cuda.is_available() else 8_192)
-        self.usage = Usage()
-
-    @cached_property
-    def _loaded(self) -> tuple[Any, Renderer]:
-        model, tokenizer = load_language_model(self.name, dtype=self._dtype)
-        return model, Renderer(tokenizer, None, self.name)  # T5's positions are relative
-
-    @property
-    def model(self) -> Any:
-        return self._loaded[0]
-
-    @property
-    def tokenizer(self) -> Any:
-        return self._loaded[1].tokenizer
+    on_cpu = 8_192
 
     @torch.inference_mode()
     def options(self, prompts: Sequence[Prompt], options: Sequence[str]) -> np.ndarray:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: two options begin with the same token.
-        """
+        """As in `LanguageModel`."""
         started, sources = time.monotonic(), self._sources(prompts)
         results = np.empty((len(prompts), len(options)), dtype=np.float32)
         first = [self._tokens(option)[0] for option in options]
@@ -79,11 +42,7 @@ class Seq2SeqModel:
     def likelihoods(
         self, prompts: Sequence[Prompt], continuations: Sequence[str]
     ) -> list[np.ndarray]:
-        """As in `LanguageModel`.
-
-        Raises:
-            InputError: a continuation is empty.
-        """
+        """As in `LanguageModel`."""
         started, sources = time.monotonic(), self._sources(prompts)
         wanted = [self._tokens(continuation) for continuation in continuations]
         results: list[np.ndarray] = [np.zeros(0, np.float32)] * len(prompts)
@@ -118,15 +77,10 @@ class Seq2SeqModel:
                     generation_config=how,
                 )[:, len(begun) :]
                 for place, answer in zip(alike, answers.tolist(), strict=True):
-                    stop = answer.index(end) if end in answer else None
-                    text = self.tokenizer.decode(answer[:stop], skip_special_tokens=True)
-                    results[rows[place]] = Completion(text, "cut off" if stop is None else "ok")
-                    written += len(answer) if stop is None else stop + 1
+                    results[rows[place]], tokens = self.completion(answer, [end])
+                    written += tokens
         self.usage.add(sources, written, started)
         return results
-
-    def shorten(self, texts: Sequence[str], most_tokens: int, side: Side = "end") -> list[str]:
-        return self._loaded[1].shorten(texts, most_tokens, side)
 
     def _tokens(self, text: str) -> list[int]:
         """An answer's tokens, without an end token."""
@@ -141,7 +95,7 @@ class Seq2SeqModel:
     def _sources(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         if not prompts:
             return []
-        plain = self._loaded[1].plain
+        plain = self.renderer.plain
         texts = ["\n".join(plain(t) for t in (p.system, p.user) if t) for p in prompts]
         return [list(ids) for ids in self.tokenizer(texts, verbose=False)["input_ids"]]
 

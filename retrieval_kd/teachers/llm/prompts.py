@@ -17,6 +17,7 @@ from pydantic import Field
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json
+from retrieval_kd.models.lora import root_of
 from retrieval_kd.schema import Part, read_yaml, validate
 from retrieval_kd.teachers.llm.protocol import LanguageModel, Prompt, Side
 
@@ -30,6 +31,15 @@ CONTROL = re.compile(
     r"|\[(?=/?INST\])",
     re.IGNORECASE,
 )
+MADE_FOR = {  # part of a model's name → templates it was trained with
+    "qwen3-reranker": ("qwen3-reranker",),
+    "monot5": ("monot5",),
+    "duot5": ("duot5",),
+    "rank-zephyr": ("rankzephyr", "first"),
+    "rankzephyr": ("rankzephyr", "first"),
+    "first-model": ("first",),
+    "first-mistral": ("first",),
+}
 OUTSIDE = {"<": "‹", ">": "›", "[": "("}
 
 
@@ -112,6 +122,19 @@ class TemplateFile(Part):
         description="the answers to compare by their probability, the better first",
     )
     instruction: str = Field("", description="the text for {instruction}")
+
+
+def template_for(model: str, templates: Sequence[Template]) -> str:
+    """Name of the template that a model (or an adapter's base) was trained with, else the first.
+
+    Example:
+        >>> judge = [Template("judge", "…"), Template("monot5", "Query: {query} …")]
+        >>> template_for("castorini/monot5-base-msmarco", judge), template_for("other", judge)
+        ('monot5', 'judge')
+    """
+    name, names = root_of(model).lower().replace("_", "-"), [t.name for t in templates]
+    suitable = (own for part, owns in MADE_FOR.items() if part in name for own in owns)
+    return next((own for own in suitable if own in names), names[0])
 
 
 def find_template(

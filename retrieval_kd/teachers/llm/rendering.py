@@ -66,11 +66,7 @@ class Renderer:
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
     def tokens(self, texts: Sequence[str], most_tokens: int = 1) -> list[list[int]]:
-        """Tokens of rendered prompts.
-
-        Raises:
-            InputError: a prompt and an answer of `most_tokens` are longer than the model reads.
-        """
+        """Tokens of rendered prompts."""
         if not texts:
             return []
         sequences, _ = self._encode(texts)
@@ -84,9 +80,6 @@ class Renderer:
 
         Both are tokenised as one text, as in training. A token with characters of both sides
         belongs to the continuation.
-
-        Raises:
-            InputError: a continuation is empty, or the two are longer than the model reads.
         """
         if not texts:
             return [], []
@@ -101,11 +94,7 @@ class Renderer:
         return sequences, lengths
 
     def first_tokens(self, text: str, options: Sequence[str]) -> list[int]:
-        """The first token of each option as a continuation of `text`.
-
-        Raises:
-            InputError: two options begin with the same token.
-        """
+        """The first token of each option as a continuation of `text`."""
         sequences, lengths = self.continued([text] * len(options), options)
         first = [s[-n] for s, n in zip(sequences, lengths, strict=True)]
         check_distinct(first, options, self.name)
@@ -157,11 +146,7 @@ class Renderer:
 
 
 def open_renderer(spec: str) -> Renderer:
-    """Open the tokenizer of the model with this name or folder.
-
-    Raises:
-        InputError: it has no tokenizer.
-    """
+    """Open the tokenizer of the model with this name or folder."""
     from transformers import AutoTokenizer
 
     from retrieval_kd.models.load import opening, resolve_model

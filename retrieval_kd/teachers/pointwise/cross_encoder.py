@@ -37,12 +37,9 @@ class CrossEncoderTeacher:
     loaded at the first call, so nothing is loaded where all pairs are stored.
 
     Args:
-        model_spec: folder, hub name or `package:NAME`.
         max_length: tokens of query and document together, 256 by default; in a longer pair the
             longer text is cut.
         batch_tokens: padded tokens in a batch. Larger is not faster on a CPU.
-        dtype: float32 or bfloat16; by default the machine's fast one.
-        prompt: text before every query.
         layers: score from this layer, counted from 1, with the classifier that reads the last one;
             for models trained for early exit. The layers above are not computed.
     """
@@ -128,11 +125,7 @@ class CrossEncoderTeacher:
 
 
 def check_has_head(model_spec: str) -> None:
-    """Refuse an encoder without a head, before it is loaded.
-
-    Raises:
-        InputError: it is not a sequence classifier, or has more than one label.
-    """
+    """Refuse an encoder without a head, before it is loaded."""
     config = declared(model_spec)
     if not config:
         return

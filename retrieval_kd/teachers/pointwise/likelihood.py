@@ -56,9 +56,6 @@ class LikelihoodTeacher:
 
     Args:
         answers: a query's text → its answer.
-        prompt: a template's name or YAML file.
-        passage_tokens: length that longer passages are cut to.
-        cut: which side of a passage is cut off.
     """
 
     def __init__(
@@ -97,9 +94,6 @@ class LikelihoodTeacher:
 
         Returns:
             (n,) float32, masked where it is NaN (a failed call).
-
-        Raises:
-            InputError: a query has no answer.
         """
         texts = [document.full for document in documents]
         shown = passages(self.model, texts, self.passage_tokens, self.cut)

@@ -14,9 +14,9 @@ from pydantic import Field
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_folder, check_movable, read_json, write_json
-from retrieval_kd.models.lora import base_of, load_adapters, need_peft, root_of
+from retrieval_kd.models.lora import base_of, load_adapters, need_peft
 from retrieval_kd.store.key import TeacherKey
-from retrieval_kd.teachers.llm.prompts import Template, find_template, passages
+from retrieval_kd.teachers.llm.prompts import Template, find_template, passages, template_for
 from retrieval_kd.teachers.llm.protocol import LanguageModel, Prompt, Side
 from retrieval_kd.teachers.options import PassageOptions
 
@@ -52,20 +52,6 @@ TEMPLATES = (
         answers=("yes", "no"),
     ),
 )
-MADE_FOR = {"qwen3-reranker": "qwen3-reranker", "monot5": "monot5"}  # part of a name → template
-
-
-def template_for(model: str) -> str:
-    """The name of the template that a model was trained with, or `judge`.
-
-    The model is recognised by its name, an adapter by the name of its base.
-
-    Example:
-        >>> template_for("Qwen/Qwen3-Reranker-0.6B"), template_for("Qwen/Qwen3-4B")
-        ('qwen3-reranker', 'judge')
-    """
-    name = root_of(model).lower().replace("_", "-")
-    return next((template for part, template in MADE_FOR.items() if part in name), "judge")
 
 
 class YesNoOptions(PassageOptions):
@@ -83,10 +69,6 @@ class YesNoTeacher:
 
     Args:
         prompt: a template, its name or YAML file; by default the template of the model's training.
-        instruction: the text for the template's {instruction}.
-        passage_tokens: length that longer passages are cut to.
-        query_tokens: length that longer queries are cut to.
-        cut: which side of a passage is cut off.
     """
 
     def __init__(
@@ -101,7 +83,7 @@ class YesNoTeacher:
     ) -> None:
         self.model = model
         if not isinstance(prompt, Template):
-            prompt = find_template(prompt or template_for(model.name), TEMPLATES)
+            prompt = find_template(prompt or template_for(model.name, TEMPLATES), TEMPLATES)
         text = prompt.instruction if instruction is None else instruction
         self.template = replace(prompt, instruction=text)
         self.passage_tokens, self.query_tokens, self.cut = passage_tokens, query_tokens, cut

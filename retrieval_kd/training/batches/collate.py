@@ -63,14 +63,15 @@ class SlateCollator(SentenceTransformerDataCollator):
         columns = slate_columns(slates, distinct, self.settings.slate_size)
 
         batch: dict[str, Any] = {}
+        prompts: Any = self.prompts or {}
         queries = self.preprocess_fn(
-            [pool.query for pool in pools], task="query", prompt=self._prompt("query")
+            [pool.query for pool in pools], task="query", prompt=prompts.get("query")
         )
         batch.update({f"query_{name}": value for name, value in queries.items()})
         step = self.settings.group_size
         for start in range(0, len(documents), step):
             tokens = self.preprocess_fn(
-                documents[start : start + step], task="document", prompt=self._prompt("document")
+                documents[start : start + step], task="document", prompt=prompts.get("document")
             )
             group = f"group{start // step}"
             batch.update({f"{group}_{name}": value for name, value in tokens.items()})
@@ -93,10 +94,6 @@ class SlateCollator(SentenceTransformerDataCollator):
                 "documents": documents,
             }
         return batch
-
-    def _prompt(self, name: str) -> str | None:
-        prompt = self.prompts.get(name) if isinstance(self.prompts, dict) else None
-        return prompt if isinstance(prompt, str) else None
 
 
 def slate_columns(slates: Sequence[Slate], distinct: np.ndarray, size: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+from scipy.special import log_softmax
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import Drops, InputError
@@ -27,11 +28,10 @@ def select_pools(
     by: Criterion,
     *,
     student_temperature: float = 0.05,
-    teacher_temperature: float = 1.0,
 ) -> list[Pool]:
     r"""Keep the `share` of queries with the highest value of a criterion, in their order.
 
-    With p = softmax(s / τ_s) of the student and q = softmax(t / τ_t) of the teacher over a query's
+    With p = softmax(s / τ_s) of the student and q = softmax(t) of the teacher over a query's
     candidates:
 
     - `uncertainty`: the entropy of p. Robust active distillation (https://arxiv.org/abs/2210.01213)
@@ -56,7 +56,7 @@ def select_pools(
     if not 0 < share <= 1:
         raise InputError(f"a share of {share} of the queries", remedy="give one above 0, at most 1")
     values = [
-        _value(pool, scores / student_temperature, by, teacher_temperature)
+        _value(pool, scores / student_temperature, by)
         for pool, scores in zip(pools, student_scores, strict=True)
     ]
     count = max(1, round(share * len(pools)))
@@ -64,26 +64,21 @@ def select_pools(
     return [pools[i] for i in kept]
 
 
-def _value(pool: Pool, scores: np.ndarray, by: Criterion, temperature: float) -> float:
+def _value(pool: Pool, scores: np.ndarray, by: Criterion) -> float:
     scored = np.isfinite(pool.teacher)
-    log_p = _log_softmax(scores.astype(np.float64))
+    log_p = log_softmax(scores.astype(np.float64))
     if by == "uncertainty":
         return float(-(np.exp(log_p) * log_p).sum())
     if scored.sum() < 2:
         return -np.inf  # nothing to train on without teacher scores
-    log_p = _log_softmax(scores[scored].astype(np.float64))
-    log_q = _log_softmax(pool.teacher[scored].astype(np.float64) / temperature)
+    log_p = log_softmax(scores[scored].astype(np.float64))
+    log_q = log_softmax(pool.teacher[scored].astype(np.float64))
     if by == "divergence":
         return float((np.exp(log_q) * (log_q - log_p)).sum())
     gains = pool.gains[scored]
     relevant = np.flatnonzero(gains > 0)
     best = relevant[log_q[relevant].argmax()] if len(relevant) else log_q.argmax()
     return float(log_q[best] - log_p[best])
-
-
-def _log_softmax(values: np.ndarray) -> np.ndarray:
-    shifted = values - values.max()
-    return shifted - np.log(np.exp(shifted).sum())
 
 
 def pool_scores(
@@ -126,9 +121,6 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
 
     Args:
         below, above: on the scale of the teacher's targets.
-
-    Raises:
-        InputError: no query is left.
 
     Example:
         >>> pool = Pool("q", np.arange(4), np.array([3.0, 1.0, 0.5, -2.0]), np.array([0, 1, 0, 0]))
@@ -176,9 +168,6 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
     Args:
         margin: on the scale of the teacher's targets; 0 removes only what is better than the best
             judged document, a negative margin less.
-
-    Raises:
-        InputError: no query is left.
 
     Example:
         >>> drops = Drops()

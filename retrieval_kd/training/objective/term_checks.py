@@ -12,17 +12,11 @@ from retrieval_kd.training.objective.score_names import STORED
 from retrieval_kd.training.objective.terms import Term, check_distinct
 
 BY_CANDIDATE = ("mse", "bce")  # objectives that learn from a single scored candidate
-WITH_TOKEN_STATES = ("dense", "multi_vector", "interaction")  # kinds that return token vectors
 
 
 def check_for_texts(terms: Sequence[Term], kind: str) -> None:
     """Refuse terms on states that a student which encodes single texts does not have."""
     for term in terms:
-        if term.name == "token_alignment" and kind not in WITH_TOKEN_STATES:
-            raise ValueError(
-                f"token_alignment compares vectors of tokens, which a {kind} student does not "
-                f"keep: it is for {', '.join(WITH_TOKEN_STATES)}"
-            )
         if term.name == "feature_imitation" and kind != "interaction":
             raise ValueError(
                 "feature_imitation compares features of an interaction head: it is for interaction"
@@ -51,10 +45,10 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             raise ValueError(
                 f"{term.name} is not for a cross-encoder: it has logits and states only"
             )
-        if term.kind == "states" and term.reads_texts:
+        if term.reads_texts:
             raise ValueError(
                 f"{term.name} needs texts encoded separately, but a cross-encoder reads query and "
-                "document together; use hidden_states or relations"
+                "document together; use hidden_states"
             )
         if term.candidates == "batch":
             raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")

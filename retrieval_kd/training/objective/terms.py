@@ -26,23 +26,11 @@ FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
     "several": [several.reinforced_teachers, several.teacher_dropping],
     "regulariser": [vectors.flops],
     "layers": [several.layer_relevance],
-    "vectors": [
-        vectors.contrastive_kd,
-        vectors.embedding_cosine,
-        vectors.embedding_mse,
-        vectors.rkd_angle,
-        vectors.rkd_distance,
-    ],
-    "states": [
-        states.feature_imitation,
-        states.hidden_states,
-        states.relations,
-        states.token_alignment,
-    ],
+    "vectors": [vectors.embedding_cosine, vectors.embedding_mse],
+    "states": [states.feature_imitation, states.hidden_states],
 }
 FUNCTIONS = {function.__name__: function for family in FAMILIES.values() for function in family}
 KINDS = {function.__name__: kind for kind, family in FAMILIES.items() for function in family}
-READS_LAYER = ("relations",)  # objectives with a setting `layer`, which the trainer reads
 
 
 class Term(Part):
@@ -123,7 +111,7 @@ class Term(Part):
     @property
     def reads_texts(self) -> bool:
         """Whether the MODEL in `teacher` reads a batch's texts in its own tokens."""
-        return self.name in ("token_alignment", "feature_imitation")
+        return self.name == "feature_imitation"
 
     @property
     def students(self) -> list[ScoreName]:
@@ -237,7 +225,7 @@ def check_name(name: str) -> None:
 
 def check_parameters(term: Term) -> None:
     """Refuse parameters that the objective does not have, and values it cannot compute with."""
-    own = settable(term.function) | ({"layer": int} if term.name in READS_LAYER else {})
+    own = settable(term.function)
     for key, value in term.parameters.items():
         if key not in own:
             names = ", ".join(own) or "none"
@@ -251,7 +239,7 @@ def settable(function: Callable[..., Any]) -> dict[str, Any]:
     The trainer sets `progress` and everything that is not a number or a variant's name.
 
     Example:
-        >>> def objective(student: object, *, drop: float = 0.5, queue: object = None): ...
+        >>> def objective(student: object, *, drop: float = 0.5, labels: object = None): ...
         >>> settable(objective)
         {'drop': <class 'float'>}
     """

@@ -22,12 +22,7 @@ SETTINGS = {
 
 
 def describe_training(folder: Path, name: str, record: Mapping[str, Any]) -> None:
-    """Add the training to the model card, if the model was saved with one.
-
-    Args:
-        name: name of the model, for the title.
-        record: content of `training.json`.
-    """
+    """Add the training to the model card, if the model was saved with one."""
     path = folder / "README.md"
     if not path.is_file():
         return

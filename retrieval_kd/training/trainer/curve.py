@@ -16,6 +16,8 @@ from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.models.encode import encode_queries, finish, normalises
 from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, sparse_scores, token_rows
 
+QUERIES, DOCUMENTS = 100, 500  # of a dev task, at most
+
 
 @dataclass(frozen=True)
 class DevTask:
@@ -46,26 +48,22 @@ def build_dev_task(
     texts: Mapping[str, str],
     qrels: Mapping[str, Mapping[str, int]],
     first_stage: Run,
-    *,
-    queries: int = 100,
-    pool: int = 500,
-    seed: int = 0,
 ) -> DevTask:
-    """Take up to `queries` of `texts` (ID → text) and about `pool` documents.
+    """Take up to 100 of the queries `texts` (ID → text) and about 500 documents.
 
     All relevant documents are taken, so that there may be more.
     """
     chosen = sorted(texts)
-    if len(chosen) > queries:
-        chosen = sorted(np.random.default_rng(seed).choice(chosen, queries, replace=False).tolist())
+    if len(chosen) > QUERIES:
+        chosen = sorted(np.random.default_rng(0).choice(chosen, QUERIES, replace=False).tolist())
     judged = {q: dict(qrels[q]) for q in chosen}
     ids = {d: None for gains in judged.values() for d, gain in gains.items() if gain > 0}
     for rank in range(1000):
-        if len(ids) >= pool:
+        if len(ids) >= DOCUMENTS:
             break
         for query in chosen:
             ranked = list(first_stage.results.get(query, {}))
-            if rank < len(ranked) and len(ids) < pool:
+            if rank < len(ranked) and len(ids) < DOCUMENTS:
                 ids[ranked[rank]] = None
     listed = sorted(ids)
     documents = [collection.documents[id].full for id in listed]

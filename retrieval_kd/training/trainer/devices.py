@@ -142,25 +142,15 @@ def gather(
     there = [entry for rank, entry in enumerate(listed) if rank != dist.get_rank()]
     positions = torch.cat([mine, *(torch.tensor(at, dtype=mine.dtype) for at, _ in there)])  # (M,)
     targets = labels["pool_targets"].of(positions.numpy())
-    targets["batch_mask"] &= first_of_each(positions)  # (B, M)
+    first = torch.zeros(len(positions), dtype=torch.bool)  # whether it is the first of its value
+    first[np.unique(positions.numpy(), return_index=True)[1]] = True
+    targets["batch_mask"] &= first  # (B, M)
     device = labels["columns"].device
     merged = {**labels, **{name: value.to(device) for name, value in targets.items()}}
     if texts is not None:
         documents = [text for _, more in there for text in more]
         merged["texts"] = {**labels["texts"], "documents": [*texts, *documents]}
     return [*groups, *(group for rank in others for group in rank)], merged
-
-
-def first_of_each(positions: Tensor) -> Tensor:
-    """Mark the entries (M,) that are the first of their value.
-
-    Example:
-        >>> first_of_each(torch.tensor([5, 7, 5])).tolist()
-        [True, True, False]
-    """
-    first = torch.zeros(len(positions), dtype=torch.bool)
-    first[np.unique(positions.numpy(), return_index=True)[1]] = True
-    return first
 
 
 def _exchange(mine: Tensor, sizes: Sequence[int]) -> list[Tensor]:

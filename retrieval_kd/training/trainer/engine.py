@@ -61,72 +61,64 @@ def train(
 
     Returns:
         The content of `training.json`.
-
-    Raises:
-        InputError: `job.out` holds something other than a training run, or another training is at
-            work there.
     """
-    if not finished(job.out, job.identity):
-        with at_work(job.out) as work:
-            _train(job, work, trainer_class, arguments_class, collator, loss, facts)
+    if finished(job.out, job.identity):
+        return read_json(job.out / RECORD)
+    model, settings, identity = job.student, job.settings, job.identity
+    evaluator: Any = DevEvaluator(job.dev) if job.dev is not None else None
+    with at_work(job.out) as work:
+        if is_first():
+            last_whole_checkpoint(work, identity)  # deletes damaged checkpoints
+        wait_for_all()
+        checkpoint = last_whole_checkpoint(work, identity)
+        clock = Clock(Path(checkpoint) / PROGRESS if checkpoint else None)
+        evaluation_length = model.max_seq_length
+        model.max_seq_length = settings.max_tokens
+        own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
+        set_seed(settings.seed)
+        bars = [Bar(settings.steps)] if is_first() else []
+        trainer: Any = type("Trainer", (SharedTrainer, trainer_class), {})(
+            model=model,
+            args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
+            train_dataset=schedule(len(job.pools), settings, job.groups),
+            loss=loss,
+            evaluator=evaluator,
+            data_collator=collator,
+            callbacks=[*bars, clock, Follower(loss, identity)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if evaluator is not None and checkpoint is None:
+            clock.start = [{"step": 0, **evaluator(model)}]
+        with named_writes(work):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        model.max_seq_length = evaluation_length
+        for module, probability in own_dropout:
+            module.p = probability
+        if is_first():
+            history = [*clock.start, *trainer.state.log_history]
+            record = _record(job, clock.seconds(), checkpoint, history) | facts()
+            with named_writes(job.out):
+                save_whole(model, job.out, record, job.trained_live)
+            for kept in work.glob("checkpoint-*"):
+                shutil.rmtree(kept, ignore_errors=True)
+        wait_for_all()
     return read_json(job.out / RECORD)
 
 
-def _train(
-    job: TrainingJob,
-    work: Path,
-    trainer_class: Any,
-    arguments_class: type[Any],
-    collator: Callable[..., Any],
-    loss: torch.nn.Module,
-    facts: Callable[[], dict[str, Any]],
-) -> None:
-    model, settings, identity = job.student, job.settings, job.identity
-    evaluator: Any = DevEvaluator(job.dev) if job.dev is not None else None
-    if is_first():
-        last_whole_checkpoint(work, identity)  # deletes damaged checkpoints
-    wait_for_all()
-    checkpoint = last_whole_checkpoint(work, identity)
-    clock = Clock(Path(checkpoint) / PROGRESS if checkpoint else None)
-    evaluation_length = model.max_seq_length
-    model.max_seq_length = settings.max_tokens
-    own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
-    set_seed(settings.seed)
-    trainer: Any = type("Trainer", (SharedTrainer, trainer_class), {})(
-        model=model,
-        args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
-        train_dataset=schedule(len(job.pools), settings, job.groups),
-        loss=loss,
-        evaluator=evaluator,
-        data_collator=collator,
-        callbacks=[*([Bar(settings.steps)] if is_first() else []), clock, Follower(loss, identity)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if evaluator is not None and checkpoint is None:
-        clock.start = [{"step": 0, **evaluator(model)}]
-    with named_writes(work):
-        trainer.train(resume_from_checkpoint=checkpoint)
-    model.max_seq_length = evaluation_length
-    for module, probability in own_dropout:
-        module.p = probability
-    if is_first():
-        record = {
-            "identity": identity,
-            "steps": settings.steps,
-            "seconds": round(clock.seconds(), 1),
-            "processes": processes(),
-            "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
-            "settings": settings.model_dump(),
-            "curve": curve_from_log([*clock.start, *trainer.state.log_history]),
-            "queries": len(job.pools),
-            "terms": job.terms_as_json,
-            **facts(),
-        }
-        with named_writes(job.out):
-            save_whole(model, job.out, record, job.trained_live)
-        for kept in work.glob("checkpoint-*"):
-            shutil.rmtree(kept, ignore_errors=True)
-    wait_for_all()
+def _record(
+    job: TrainingJob, seconds: float, checkpoint: str | None, history: list[Any]
+) -> dict[str, Any]:
+    return {
+        "identity": job.identity,
+        "steps": job.settings.steps,
+        "seconds": round(seconds, 1),
+        "processes": processes(),
+        "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
+        "settings": job.settings.model_dump(),
+        "curve": curve_from_log(history),
+        "queries": len(job.pools),
+        "terms": job.terms_as_json,
+    }
 
 
 def set_dropout(model: torch.nn.Module, probability: float) -> list[tuple[torch.nn.Dropout, float]]:

@@ -65,10 +65,6 @@ LORA_DEFAULTS = FIT_DEFAULTS.model_copy(update={"learning_rate": 2e-4})
 
 
 def check_uncached(mini_batch_size: int | None) -> None:
-    """Refuse cached gradients for a re-ranker, whether teacher or student.
-
-    Raises:
-        ValueError: `mini_batch_size` is set.
-    """
+    """Refuse cached gradients for a re-ranker, whether teacher or student."""
     if mini_batch_size is not None:
         raise ValueError("mini_batch_size: a re-ranker's gradients are not cached; leave it out")

@@ -26,8 +26,8 @@ from retrieval_kd.teachers.comparing.set_prompts import (
     choice_form,
     order_form,
     set_prompts,
-    template_for,
 )
+from retrieval_kd.teachers.llm.prompts import template_for
 from retrieval_kd.teachers.options import SetOptions
 from retrieval_kd.teachers.spec import check_spec
 from tests.teachers.reader import PASSAGE, Reader

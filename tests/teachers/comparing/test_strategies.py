@@ -238,17 +238,3 @@ def test_a_tournament_ranks_only_candidates_that_were_named(count, seed, group, 
 def test_impossible_settings_are_refused(spec: str):
     with pytest.raises(InputError):
         strategy_in(spec)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Windows(2, 0),
-        lambda: Heap(children=0),  # would never end
-        lambda: Tournament(group=2),
-        lambda: AdjacentPairs(reach=0),
-    ],
-)
-def test_strategies_made_in_python_refuse_them_too(make):
-    with pytest.raises(InputError, match="give at least"):
-        make()

@@ -16,7 +16,7 @@ from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.importers import import_permutations
-from retrieval_kd.teachers.importers.order_files import PublishedOrder, parse_conversation
+from retrieval_kd.teachers.importers.orders import PublishedOrder, parse_conversation
 from retrieval_kd.teachers.stored import stored_scores
 
 QUERY = "q-birds0"

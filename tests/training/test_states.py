@@ -1,4 +1,4 @@
-"""Terms on states: layers, attention and tokens of a frozen model, for students that read texts."""
+"""Terms on states: layers and features of a frozen model, for students that read texts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,10 @@ from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.loss import ScoreMatrixLoss
 from retrieval_kd.training.objective.terms import Term
-from retrieval_kd.training.states.hooks import attention_maps, attention_states
-from retrieval_kd.training.states.imitation import StateTeacher
-from retrieval_kd.training.train_cross_encoder import PairLoss
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of
-from tests.tiny_models import write_encoder
 
-PAIRS = [["sparrow wing", "feather nest wing"], ["anchor", "harbour mast anchor tide cargo"]]
 SETTINGS = TrainSettings(
     steps=16, batch_queries=4, max_tokens=32, learning_rate=2e-3, eval_steps=8, save_steps=16
 )
@@ -41,13 +36,12 @@ def collection(tiny_collection):
 
 @pytest.fixture(scope="module")
 def spread_encoder(tmp_path_factory, tiny_encoder) -> Path:
-    """Of the same vocabulary, three layers, with other weights in their attention, so large that
-    tokens attend to some others more: else all relations are alike."""
+    """Of the same vocabulary, three layers, with other and larger weights in their attention."""
     folder = tmp_path_factory.mktemp("spread") / "encoder"
     model = make_student(str(tiny_encoder), "dense", [0, 1, 2])
     generator = torch.Generator().manual_seed(0)
-    for layer in range(3):
-        for linear in attention_maps(model, layer).values():
+    for own in attentions(model):
+        for linear in (own.query, own.key, own.value):
             torch.nn.init.normal_(linear.weight, std=0.4, generator=generator)
     model.save(str(folder))
     return folder
@@ -63,6 +57,11 @@ def spread_cross_encoder(tmp_path_factory, tiny_cross_encoder) -> Path:
             torch.nn.init.normal_(parameter, std=0.4, generator=generator)
     model.save(str(folder))
     return folder
+
+
+def attentions(model: Any) -> list[Any]:
+    encoder = getattr(model[0].auto_model, "bert", model[0].auto_model).encoder
+    return [layer.attention.self for layer in encoder.layer]
 
 
 def batch_of(student: Any, collection: Any, group_size: int = 3) -> tuple[list[Any], Any]:
@@ -83,37 +82,6 @@ def batch_of(student: Any, collection: Any, group_size: int = 3) -> tuple[list[A
     return features, made["label"]
 
 
-def projected(model: Any, features: Any, layer: int) -> list[Tensor]:
-    """Queries, keys and values, by the layer's weights on the states that enter it."""
-    names = ("input_ids", "attention_mask", "token_type_ids")
-    inputs = {name: features[name] for name in names if name in features}
-    states = model[0].auto_model(**inputs, output_hidden_states=True).hidden_states[layer]
-    encoder = getattr(model[0].auto_model, "bert", model[0].auto_model).encoder
-    own = encoder.layer[layer].attention.self
-    return [states @ m.weight.T + m.bias for m in (own.query, own.key, own.value)]
-
-
-def test_relations_of_pairs_are_the_three_of_the_last_and_the_chosen_layer(
-    tiny_encoder, spread_encoder
-):
-    """Of groups of different lengths: the mean over all tokens of the batch."""
-    student = make_student(str(tiny_encoder), "cross_encoder", [0, 3]).eval()
-    term = Term(name="relations", teacher=str(spread_encoder), heads=4, layer=1)
-    groups = [dict(student.preprocess([pair])) for pair in PAIRS]
-    labels = {"mask": torch.ones(1, 2, dtype=torch.bool), "columns": torch.tensor([[0, 1]])}
-    teacher = load_encoder(str(spread_encoder), dtype=torch.float32)
-    with torch.no_grad():
-        got = PairLoss(student, [term])(groups, labels)[term.label]
-        whole = student.preprocess(PAIRS)
-        sides = zip(projected(student, whole, 1), projected(teacher, whole, 1), strict=True)
-        expected = sum(
-            objectives.relations(own, other, whole["attention_mask"], heads=4)
-            for own, other in sides
-        )
-    assert float(expected) > 1e-3
-    torch.testing.assert_close(got, torch.as_tensor(expected), atol=1e-6, rtol=1e-4)
-
-
 def expected_of(term: Term, student: Any, features: Any, labels: Any) -> Tensor:
     """A term's value by the models' own states, text by text, weighted by tokens."""
     teacher = load_encoder(term.teacher, dtype=torch.float32)
@@ -123,43 +91,27 @@ def expected_of(term: Term, student: Any, features: Any, labels: Any) -> Tensor:
         for text in itertools.islice(texts, len(group["input_ids"])):
             alone = student.preprocess([text])
             mask = alone["attention_mask"]
-            if term.name == "relations":
-                pairs = zip(projected(student, alone, 1), projected(teacher, alone, 2), strict=True)
-                given = {"heads": term.parameters["heads"]}
-                values.append(sum(objectives.relations(s, t, mask, **given) for s, t in pairs))
-            else:
-                own, other = (
-                    m[0].auto_model(
-                        input_ids=alone["input_ids"], attention_mask=mask, output_hidden_states=True
-                    )
-                    for m in (student, teacher)
+            own, other = (
+                m[0]
+                .auto_model(
+                    input_ids=alone["input_ids"], attention_mask=mask, output_hidden_states=True
                 )
-                if term.name == "hidden_states":
-                    layers = [(0, 0), (1, 2), (2, 3)]
-                    sides = (own.hidden_states, other.hidden_states)
-                    values.append(objectives.hidden_states(*sides, mask, layers=layers))
-                else:
-                    tokens = own.last_hidden_state, other.last_hidden_state
-                    values.append(objectives.token_alignment(*tokens, mask, mask))
+                .hidden_states
+                for m in (student, teacher)
+            )
+            layers = [(0, 0), (1, 2), (2, 3)]
+            values.append(objectives.hidden_states(own, other, mask, layers=layers))
             counts.append(mask.sum())
     weights = torch.stack(counts).float()
     return (torch.stack([torch.as_tensor(v) for v in values]) * weights).sum() / weights.sum()
 
 
-TERMS = {
-    "hidden_states": {},
-    "relations": {"heads": 4},
-    "token_alignment": {},
-}
-
-
-@pytest.mark.parametrize("name", TERMS)
 def test_a_dense_students_loss_is_the_mean_over_all_tokens_of_queries_and_documents(
-    name, collection, tiny_encoder, spread_encoder
+    collection, tiny_encoder, spread_encoder
 ):
     """By each text alone: padding and groups change nothing. Cached gradients are the same."""
     student = make_student(str(tiny_encoder), "dense", [0, 3])
-    term = Term(name=name, teacher=str(spread_encoder), **TERMS[name])
+    term = Term(name="hidden_states", teacher=str(spread_encoder))
     features, labels = batch_of(student, collection)
     student.eval()
     with torch.no_grad():
@@ -180,52 +132,18 @@ def test_a_dense_students_loss_is_the_mean_over_all_tokens_of_queries_and_docume
 @pytest.mark.parametrize("kind", ["sparse", "multi_vector", "multi_function", "interaction"])
 def test_every_kind_of_student_has_layers_to_learn(kind, collection, tiny_encoder, spread_encoder):
     student = make_student(str(tiny_encoder), kind, [0, 3])
-    given = {"hidden_states": {}, "relations": {"heads": 2, "layer": 0}}
-    terms = [Term(name=name, teacher=str(spread_encoder), **more) for name, more in given.items()]
+    term = Term(name="hidden_states", teacher=str(spread_encoder))
     features, labels = batch_of(student, collection)
-    parts = ScoreMatrixLoss(student, terms)(features, labels)
-    torch.stack(list(parts.values())).sum().backward()
-    moved = attention_maps(student)["queries"].weight.grad
-    assert all(part > 0 for part in parts.values()) and moved.abs().sum() > 0
+    [loss] = ScoreMatrixLoss(student, [term])(features, labels).values()
+    loss.backward()
+    assert loss > 0 and attentions(student)[-1].query.weight.grad.abs().sum() > 0
 
 
-def test_tokens_of_a_multi_vector_student_are_those_it_scores_by(
-    collection, tiny_encoder, tmp_path
-):
-    """The teacher has a vocabulary of its own and more layers; only the dimensions are the same."""
-    bigger = make_student(
-        str(write_encoder(tmp_path / "other", seed=3)), "multi_vector", dimensions=16
-    )
-    bigger.tokenizer.add_tokens(["zeppelin"])
-    bigger.save(str(tmp_path / "bigger"))
-    student = make_student(str(tiny_encoder), "multi_vector", [0, 3], dimensions=16)
-    term = Term(name="token_alignment", teacher=str(tmp_path / "bigger"))
-    features, labels = batch_of(student, collection, group_size=100)
-    student.eval()
-    loss = ScoreMatrixLoss(student, [term])
-    with torch.no_grad():
-        got = loss(features, labels)[term.label]
-        values, counts = [], []
-        for side, texts, group in zip(
-            ("query", "document"), ("queries", "documents"), features, strict=True
-        ):
-            own = loss.student.represent(group, side)
-            read = bigger(bigger.preprocess(labels["texts"][texts], task=side), task=side)
-            present = read["attention_mask"]
-            pair = (own["tokens"], read["token_embeddings"], own["present"], present)
-            values.append(objectives.token_alignment(*pair))
-            counts.append(torch.minimum(own["present"].sum(1), present.sum(1)).sum())
-    weights = torch.stack(counts).float()
-    expected = (torch.stack(values) * weights).sum() / weights.sum()
-    torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-4)
-
-
-@pytest.mark.parametrize("name", TERMS)
 def test_a_short_training_brings_the_states_nearer(
-    name, collection, tiny_encoder, spread_encoder, tmp_path
+    collection, tiny_encoder, spread_encoder, tmp_path
 ):
     student = make_student(str(tiny_encoder), "dense", [0, 3], max_length=32)
-    terms = [Term(name=name, teacher=str(spread_encoder), **TERMS[name])]
+    terms = [Term(name="hidden_states", teacher=str(spread_encoder))]
     record = train_student(
         TrainingJob(
             student,
@@ -238,43 +156,6 @@ def test_a_short_training_brings_the_states_nearer(
     )
     losses = [point["loss"] for point in record["curve"] if "loss" in point]
     assert losses[-1] < 0.98 * losses[0]
-
-
-def test_queries_keys_and_values_are_captured_only_while_watched(tiny_encoder):
-    model = load_encoder(str(tiny_encoder), dtype=torch.float32)
-    features = model.preprocess(["sparrow nest", "rook gambit castle"])
-    with torch.no_grad(), attention_states(model, 2) as states:
-        model(dict(features))
-        expected = projected(model, features, 2)
-    for got, wanted in zip(states.values(), expected, strict=True):
-        torch.testing.assert_close(got, wanted)
-    kept = dict(states)
-    model(model.preprocess(["pawn"]))
-    assert all(states[kind] is kept[kind] for kind in kept)
-
-
-@pytest.mark.parametrize(
-    ("term", "kind", "message"),
-    [
-        ({"name": "relations", "heads": 3}, "dense", "32 dimensions.*into 3 relation heads"),
-        ({"name": "relations", "heads": 0}, "dense", "into 0 relation heads"),
-        ({"name": "relations", "layer": 4}, "dense", "layer 4.*has 4 layers"),
-        ({"name": "token_alignment"}, "sparse", "a sparse model does not have"),
-        ({"name": "token_alignment"}, "multi_vector", "32 dimensions, the student's 16"),
-    ],
-)
-def test_what_cannot_be_compared_is_said_before_training(term, kind, message, tiny_encoder):
-    dimensions = 16 if kind == "multi_vector" else None
-    student = make_student(str(tiny_encoder), kind, [0, 3], dimensions=dimensions)
-    with pytest.raises(InputError, match=message):
-        StateTeacher(str(tiny_encoder), student, [Term(**term, teacher=str(tiny_encoder))])
-
-
-def test_an_attention_without_maps_of_its_own_is_refused(tiny_encoder):
-    model = load_encoder(str(tiny_encoder))
-    model[0].auto_model.encoder.layer[3].attention.self.key = torch.nn.Identity()
-    with pytest.raises(InputError, match="no maps to queries, keys and values"):
-        attention_maps(model)
 
 
 def test_features_of_a_head_are_compared_with_states_before_a_cross_encoders_answer(

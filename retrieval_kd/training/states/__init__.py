@@ -1,1 +1,0 @@
-"""Objectives on hidden states and features. Start at `imitation.py`."""
