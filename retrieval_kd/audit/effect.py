@@ -224,11 +224,7 @@ def _p_of_constants(own: int, clean: int) -> float:
 
 
 def results_of(audit: Audit, path: Path) -> Evaluation:
-    """Read the part of a result file that was measured on the audited split.
-
-    Raises:
-        InputError: no part of the file was measured on the audited texts and judgments.
-    """
+    """Read the part of a result file that was measured on the audited split."""
     name, _, split = audit.evaluated["name"].rpartition(":")
     texts, judgments = audit.evaluated["digest"], open_collection(name).qrels_digest(split)
     file = read_result(path)

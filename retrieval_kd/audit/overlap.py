@@ -10,7 +10,7 @@ from retrieval_kd.audit.near import near_pairs
 from retrieval_kd.audit.neighbours import Encoder, neighbour_pairs
 from retrieval_kd.audit.ngrams import ngram_pairs, too_short
 from retrieval_kd.audit.texts import DistinctTexts, TextList, same_texts
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.errors import Drops
 
 OVERLAP_KINDS = ("id", "exact", "near", "ngram", "embedding")  # the most certain first
 SHOWN = 200  # characters of a text in a pair
@@ -18,30 +18,13 @@ SHOWN = 200  # characters of a text in a pair
 
 @dataclass(frozen=True)
 class Limits:
-    """Thresholds from which two texts overlap.
-
-    Example:
-        >>> Limits(near=1.2, ngram=8)
-        Traceback (most recent call last):
-        ...
-        retrieval_kd.errors.InputError: near is 1.2. To fix: give a share above 0 and up to 1.
-    """
+    """Thresholds from which two texts overlap."""
 
     near: float  # Jaccard coefficient of runs of five characters
     ngram: int  # words in an n-gram
     share: float = 0.5  # of the shorter text's n-grams
     cosine: float = 0.95  # of the embeddings
     most: int = 10  # partners listed for each evaluated text
-
-    def __post_init__(self) -> None:
-        for name in ("near", "share", "cosine"):
-            value = getattr(self, name)
-            if not 0 < value <= 1:
-                remedy = "give a share above 0 and up to 1"
-                raise InputError(f"{name} is {value}", remedy=remedy)
-        for name in ("ngram", "most"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", remedy="give at least 1")
 
 
 QUERIES = Limits(near=0.6, ngram=8)

@@ -110,10 +110,6 @@ class Entry:
 def list_methods(folder: str | Path | None = None) -> list[Entry]:
     """Return all methods, ordered by section and name.
 
-    Args:
-        folder: with the YAML files; by default the checkout's, or the one installed with the
-            package.
-
     Raises:
         InputError: the folder has no YAML files, or one of them is wrong.
     """

@@ -62,9 +62,6 @@ class Outputs:
 
         It is `card_system` if that is set, else the system made from this folder, else the only
         system.
-
-        Args:
-            systems: name → what the system was made from, such as a model's path.
         """
         if self.card_system is not None:
             if self.card_system not in systems:

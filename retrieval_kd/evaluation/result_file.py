@@ -148,32 +148,18 @@ def _measured(record: dict[str, Any]) -> Measured:
 
 
 def _of_run(record: dict[str, Any], path: Path) -> Measured:
-    """Read results of `rkd run`: means from results.json, values per query from report.json."""
+    """Read results of `rkd run`, whose values per query are in the report.json beside them."""
     beside = path.with_name("report.json")
     if not beside.is_file():
         problem = "results of `rkd run` need the report.json that was written beside them"
         raise InputError(problem, file=path, remedy="keep both in one folder")
-    rows = {row["name"]: row for row in read_json(beside)["systems"]}
-    systems, measures = record["systems"], list(record["measures"])
-    if set(rows) != set(systems):
+    evaluation = Evaluation.from_json(read_json(beside, "values")["values"])
+    if set(evaluation.systems) != set(record["systems"]):
         raise InputError(
             "the report.json beside it belongs to a different run",
             file=path,
             remedy="put this run's report.json beside it",
         )
-    counts, seeds = record.get("counts", {}), record.get("settings", {}).get("seeds", [])
-    runs = {name: [f"{name}-seed{seed}" for seed in seeds] for name in systems}
-    evaluation = Evaluation(
-        measures=measures,
-        per_query={name: rows[name]["per_query"] for name in systems},
-        counts=counts,
-        seeds={n: of for n, of in runs.items() if n not in counts.get("systems", {})},
-        seed_means={
-            name: {m: values[m]["per_seed"] for m in measures}
-            for name, values in systems.items()
-            if len(values[measures[0]]["per_seed"]) > 1
-        },
-    )
     costs = record.get("costs", {})
     return Measured(evaluation, texts=record["collection"].get("digest"), costs=costs)
 

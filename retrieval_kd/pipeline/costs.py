@@ -67,9 +67,6 @@ def run_costs(context: RunContext, measure: str) -> dict[str, dict[str, Any]]:
 
     Unknown values are left out or None, such as the encoding speed of an index whose vectors were
     cached.
-
-    Args:
-        measure: the name of the stage that measured latency.
     """
     config, work = context.config, context.work
     latency = work.record(measure).get("facts", {})

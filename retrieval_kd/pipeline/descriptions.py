@@ -17,11 +17,7 @@ from retrieval_kd.workspace import Workspace
 def describe_system(
     config: Config, weights: Mapping[str, float], system: str
 ) -> tuple[str, str, str]:
-    """Return a system's label, its description, and its kind.
-
-    Args:
-        weights: the teachers' weights, by name.
-    """
+    """Return a system's label, its description, and its kind."""
     teachers = _weighted(weights)
     depth, first_stage = config.first_stage.depth, config.first_stage.with_
     fixed = {
@@ -58,11 +54,7 @@ def describe_system(
 
 
 def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
-    """Describe how well each teacher re-ranks dev queries, alone and together.
-
-    Args:
-        facts: of the stage that tuned the teacher; empty if it has not run.
-    """
+    """Describe how well each teacher re-ranks dev queries, alone and together."""
     if "cloze_queries" in facts:
         alone = facts["cloze_ndcg@10_alone"].items()
         found = ", ".join(f"{name} alone {value:.4f}" for name, value in alone)
@@ -150,10 +142,6 @@ def gain_sentence(
     student: str, measure: str, means: Mapping[str, float], costs: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """Say what a student gains and costs, against the encoder as it is.
-
-    Args:
-        means: system → its mean of the measure.
-        costs: system → its costs; what is unknown is left out.
 
     Example:
         >>> costs = {"small": {"queries_per_second": 300.0, "bytes_per_document": 1560.0},

@@ -44,6 +44,8 @@ from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 
+REPORT_FORMAT = 2  # of report.json: a report in another form is written again
+
 
 def run(
     config: Config, before: Callable[[Stage, bool, str], None] = lambda stage, done, number: None
@@ -315,7 +317,7 @@ def _result_stages(context: RunContext) -> Iterator[Stage]:
         results.stage("report"),
         run=results.report,
         outputs=(results.file("report.html"),),
-        settings=[config.name, versions().get("retrieval_kd")],
+        settings=[config.name, versions().get("retrieval_kd"), REPORT_FORMAT],
         needs=(results.stage("evaluate"),),
     )
 

@@ -20,14 +20,13 @@ from retrieval_kd.audit.show import audit_summary
 from retrieval_kd.config.run import REFERENCES, Config
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.evaluation.diagnostics.cases import cases_from
 from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics
 from retrieval_kd.evaluation.diagnostics.false_negatives import false_negatives
 from retrieval_kd.evaluation.report.data import Curve, Main, ReportData, SystemRow
 from retrieval_kd.evaluation.report.explorer import explorer_from
-from retrieval_kd.evaluation.report.grid import to_latex, to_markdown
+from retrieval_kd.evaluation.report.grid import Grid, print_grid, to_latex, to_markdown
 from retrieval_kd.evaluation.report.page import write_report
-from retrieval_kd.evaluation.report.table import Clean, print_table, to_grid
+from retrieval_kd.evaluation.report.table import Clean, to_grid
 from retrieval_kd.files import digest_json, read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
@@ -45,8 +44,6 @@ from retrieval_kd.pipeline.descriptions import (
     teacher_notes,
 )
 from retrieval_kd.progress import say
-
-POINTS = 1_000  # in a scatter plot; each is an element of the page
 
 
 class RunResults:
@@ -113,10 +110,11 @@ class RunResults:
         return run_costs(self.context, self.stage("measure"))
 
     @property
-    def clean(self) -> Clean | None:
-        """Means on clean queries, if judgments were trained on and some test queries overlap."""
+    def grid(self) -> Grid:
+        """The table of all systems, with means on clean queries if any overlap."""
         results = read_json(self.work.path(self.file("results.json")))
-        return Clean.of(results["audit"], results["settings"])
+        clean = Clean.of(results["audit"], results["settings"])
+        return to_grid(*self.evaluation, self.costs, clean=clean)
 
     @property
     def _teacher_facts(self) -> dict[str, Any]:
@@ -137,12 +135,12 @@ class RunResults:
             title=self.config.name,
             subtitle=self._subtitle(),
             collection=stats,
-            systems=[self._row(evaluation, system) for system in evaluation.systems],
+            values=evaluation.to_json(),
+            systems=[self._row(system) for system in evaluation.systems],
             comparisons=comparisons,
             curves={name: self._curves(name) for name in self.config.students},
             diagnostics=results.get("diagnostics"),
             audit=results.get("audit"),
-            cases=cases_from(evaluation, runs, qrels, collection, student, baseline, measure),
             explorer=explorer_from(evaluation, runs, qrels, collection, (student, baseline)),
             settings=self.config.model_dump(by_alias=True),
             digests=results.get("digests", {}),
@@ -156,14 +154,13 @@ class RunResults:
         )
         write_json(self.work.path(self.file("report.json")), data.to_json())
         write_report(data, self.work.path(self.file("report.html")))
-        grid = to_grid(evaluation, comparisons, self.costs, clean=self.clean)
         for name, write in (("results.md", to_markdown), ("results.tex", to_latex)):
-            write_text(self.work.path(self.file(name)), write(grid) + "\n")
+            write_text(self.work.path(self.file(name)), write(self.grid) + "\n")
 
     def print(self) -> None:
         """Print the table, the main comparison, the student's costs and the report's path."""
         evaluation, comparisons = self.evaluation
-        print_table(evaluation, comparisons, self.costs, clean=self.clean)
+        print_grid(self.grid)
         student, measure = self.config.compare[0], evaluation.measures[0]
         for comparison in comparisons:
             if comparison.a == student and comparison.measure == measure:
@@ -185,16 +182,14 @@ class RunResults:
         parts = [f"{number:,} {part} queries" for part, number in counts.items() if number]
         return f"{self.context.collection.name}: " + ", ".join(parts)
 
-    def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
+    def _row(self, system: str) -> SystemRow:
         costs = self.costs[system]
         shown = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
         if costs.get("layers"):
             shown["document_tokens"] = self.config.student.max_length
         weights = self._teacher_facts.get("weights", {})
         label, description, kind = describe_system(self.config, weights, system)
-        return SystemRow.of(
-            evaluation, system, label=label, description=description, kind=kind, **shown
-        )
+        return SystemRow(system, label=label, description=description, kind=kind, **shown)
 
     def _run_names(self, system: str) -> list[str]:
         """The names of a system's run files, one per seed of a student."""
@@ -277,23 +272,7 @@ def diagnose_run(context: RunContext, measure: str, names: Sequence[str]) -> dic
         record["negatives"] = {"unknown": error.problem}
     for student in record["students"].values():
         del student["loyalty"]["per_query"]
-        student["points"] = [[t, s, r] for t, s, r in thinned(student["points"])]
     return {**record, "seed": seed}
-
-
-def thinned(
-    points: list[tuple[float, float, bool]], most: int = POINTS
-) -> list[tuple[float, float, bool]]:
-    """Keep about `most` points, relevant ones first.
-
-    Example:
-        >>> thinned([(0.0, 0.0, True), *((1.0, 1.0, False) for _ in range(9))], most=4)
-        [(0.0, 0.0, True), (1.0, 1.0, False), (1.0, 1.0, False), (1.0, 1.0, False)]
-    """
-    relevant, others = ([p for p in points if p[2] is kind] for kind in (True, False))
-    relevant = relevant[:: max(1, -(-len(relevant) // most))]
-    room = max(1, most - len(relevant))
-    return relevant + others[:: max(1, -(-len(others) // room))]
 
 
 def digests(context: RunContext) -> dict[str, str]:

@@ -125,12 +125,7 @@ def score_candidates(
     queries: Mapping[str, str],
     candidates: Scores,
 ) -> Scores:
-    """Score every query's candidates; returns raw logits by query and document.
-
-    Args:
-        queries: ID → text.
-        candidates: query ID → document ID → first-stage score (ignored).
-    """
+    """Score every query's candidates; returns raw logits by query and document."""
     pairs = [(query, id) for query in queries for id in candidates.get(query, {})]
     documents = [collection.documents[id] for _, id in pairs]
     logits = model.score([queries[query] for query, _ in pairs], documents).tolist()
