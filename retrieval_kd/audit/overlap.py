@@ -117,10 +117,6 @@ def _same_ids(evaluated: TextList, trained: TextList) -> Partners:
     """Pairs with the same ID, within one collection; elsewhere equal IDs mean nothing."""
     if not evaluated.scope or evaluated.scope != trained.scope:
         return {}
-    if evaluated.collection is not None and trained.collection is not None:
-        rows = {int(place): t for t, place in enumerate(trained.positions)}
-        places = enumerate(evaluated.positions)
-        return {e: {rows[int(p)]: {"id": 1.0}} for e, p in places if int(p) in rows}
     place_of = {trained.id(t): t for t in range(len(trained))}
     ids = ((e, evaluated.id(e)) for e in range(len(evaluated)))
     return {e: {place_of[id]: {"id": 1.0}} for e, id in ids if id in place_of}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -15,16 +14,11 @@ from retrieval_kd.audit.effect import Effect
 from retrieval_kd.audit.overlap import OVERLAP_KINDS, Overlap
 from retrieval_kd.evaluation.report.formats import UNKNOWN, one_line
 from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
+from retrieval_kd.evaluation.report.sections import GROUP_NAMES, overlaps_line
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import format_p
 from retrieval_kd.progress import Screen
 
-GROUP_NAMES = {
-    "all": "all",
-    "clean": "clean",
-    "query": "overlapping query",
-    "relevant document": "overlapping relevant document only",
-}
 TEXT = 80  # characters of a text in a table
 UNIT = {"query": "queries", "relevant document": "queries", "document": "documents"}
 
@@ -124,14 +118,8 @@ def _pairs(audit: Audit, what: str, rows: int) -> Table:
     for pair in pairs[:rows]:
         trained = f"{pair.train_id} of {pair.train}: {one_line(pair.train_text, TEXT)}"
         evaluated = f"{pair.eval_id}: {one_line(pair.eval_text, TEXT)}"
-        table.add_row(_kinds(pair.kinds), Text(evaluated), Text(trained))
+        table.add_row(overlaps_line(pair.kinds), Text(evaluated), Text(trained))
     return table
-
-
-def _kinds(kinds: Mapping[str, float]) -> str:
-    """Kinds of overlap with similarities, except where these are 1 by definition."""
-    present = [kind for kind in OVERLAP_KINDS if kind in kinds]
-    return ", ".join(k if k in ("id", "exact") else f"{k} {kinds[k]:.2f}" for k in present)
 
 
 def _means(effect: Effect, measure: str) -> Grid:

@@ -92,17 +92,11 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `rkd methods --json` prints."""
+        own = {"config": shown(self.config), "objective": self.objective}
         return {
             "name": self.name,
-            "paper": self.method.paper.model_dump(),
-            "section": self.method.section,
-            "new": self.method.new,
-            "config": shown(self.config),
-            "objective": self.objective,
-            "needs": list(self.method.needs),
-            "settings_from": dict(self.method.settings_from),
-            "left_out": self.method.left_out,
-            "elsewhere": self.method.elsewhere,
+            **self.method.model_dump(),
+            **own,
             "measured": self.measured or None,
         }
 

@@ -46,11 +46,9 @@ def prepare(
     if kind == "dense":
         return _prepare_model(system, collection, max_length)
     if kind == "fusion":
-        parts = [
-            prepare(part.strip(), collection, language=language, max_length=max_length)
-            for part in system.split("+")
-        ]
-        return {"kind": "fusion"} | _sum_costs(parts)
+        names = map(str.strip, system.split("+"))
+        settings: dict[str, Any] = {"language": language, "max_length": max_length}
+        return {"kind": "fusion"} | _sum_costs([prepare(n, collection, **settings) for n in names])
     return {"kind": "lexical"}
 
 
@@ -107,23 +105,22 @@ def measure_latency(
 def _answer(
     system: str, collection: Collection, depth: int, language: str | None, max_length: int | None
 ) -> SearchFunction | None:
+    """Return what answers a query with the system; None if it cannot be timed."""
     kind = kind_of(system)
     if kind == "bm25":
         index = BM25.open(collection.documents, _parameters(system, language))
         return partial(index.search, depth=depth)
     if kind == "dense":
-        return _dense_answer(system, collection, depth, max_length)
+        return _model_answer(system, collection, depth, max_length)
     if kind == "fusion":
-        parts = [
-            _answer(part.strip(), collection, depth, language, max_length)
-            for part in system.split("+")
-        ]
+        names = map(str.strip, system.split("+"))
+        parts = [_answer(name, collection, depth, language, max_length) for name in names]
         timed = [part for part in parts if part is not None]
         return (lambda query: [part(query) for part in timed]) if len(timed) == len(parts) else None
     return None
 
 
-def _dense_answer(
+def _model_answer(
     system: str, collection: Collection, depth: int, max_length: int | None
 ) -> SearchFunction:
     from retrieval_kd.indexing.faiss_import import faiss

@@ -237,7 +237,7 @@ def bootstrap_interval(
     rng = np.random.default_rng(seed)
     sizes = _chunks(resamples, len(d))
     means = [d[rng.integers(0, len(d), (rows, len(d)))].mean(axis=1) for rows in sizes]
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
+    low, high = np.quantile(np.concatenate(means), [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
 
 

@@ -103,41 +103,6 @@ def cost_notes(work: Workspace) -> list[str]:
     return [f"The teacher {' and '.join(parts)} in {seconds}."] if parts else []
 
 
-def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encoder: bool) -> str:
-    """Compare a student's costs with those of the encoder and the teacher, in one sentence.
-
-    Args:
-        of_encoder: whether the student started from the encoder that is shown beside it.
-
-    Example:
-        >>> costs = {"small": {"layers": 3, "parameters": 17.4e6, "latency_ms_p50": 5.9},
-        ...          "encoder": {"layers": 6, "parameters": 22.7e6, "latency_ms_p50": 9.6},
-        ...          "teacher": {"latency_ms_p50": 304.0, "re_ranks": True}}
-        >>> one, other = (cost_sentence("small", costs, made) for made in (True, False))
-        >>> print(one.partition(" (")[0])
-        3 of 6 layers and 17.4 M of 22.7 M parameters; 5.9 against 9.6 ms a query
-        >>> print(other.partition("; the teacher")[0])
-        3 layers, 17.4 M parameters, 5.9 ms a query (the encoder: 6, 22.7 M, 9.6 ms
-    """
-    mine, encoder = costs[student], costs["encoder"]
-    layers, full = mine["layers"], encoder["layers"]
-    has = f"{layers} layers" if layers else "no transformer"
-    size, full_size = (f"{facts['parameters'] / 1e6:.1f} M" for facts in (mine, encoder))
-    took, full_took = (f"{facts['latency_ms_p50']:.1f}" for facts in (mine, encoder))
-    teacher = f"the teacher re-ranks in {costs['teacher']['latency_ms_p50']:.0f} ms"
-    is_part = layers and mine["parameters"] <= encoder["parameters"]
-    if mine.get("re_ranks") or not of_encoder or not is_part:
-        query = "to re-rank a query's candidates" if mine.get("re_ranks") else "a query"
-        return (
-            f"{has}, {size} parameters, {took} ms {query} "
-            f"(the encoder: {full}, {full_size}, {full_took} ms; {teacher})."
-        )
-    return (
-        f"{layers} of {full} layers and {size} of {full_size} parameters; {took} against "
-        f"{full_took} ms a query (against the encoder it was made of; {teacher})."
-    )
-
-
 def gain_sentence(
     student: str, measure: str, means: Mapping[str, float], costs: Mapping[str, Mapping[str, Any]]
 ) -> str:

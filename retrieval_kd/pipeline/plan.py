@@ -55,20 +55,18 @@ def run(
     Args:
         before: called with each stage, whether it is done already, and its number, as in 3/19.
     """
-    context = RunContext(config, Workspace(config.out))
-    _add_stages(context)
+    context = _planned(config)
     context.work.execute(before)
     return RunResults(context)
 
 
 def plan(config: Config) -> Workspace:
     """Return the workspace with all stages added and none run. Opens the collection."""
+    return _planned(config).work
+
+
+def _planned(config: Config) -> RunContext:
     context = RunContext(config, Workspace(config.out))
-    _add_stages(context)
-    return context.work
-
-
-def _add_stages(context: RunContext) -> None:
     _check_splits(context)
     precision = dtype_name(fast_dtype())  # the type that models compute in changes every score
     for stages in (_query_stages, _teacher_stages, _baseline_stages, _student_stages):
@@ -76,6 +74,7 @@ def _add_stages(context: RunContext) -> None:
             context.work.add(replace(stage, settings=[precision, stage.settings]))
     for stage in _result_stages(context):
         context.work.add(stage)
+    return context
 
 
 def _check_splits(context: RunContext) -> None:

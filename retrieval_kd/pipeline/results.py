@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,9 @@ from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison, compare
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline.context import RunContext, seeded
-from retrieval_kd.pipeline.costs import FIELDS, run_costs
+from retrieval_kd.pipeline.costs import run_costs
 from retrieval_kd.pipeline.descriptions import (
     cost_notes,
-    cost_sentence,
     describe_system,
     gain_sentence,
     teacher_notes,
@@ -158,7 +158,7 @@ class RunResults:
             write_text(self.work.path(self.file(name)), write(self.grid) + "\n")
 
     def print(self) -> None:
-        """Print the table, the main comparison, the student's costs and the report's path."""
+        """Print the table, the main comparison, what each student gains, and the report's path."""
         evaluation, comparisons = self.evaluation
         print_grid(self.grid)
         student, measure = self.config.compare[0], evaluation.measures[0]
@@ -168,10 +168,7 @@ class RunResults:
         teacher = evaluation.mean("teacher", measure)
         if teacher:
             share = evaluation.mean(student, measure) / teacher
-            training = self.config.students[self.config.systems[student]]
-            base = self.config.student_for(training).base
-            costs = cost_sentence(student, self.costs, base == self.config.encoder)
-            say(f"{student} keeps {share:.1%} of the teacher's {measure} with {costs}")
+            say(f"{student} keeps {share:.1%} of the teacher's {readable(measure)}")
         means = {system: evaluation.mean(system, measure) for system in evaluation.systems}
         for name in self.config.systems:
             say(gain_sentence(name, readable(measure), means, self.costs))
@@ -184,7 +181,8 @@ class RunResults:
 
     def _row(self, system: str) -> SystemRow:
         costs = self.costs[system]
-        shown = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
+        names = [field.name for field in fields(SystemRow)]
+        shown = {name: costs[name] for name in names if costs.get(name) is not None}
         if costs.get("layers"):
             shown["document_tokens"] = self.config.student.max_length
         weights = self._teacher_facts.get("weights", {})
@@ -226,12 +224,11 @@ def effect_of(
     evaluation: Evaluation, groups: dict[str, list[str]], pair: tuple[str, str]
 ) -> dict[str, Any]:
     """Return means of the first measure by group; compare the pair on all and clean queries."""
-    measure, evaluated = evaluation.measures[0], set(evaluation.queries)
-    parts = {name: [q for q in members if q in evaluated] for name, members in groups.items()}
-    cut = {name: restrict(evaluation, members) for name, members in parts.items() if members}
+    measure, parts = evaluation.measures[0], restrict(evaluation, groups)
+    cut = {name: part for name, part in parts.items() if part.queries}
     return {
         "measure": measure,
-        "queries": {name: len(members) for name, members in parts.items()},
+        "queries": {name: len(part.queries) for name, part in parts.items()},
         "means": {
             system: {name: part.mean(system, measure) for name, part in cut.items()}
             for system in evaluation.systems

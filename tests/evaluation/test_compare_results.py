@@ -18,9 +18,8 @@ from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.compare_results import compare_files, to_grid
 from retrieval_kd.evaluation.evaluate_runs import evaluate_files
-from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.evaluation.report.grid import print_grid
-from retrieval_kd.evaluation.result_file import read_result
+from retrieval_kd.evaluation.result_file import Outputs, read_result
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.metrics.evaluation import Evaluation
 

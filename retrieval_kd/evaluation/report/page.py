@@ -92,7 +92,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in ("score", "signed", "count", "scaled", "number", "duration", "flat", "unbroken"):
+    for filter_ in ("score", "signed", "count", "number", "duration", "flat", "unbroken"):
         environment.filters[filter_] = getattr(formats, filter_)
     environment.filters |= {
         "readable": readable,

@@ -7,6 +7,7 @@ from a record of `diagnostics`, and leakage, from an `audit_summary`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from retrieval_kd.evaluation.diagnostics.failures import bounds
@@ -223,7 +224,7 @@ WHATS = {
     "relevant document": "test queries with a relevant document like a training one",
     "document": "other documents like a training one",
 }
-GROUPS = {
+GROUP_NAMES = {
     "all": "all",
     "clean": "clean",
     "query": "overlapping query",
@@ -249,7 +250,10 @@ def leak_section(data: ReportData) -> dict[str, Any] | None:
                 if what != "document" or any(counts.values())
             ],
         ),
-        "examples": [_example(pair) for pair in record.get("examples", [])],
+        "examples": [
+            {**pair, "overlaps": overlaps_line(pair["kinds"])}
+            for pair in record.get("examples", [])
+        ],
         "effect": _effect(data, effect),
         "trained": record["trained"],
         "not_checked": record.get("not_checked", []),
@@ -269,7 +273,7 @@ def _clean_queries(n: dict[str, int]) -> str:
 
 
 def _effect_sentence(data: ReportData, effect: dict[str, Any] | None) -> list[str]:
-    if effect is None or "measure" not in effect:  # that of `rkd audit`, of several measures
+    if effect is None:
         return []
     comparisons = effect["comparisons"]
     if "all" not in comparisons or "clean" not in comparisons:
@@ -291,10 +295,10 @@ def _signed(comparison: dict[str, Any]) -> str:
 
 
 def _effect(data: ReportData, effect: dict[str, Any] | None) -> Grid | None:
-    if effect is None or "measure" not in effect:
+    if effect is None:
         return None
-    groups = [name for name in GROUPS if effect["queries"].get(name)]
-    headers = [f"{GROUPS[name]} ({count(effect['queries'][name])})" for name in groups]
+    groups = [name for name in GROUP_NAMES if effect["queries"].get(name)]
+    headers = [f"{GROUP_NAMES[name]} ({count(effect['queries'][name])})" for name in groups]
     rows = [
         [Cell(data.label(system)), *(Cell(score(means.get(name))) for name in groups)]
         for system, means in effect["means"].items()
@@ -302,10 +306,10 @@ def _effect(data: ReportData, effect: dict[str, Any] | None) -> Grid | None:
     return Grid([f"{readable(effect['measure'])} on", *headers], rows)
 
 
-def _example(pair: dict[str, Any]) -> dict[str, Any]:
-    overlaps = [
-        KINDS[kind] if kind in ("id", "exact") else f"{KINDS[kind]} {value:.2f}"
-        for kind, value in pair["kinds"].items()
-        if kind in KINDS
-    ]
-    return {**pair, "overlaps": ", ".join(overlaps)}
+def overlaps_line(kinds: Mapping[str, float]) -> str:
+    """List kinds of overlap with similarities, except where these are 1 by definition."""
+    return ", ".join(
+        name if kind in ("id", "exact") else f"{name} {kinds[kind]:.2f}"
+        for kind, name in KINDS.items()
+        if kind in kinds
+    )
