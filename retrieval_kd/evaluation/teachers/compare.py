@@ -33,7 +33,6 @@ from retrieval_kd.teachers.comparing.conclude import aggregation
 from retrieval_kd.teachers.score import scores_of
 from retrieval_kd.teachers.stored import known_pairs
 
-FORMAT = 1
 MEASURE = "ndcg@10"
 FIRST = "candidates"  # the name of the order that is re-ranked
 
@@ -111,11 +110,11 @@ def compare_teachers(
             file=store.path,
             remedy="run `rkd score` with candidates of this collection and split",
         )
-    names = store.names()  # unique among all teachers of the store, not only among those compared
+    names = store.names()  # unique in the whole store
     lists = {names[key.fingerprint]: scores for key, _, _, scores in scored}
     digests = {query_digest(text) for text in queries.values()}
     record: dict[str, Any] = {
-        "format": FORMAT,
+        "format": 1,
         "measure": MEASURE,
         "split": split,
         "queries": sum(relevant(qrels, query) for query in qrels),
@@ -141,10 +140,9 @@ def compare_teachers(
         facts = disagreement(lists[a], lists[b], qrels, worst)
         facts["worst"] = [_clash(collection, qrels, clash) for clash in facts["worst"]]
         record["disagreement"].append({"a": a, "b": b, **facts})
-    silent = [stored[0] for stored in every if stored not in scored]
     record["silent"] = [
-        {"fingerprint": k.fingerprint, "model": k.model, "name": names[k.fingerprint]}
-        for k in silent
+        {"fingerprint": key.fingerprint, "model": key.model, "name": names[key.fingerprint]}
+        for key in (stored[0] for stored in every if stored not in scored)
     ]
     record["drops"] = drops.summary()
     return record
