@@ -152,10 +152,11 @@ def _measured(record: dict[str, Any]) -> Measured:
 def _of_run(record: dict[str, Any], path: Path) -> Measured:
     """Read results of `rkd run`, whose values per query are in the report.json beside them."""
     beside = path.with_name("report.json")
-    if not beside.is_file():
-        problem = "results of `rkd run` need the report.json that was written beside them"
-        raise InputError(problem, file=path, remedy="keep both in one folder")
-    evaluation = Evaluation.from_json(read_json(beside, "values")["values"])
+    report = read_json(beside) if beside.is_file() else {}
+    if "values" not in report:
+        problem = "results of `rkd run` need the report.json that this version writes beside them"
+        raise InputError(problem, file=path, remedy="keep both in one folder, or run it again")
+    evaluation = Evaluation.from_json(report["values"])
     if set(evaluation.systems) != set(record["systems"]):
         raise InputError(
             "the report.json beside it belongs to a different run",
