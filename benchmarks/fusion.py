@@ -19,7 +19,8 @@ import numpy as np
 from benchmarks.measure import save
 from retrieval_kd import Collection, ScoreStore, compare, evaluate, open_collection
 from retrieval_kd.evaluation.diagnostics.calibration import expected_calibration_error, reliability
-from retrieval_kd.evaluation.report.table import print_table
+from retrieval_kd.evaluation.report.grid import print_grid
+from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.files import read_json
 from retrieval_kd.targets.calibrate import Method, fit_on, log_loss
 from retrieval_kd.targets.combine import How, fit_combination
@@ -53,7 +54,7 @@ def measure(folder: Path, collection: Collection) -> dict[str, Any]:
         runs[how] = rerank(how, fitted.fuse(test, weights))
     evaluation = evaluate(test_qrels, runs, ["ndcg@10"])
     tests = compare(evaluation, pairs=[(how, BASELINE) for how in runs if how != BASELINE])
-    print_table(evaluation, tests)
+    print_grid(to_grid(evaluation, tests))
     return {
         "queries": {"dev": len(dev_qrels), "test": len(test_qrels)},
         "ndcg@10": {name: evaluation.mean(name, "ndcg@10") for name in runs},

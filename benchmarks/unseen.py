@@ -14,7 +14,8 @@ from pathlib import Path
 
 from benchmarks.measure import save
 from retrieval_kd import Index, compare, evaluate, open_collection
-from retrieval_kd.evaluation.report.table import print_table
+from retrieval_kd.evaluation.report.grid import print_grid
+from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.queries import sample
 
@@ -42,7 +43,7 @@ def main() -> None:
         runs[name.removesuffix("-seed0")] = index.search_run(fresh, 100, name=name)
     evaluation = evaluate(qrels, runs, ["ndcg@10", "mrr@10", "recall@100"])
     comparisons = compare(evaluation, baseline="labels")
-    print_table(evaluation, comparisons)
+    print_grid(to_grid(evaluation, comparisons))
     comparison = next(
         c for c in comparisons if c.measure == "ndcg@10" and "distilled" in (c.a, c.b)
     )

@@ -136,15 +136,15 @@ def audit(
     pairs: list[Overlap] = []
     for source in sources:
         for texts in source.queries:
-            partners = find_overlaps(
-                evaluated_queries, DistinctTexts(texts), queries, drops, encoder=encoder
-            )
+            distinct = DistinctTexts(texts)
+            partners = find_overlaps(evaluated_queries, distinct, queries, drops, encoder=encoder)
             pairs += _overlaps("query", evaluated.queries, texts, partners)
         pairs += _same_digests(evaluated.queries, source)
         if documents is not None:
             pairs += _document_overlaps(evaluated, source, documents, drops, encoder)
-    order = {what: place for place, what in enumerate(TEXT_KINDS)}
-    pairs.sort(key=lambda p: (order[p.what], sort_key(p.kinds), p.eval_id, p.train, p.train_id))
+    pairs.sort(
+        key=lambda p: (TEXT_KINDS.index(p.what), sort_key(p.kinds), p.eval_id, p.train, p.train_id)
+    )
     limits = {"queries": asdict(queries), "documents": asdict(documents) if documents else None}
     return Audit(
         evaluated={

@@ -65,13 +65,7 @@ class Effect:
     comparisons: dict[str, list[Comparison]] = field(default_factory=dict)  # group → pairs
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "measures": self.measures,
-            "queries": self.queries,
-            "means": self.means,
-            "gaps": [asdict(gap) for gap in self.gaps],
-            "comparisons": {g: [asdict(c) for c in pairs] for g, pairs in self.comparisons.items()},
-        }
+        return asdict(self)
 
 
 def effect(
@@ -92,19 +86,18 @@ def effect(
     """
     if baseline is not None:
         evaluation.values(baseline, evaluation.measures[0])  # an unknown name is an error
-    measured = set(evaluation.queries)
-    parts = {name: [q for q in members if q in measured] for name, members in groups.items()}
-    if not any(parts.values()):
+    parts = restrict(evaluation, groups)
+    queries = {name: len(part.queries) for name, part in parts.items()}
+    if not any(queries.values()):
         raise InputError(
             "the results have no query in common with the audited split",
             remedy="check that both are of the same collection and split",
         )
-    cut = {name: restrict(evaluation, members) for name, members in parts.items() if members}
     means = {
         system: {
             measure: {
-                name: round(cut[name].mean(system, measure), 12) if name in cut else None
-                for name in parts
+                name: round(part.mean(system, measure), 12) if queries[name] else None
+                for name, part in parts.items()
             }
             for measure in evaluation.measures
         }
@@ -114,35 +107,32 @@ def effect(
     for measure in evaluation.measures:
         for against in [None, baseline] if baseline else [None]:
             family = [
-                _gap(cut, measure, system, group, against)
+                _gap(parts, measure, system, group, against)
                 for system in evaluation.systems
                 if system != against
                 for group in GROUPS[2:]
-                if parts[group]
+                if queries[group]
             ]
             corrected = holm([gap.p for gap in family])
             gaps += [replace(gap, p_holm=p) for gap, p in zip(family, corrected, strict=True)]
-    several = len(evaluation.systems) > 1
-    comparisons = {name: compare(part, baseline) for name, part in cut.items() if several}
-    return Effect(
-        evaluation.measures,
-        {name: len(members) for name, members in parts.items()},
-        means,
-        gaps,
-        comparisons,
-    )
+    tested = [name for name in parts if queries[name] and len(evaluation.systems) > 1]
+    comparisons = {name: compare(parts[name], baseline) for name in tested}
+    return Effect(evaluation.measures, queries, means, gaps, comparisons)
 
 
-def restrict(evaluation: Evaluation, queries: Sequence[str]) -> Evaluation:
-    """Restrict an evaluation to these queries; means of single seeds are left out."""
-    chosen = {
-        system: {
-            measure: {query: values[query] for query in queries}
-            for measure, values in by_measure.items()
+def restrict(evaluation: Evaluation, groups: Mapping[str, Sequence[str]]) -> dict[str, Evaluation]:
+    """Restrict an evaluation to each group of queries; means of single seeds are left out."""
+    parts = {}
+    for name, members in groups.items():
+        chosen = {
+            system: {
+                measure: {query: values[query] for query in members if query in values}
+                for measure, values in by_measure.items()
+            }
+            for system, by_measure in evaluation.per_query.items()
         }
-        for system, by_measure in evaluation.per_query.items()
-    }
-    return Evaluation(evaluation.measures, chosen, exclude_self=evaluation.exclude_self)
+        parts[name] = Evaluation(evaluation.measures, chosen, exclude_self=evaluation.exclude_self)
+    return parts
 
 
 def evaluate_groups(
@@ -171,17 +161,16 @@ def evaluate_groups(
 
 
 def _gap(
-    cut: Mapping[str, Evaluation], measure: str, system: str, group: str, baseline: str | None
+    parts: Mapping[str, Evaluation], measure: str, system: str, group: str, baseline: str | None
 ) -> Gap:
     """Welch's t-test (unequal variances) of a group against the clean queries."""
     from scipy.stats import ttest_ind
 
     values = {}
     for name in (group, "clean"):
-        part = cut.get(name)
-        own = part.values(system, measure) if part else np.zeros(0)
-        if baseline is not None and part:
-            own = own - part.values(baseline, measure)
+        own = parts[name].values(system, measure)
+        if baseline is not None:
+            own = own - parts[name].values(baseline, measure)
         values[name] = np.round(own, 12)
     own, clean = values[group], values["clean"]
     low = high = None
@@ -224,11 +213,7 @@ def _p_of_constants(own: int, clean: int) -> float:
 
 
 def results_of(audit: Audit, path: Path) -> Evaluation:
-    """Read the part of a result file that was measured on the audited split.
-
-    Raises:
-        InputError: no part of the file was measured on the audited texts and judgments.
-    """
+    """Read the part of a result file that was measured on the audited split."""
     name, _, split = audit.evaluated["name"].rpartition(":")
     texts, judgments = audit.evaluated["digest"], open_collection(name).qrels_digest(split)
     file = read_result(path)

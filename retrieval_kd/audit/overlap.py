@@ -10,7 +10,7 @@ from retrieval_kd.audit.near import near_pairs
 from retrieval_kd.audit.neighbours import Encoder, neighbour_pairs
 from retrieval_kd.audit.ngrams import ngram_pairs, too_short
 from retrieval_kd.audit.texts import DistinctTexts, TextList, same_texts
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.errors import Drops
 
 OVERLAP_KINDS = ("id", "exact", "near", "ngram", "embedding")  # the most certain first
 SHOWN = 200  # characters of a text in a pair
@@ -18,30 +18,13 @@ SHOWN = 200  # characters of a text in a pair
 
 @dataclass(frozen=True)
 class Limits:
-    """Thresholds from which two texts overlap.
-
-    Example:
-        >>> Limits(near=1.2, ngram=8)
-        Traceback (most recent call last):
-        ...
-        retrieval_kd.errors.InputError: near is 1.2. To fix: give a share above 0 and up to 1.
-    """
+    """Thresholds from which two texts overlap."""
 
     near: float  # Jaccard coefficient of runs of five characters
     ngram: int  # words in an n-gram
     share: float = 0.5  # of the shorter text's n-grams
     cosine: float = 0.95  # of the embeddings
     most: int = 10  # partners listed for each evaluated text
-
-    def __post_init__(self) -> None:
-        for name in ("near", "share", "cosine"):
-            value = getattr(self, name)
-            if not 0 < value <= 1:
-                remedy = "give a share above 0 and up to 1"
-                raise InputError(f"{name} is {value}", remedy=remedy)
-        for name in ("ngram", "most"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}", remedy="give at least 1")
 
 
 QUERIES = Limits(near=0.6, ngram=8)
@@ -134,10 +117,6 @@ def _same_ids(evaluated: TextList, trained: TextList) -> Partners:
     """Pairs with the same ID, within one collection; elsewhere equal IDs mean nothing."""
     if not evaluated.scope or evaluated.scope != trained.scope:
         return {}
-    if evaluated.collection is not None and trained.collection is not None:
-        rows = {int(place): t for t, place in enumerate(trained.positions)}
-        places = enumerate(evaluated.positions)
-        return {e: {rows[int(p)]: {"id": 1.0}} for e, p in places if int(p) in rows}
     place_of = {trained.id(t): t for t in range(len(trained))}
     ids = ((e, evaluated.id(e)) for e in range(len(evaluated)))
     return {e: {place_of[id]: {"id": 1.0}} for e, id in ids if id in place_of}

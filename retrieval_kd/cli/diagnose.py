@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, bounded, out_file, refuse_unused
+from retrieval_kd.cli.options import (
+    CollectionOption,
+    CountSelf,
+    Split,
+    bounded,
+    out_file,
+    refuse_unused,
+)
 from retrieval_kd.progress import say
 from retrieval_kd.schema import Count, Temperature
 
@@ -20,15 +27,13 @@ diagnose_app = typer.Typer()
 @diagnose_app.command()
 def diagnose(
     context: typer.Context,
-    collection: Annotated[
-        str, typer.Option(help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]")
-    ],
+    collection: CollectionOption,
     teacher: Annotated[Path, typer.Option(help="the teacher's TREC run file")],
     student: Annotated[Path, typer.Option(help="the student's TREC run file")],
     other: Annotated[
         list[Path] | None, typer.Option(help="run file to show beside the student's; repeat")
     ] = None,
-    split: Annotated[str, typer.Option(help="split with the judged queries")] = "test",
+    split: Split = "test",
     measure: Annotated[str, typer.Option(help="measure of quality and failures")] = "ndcg@10",
     first_stage: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from retrieval_kd.cli.options import CountSelf, Length, bounded, out_file, refuse_unused
-from retrieval_kd.evaluation.outputs import Outputs
+from retrieval_kd.evaluation.result_file import Outputs
 from retrieval_kd.schema import Depth
 
 evaluate_app = typer.Typer()

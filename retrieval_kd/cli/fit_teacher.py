@@ -86,7 +86,7 @@ def fit_teacher(
     The teacher is a cross-encoder, or a decoder that answers yes or no. If the command is killed,
     running it again resumes from the last checkpoint.
     """
-    from retrieval_kd.pipeline.fit_stored import fit_stored
+    from retrieval_kd.pipeline.train_stored import fit_stored
     from retrieval_kd.schema import apply_overrides
 
     if store is None:
@@ -128,9 +128,6 @@ def lora_of(rank: int | None, alpha: float | None, targets: str) -> Lora | None:
     Example:
         >>> lora_of(8, None, "q_proj,v_proj")
         Lora(rank=8, alpha=None, targets=['q_proj', 'v_proj'])
-
-    Raises:
-        InputError: alpha or targets were given without a rank, or a number is not above 0.
     """
     if rank is None:
         if alpha is not None or targets != ALL_LINEAR:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import bounded, out_file
+from retrieval_kd.cli.options import CollectionOption, Split, bounded, out_file
 from retrieval_kd.schema import Count, Price
 
 teach_app = typer.Typer(
@@ -25,11 +25,9 @@ def teach() -> None:
 
 @teach_app.command("compare")
 def compare_command(
-    collection: Annotated[
-        str, typer.Option(help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]")
-    ],
+    collection: CollectionOption,
     store: Annotated[Path, typer.Option(help="score store with the teachers' answers")],
-    split: Annotated[str, typer.Option(help="split with the judged queries")] = "test",
+    split: Split = "test",
     teacher: Annotated[
         list[str] | None,
         typer.Option(
@@ -90,8 +88,7 @@ def compare_command(
     if run is not None:
         check_run(run, opened)
     # These imports take seconds, so mistakes in names are reported before them.
-    from retrieval_kd.evaluation.teachers.compare import compare_teachers
-    from retrieval_kd.evaluation.teachers.facts import Prices
+    from retrieval_kd.evaluation.teachers.compare import Prices, compare_teachers
     from retrieval_kd.evaluation.teachers.show import print_comparison, write_reliability
 
     record = compare_teachers(

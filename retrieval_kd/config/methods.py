@@ -92,27 +92,17 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `rkd methods --json` prints."""
+        own = {"config": shown(self.config), "objective": self.objective}
         return {
             "name": self.name,
-            "paper": self.method.paper.model_dump(),
-            "section": self.method.section,
-            "new": self.method.new,
-            "config": shown(self.config),
-            "objective": self.objective,
-            "needs": list(self.method.needs),
-            "settings_from": dict(self.method.settings_from),
-            "left_out": self.method.left_out,
-            "elsewhere": self.method.elsewhere,
+            **self.method.model_dump(),
+            **own,
             "measured": self.measured or None,
         }
 
 
 def list_methods(folder: str | Path | None = None) -> list[Entry]:
     """Return all methods, ordered by section and name.
-
-    Args:
-        folder: with the YAML files; by default the checkout's, or the one installed with the
-            package.
 
     Raises:
         InputError: the folder has no YAML files, or one of them is wrong.

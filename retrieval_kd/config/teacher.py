@@ -99,11 +99,7 @@ class TeacherServer(ServerSettings):
         ]
 
     def check_members(self, members: Sequence[str]) -> None:
-        """Refuse a server that no teacher, or no teacher of this name, can run on.
-
-        Raises:
-            ValueError: naming the problem.
-        """
+        """Refuse a server that no teacher, or no teacher of this name, can run on."""
         served = self.served(members)
         unknown = [name for name in self.members or () if name not in served]
         if unknown:

@@ -158,11 +158,7 @@ class TrainingStage(Part):
         return self.needs_teacher_scores or any(term.asks_members for term in self.objective)
 
     def named_teachers(self, members: Sequence[str]) -> list[str]:
-        """The stored teachers this stage names itself: by a weight, or by number in a term.
-
-        Args:
-            members: all stored teachers, in the order of their numbers.
-        """
+        """The stored teachers this stage names itself: by a weight, or by number in a term."""
         numbers = {number for term in self.objective for number in term.named_members}
         weights = self.teachers if self.needs_teacher_scores else {}
         return [m for number, m in enumerate(members) if weights.get(m) or number in numbers]
@@ -270,15 +266,7 @@ def _trains_only_live(term: Term, stage: TrainingStage) -> bool:
 
 
 def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> None:
-    """Refuse objectives and names of scores that a stage does not have.
-
-    Args:
-        members: the teacher's members.
-        kind: the student's kind.
-
-    Raises:
-        ValueError: naming those that exist.
-    """
+    """Refuse objectives and names of scores that a stage does not have."""
     if kind in RE_RANKS:
         _check_re_ranks(stage)
     else:
@@ -320,11 +308,7 @@ def _check_re_ranks(stage: TrainingStage) -> None:
 
 
 def check_vectors(terms: Sequence[Term], kind: str) -> None:
-    """Refuse objectives on one vector per text for a student that has one per token.
-
-    Raises:
-        ValueError: naming the objective.
-    """
+    """Refuse objectives on one vector per text for a student that has one per token."""
     for term in terms if kind == "multi_vector" else ():
         if term.kind in ("vectors", "regulariser") or "policy" in term.takes:
             raise ValueError(

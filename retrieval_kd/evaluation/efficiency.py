@@ -44,56 +44,38 @@ def prepare(
         size = sum(file.stat().st_size for file in index.folder.rglob("*") if file.is_file())
         return {"kind": "lexical"} | _costs(collection, size, index.folder.name in before, seconds)
     if kind == "dense":
-        return _prepare_dense(system, collection, max_length)
+        return _prepare_model(system, collection, max_length)
     if kind == "fusion":
-        parts = [
-            prepare(part.strip(), collection, language=language, max_length=max_length)
-            for part in system.split("+")
-        ]
-        return {"kind": "fusion"} | _sum_costs(parts)
+        names = map(str.strip, system.split("+"))
+        settings: dict[str, Any] = {"language": language, "max_length": max_length}
+        return {"kind": "fusion"} | _sum_costs([prepare(n, collection, **settings) for n in names])
     return {"kind": "lexical"}
 
 
-def _prepare_dense(system: str, collection: Collection, max_length: int | None) -> dict[str, Any]:
+def _prepare_model(system: str, collection: Collection, max_length: int | None) -> dict[str, Any]:
+    """Cache what a search with the model needs: a dense one's vectors, another's index."""
     from retrieval_kd.models.encode import document_vectors
     from retrieval_kd.models.load import kind_of as kind_of_model
-
-    if (kind := kind_of_model(system)) != "dense":
-        return _prepare_index(system, kind, collection, max_length)
-    model = _encoder(system, max_length)
-    before, start = _cached("vectors"), time.perf_counter()
-    vectors = document_vectors(system, collection.documents, max_length=max_length, model=model)
-    seconds = time.perf_counter() - start
-    cached = Path(str(vectors.filename)).parent.name in before
-    config = getattr(getattr(model[0], "auto_model", None), "config", None)
-    return {
-        "kind": "dense",
-        "layers": getattr(config, "num_hidden_layers", None),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "dimensions": int(vectors.shape[1]),
-        "document_tokens": model.max_seq_length,
-        **_costs(collection, int(vectors.nbytes), cached, seconds),
-    }
-
-
-def _prepare_index(
-    system: str, kind: str, collection: Collection, max_length: int | None
-) -> dict[str, Any]:
-    """Build the index of a sparse or multi-vector model."""
     from retrieval_kd.students.dense import describe_student
 
-    before = _cached("indexes")
-    index = cached_index(collection, system, kind, max_length=max_length)
-    seconds = index.manifest["seconds"]["encode"]  # without loading the model, as for dense ones
-    size = sum(int(file["bytes"]) for file in index.manifest["files"].values())
-    facts = describe_student(index.model)
+    kind = kind_of_model(system)
+    before = _cached("vectors" if kind == "dense" else "indexes")
+    if kind == "dense":
+        model, start = _encoder(system, max_length), time.perf_counter()
+        vectors = document_vectors(system, collection.documents, max_length=max_length, model=model)
+        seconds = time.perf_counter() - start
+        folder, size = Path(str(vectors.filename)).parent, int(vectors.nbytes)
+    else:
+        index = cached_index(collection, system, kind, max_length=max_length)
+        model, folder = index.model, index.folder
+        seconds = index.manifest["seconds"]["encode"]  # without loading the model, as above
+        size = sum(int(file["bytes"]) for file in index.manifest["files"].values())
+    facts = describe_student(model)
     return {
         "kind": kind,
-        "layers": facts["layers"],
-        "parameters": facts["parameters"],
-        "dimensions": facts["dimensions"],
-        "document_tokens": index.model.max_seq_length,
-        **_costs(collection, size, index.folder.name in before, seconds),
+        **{name: facts[name] for name in ("layers", "parameters", "dimensions")},
+        "document_tokens": model.max_seq_length,
+        **_costs(collection, size, folder.name in before, seconds),
     }
 
 
@@ -123,23 +105,22 @@ def measure_latency(
 def _answer(
     system: str, collection: Collection, depth: int, language: str | None, max_length: int | None
 ) -> SearchFunction | None:
+    """Return what answers a query with the system; None if it cannot be timed."""
     kind = kind_of(system)
     if kind == "bm25":
         index = BM25.open(collection.documents, _parameters(system, language))
         return partial(index.search, depth=depth)
     if kind == "dense":
-        return _dense_answer(system, collection, depth, max_length)
+        return _model_answer(system, collection, depth, max_length)
     if kind == "fusion":
-        parts = [
-            _answer(part.strip(), collection, depth, language, max_length)
-            for part in system.split("+")
-        ]
+        names = map(str.strip, system.split("+"))
+        parts = [_answer(name, collection, depth, language, max_length) for name in names]
         timed = [part for part in parts if part is not None]
         return (lambda query: [part(query) for part in timed]) if len(timed) == len(parts) else None
     return None
 
 
-def _dense_answer(
+def _model_answer(
     system: str, collection: Collection, depth: int, max_length: int | None
 ) -> SearchFunction:
     from retrieval_kd.indexing.faiss_import import faiss

@@ -14,10 +14,9 @@ from rich.console import Console
 from retrieval_kd.data.qrels import Qrels, read_qrels
 from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.evaluation.report.grid import print_grid
 from retrieval_kd.evaluation.report.table import to_grid
-from retrieval_kd.evaluation.result_file import collection_record, seal
+from retrieval_kd.evaluation.result_file import Outputs, collection_record, seal
 from retrieval_kd.files import digest_file, digest_json
 from retrieval_kd.metrics.evaluation import Evaluation, system_of
 from retrieval_kd.metrics.measures import DEFAULT_MEASURES, evaluate
@@ -72,7 +71,13 @@ def evaluate_files(
         if opened is None:
             raise InputError("--with needs texts to search", remedy="name a --collection")
         depth = max([DEPTH, *(k for k in map(cutoff, measures) if k)])
-        retrieved = _retrieve(systems, opened, source["split"], depth, exclude_self)
+        from retrieval_kd.retrieval.retrieve import retrieve
+
+        queries = opened.query_texts(source["split"])
+        retrieved = {
+            name: Run(name, retrieve(opened, queries, w, depth, exclude_self=exclude_self).results)
+            for name, w in systems.items()
+        }
         runs |= retrieved
         inputs |= {
             name: {"with": systems[name], "depth": depth, "digest": digest_json(run.results)}
@@ -117,7 +122,8 @@ def _page(evaluation: Evaluation, comparisons: list[Comparison], source: dict[st
             title=f"Evaluation on {source.get('name') or Path(source['path']).name}",
             subtitle=f"{len(evaluation.queries):,} queries",
             collection={**source, "queries": len(evaluation.queries)},
-            systems=[SystemRow.of(evaluation, system) for system in evaluation.systems],
+            values=evaluation.to_json(),
+            systems=[SystemRow(system) for system in evaluation.systems],
             comparisons=comparisons,
             versions=versions(),
             commands=[shlex.join(["rkd", *sys.argv[1:]])],
@@ -176,18 +182,6 @@ def _stem(path: Path) -> str:
     while Path(name).suffix.lower() in SUFFIXES and Path(name).stem:
         name = Path(name).stem
     return name
-
-
-def _retrieve(
-    systems: dict[str, str], collection: Collection, split: str, depth: int, exclude_self: bool
-) -> dict[str, Run]:
-    from retrieval_kd.retrieval.retrieve import retrieve
-
-    queries = collection.query_texts(split)
-    return {
-        name: Run(name, retrieve(collection, queries, w, depth, exclude_self=exclude_self).results)
-        for name, w in systems.items()
-    }
 
 
 def _judgments(

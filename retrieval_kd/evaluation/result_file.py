@@ -1,4 +1,4 @@
-"""Result files: their content, the digest that seals them, and how to read each kind.
+"""The files that evaluations write, and result files read again: content, and digest that seals it.
 
 `rkd evaluate` writes the record of one collection, `rkd suite` a file with several such records,
 and `rkd run` its `results.json`, whose values per query are in the `report.json` beside it.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import DamagedFile, digest_json, read_json
+from retrieval_kd.evaluation.report.grid import Grid, to_latex, to_markdown
+from retrieval_kd.files import DamagedFile, digest_json, read_json, write_json, write_text
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import Comparison
 
@@ -148,32 +150,19 @@ def _measured(record: dict[str, Any]) -> Measured:
 
 
 def _of_run(record: dict[str, Any], path: Path) -> Measured:
-    """Read results of `rkd run`: means from results.json, values per query from report.json."""
+    """Read results of `rkd run`, whose values per query are in the report.json beside them."""
     beside = path.with_name("report.json")
-    if not beside.is_file():
-        problem = "results of `rkd run` need the report.json that was written beside them"
-        raise InputError(problem, file=path, remedy="keep both in one folder")
-    rows = {row["name"]: row for row in read_json(beside)["systems"]}
-    systems, measures = record["systems"], list(record["measures"])
-    if set(rows) != set(systems):
+    report = read_json(beside) if beside.is_file() else {}
+    if "values" not in report:
+        problem = "results of `rkd run` need the report.json that this version writes beside them"
+        raise InputError(problem, file=path, remedy="keep both in one folder, or run it again")
+    evaluation = Evaluation.from_json(report["values"])
+    if set(evaluation.systems) != set(record["systems"]):
         raise InputError(
             "the report.json beside it belongs to a different run",
             file=path,
             remedy="put this run's report.json beside it",
         )
-    counts, seeds = record.get("counts", {}), record.get("settings", {}).get("seeds", [])
-    runs = {name: [f"{name}-seed{seed}" for seed in seeds] for name in systems}
-    evaluation = Evaluation(
-        measures=measures,
-        per_query={name: rows[name]["per_query"] for name in systems},
-        counts=counts,
-        seeds={n: of for n, of in runs.items() if n not in counts.get("systems", {})},
-        seed_means={
-            name: {m: values[m]["per_seed"] for m in measures}
-            for name, values in systems.items()
-            if len(values[measures[0]]["per_seed"]) > 1
-        },
-    )
     costs = record.get("costs", {})
     return Measured(evaluation, texts=record["collection"].get("digest"), costs=costs)
 
@@ -184,3 +173,75 @@ def _digests(inputs: Any) -> Any:
         kept = {k: v for k, v in inputs.items() if isinstance(v, dict) or k.endswith("digest")}
         return {key: _digests(value) for key, value in kept.items()}
     return inputs
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Paths to write to; a file whose path is None is not written."""
+
+    json: str | Path | None = None
+    report: str | Path | None = None
+    latex: str | Path | None = None
+    markdown: str | Path | None = None
+    card: str | Path | None = None  # a student's folder
+    card_system: str | None = None  # which system the student is, if several could be
+
+    def write(
+        self,
+        record: Callable[[], dict[str, Any]],
+        grids: Sequence[Grid],
+        page: Callable[[], str] = str,
+        evaluations: Mapping[str, Evaluation] | None = None,
+        systems: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write each file in one step, so that none is ever half written.
+
+        Args:
+            record: makes the result file; it is called only if that is needed, since it digests all
+                values and imports torch for its versions.
+            page: renders the HTML report.
+            evaluations: collection → its evaluation, for the model card.
+            systems: as `student` takes them.
+        """
+        student = self.student(systems or {}) if self.card is not None else ""
+        sealed = cache(record)
+        if self.json is not None:
+            write_json(self.json, sealed())
+        if self.markdown is not None:
+            write_text(self.markdown, "\n\n".join(map(to_markdown, grids)) + "\n")
+        if self.latex is not None:
+            write_text(self.latex, "\n\n".join(map(to_latex, grids)) + "\n")
+        if self.report is not None:
+            write_text(self.report, page())
+        if self.card is not None:
+            from retrieval_kd.evaluation.report.model_card import update_model_card
+
+            update_model_card(self.card, evaluations or {}, student, digest=sealed()["digest"])
+
+    def student(self, systems: Mapping[str, str]) -> str:
+        """Return the system whose model is in the folder `card`.
+
+        It is `card_system` if that is set, else the system made from this folder, else the only
+        system.
+        """
+        if self.card_system is not None:
+            if self.card_system not in systems:
+                remedy = f"name one of {', '.join(systems)}"
+                raise InputError(f"unknown system {self.card_system!r}", remedy=remedy)
+            return self.card_system
+        folder = Path(str(self.card)).resolve()
+        same = [name for name, source in systems.items() if Path(source).resolve() == folder]
+        if len(same or systems) == 1:
+            return next(iter(same or systems))
+        raise InputError(
+            f"which of {', '.join(systems)} is the model in {folder.name}?",
+            remedy="name it with --card-system",
+        )
+
+    def check_card(self, systems: Mapping[str, str]) -> None:
+        """Raise InputError before anything is measured if the model card could not be written."""
+        if self.card is not None:
+            from retrieval_kd.evaluation.report.model_card import open_card
+
+            self.student(systems)
+            open_card(self.card)

@@ -58,11 +58,7 @@ def kind_of(system: str) -> str:
 
 
 def system_key(with_name: str) -> str:
-    """Digest everything that determines a system's rankings, except texts and settings.
-
-    Raises:
-        InputError: the model does not exist.
-    """
+    """Digest everything that determines a system's rankings, except texts and settings."""
     kind = kind_of(with_name)
     if kind == "bm25":
         parameters = DEFAULT if with_name == "bm25" else LUCENE

@@ -231,17 +231,13 @@ def randomisation_test(d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES)
 
 
 def bootstrap_interval(
-    d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES, confidence: float = 0.95
+    d: np.ndarray, seed: int = 0, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """Percentile interval of mean(d) over queries drawn with replacement."""
+    """95 % percentile interval of mean(d) over queries drawn with replacement."""
     rng = np.random.default_rng(seed)
-    means = np.concatenate(
-        [
-            d[rng.integers(0, len(d), (rows, len(d)))].mean(axis=1)
-            for rows in _chunks(resamples, len(d))
-        ]
-    )
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    sizes = _chunks(resamples, len(d))
+    means = [d[rng.integers(0, len(d), (rows, len(d)))].mean(axis=1) for rows in sizes]
+    low, high = np.quantile(np.concatenate(means), [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float(low), float(high)
 
 
@@ -295,8 +291,8 @@ def t_test_power(effect: float, queries: int, alpha: float = ALPHA) -> float:
     return float(np.nan_to_num(right_side, nan=1.0) + np.nan_to_num(wrong_side, nan=0.0))
 
 
-def queries_needed(effect: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
-    """Return the fewest queries on which a true effect of this size is detected with this power.
+def queries_needed(effect: float) -> int | None:
+    """Return the fewest queries on which a true effect of this size is detected with 80 % power.
 
     None if the effect is 0, which no number of queries detects.
 
@@ -306,23 +302,20 @@ def queries_needed(effect: float, power: float = POWER, alpha: float = ALPHA) ->
     """
     from scipy.stats import norm
 
-    _check(power, alpha)
     if not effect:
         return None
     # The normal approximation is about two queries too low: the search starts there.
-    near = ((norm.isf(alpha / 2) + norm.isf(1 - power)) / effect) ** 2
+    near = ((norm.isf(ALPHA / 2) + norm.isf(1 - POWER)) / effect) ** 2
     if near > 1e6:
         return math.ceil(near)
     queries = max(2, math.ceil(near))
-    while t_test_power(effect, queries, alpha) < power:
+    while t_test_power(effect, queries) < POWER:
         queries += 1
     return queries
 
 
-def detectable_difference(
-    deviation: float, queries: int, power: float = POWER, alpha: float = ALPHA
-) -> float | None:
-    """Return the smallest true difference that this number of queries detects with this power.
+def detectable_difference(deviation: float, queries: int) -> float | None:
+    """Return the smallest true difference that this number of queries detects with 80 % power.
 
     None with fewer than two queries, or if all differences are equal: how much they would vary if
     one system were better is then unknown, not 0.
@@ -336,22 +329,13 @@ def detectable_difference(
     """
     from scipy.optimize import brentq
 
-    _check(power, alpha)
     if queries < 2 or deviation == 0:
         return None
 
     def missing(effect: float) -> float:
-        return t_test_power(effect, queries, alpha) - power
+        return t_test_power(effect, queries) - POWER
 
     high = 1.0
     while missing(high) < 0:
         high *= 2
     return deviation * float(brentq(missing, 0.0, high, xtol=1e-9))
-
-
-def _check(power: float, alpha: float) -> None:
-    if not 0 < alpha < power < 1:
-        raise InputError(
-            f"power {power} at level {alpha} is not possible",
-            remedy="choose a power between the level and 1, such as 0.8 at 0.05",
-        )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cached_property
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, read_run
-from retrieval_kd.files import read_json, write_json
+from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
 from retrieval_kd.targets.normalise import Scores
@@ -54,10 +53,6 @@ class RunContext:
     def queries(self, part: str) -> Queries:
         """Return the queries of one part."""
         return Queries(**read_json(self.work.path("queries", f"{part}.json")))
-
-    def write_queries(self, part: str, queries: Queries) -> None:
-        """Save the queries of one part."""
-        write_json(self.work.path("queries", f"{part}.json"), asdict(queries))
 
     def candidates(self, part: str) -> Scores:
         """Return the first stage's candidates of one part: query ID → document ID → score."""

@@ -20,11 +20,6 @@ from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
 from retrieval_kd.teachers.spec import strategy_in
 
-FIELDS = (  # shown in the report
-    "layers", "parameters", "dimensions", "queries_per_second", "latency_ms_p50", "latency_ms_p95",
-    "index_bytes", "bytes_per_document", "documents_per_second", "training_seconds",
-    "teacher_calls",
-)  # fmt: skip
 TIMED_QUERIES = 40
 
 
@@ -67,9 +62,6 @@ def run_costs(context: RunContext, measure: str) -> dict[str, dict[str, Any]]:
 
     Unknown values are left out or None, such as the encoding speed of an index whose vectors were
     cached.
-
-    Args:
-        measure: the name of the stage that measured latency.
     """
     config, work = context.config, context.work
     latency = work.record(measure).get("facts", {})

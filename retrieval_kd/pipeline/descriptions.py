@@ -17,11 +17,7 @@ from retrieval_kd.workspace import Workspace
 def describe_system(
     config: Config, weights: Mapping[str, float], system: str
 ) -> tuple[str, str, str]:
-    """Return a system's label, its description, and its kind.
-
-    Args:
-        weights: the teachers' weights, by name.
-    """
+    """Return a system's label, its description, and its kind."""
     teachers = _weighted(weights)
     depth, first_stage = config.first_stage.depth, config.first_stage.with_
     fixed = {
@@ -58,11 +54,7 @@ def describe_system(
 
 
 def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
-    """Describe how well each teacher re-ranks dev queries, alone and together.
-
-    Args:
-        facts: of the stage that tuned the teacher; empty if it has not run.
-    """
+    """Describe how well each teacher re-ranks dev queries, alone and together."""
     if "cloze_queries" in facts:
         alone = facts["cloze_ndcg@10_alone"].items()
         found = ", ".join(f"{name} alone {value:.4f}" for name, value in alone)
@@ -111,49 +103,10 @@ def cost_notes(work: Workspace) -> list[str]:
     return [f"The teacher {' and '.join(parts)} in {seconds}."] if parts else []
 
 
-def cost_sentence(student: str, costs: Mapping[str, Mapping[str, Any]], of_encoder: bool) -> str:
-    """Compare a student's costs with those of the encoder and the teacher, in one sentence.
-
-    Args:
-        of_encoder: whether the student started from the encoder that is shown beside it.
-
-    Example:
-        >>> costs = {"small": {"layers": 3, "parameters": 17.4e6, "latency_ms_p50": 5.9},
-        ...          "encoder": {"layers": 6, "parameters": 22.7e6, "latency_ms_p50": 9.6},
-        ...          "teacher": {"latency_ms_p50": 304.0, "re_ranks": True}}
-        >>> one, other = (cost_sentence("small", costs, made) for made in (True, False))
-        >>> print(one.partition(" (")[0])
-        3 of 6 layers and 17.4 M of 22.7 M parameters; 5.9 against 9.6 ms a query
-        >>> print(other.partition("; the teacher")[0])
-        3 layers, 17.4 M parameters, 5.9 ms a query (the encoder: 6, 22.7 M, 9.6 ms
-    """
-    mine, encoder = costs[student], costs["encoder"]
-    layers, full = mine["layers"], encoder["layers"]
-    has = f"{layers} layers" if layers else "no transformer"
-    size, full_size = (f"{facts['parameters'] / 1e6:.1f} M" for facts in (mine, encoder))
-    took, full_took = (f"{facts['latency_ms_p50']:.1f}" for facts in (mine, encoder))
-    teacher = f"the teacher re-ranks in {costs['teacher']['latency_ms_p50']:.0f} ms"
-    is_part = layers and mine["parameters"] <= encoder["parameters"]
-    if mine.get("re_ranks") or not of_encoder or not is_part:
-        query = "to re-rank a query's candidates" if mine.get("re_ranks") else "a query"
-        return (
-            f"{has}, {size} parameters, {took} ms {query} "
-            f"(the encoder: {full}, {full_size}, {full_took} ms; {teacher})."
-        )
-    return (
-        f"{layers} of {full} layers and {size} of {full_size} parameters; {took} against "
-        f"{full_took} ms a query (against the encoder it was made of; {teacher})."
-    )
-
-
 def gain_sentence(
     student: str, measure: str, means: Mapping[str, float], costs: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """Say what a student gains and costs, against the encoder as it is.
-
-    Args:
-        means: system → its mean of the measure.
-        costs: system → its costs; what is unknown is left out.
 
     Example:
         >>> costs = {"small": {"queries_per_second": 300.0, "bytes_per_document": 1560.0},

@@ -70,11 +70,7 @@ class Ensemble(ABC):
         candidates: Scores | None = None,
         weights: Mapping[str, float] | None = None,
     ) -> Scores:
-        """Return the fused scores of a part's candidates, or of `candidates`.
-
-        Args:
-            weights: weights to use in place of the fitted ones.
-        """
+        """Return the fused scores of a part's candidates, or of `candidates`."""
         used = _positive(weights or self.fitted.weights)
         lists = {member: self.scores(part, member, candidates) for member in used}
         return self.fitted.combination.fuse(lists, used, drops, normalise=self.normalise)

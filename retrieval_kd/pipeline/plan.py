@@ -44,6 +44,8 @@ from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 
+REPORT_FORMAT = 2  # of report.json: a report in another form is written again
+
 
 def run(
     config: Config, before: Callable[[Stage, bool, str], None] = lambda stage, done, number: None
@@ -53,20 +55,18 @@ def run(
     Args:
         before: called with each stage, whether it is done already, and its number, as in 3/19.
     """
-    context = RunContext(config, Workspace(config.out))
-    _add_stages(context)
+    context = _planned(config)
     context.work.execute(before)
     return RunResults(context)
 
 
 def plan(config: Config) -> Workspace:
     """Return the workspace with all stages added and none run. Opens the collection."""
+    return _planned(config).work
+
+
+def _planned(config: Config) -> RunContext:
     context = RunContext(config, Workspace(config.out))
-    _add_stages(context)
-    return context.work
-
-
-def _add_stages(context: RunContext) -> None:
     _check_splits(context)
     precision = dtype_name(fast_dtype())  # the type that models compute in changes every score
     for stages in (_query_stages, _teacher_stages, _baseline_stages, _student_stages):
@@ -74,6 +74,7 @@ def _add_stages(context: RunContext) -> None:
             context.work.add(replace(stage, settings=[precision, stage.settings]))
     for stage in _result_stages(context):
         context.work.add(stage)
+    return context
 
 
 def _check_splits(context: RunContext) -> None:
@@ -315,7 +316,7 @@ def _result_stages(context: RunContext) -> Iterator[Stage]:
         results.stage("report"),
         run=results.report,
         outputs=(results.file("report.html"),),
-        settings=[config.name, versions().get("retrieval_kd")],
+        settings=[config.name, versions().get("retrieval_kd"), REPORT_FORMAT],
         needs=(results.stage("evaluate"),),
     )
 

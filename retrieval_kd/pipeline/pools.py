@@ -36,11 +36,6 @@ def stage_pools(
 ) -> tuple[list[Pool], Groups]:
     """Build the pools of one training stage, and the shares of its parts.
 
-    Args:
-        ensemble: the teachers, queries and candidates.
-        start: MODEL of the student as the stage starts.
-        max_length: maximum number of tokens of a text when that student encodes.
-
     Raises:
         InputError: no query is left to train on.
     """

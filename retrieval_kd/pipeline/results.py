@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ from retrieval_kd.audit.show import audit_summary
 from retrieval_kd.config.run import REFERENCES, Config
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.evaluation.diagnostics.cases import cases_from
 from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics
 from retrieval_kd.evaluation.diagnostics.false_negatives import false_negatives
 from retrieval_kd.evaluation.report.data import Curve, Main, ReportData, SystemRow
 from retrieval_kd.evaluation.report.explorer import explorer_from
-from retrieval_kd.evaluation.report.grid import to_latex, to_markdown
+from retrieval_kd.evaluation.report.grid import Grid, print_grid, to_latex, to_markdown
 from retrieval_kd.evaluation.report.page import write_report
-from retrieval_kd.evaluation.report.table import Clean, print_table, to_grid
+from retrieval_kd.evaluation.report.table import Clean, to_grid
 from retrieval_kd.files import digest_json, read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
 from retrieval_kd.metrics.evaluation import Evaluation
@@ -36,17 +36,14 @@ from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison, compare
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline.context import RunContext, seeded
-from retrieval_kd.pipeline.costs import FIELDS, run_costs
+from retrieval_kd.pipeline.costs import run_costs
 from retrieval_kd.pipeline.descriptions import (
     cost_notes,
-    cost_sentence,
     describe_system,
     gain_sentence,
     teacher_notes,
 )
 from retrieval_kd.progress import say
-
-POINTS = 1_000  # in a scatter plot; each is an element of the page
 
 
 class RunResults:
@@ -113,10 +110,11 @@ class RunResults:
         return run_costs(self.context, self.stage("measure"))
 
     @property
-    def clean(self) -> Clean | None:
-        """Means on clean queries, if judgments were trained on and some test queries overlap."""
+    def grid(self) -> Grid:
+        """The table of all systems, with means on clean queries if any overlap."""
         results = read_json(self.work.path(self.file("results.json")))
-        return Clean.of(results["audit"], results["settings"])
+        clean = Clean.of(results["audit"], results["settings"])
+        return to_grid(*self.evaluation, self.costs, clean=clean)
 
     @property
     def _teacher_facts(self) -> dict[str, Any]:
@@ -137,12 +135,12 @@ class RunResults:
             title=self.config.name,
             subtitle=self._subtitle(),
             collection=stats,
-            systems=[self._row(evaluation, system) for system in evaluation.systems],
+            values=evaluation.to_json(),
+            systems=[self._row(system) for system in evaluation.systems],
             comparisons=comparisons,
             curves={name: self._curves(name) for name in self.config.students},
             diagnostics=results.get("diagnostics"),
             audit=results.get("audit"),
-            cases=cases_from(evaluation, runs, qrels, collection, student, baseline, measure),
             explorer=explorer_from(evaluation, runs, qrels, collection, (student, baseline)),
             settings=self.config.model_dump(by_alias=True),
             digests=results.get("digests", {}),
@@ -156,14 +154,13 @@ class RunResults:
         )
         write_json(self.work.path(self.file("report.json")), data.to_json())
         write_report(data, self.work.path(self.file("report.html")))
-        grid = to_grid(evaluation, comparisons, self.costs, clean=self.clean)
         for name, write in (("results.md", to_markdown), ("results.tex", to_latex)):
-            write_text(self.work.path(self.file(name)), write(grid) + "\n")
+            write_text(self.work.path(self.file(name)), write(self.grid) + "\n")
 
     def print(self) -> None:
-        """Print the table, the main comparison, the student's costs and the report's path."""
+        """Print the table, the main comparison, what each student gains, and the report's path."""
         evaluation, comparisons = self.evaluation
-        print_table(evaluation, comparisons, self.costs, clean=self.clean)
+        print_grid(self.grid)
         student, measure = self.config.compare[0], evaluation.measures[0]
         for comparison in comparisons:
             if comparison.a == student and comparison.measure == measure:
@@ -171,10 +168,7 @@ class RunResults:
         teacher = evaluation.mean("teacher", measure)
         if teacher:
             share = evaluation.mean(student, measure) / teacher
-            training = self.config.students[self.config.systems[student]]
-            base = self.config.student_for(training).base
-            costs = cost_sentence(student, self.costs, base == self.config.encoder)
-            say(f"{student} keeps {share:.1%} of the teacher's {measure} with {costs}")
+            say(f"{student} keeps {share:.1%} of the teacher's {readable(measure)}")
         means = {system: evaluation.mean(system, measure) for system in evaluation.systems}
         for name in self.config.systems:
             say(gain_sentence(name, readable(measure), means, self.costs))
@@ -185,16 +179,15 @@ class RunResults:
         parts = [f"{number:,} {part} queries" for part, number in counts.items() if number]
         return f"{self.context.collection.name}: " + ", ".join(parts)
 
-    def _row(self, evaluation: Evaluation, system: str) -> SystemRow:
+    def _row(self, system: str) -> SystemRow:
         costs = self.costs[system]
-        shown = {name: costs[name] for name in FIELDS if costs.get(name) is not None}
+        names = [field.name for field in fields(SystemRow)]
+        shown = {name: costs[name] for name in names if costs.get(name) is not None}
         if costs.get("layers"):
             shown["document_tokens"] = self.config.student.max_length
         weights = self._teacher_facts.get("weights", {})
         label, description, kind = describe_system(self.config, weights, system)
-        return SystemRow.of(
-            evaluation, system, label=label, description=description, kind=kind, **shown
-        )
+        return SystemRow(system, label=label, description=description, kind=kind, **shown)
 
     def _run_names(self, system: str) -> list[str]:
         """The names of a system's run files, one per seed of a student."""
@@ -231,12 +224,11 @@ def effect_of(
     evaluation: Evaluation, groups: dict[str, list[str]], pair: tuple[str, str]
 ) -> dict[str, Any]:
     """Return means of the first measure by group; compare the pair on all and clean queries."""
-    measure, evaluated = evaluation.measures[0], set(evaluation.queries)
-    parts = {name: [q for q in members if q in evaluated] for name, members in groups.items()}
-    cut = {name: restrict(evaluation, members) for name, members in parts.items() if members}
+    measure, parts = evaluation.measures[0], restrict(evaluation, groups)
+    cut = {name: part for name, part in parts.items() if part.queries}
     return {
         "measure": measure,
-        "queries": {name: len(members) for name, members in parts.items()},
+        "queries": {name: len(part.queries) for name, part in parts.items()},
         "means": {
             system: {name: part.mean(system, measure) for name, part in cut.items()}
             for system in evaluation.systems
@@ -277,23 +269,7 @@ def diagnose_run(context: RunContext, measure: str, names: Sequence[str]) -> dic
         record["negatives"] = {"unknown": error.problem}
     for student in record["students"].values():
         del student["loyalty"]["per_query"]
-        student["points"] = [[t, s, r] for t, s, r in thinned(student["points"])]
     return {**record, "seed": seed}
-
-
-def thinned(
-    points: list[tuple[float, float, bool]], most: int = POINTS
-) -> list[tuple[float, float, bool]]:
-    """Keep about `most` points, relevant ones first.
-
-    Example:
-        >>> thinned([(0.0, 0.0, True), *((1.0, 1.0, False) for _ in range(9))], most=4)
-        [(0.0, 0.0, True), (1.0, 1.0, False), (1.0, 1.0, False), (1.0, 1.0, False)]
-    """
-    relevant, others = ([p for p in points if p[2] is kind] for kind in (True, False))
-    relevant = relevant[:: max(1, -(-len(relevant) // most))]
-    room = max(1, most - len(relevant))
-    return relevant + others[:: max(1, -(-len(others) // room))]
 
 
 def digests(context: RunContext) -> dict[str, str]:

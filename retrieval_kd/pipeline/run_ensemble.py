@@ -95,9 +95,6 @@ class RunEnsemble(Ensemble):
         """Fit the combination on dev, and the weights unless configured; write teacher.json.
 
         With weights learnt per query (`learned`), or without dev queries, all common weights are 1.
-
-        Returns:
-            The facts of this stage: the weights, and nDCG@10 on dev of each teacher and of all.
         """
         teacher, qrels, drops = self.config.teacher, self.queries("dev").qrels, Drops()
         how, method = teacher.fusion, teacher.calibration

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ def choose_queries(context: RunContext) -> dict[str, Any]:
     drops = Drops()
     parts = ChosenQueries(context.config, context.collection).parts(drops)
     for part, queries in parts.items():
-        context.write_queries(part, queries)
+        write_json(context.work.path("queries", f"{part}.json"), asdict(queries))
     counts = {part: len(queries.texts) for part, queries in parts.items()}
     return {"queries": counts, "drops": drops.summary()}
 
@@ -125,12 +126,7 @@ def score_candidates(
     queries: Mapping[str, str],
     candidates: Scores,
 ) -> Scores:
-    """Score every query's candidates; returns raw logits by query and document.
-
-    Args:
-        queries: ID → text.
-        candidates: query ID → document ID → first-stage score (ignored).
-    """
+    """Score every query's candidates; returns raw logits by query and document."""
     pairs = [(query, id) for query in queries for id in candidates.get(query, {})]
     documents = [collection.documents[id] for _, id in pairs]
     logits = model.score([queries[query] for query, _ in pairs], documents).tolist()

@@ -46,12 +46,7 @@ class StoredTeachers(Part):
         return weights
 
     def fused(self) -> list[str]:
-        """The names of the teachers that are fused.
-
-        Raises:
-            InputError: there are several and none is named, or the weights or the calibration do
-                not fit.
-        """
+        """The names of the teachers that are fused."""
         names = list(self.names) or [ScoreStore(self.store).only().model]
         if len(self.weights or names) != len(names):
             raise InputError(
@@ -129,11 +124,7 @@ class StoredEnsemble(Ensemble):
             )
 
     def check_scores(self, stages: Sequence[TrainingStage]) -> None:
-        """Refuse stages that need teacher scores if there is no store.
-
-        Raises:
-            InputError: saying how to name one.
-        """
+        """Refuse stages that need teacher scores if there is no store."""
         if self.teachers is None and any(stage.needs_teacher_scores for stage in stages):
             raise InputError(
                 "the training needs teacher scores, but none were given",

@@ -1,14 +1,17 @@
-"""`rkd train`: train a student on stored teacher scores, on judgments, or on both."""
+"""`rkd train` and `rkd fit-teacher`: train on stored teacher scores, on judgments, or on both."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from retrieval_kd.config.run import Student
-from retrieval_kd.config.training import Training, check_cached, check_scores
+from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops, InputError, log
+from retrieval_kd.models.lora import Lora
+from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble, StoredTeachers
 from retrieval_kd.pipeline.train_students import StudentTraining, stage_folders
 from retrieval_kd.retrieval.retrieve import retrieve
@@ -17,10 +20,17 @@ from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.students.make import check_trainable
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.targets import FITTED_ON_DEV
+from retrieval_kd.teachers.spec import check_base, parse_spec
+from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.checkpoints import at_work, check_replaceable
 from retrieval_kd.training.trainer.curve import build_dev_task
-from retrieval_kd.training.trainer.settings import TrainSettings
+from retrieval_kd.training.trainer.settings import (
+    FIT_DEFAULTS,
+    LORA_DEFAULTS,
+    TrainSettings,
+    check_uncached,
+)
 
 
 def train_stored(
@@ -43,9 +53,6 @@ def train_stored(
         teachers: the stored teachers; none, if only judgments are trained on.
         candidates: TREC run file; by default the documents that the teachers have scored.
         dev_split: queries of the learning curve, which a fusion may be fitted on too.
-
-    Returns:
-        The content of `out/training.json`, see `StudentTraining.train_stage`.
 
     Raises:
         InputError: something does not fit; before any model is loaded.
@@ -101,6 +108,60 @@ def training_on(objective: str, teachers: StoredTeachers | None) -> Training:
     return validate(Training, {"objective": terms})
 
 
+def fit_stored(
+    collection: str,
+    split: str,
+    base: str,
+    objective: str,
+    settings: Mapping[str, Any],
+    out: Path,
+    *,
+    teachers: StoredTeachers | None = None,
+    candidates: Path | None = None,
+    layers: Sequence[int] | None = None,
+    lora: Lora | None = None,
+    max_length: int | None = None,
+) -> dict[str, Any]:
+    """Fine-tune a teacher on the queries of a split and save it in `out`, see `fit_teacher`.
+
+    Args:
+        settings: settings that differ from `FIT_DEFAULTS`, or with `lora` from `LORA_DEFAULTS`.
+        teachers: the stored teachers; none, if only judgments are trained on.
+        candidates: TREC run file; by default the documents that the teachers have scored.
+
+    Raises:
+        InputError: something does not fit; before any model is loaded.
+    """
+    terms = parse_terms(objective)
+    check_base(base, layers=layers, lora=lora)
+    if parse_spec(base).kind == "yesno" and "max_tokens" in settings:
+        raise InputError(
+            "a decoder is trained on what it is scored with",
+            remedy="say how long passages are with --max-length, not max_tokens",
+        )
+    defaults = LORA_DEFAULTS if lora else FIT_DEFAULTS
+    chosen = validate(TrainSettings, {**defaults.model_dump(), **settings})
+    as_input_error(check_uncached, chosen.mini_batch_size)
+    with at_work(out):
+        opened, drops = open_collection(collection), Drops()
+        ensemble = StoredEnsemble(opened, split, candidates, teachers, None, drops)
+        stage = TrainingStage(objective=terms)
+        ensemble.check_scores([stage])
+        pools, _ = stage_pools(stage, ensemble, base, drops)
+        drops.warn(str(candidates or (teachers and teachers.store)))
+        return fit_teacher(
+            base,
+            pools,
+            opened.documents,
+            out,
+            layers=layers,
+            lora=lora,
+            settings=chosen,
+            terms=terms,
+            max_length=max_length,
+        )
+
+
 def _check(
     training: Training,
     start: Student,
@@ -108,11 +169,7 @@ def _check(
     teachers: StoredTeachers | None,
     dev_split: str | None,
 ) -> None:
-    """Refuse settings that do not fit together.
-
-    Raises:
-        InputError: naming them.
-    """
+    """Refuse settings that do not fit together."""
     fits = teachers is not None and teachers.fusion in FITTED_ON_DEV
     if start.kind in RE_RANKS and dev_split is not None and not fits:
         raise InputError(

@@ -30,19 +30,7 @@ from retrieval_kd.training.trainer.settings import TrainSettings
 
 @dataclass(frozen=True)
 class StudentTraining:
-    """The training of one student with one seed.
-
-    Args:
-        training: its stages.
-        start: kind and base of the student.
-        settings: the common settings, with the seed; those of the training and of a stage come
-            first.
-        ensemble: the teachers, queries and candidates.
-        out: folder for the student. Those that the earlier stages end in are kept beside it.
-        dev: the task of the learning curve.
-        max_length: maximum number of tokens of a text; by default the base's own.
-        widths: dimensions that the student must be able to be cut to.
-    """
+    """The training of one student with one seed."""
 
     training: Training
     start: Student
@@ -54,12 +42,7 @@ class StudentTraining:
     widths: Sequence[int] = ()
 
     def train_stage(self, stage_index: int) -> dict[str, Any]:
-        """Train stage `stage_index` (from 0), starting from the previous stage's student.
-
-        Returns:
-            The content of the stage's `training.json`, with the seconds of fine-tuning its live
-            teachers added, and what was left out.
-        """
+        """Train stage `stage_index` (from 0), starting from the previous stage's student."""
         stage, drops = self.training.all_stages[stage_index], Drops()
         folders = stage_folders(self.out, len(self.training.all_stages))
         folder, documents = folders[stage_index], self.ensemble.collection.documents

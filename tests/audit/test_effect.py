@@ -19,7 +19,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.evaluate_runs import evaluate_files
-from retrieval_kd.evaluation.outputs import Outputs
+from retrieval_kd.evaluation.result_file import Outputs
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate

@@ -16,7 +16,7 @@ from retrieval_kd.audit.ngrams import ngram_pairs
 from retrieval_kd.audit.normalise import normalise, shingles, word_ngrams
 from retrieval_kd.audit.overlap import DOCUMENTS, QUERIES, Limits, find_overlaps
 from retrieval_kd.audit.texts import DistinctTexts, TextList, same_texts
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.errors import Drops
 from tests.tiny_models import TOPICS
 
 WORDS = [word for line in TOPICS.values() for word in line.split()]
@@ -177,10 +177,3 @@ def test_bands_catch_a_pair_at_the_threshold():
         count, rows = bands(float(threshold))
         assert count * rows <= near.PERMUTATIONS
         assert 1 - (1 - threshold**rows) ** count >= near.RECALL
-
-
-def test_impossible_limits_are_refused():
-    with pytest.raises(InputError, match=r"cosine is 0.*above 0"):
-        Limits(0.6, 8, cosine=0.0)
-    with pytest.raises(InputError, match=r"ngram is 0.*at least 1"):
-        Limits(0.6, 0)

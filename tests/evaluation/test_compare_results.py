@@ -18,10 +18,10 @@ from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.compare_results import compare_files, to_grid
 from retrieval_kd.evaluation.evaluate_runs import evaluate_files
-from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.evaluation.report.grid import print_grid
-from retrieval_kd.evaluation.result_file import read_result
+from retrieval_kd.evaluation.result_file import Outputs, read_result
 from retrieval_kd.files import read_json, write_json
+from retrieval_kd.metrics.evaluation import Evaluation
 
 QRELS = {f"q{i}": {f"d{i}": 1, f"e{i}": 2} for i in range(30)}
 QUIET = Console(file=io.StringIO())
@@ -184,8 +184,10 @@ def test_the_results_of_a_run_are_read_with_the_report_beside_them(tmp_path):
     write_json(tmp_path / "results.json", {**record, "systems": systems, "costs": {}})
     with pytest.raises(InputError, match=r"report\.json"):
         read_result(tmp_path)
-    row = {"name": "student", "per_query": {"ndcg@10": values}}
-    write_json(tmp_path / "report.json", {"systems": [row]})
+    per_query = {"student": {"ndcg@10": values}}
+    seeds = {"student": {"ndcg@10": [0.3, 0.45]}}
+    report = {"values": Evaluation(["ndcg@10"], per_query, seed_means=seeds).to_json()}
+    write_json(tmp_path / "report.json", report)
     found = read_result(tmp_path).collections["tides"]
     assert found.evaluation.mean("student", "ndcg@10") == 0.375
     assert found.evaluation.per_seed("student", "ndcg@10") == [0.3, 0.45]
@@ -196,13 +198,14 @@ def test_the_results_of_a_run_are_read_with_the_report_beside_them(tmp_path):
 
 def test_other_collections_whose_judgments_are_unknown_are_refused_unless_asked_for(tmp_path):
     """Two collections may both number their queries from 1."""
-    row = {"name": "student", "per_query": {"ndcg@10": {"1": 0.5, "2": 0.25}}}
+    per_query = {"student": {"ndcg@10": {"1": 0.5, "2": 0.25}}}
+    report = {"values": Evaluation(["ndcg@10"], per_query).to_json()}
     systems = {"student": {"ndcg@10": {"mean": 0.375, "per_seed": [0.375]}}}
     for name in ("tides", "moons"):
         record = {"collection": {"name": name}, "measures": ["ndcg@10"], "systems": systems}
         (tmp_path / name).mkdir()
         write_json(tmp_path / name / "results.json", record)
-        write_json(tmp_path / name / "report.json", {"systems": [row]})
+        write_json(tmp_path / name / "report.json", report)
     with pytest.raises(InputError, match=r"different collections \(tides, moons\).*--anyway"):
         compare_files(tmp_path / "tides", tmp_path / "moons")
     result = compare_files(tmp_path / "tides", tmp_path / "moons", anyway=True)

@@ -16,7 +16,7 @@ from retrieval_kd.data.qrels import write_qrels
 from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.evaluate_runs import evaluate_files, run_names
-from retrieval_kd.evaluation.outputs import Outputs
+from retrieval_kd.evaluation.result_file import Outputs
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.retrieval.retrieve import retrieve
 

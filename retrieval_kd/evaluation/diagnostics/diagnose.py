@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from retrieval_kd.data.qrels import Qrels
 
 FORMAT = 1
-POINTS = 2000  # at most, of the scatter plot
+POINTS = 1_000  # at most, of the scatter plot: each is an element of the page
 
 
 def diagnostics(
@@ -50,7 +50,6 @@ def diagnostics(
     temperature: float = 1.0,
     worst: int = 10,
     exclude_self: bool = True,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Build the JSON-able record that `rkd diagnose` writes.
 
@@ -101,7 +100,7 @@ def diagnostics(
         record["students"][student.name] = {
             **describe(student),
             "loyalty": fidelity(teacher, student, kept, k=k, temperature=temperature),
-            "failures": failure_tables(features, *both, seed=seed),
+            "failures": failure_tables(features, *both),
             "worst": worst_queries(collection, kept, (teacher, student), both, worst),
             "points": score_pairs(teacher, student, kept),
         }
@@ -118,9 +117,9 @@ def _without_self(run: Run) -> Run:
 def score_pairs(
     teacher: Run, student: Run, qrels: Qrels, most: int = POINTS
 ) -> list[tuple[float, float, bool]]:
-    """List (teacher's score, student's score, relevant) of documents that both ranked.
+    """List (teacher's score, student's score, relevant) of about `most` documents both ranked.
 
-    All relevant documents are in the list, and every n-th of the others, about `most` of them.
+    The list begins with the relevant ones; if there are too many, it has every n-th.
     """
     pairs = [
         (score, student.results[query][document], judged.get(document, 0) > 0)
@@ -128,8 +127,10 @@ def score_pairs(
         for document, score in teacher.results.get(query, {}).items()
         if document in student.results.get(query, {})
     ]
-    others = [pair for pair in pairs if not pair[2]]
-    return [pair for pair in pairs if pair[2]] + others[:: max(1, -(-len(others) // most))]
+    relevant, others = ([pair for pair in pairs if pair[2] is kind] for kind in (True, False))
+    relevant = relevant[:: max(1, -(-len(relevant) // most))]
+    room = max(1, most - len(relevant))
+    return relevant + others[:: max(1, -(-len(others) // room))]
 
 
 def print_diagnostics(record: Mapping[str, Any], console: Console | None = None) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retrieval_kd.evaluation.diagnostics.cases import ABSENT
 from retrieval_kd.metrics.significance import bootstrap_interval
 from retrieval_kd.retrieval.analysis import Analysis, Analyzer
 
@@ -25,6 +24,7 @@ JUDGED = "judged relevant documents"
 MISSED = "share of relevant documents that the first stage missed"
 TERMS = Analysis(stemmer="porter", stop_words="lucene", words="standard")
 MOST_BINS = 4
+ABSENT = "(not in the collection)"
 SNIPPET = 200  # characters of a relevant document without a title
 
 
@@ -120,16 +120,11 @@ def failure_tables(
     features: Mapping[str, Mapping[str, float]],
     teacher: Mapping[str, float],
     student: Mapping[str, float],
-    *,
-    seed: int = 0,
 ) -> dict[str, list[dict[str, Any]]]:
     """Map feature → rows: bounds, count, both means, student − teacher with its 95 % interval.
 
     `failed` counts queries on which the teacher has a value above 0 and the student 0, `saved` the
     reverse. The interval is a bootstrap over the bin's queries; a single query has none.
-
-    Args:
-        teacher: query → value of the measure, like `student`.
 
     Example:
         >>> rows = failure_tables({"length": {"q1": 3, "q2": 3}}, {"q1": 1, "q2": 1},
@@ -141,18 +136,18 @@ def failure_tables(
     for feature, values in features.items():
         measured = {q: v for q, v in values.items() if q in teacher and q in student}
         tables[feature] = [
-            {"from": low, "to": high, **_row(queries, teacher, student, seed)}
+            {"from": low, "to": high, **_row(queries, teacher, student)}
             for low, high, queries in bins(measured)
         ]
     return tables
 
 
 def _row(
-    queries: Sequence[str], teacher: Mapping[str, float], student: Mapping[str, float], seed: int
+    queries: Sequence[str], teacher: Mapping[str, float], student: Mapping[str, float]
 ) -> dict[str, Any]:
     a = np.array([student[q] for q in queries], dtype=np.float64)  # (queries,)
     b = np.array([teacher[q] for q in queries], dtype=np.float64)  # (queries,)
-    low, high = bootstrap_interval(a - b, seed) if len(queries) > 1 else (None, None)
+    low, high = bootstrap_interval(a - b) if len(queries) > 1 else (None, None)
     return {
         "count": len(queries),
         "teacher": float(b.mean()),
@@ -172,12 +167,7 @@ def worst_queries(
     values: tuple[Mapping[str, float], Mapping[str, float]],
     most: int = 10,
 ) -> list[dict[str, Any]]:
-    """List the queries that lose most from teacher to student, with texts and ranks, worst first.
-
-    Args:
-        runs: the teacher's and the student's.
-        values: the measure per query of both.
-    """
+    """List the queries that lose most from teacher to student, worst first, with texts."""
     (teacher, student), (before, after) = runs, values
     lost = {q: after[q] - before[q] for q in before if after[q] < before[q]}
     cases = []

@@ -16,9 +16,7 @@ DEPTHS = (1, 5, 10, 16, 30, 50, 100)
 QUANTILES = (0.1, 0.25, 0.5)
 
 
-def false_negatives(
-    scores: Mapping[str, Mapping[str, float]], qrels: Qrels, depth: int | None = None
-) -> dict[str, Any]:
+def false_negatives(scores: Mapping[str, Mapping[str, float]], qrels: Qrels) -> dict[str, Any]:
     """Measure which shares of the negatives the teacher scores like positives.
 
     A negative is a candidate without a positive judgment. It is *suspected* if the teacher scores
@@ -27,11 +25,6 @@ def false_negatives(
     comparable between queries: logits, or fused z-scores). The teacher errs too, so these shares
     are no bounds: they tell how often teacher and labels disagree. RocketQA (Qu et al., NAACL 2021,
     section 4.2) drops negatives by such a threshold.
-
-    Args:
-        scores: query → candidate → teacher's score. Only queries with a scored positive count.
-        depth: count only the `depth` negatives that the teacher scores highest, which are about
-            those that slates are drawn from; None: all.
 
     Example:
         >>> scores = {"q": {"good": 2.0, "twin": 3.0, "bad": 0.0}}
@@ -45,7 +38,7 @@ def false_negatives(
         positive = np.array([s for d, s in by_id.items() if judged.get(d, 0) > 0])
         negative = np.array([s for d, s in by_id.items() if judged.get(d, 0) <= 0 and d != query])
         if len(positive) and len(negative):
-            queries.append((positive, np.sort(negative)[::-1][:depth]))
+            queries.append((positive, np.sort(negative)[::-1]))
     if not queries:
         raise InputError(
             "no query has a positive and a negative that the teacher scored",
@@ -62,7 +55,6 @@ def false_negatives(
         "queries_left_out": len(qrels) - len(queries),
         "positives": len(positives),
         "negatives": len(negatives),
-        "depth": depth,
         "above_best": float((negatives > best).mean()),
         "above_worst": float((negatives > worst).mean()),
         "queries_with_one_above_best": float(np.mean([n[0] > p.max() for p, n in queries])),

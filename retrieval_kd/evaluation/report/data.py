@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -13,7 +12,6 @@ from typing import Any, NamedTuple
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.diagnostics.cases import QueryCase
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import Comparison
 
@@ -22,14 +20,12 @@ Curve = list[dict[str, float | None]]  # points: {"step": 10, "loss": 0.5, "dev_
 
 @dataclass
 class SystemRow:
-    """A system: its quality and its costs. Everything optional may be unknown."""
+    """What a system is and costs. Everything optional may be unknown."""
 
     name: str
     label: str = ""
     description: str = ""
     kind: str = ""  # such as lexical, dense, reranker
-    measures: dict[str, dict[str, Any]] = field(default_factory=dict)  # → {"mean", "per_seed"}
-    per_query: dict[str, dict[str, float]] = field(default_factory=dict)  # averaged over seeds
     layers: int | None = None
     parameters: int | None = None
     dimensions: int | None = None
@@ -42,21 +38,6 @@ class SystemRow:
     documents_per_second: float | None = None  # encoded when the index was built
     training_seconds: float | None = None  # one seed
     teacher_calls: int | None = None  # pairs and texts, at most, for the training of one seed
-
-    @classmethod
-    def of(cls, evaluation: Evaluation, name: str, **facts: Any) -> SystemRow:
-        """Make the row of one system of an evaluation; `facts` are fields such as `label`."""
-        measures = {
-            measure: {
-                "mean": evaluation.mean(name, measure),
-                "per_seed": evaluation.per_seed(name, measure),
-            }
-            for measure in evaluation.measures
-        }
-        return cls(name, measures=measures, per_query=evaluation.per_query[name], **facts)
-
-    def mean(self, measure: str) -> float | None:
-        return self.measures.get(measure, {}).get("mean")
 
 
 @dataclass
@@ -97,12 +78,12 @@ class ReportData:
     subtitle: str = ""
     # name, documents, queries, splits, digest, drops: list[str]; other keys are shown too
     collection: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)  # from `Evaluation.to_json`
     systems: list[SystemRow] = field(default_factory=list)
     comparisons: list[Comparison] = field(default_factory=list)
     curves: dict[str, list[Curve]] = field(default_factory=dict)  # student → one for each seed
     diagnostics: dict[str, Any] | None = None  # from `diagnostics.diagnose`
     audit: dict[str, Any] | None = None  # from `audit.show.audit_summary`
-    cases: list[QueryCase] = field(default_factory=list)
     explorer: Explorer | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # of texts, judgments, models
@@ -124,25 +105,14 @@ class ReportData:
         return row.label or row.name if row else name
 
     def evaluation(self) -> Evaluation:
-        """Return the values of all systems; a value that a system lacks is NaN."""
-        measures = list(dict.fromkeys(m for row in self.systems for m in row.per_query))
-        queries = list(
-            dict.fromkeys(
-                query for row in self.systems for of in row.per_query.values() for query in of
-            )
-        )
-        per_query = {
-            row.name: {
-                measure: {q: row.per_query.get(measure, {}).get(q, math.nan) for q in queries}
-                for measure in measures
-            }
-            for row in self.systems
-        }
-        seeds = {
-            row.name: {measure: of.get("per_seed") or [] for measure, of in row.measures.items()}
-            for row in self.systems
-        }
-        return Evaluation(measures, per_query, seed_means=seeds)
+        """Return the values of all systems, which may be none."""
+        return Evaluation.from_json(self.values) if self.values else Evaluation([], {})
+
+    def mean(self, system: str) -> float | None:
+        """Return a system's mean on the main measure; None if it is unknown."""
+        evaluation = self.evaluation()
+        known = self.measure in evaluation.measures and system in evaluation.systems
+        return evaluation.mean(system, self.measure) if known else None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -154,4 +124,5 @@ class ReportData:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise InputError(f"not the data of a report: {where}: {first['msg']}") from error
+            problem = f"not the data of a report: {where}: {first['msg']}"
+            raise InputError(problem, remedy="write it again with `rkd run`") from error

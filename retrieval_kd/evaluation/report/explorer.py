@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from retrieval_kd.evaluation.diagnostics.cases import ABSENT
+from retrieval_kd.evaluation.diagnostics.failures import ABSENT
 from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.data import Explorer
 from retrieval_kd.metrics.evaluation import Evaluation
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 QUERIES = 300
 DEPTH = 5  # documents of each system
-JUDGED = 10  # judged documents of a query, the highest gains first
+JUDGED = 10  # judged documents of a query, the highest gains first, beside those shown
 TEXT = 200  # characters of a text
 BYTES = 1_200_000  # of all data together; queries that would exceed it are left out
 DIGITS = 4  # of values and scores
+LISTED = 5  # queries won and lost that the page lists without the script
 
 
 @dataclass
@@ -66,7 +67,6 @@ def explorer_from(
     pair: tuple[str, str] | None = None,
     *,
     most: int = QUERIES,
-    depth: int = DEPTH,
     most_bytes: int = BYTES,
 ) -> Explorer:
     """Collect every system's top results for at most `most` queries.
@@ -83,20 +83,19 @@ def explorer_from(
     size = 0
     for query in _chosen(evaluation, pair, most):
         text = collection.queries[query].full if query in collection.queries else ABSENT
-        judged = sorted(qrels.get(query, {}).items(), key=lambda x: (-x[1], x[0]))
-        if evaluation.exclude_self:
-            judged = [(d, gain) for d, gain in judged if d != query]
-        top = []
-        for results in answers:
-            ranked = list(results.get(query, {}).items())[: depth + 1]
-            kept = [(d, s) for d, s in ranked if d != query or not evaluation.exclude_self]
-            top.append([[documents.number(d), round(float(s), DIGITS)] for d, s in kept[:depth]])
+        own = query if evaluation.exclude_self else None  # its own document, which is left out
+        ranked = [list(results.get(query, {}).items())[: DEPTH + 1] for results in answers]
+        top = [[(d, s) for d, s in row if d != own][:DEPTH] for row in ranked]
+        shown = {d for row in top for d, _ in row}
+        gains = sorted(qrels.get(query, {}).items(), key=lambda x: (-x[1], x[0]))
+        gains = [(d, gain) for d, gain in gains if d != own]
+        judged = [x for place, x in enumerate(gains) if place < JUDGED or x[0] in shown]
         entry = {
             "id": query,
             "text": formats.one_line(text[: 4 * TEXT], TEXT),
-            "judged": [[documents.number(d), gain] for d, gain in judged[:JUDGED]],
+            "top": [[[documents.number(d), round(float(s), DIGITS)] for d, s in r] for r in top],
+            "judged": [[documents.number(d), gain] for d, gain in judged],
             "values": [round(values[s][query], DIGITS) for s in evaluation.systems],
-            "top": top,
         }
         size += len(json.dumps(entry, ensure_ascii=False).encode("utf-8", "replace"))
         if entries and size + documents.bytes > most_bytes:
@@ -123,11 +122,33 @@ def _chosen(evaluation: Evaluation, pair: tuple[str, str] | None, most: int) -> 
     return first + [rest[i * len(rest) // wanted] for i in range(wanted)]
 
 
+def won_and_lost(explorer: Explorer, pair: tuple[int, int]) -> list[dict[str, Any]]:
+    """List the queries that system `pair[0]` wins most clearly over `pair[1]`, then those it loses.
+
+    Each has its difference, its relevant documents, and the top results of both with their gains.
+    """
+    a, b = pair
+    differences = [entry["values"][a] - entry["values"][b] for entry in explorer.queries]
+    order = sorted(range(len(differences)), key=lambda i: -differences[i])
+    won = [i for i in order if differences[i] > 0][:LISTED]
+    lost = [i for i in reversed(order) if differences[i] < 0][:LISTED]
+    cases = []
+    for i in won + lost:
+        entry = explorer.queries[i]
+        gains = dict(entry["judged"])
+        relevant = [(explorer.documents[d], gain) for d, gain in entry["judged"] if gain > 0]
+        tops = [
+            [(explorer.documents[d], gains.get(d), score) for d, score in entry["top"][system]]
+            for system in pair
+        ]
+        cases.append(
+            {"query": entry, "difference": differences[i], "relevant": relevant, "tops": tops}
+        )
+    return cases
+
+
 def data_block(explorer: Explorer, labels: list[str], pair: tuple[int, int]) -> Markup:
     r"""Write the JSON of a script element so that nothing in it can end the element.
-
-    Args:
-        pair: numbers of the two systems to compare at first.
 
     Example:
         >>> explorer = Explorer("ndcg@10", ["a"], 1, [("</script>", "", "")])

@@ -69,19 +69,19 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
-def scaled(value: float | None, unit: str = "") -> str:
+def scaled(value: float | None) -> str:
     """Write three significant digits and a prefix.
 
     Example:
-        >>> [scaled(x, u).replace("\u202f", " ") for x, u in ((22_713_216, ""), (15_300, "B"))]
-        ['22.7 M', '15.3 kB']
+        >>> [scaled(x).replace("\u202f", " ") for x in (22_713_216, 15_300)]
+        ['22.7 M', '15.3 k']
     """
     if value is None:
         return UNKNOWN
     for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * size:
-            return f"{_digits(value / size)}\u202f{prefix}{unit}"
-    return f"{_digits(value)}\u202f{unit}" if unit else _digits(value)
+            return f"{_digits(value / size)}\u202f{prefix}"
+    return _digits(value)
 
 
 def _digits(value: float) -> str:

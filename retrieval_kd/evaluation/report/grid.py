@@ -156,41 +156,40 @@ def print_grid(grid: Grid, console: Console | None = None) -> None:
         bm25    0.5678
     """
     out = console or Screen()
-    for number, part in enumerate(_parts(grid, out.width)):
+    minimums = _minimum_widths(grid, out.width)
+    for number, columns in enumerate(_parts(grid.left, minimums, out.width)):
         if number:
             out.print()
-        out.print(_table(part, out.width, title="" if number else grid.title))
+        part = replace(grid.columns(columns), title="" if number else grid.title)
+        out.print(_table(part, _widths(part, [minimums[c] for c in columns], out.width)))
     if grid.note:
         out.print()
         out.print(Text(grid.note, style="dim"))
 
 
-def _parts(grid: Grid, width: int) -> list[Grid]:
-    """Split a grid into parts that fit, each with all columns of names."""
-    minimums = _minimum_widths(grid, NARROW)
-    if sum(minimums[: grid.left]) + max(minimums[grid.left :], default=0) + GAP * grid.left > width:
-        minimums = _minimum_widths(grid, NARROWEST)
-    names = list(range(grid.left))
+def _parts(left: int, minimums: Sequence[int], width: int) -> list[list[int]]:
+    """Split the columns into parts that fit, each with all columns of names."""
+    names = list(range(left))
     parts = [names]
-    for column in range(grid.left, len(grid.headers)):
+    for column in range(left, len(minimums)):
         extended = [*parts[-1], column]
         if parts[-1] != names and sum(minimums[c] + GAP for c in extended) - GAP > width:
             parts.append([*names, column])
         else:
             parts[-1] = extended
-    return [grid.columns(part) for part in parts]
+    return parts
 
 
-def _table(grid: Grid, width: int, title: str) -> Table:
+def _table(grid: Grid, widths: Sequence[int]) -> Table:
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
         collapse_padding=True,
-        title=Text(title) if title else None,
+        title=Text(grid.title) if grid.title else None,
         title_justify="left",
     )
-    for number, (header, wide) in enumerate(zip(grid.headers, _widths(grid, width), strict=True)):
+    for number, (header, wide) in enumerate(zip(grid.headers, widths, strict=True)):
         table.add_column(
             Text(_fold(header, wide)),
             overflow="fold",
@@ -202,13 +201,9 @@ def _table(grid: Grid, width: int, title: str) -> Table:
     return table
 
 
-def _widths(grid: Grid, width: int) -> list[int]:
+def _widths(grid: Grid, minimums: Sequence[int], width: int) -> list[int]:
     """Give each column its minimum width, and then the room that is left, names first."""
-    gaps = GAP * (len(grid.headers) - 1)
-    minimums = _minimum_widths(grid, NARROW)
-    if sum(minimums) + gaps > width:
-        minimums = _minimum_widths(grid, NARROWEST)
-    room = max(width - sum(minimums) - gaps, 0)
+    room = max(width - sum(minimums) - GAP * (len(grid.headers) - 1), 0)
     widths = []
     for number, header in enumerate(grid.headers):
         more = min(room, max(cell_len(header), _content_width(grid, number)) - minimums[number])
@@ -217,13 +212,16 @@ def _widths(grid: Grid, width: int) -> list[int]:
     return widths
 
 
-def _minimum_widths(grid: Grid, name: int) -> list[int]:
-    """Fit the widest number and the longest part of the heading; names get at most `name`."""
-    minimums = []
-    for number, header in enumerate(grid.headers):
-        wide = max(_content_width(grid, number), *map(cell_len, _heading_parts(header)))
-        minimums.append(min(wide, name) if number < grid.left else wide)
-    return minimums
+def _minimum_widths(grid: Grid, width: int) -> list[int]:
+    """Fit the widest number and the longest part of the heading; names may be folded."""
+    wide = [
+        max(_content_width(grid, number), *map(cell_len, _heading_parts(header)))
+        for number, header in enumerate(grid.headers)
+    ]
+    names, numbers = wide[: grid.left], wide[grid.left :]
+    narrow = [min(name, NARROW) for name in names]
+    fits = sum(narrow) + max(numbers, default=0) + GAP * grid.left <= width
+    return [*(narrow if fits else [min(name, NARROWEST) for name in names]), *numbers]
 
 
 def _content_width(grid: Grid, number: int) -> int:

@@ -62,11 +62,7 @@ def update_model_card(
 
 
 def open_card(folder: str | Path) -> tuple[ModelCard, str]:
-    """Read a model folder's card, and return it and its text without our section.
-
-    Raises:
-        InputError: the folder holds no model, or its card cannot be read.
-    """
+    """Read a model folder's card, and return it and its text without our section."""
     folder = Path(folder)
     if not (folder / "modules.json").is_file() and not (folder / "config.json").is_file():
         problem = "no Sentence Transformers model in here, so no model card"

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.data import ReportData
-from retrieval_kd.evaluation.report.explorer import data_block
+from retrieval_kd.evaluation.report.explorer import data_block, won_and_lost
 from retrieval_kd.evaluation.report.grid import Cell, Grid
 from retrieval_kd.evaluation.report.pictures import pictures
 from retrieval_kd.evaluation.report.sections import (
@@ -58,6 +58,9 @@ def render(data: ReportData) -> str:
     data = formats.clean_all(data)  # a copy
     for row in data.systems:
         row.label = formats.one_line(row.label or row.name, LABEL_LIMIT)
+    explorer = data.explorer if data.explorer and data.explorer.queries else None
+    names = [data.label(name) for name in explorer.systems] if explorer else []
+    pair = _compared(data)
     data.curves = {formats.one_line(data.label(n), LABEL_LIMIT): c for n, c in data.curves.items()}
     return render_template(
         "report/page.html",
@@ -69,7 +72,9 @@ def render(data: ReportData) -> str:
         systems=_systems_grid(data),
         costs=known_costs(map(vars, data.systems)),
         pictures=pictures(data),
-        explorer=_explorer_block(data),
+        explorer=explorer and data_block(explorer, names, pair),
+        cases=won_and_lost(explorer, pair) if explorer and data.main else [],
+        compared=[names[number] for number in pair] if explorer else [],
         teacher=teacher_section(data),
         leaks=leak_section(data),
         # as YAML, which `rkd run` can read
@@ -87,7 +92,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for filter_ in ("score", "signed", "count", "scaled", "number", "duration", "flat", "unbroken"):
+    for filter_ in ("score", "signed", "count", "number", "duration", "flat", "unbroken"):
         environment.filters[filter_] = getattr(formats, filter_)
     environment.filters |= {
         "readable": readable,
@@ -112,7 +117,7 @@ def csp_hash(script: str) -> Markup:
 def _systems_grid(data: ReportData) -> Grid | None:
     """Tabulate the systems with their labels and descriptions; None without any measure."""
     evaluation = data.evaluation()
-    if not evaluation.measures:
+    if not evaluation.measures or not data.systems:
         return None
     facts = {row.name: vars(row) for row in data.systems}
     clean = Clean.of(data.audit, data.settings)
@@ -136,14 +141,10 @@ def _shape(system: Mapping[str, Any]) -> str:
     return ", ".join(f"{formats.count(value)} {what}" for value, what in parts if value is not None)
 
 
-def _explorer_block(data: ReportData) -> Markup | None:
-    """The explorer's data, with the systems of the main comparison chosen."""
-    explorer = data.explorer
-    if explorer is None or not explorer.queries:
-        return None
-    numbers = {name: number for number, name in enumerate(explorer.systems)}
-    last = len(numbers) - 1
-    pair = (last, 0)
-    if data.main is not None:
-        pair = (numbers.get(data.main.student, last), numbers.get(data.main.baseline, 0))
-    return data_block(explorer, [data.label(name) for name in explorer.systems], pair)
+def _compared(data: ReportData) -> tuple[int, int]:
+    """Numbers of the explorer's two systems that are compared at first: those of the headline."""
+    numbers = {
+        name: number for number, name in enumerate(data.explorer.systems if data.explorer else ())
+    }
+    student, baseline = (data.main.student, data.main.baseline) if data.main else ("", "")
+    return numbers.get(student, len(numbers) - 1), numbers.get(baseline, 0)

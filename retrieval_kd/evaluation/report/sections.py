@@ -7,13 +7,14 @@ from a record of `diagnostics`, and leakage, from an `audit_summary`.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from retrieval_kd.evaluation.diagnostics.failures import bounds
 from retrieval_kd.evaluation.diagnostics.fidelity import MEASURES
 from retrieval_kd.evaluation.report.data import ReportData, SystemRow
-from retrieval_kd.evaluation.report.formats import count, signed
+from retrieval_kd.evaluation.report.formats import count, score, signed
+from retrieval_kd.evaluation.report.grid import Cell, Grid
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison, format_p
 
@@ -22,22 +23,8 @@ def main_comparison(data: ReportData) -> Comparison | None:
     """Return the test of student − baseline on the main measure."""
     if data.main is None:
         return None
-    student, baseline = data.main.student, data.main.baseline
-    for c in data.comparisons:
-        if c.measure == data.measure and (c.a, c.b) == (student, baseline):
-            return c
-        if c.measure == data.measure and (c.b, c.a) == (student, baseline):
-            return _turned(c)
-    return None
-
-
-def _turned(c: Comparison) -> Comparison:
-    """The same comparison with a and b exchanged."""
-    return replace(
-        c, a=c.b, b=c.a, mean_a=c.mean_b, mean_b=c.mean_a, difference=-c.difference, low=-c.high,
-        high=-c.low, effect=-c.effect, wins=c.losses, losses=c.wins, spread_a=c.spread_b,
-        spread_b=c.spread_a,
-    )  # fmt: skip
+    wanted = (data.measure, data.main.student, data.main.baseline)
+    return next((c for c in data.comparisons if (c.measure, c.a, c.b) == wanted), None)
 
 
 def headline(data: ReportData) -> list[str]:
@@ -70,7 +57,7 @@ def _finding(data: ReportData, c: Comparison) -> str:
 
 def _kept(data: ReportData, student: SystemRow, teacher: SystemRow) -> str:
     """The share of the teacher's quality, and the ratios of cost that are known."""
-    own, reference = student.mean(data.measure), teacher.mean(data.measure)
+    own, reference = data.mean(student.name), data.mean(teacher.name)
     if own is None or not reference:
         return ""
     text = f"It keeps {own / reference:.0%} of the {readable(data.measure)} of "
@@ -96,7 +83,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         return []
     teacher = data.system(data.main.teacher)
     pairs = []
-    measure, own = readable(data.measure), student.mean(data.measure)
+    measure, own = readable(data.measure), data.mean(student.name)
     if own is not None:
         pairs.append((f"{own:.3f}", f"{measure} of {data.label(student.name)}"))
     c = main_comparison(data)
@@ -104,7 +91,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         against = f"against {data.label(data.main.baseline)}, {format_p(c.p_holm)}"
         pairs.append((signed(c.difference), against))
     if teacher and teacher is not student:
-        reference = teacher.mean(data.measure)
+        reference = data.mean(teacher.name)
         if own is not None and reference:
             pairs.append((f"{own / reference:.0%}", f"of the teacher’s {measure}"))
         speed = _speed(student, teacher)
@@ -237,7 +224,7 @@ WHATS = {
     "relevant document": "test queries with a relevant document like a training one",
     "document": "other documents like a training one",
 }
-GROUPS = {
+GROUP_NAMES = {
     "all": "all",
     "clean": "clean",
     "query": "overlapping query",
@@ -255,13 +242,18 @@ def leak_section(data: ReportData) -> dict[str, Any] | None:
     effect = record.get("effect")
     return {
         "sentences": [_clean_queries(record["queries"]), *_effect_sentence(data, effect)],
-        "kinds": [KINDS[kind] for kind in kinds],
-        "counts": [
-            (WHATS[what], [counts.get(kind, 0) for kind in kinds])
-            for what, counts in record["counts"].items()
-            if what != "document" or any(counts.values())
+        "counts": Grid(
+            ["Evaluated", *(KINDS[kind] for kind in kinds)],
+            [
+                [Cell(WHATS[what]), *(Cell(count(counts.get(kind, 0))) for kind in kinds)]
+                for what, counts in record["counts"].items()
+                if what != "document" or any(counts.values())
+            ],
+        ),
+        "examples": [
+            {**pair, "overlaps": overlaps_line(pair["kinds"])}
+            for pair in record.get("examples", [])
         ],
-        "examples": [_example(pair) for pair in record.get("examples", [])],
         "effect": _effect(data, effect),
         "trained": record["trained"],
         "not_checked": record.get("not_checked", []),
@@ -281,7 +273,7 @@ def _clean_queries(n: dict[str, int]) -> str:
 
 
 def _effect_sentence(data: ReportData, effect: dict[str, Any] | None) -> list[str]:
-    if effect is None or "measure" not in effect:  # that of `rkd audit`, of several measures
+    if effect is None:
         return []
     comparisons = effect["comparisons"]
     if "all" not in comparisons or "clean" not in comparisons:
@@ -302,24 +294,22 @@ def _signed(comparison: dict[str, Any]) -> str:
     return f"{signed(comparison['difference'])} ({format_p(comparison['p'])})"
 
 
-def _effect(data: ReportData, effect: dict[str, Any] | None) -> dict[str, Any] | None:
-    if effect is None or "measure" not in effect:
+def _effect(data: ReportData, effect: dict[str, Any] | None) -> Grid | None:
+    if effect is None:
         return None
-    groups = [name for name in GROUPS if effect["queries"].get(name)]
-    return {
-        "measure": readable(effect["measure"]),
-        "groups": [(GROUPS[name], effect["queries"][name]) for name in groups],
-        "rows": [
-            (data.label(system), [means.get(name) for name in groups])
-            for system, means in effect["means"].items()
-        ],
-    }
-
-
-def _example(pair: dict[str, Any]) -> dict[str, Any]:
-    overlaps = [
-        KINDS[kind] if kind in ("id", "exact") else f"{KINDS[kind]} {value:.2f}"
-        for kind, value in pair["kinds"].items()
-        if kind in KINDS
+    groups = [name for name in GROUP_NAMES if effect["queries"].get(name)]
+    headers = [f"{GROUP_NAMES[name]} ({count(effect['queries'][name])})" for name in groups]
+    rows = [
+        [Cell(data.label(system)), *(Cell(score(means.get(name))) for name in groups)]
+        for system, means in effect["means"].items()
     ]
-    return {**pair, "overlaps": ", ".join(overlaps)}
+    return Grid([f"{readable(effect['measure'])} on", *headers], rows)
+
+
+def overlaps_line(kinds: Mapping[str, float]) -> str:
+    """List kinds of overlap with similarities, except where these are 1 by definition."""
+    return ", ".join(
+        name if kind in ("id", "exact") else f"{name} {kinds[kind]:.2f}"
+        for kind, name in KINDS.items()
+        if kind in kinds
+    )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-
 from retrieval_kd.evaluation.report import formats
-from retrieval_kd.evaluation.report.grid import LETTERS, Cell, Grid, print_grid
+from retrieval_kd.evaluation.report.grid import LETTERS, Cell, Grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison
@@ -128,16 +125,9 @@ def cell(
     measure: str,
     digits: int = 4,
 ) -> Cell:
-    """Show a system's mean, the letters of those it beats, and its spread; the best is bold.
-
-    A mean that is NaN is unknown.
-    """
-    mean = evaluation.mean(system, measure)
-    if math.isnan(mean):
-        return Cell(formats.UNKNOWN)
+    """Show a system's mean, the letters of those it beats, and its spread; the best is bold."""
     letter = letters(evaluation.systems)
-    values = {s: evaluation.mean(s, measure) for s in evaluation.systems}
-    means = {s: f"{value:.{digits}f}" for s, value in values.items() if not math.isnan(value)}
+    means = {s: f"{evaluation.mean(s, measure):.{digits}f}" for s in evaluation.systems}
     beaten = better_than(comparisons, system, measure)
     spread = evaluation.spread(system, measure)
     return Cell(
@@ -145,7 +135,7 @@ def cell(
         marks="".join(letter[other] for other in sorted(beaten, key=evaluation.systems.index)),
         after="" if spread is None else f" ±{spread:.{digits}f}",
         bold=len(means) > 1 and means[system] == max(means.values()),
-        value=mean,
+        value=evaluation.mean(system, measure),
     )
 
 
@@ -159,12 +149,7 @@ class Clean:
 
     @classmethod
     def of(cls, audit: Facts | None, settings: Facts) -> Clean | None:
-        """Read a run's audit; None if no judgments were trained on, or all queries are clean.
-
-        Args:
-            audit: under "audit" in results.json.
-            settings: the run's configuration.
-        """
+        """Read a run's audit; None if no judgments were trained on, or all queries are clean."""
         effect = (audit or {}).get("effect")
         if effect is None or (settings.get("splits") or {}).get("train", "train") is None:
             return None
@@ -188,6 +173,7 @@ def to_grid(
     facts: Mapping[str, Facts] | None = None,
     digits: int = 4,
     clean: Clean | None = None,
+    note: str | None = None,
 ) -> Grid:
     """Tabulate systems × measures, and the costs that are known.
 
@@ -195,6 +181,7 @@ def to_grid(
         facts: system → its costs, by the fields of `COSTS`.
         digits: decimals of means and spreads.
         clean: a further column, for systems that were trained on judgments.
+        note: what the values are, in place of `legend`.
 
     Example:
         >>> from retrieval_kd.evaluation.report.grid import to_markdown
@@ -223,21 +210,6 @@ def to_grid(
     measures = [*map(readable, evaluation.measures)]
     measures += [f"{readable(clean.measure)}, clean"] if clean else []
     headers = [" ", "System", *measures, *(column.heading for column in columns)]
-    notes = [
-        legend(evaluation, comparisons),
-        clean.note if clean else "",
-        cost_note(columns, costs),
-    ]
-    note = " ".join(filter(None, notes))
-    return Grid(headers, rows, note, left=2)
-
-
-def print_table(
-    evaluation: Evaluation,
-    comparisons: Sequence[Comparison] = (),
-    facts: Mapping[str, Facts] | None = None,
-    console: Console | None = None,
-    clean: Clean | None = None,
-) -> None:
-    """Print the table in a terminal."""
-    print_grid(to_grid(evaluation, comparisons, facts, clean=clean), console)
+    note = legend(evaluation, comparisons) if note is None else note
+    notes = [note, clean.note if clean else "", cost_note(columns, costs)]
+    return Grid(headers, rows, " ".join(filter(None, notes)), left=2)

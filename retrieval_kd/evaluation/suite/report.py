@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
 
@@ -15,15 +15,14 @@ from rich.console import Console
 from retrieval_kd.evaluation.report import formats
 from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
 from retrieval_kd.evaluation.report.page import LABEL_LIMIT, render_template
-from retrieval_kd.evaluation.report.pictures import trade_offs
 from retrieval_kd.evaluation.report.table import (
     cell,
-    cost_note,
     known_costs,
     letters,
     marks_legend,
     to_grid,
 )
+from retrieval_kd.evaluation.report.trade_offs import trade_offs
 from retrieval_kd.evaluation.result_file import seal
 from retrieval_kd.evaluation.suite.run import Evaluated, SuiteResult
 from retrieval_kd.evaluation.suite.spec import average_units
@@ -114,20 +113,12 @@ def result_grids(result: SuiteResult) -> list[Grid]:
 def systems_grid(result: SuiteResult) -> Grid:
     """Tabulate quality and cost with one row per system."""
     evaluation, tests = averages(result), across(result)
-    measures = result.options.measures if evaluation is not None else []
     facts = {system: costs(result, system) for system in result.systems}
-    columns = known_costs(facts.values())
-    rows = []
-    for system, letter in letters(result.systems).items():
-        quality = [cell(evaluation, tests, system, m) for m in measures if evaluation is not None]
-        prices = [cost.cell(facts[system]) for cost in columns]
-        rows.append([Cell(letter), Cell(system), *quality, *prices])
-    headers = [" ", "System", *map(readable, measures), *(cost.heading for cost in columns)]
-    medians = (
-        "Times are medians over collections." if columns and len(result.collections) > 1 else ""
-    )
-    note = " ".join(filter(None, [_average_note(result, tests), cost_note(columns), medians]))
-    return Grid(headers, rows, note, left=2)
+    values = evaluation or Evaluation([], {system: {} for system in result.systems})
+    grid = to_grid(values, tests, facts, note=_average_note(result, tests))
+    if known_costs(facts.values()) and len(result.collections) > 1:
+        return replace(grid, note=f"{grid.note} Times are medians over collections.")
+    return grid
 
 
 def collections_grid(result: SuiteResult, measures: Sequence[str]) -> Grid:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.efficiency import measure_latency, prepare
@@ -159,57 +160,17 @@ def _evaluate(
     folder: Path,
     progress: Progress,
 ) -> Evaluated:
-    collection = located.open()
-    work = Workspace(folder)
+    """Rank and time what is not done yet, and evaluate all systems on one collection."""
+    collection, work = located.open(), Workspace(folder)
     texts = collection.query_texts(located.split)
-    shared = {
-        "texts": collection.digest(),
-        "queries": digest_json(sorted(texts)),
-        "depth": options.depth,
-        "max_length": options.max_length,
-        "exclude_self": options.exclude_self,
-        "language": member.language,
-    }
-
-    def rank(system: str) -> dict[str, Any]:
-        with_name = options.systems[system]
-        costs = prepare(
-            with_name, collection, language=member.language, max_length=options.max_length
-        )
-        run = retrieve(
-            collection,
-            texts,
-            with_name,
-            options.depth,
-            language=member.language,
-            max_length=options.max_length,
-            exclude_self=options.exclude_self,
-        )
-        write_run(Run(system, run.results), work.path(run_file(system)))
-        return costs
-
-    def time_all() -> dict[str, Any]:
-        return measure_latency(
-            list(options.systems.values()),
-            collection,
-            list(texts.values()),
-            depth=options.depth,
-            language=member.language,
-            max_length=options.max_length,
-        )
-
-    for system in options.systems:
-        settings = {**shared, "system": keys[system]}
-        work.add(Stage(f"run:{system}", partial(rank, system), (run_file(system),), settings))
-    needs = tuple(stage.name for stage in work.stages)
-    work.add(Stage("latency", time_all, (), list(options.systems), needs))
+    _add_stages(work, collection, texts, member, options, keys)
     work.execute(
         lambda stage, done, number: progress(f"    {stage.name}{' is done already' * done}")
     )
-    runs = {s: Run(s, read_run(work.path(run_file(s))).results) for s in options.systems}
+    files = {system: work.path(run_file(system)) for system in options.systems}
     evaluation = evaluate(
         collection.qrels(located.split),
-        runs,
+        {system: Run(system, read_run(path).results) for system, path in files.items()},
         options.measures,
         exclude_self=options.exclude_self,
         condensed=options.condensed,
@@ -230,13 +191,52 @@ def _evaluate(
         },
         "runs": {
             system: {
-                "path": str(work.path(run_file(system))),
-                "digest": digest_file(work.path(run_file(system))),
+                "path": str(path),
+                "digest": digest_file(path),
                 "system_digest": keys[system],
             }
-            for system in options.systems
+            for system, path in files.items()
         },
     }
     comparisons = compare(evaluation, options.baseline, method=options.method)
     documents = len(collection.documents)
     return Evaluated(located, documents, evaluation, comparisons, costs, inputs)
+
+
+def _add_stages(
+    work: Workspace,
+    collection: Collection,
+    texts: dict[str, str],
+    member: Member,
+    options: Options,
+    keys: Mapping[str, str],
+) -> None:
+    """Add a stage that ranks for each system, and one that times all of them."""
+    settings: dict[str, Any] = {"language": member.language, "max_length": options.max_length}
+    ranked = settings | {"exclude_self": options.exclude_self}
+
+    def rank(system: str) -> dict[str, Any]:
+        with_name = options.systems[system]
+        costs = prepare(with_name, collection, **settings)
+        run = retrieve(collection, texts, with_name, options.depth, **ranked)
+        write_run(Run(system, run.results), work.path(run_file(system)))
+        return costs
+
+    shared = ranked | {
+        "texts": collection.digest(),
+        "queries": digest_json(sorted(texts)),
+        "depth": options.depth,
+    }
+    for system in options.systems:
+        key = {**shared, "system": keys[system]}
+        work.add(Stage(f"run:{system}", partial(rank, system), (run_file(system),), key))
+    needs = tuple(stage.name for stage in work.stages)
+    time_all = partial(
+        measure_latency,
+        list(options.systems.values()),
+        collection,
+        list(texts.values()),
+        depth=options.depth,
+        **settings,
+    )
+    work.add(Stage("latency", time_all, (), list(options.systems), needs))

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from retrieval_kd.evaluation.report.grid import Cell, Grid, print_grid
-from retrieval_kd.evaluation.teachers.facts import FIRST
+from retrieval_kd.evaluation.teachers.compare import FIRST
 from retrieval_kd.files import write_text
 from retrieval_kd.metrics.significance import format_p
 from retrieval_kd.progress import Screen
@@ -199,10 +199,11 @@ def disagreements(record: Record, most: int) -> list[str]:
 
 def write_reliability(record: Record, path: Path) -> None:
     """Write a page with reliability diagrams of calibrated and of raw scores, cross-fitted."""
-    from retrieval_kd.evaluation.report.figures import reliability_plot
     from retrieval_kd.evaluation.report.page import own_file
+    from retrieval_kd.evaluation.report.pictures import reliability_plot
 
     fits = {n: t["calibration"] for n, t in record["teachers"].items() if t["calibration"]}
+    colours = {name: place % 6 for place, name in enumerate(fits)}
     kinds = {
         "After calibration, on queries it was not fitted on": {
             n: f["bins"] for n, f in fits.items()
@@ -210,7 +211,7 @@ def write_reliability(record: Record, path: Path) -> None:
         "Scores taken as log-odds": {n: f["raw"]["bins"] for n, f in fits.items()},
     }
     pictures = "".join(
-        f"<h2>{head}</h2>\n<figure>{reliability_plot(bins, f'bins{i}', list(fits))}</figure>\n"
+        f"<h2>{head}</h2>\n<figure>{reliability_plot(bins, f'bins{i}', colours)}</figure>\n"
         for i, (head, bins) in enumerate(kinds.items())
         if bins
     )

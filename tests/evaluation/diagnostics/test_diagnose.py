@@ -15,7 +15,8 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics, print_diagnostics, score_pairs
 from retrieval_kd.evaluation.diagnostics.failures import JUDGED, MISSED, OVERLAP
 from retrieval_kd.evaluation.diagnostics.fidelity import MEASURES
-from retrieval_kd.evaluation.report.figures import reliability_plot, score_scatter
+from retrieval_kd.evaluation.report.data import ReportData
+from retrieval_kd.evaluation.report.pictures import pictures
 from retrieval_kd.files import read_json
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.store.scores import ScoreStore
@@ -115,14 +116,10 @@ def test_the_scatter_keeps_all_relevant_pairs_and_thins_the_others() -> None:
 
 
 def test_pictures_are_svg_with_the_pages_colours(record: dict) -> None:
-    student = record["students"]["student"]
-    bins = {"teacher": record["teacher"]["calibration"]["bins"], "a<b": [
-        {"count": 3, "predicted": 0.0, "observed": 0.0}
-    ]}  # fmt: skip
-    for svg in (
-        reliability_plot(bins, "one"),
-        score_scatter(student["points"], "three"),
-    ):
+    one = {"bins": [{"count": 3, "predicted": 0.0, "observed": 0.0}]}
+    student = {**record["students"]["student"], "name": "a<b", "calibration": one}
+    found = pictures(ReportData("", diagnostics={**record, "students": {"a<b": student}}))
+    for svg in (picture["svg"] for picture in found["teacher"]):
         assert (svg.startswith("<svg") and "var(--c1)" in svg) or "var(--c2)" in svg
         assert "a<b" not in svg and "nan" not in svg.lower().replace("nanum", "")
 

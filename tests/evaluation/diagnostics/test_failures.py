@@ -143,7 +143,6 @@ def test_negatives_above_positives_are_counted_by_hand() -> None:
     shares = [np.mean(np.array([3.0, 1.0, -1.0, 0.0]) > limit) for limit in limits]
     assert list(found["above_quantile"].values()) == shares
     assert found["by_depth"] == [{"depth": 1, "negatives": 2, "above_best": 1 / 2}]
-    assert false_negatives(scores, qrels, depth=1)["above_best"] == 1 / 2
 
 
 def test_a_perfect_teacher_suspects_nothing_and_a_planted_twin_is_found() -> None:

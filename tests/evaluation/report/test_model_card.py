@@ -9,8 +9,8 @@ from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.outputs import Outputs
 from retrieval_kd.evaluation.report.model_card import BEGIN, END, update_model_card
+from retrieval_kd.evaluation.result_file import Outputs
 from retrieval_kd.metrics.evaluation import Evaluation
 
 

@@ -17,16 +17,16 @@ from retrieval_kd.audit.show import audit_summary
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.diagnostics.cases import QueryCase, Relevant, Returned, cases_from
 from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics
 from retrieval_kd.evaluation.report.data import Explorer, Main, ReportData, SystemRow
-from retrieval_kd.evaluation.report.explorer import explorer_from
-from retrieval_kd.evaluation.report.figures import undominated
+from retrieval_kd.evaluation.report.explorer import explorer_from, won_and_lost
 from retrieval_kd.evaluation.report.page import csp_hash, render, write_report
 from retrieval_kd.evaluation.report.sections import headline
+from retrieval_kd.evaluation.report.trade_offs import undominated
+from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import compare
-from retrieval_kd.pipeline.results import effect_of, thinned
+from retrieval_kd.pipeline.results import effect_of
 
 VOID = {"meta", "br", "img", "link", "input", "hr"}
 EVIL = [
@@ -133,7 +133,7 @@ def data(tiny_collection):
                          negatives=runs["teacher"].results)  # fmt: skip
     for student in record["students"].values():
         del student["loyalty"]["per_query"]
-        student["points"] = [list(point) for point in thinned(student["points"])]
+        student["points"] = [list(point) for point in student["points"]]
     train, test = f"{tiny_collection}:train", f"{tiny_collection}:test"
     leaks = audit([train], test, only=evaluation.queries)
     effect = effect_of(evaluation, leaks.groups(), ("distilled", "labels"))
@@ -149,9 +149,9 @@ def data(tiny_collection):
             "digest": collection.digest(),
             "drops": ["2 × empty document (first: d3)"],
         },
+        values=evaluation.to_json(),
         systems=[
-            SystemRow.of(
-                evaluation,
+            SystemRow(
                 name,
                 label=name.title(),
                 layers=layers,
@@ -171,7 +171,6 @@ def data(tiny_collection):
         },
         diagnostics=record,
         audit={**audit_summary(leaks), "effect": effect, "seconds": 1.5},
-        cases=cases_from(evaluation, runs, qrels, collection, "distilled", "labels", most=3),
         explorer=explorer_from(evaluation, runs, qrels, collection, ("distilled", "labels")),
         settings={"student": {"layers": [0, 2, 5], "seed": None}},
         versions={"python": "3.11"},
@@ -190,7 +189,7 @@ def test_the_page_is_whole_safe_and_says_what_the_data_say(data, tmp_path):
     for sentence in headline(data):
         assert sentence in page.text.replace("\u00a0", " ")
     for row in data.systems:
-        assert f"{row.mean('ndcg@10'):.3f}" in page.text and row.label in page.text
+        assert f"{data.mean(row.name):.3f}" in page.text and row.label in page.text
     headings = re.findall(r"<figure>\s*<h3>(.*?)</h3>", text)
     assert headings == [
         "nDCG@10 of every system",
@@ -203,7 +202,7 @@ def test_the_page_is_whole_safe_and_says_what_the_data_say(data, tmp_path):
         "Teacher and Labels",
     ]
     assert page.tags.count("svg") == len(headings)
-    assert page.tags.count("article") == len(data.cases) > 0
+    assert page.tags.count("article") == len(cases_of(data)) > 0
     assert "2 × empty document" in page.text
     settings = re.search(r"<pre>(student:.*?)</pre>", text, re.DOTALL)
     assert settings and yaml.safe_load(settings[1]) == data.settings
@@ -216,26 +215,17 @@ def test_the_headline_states_difference_interval_and_share_kept(data):
     first, second = headline(data)
     c = next(c for c in data.comparisons if {c.a, c.b} == {"distilled", "labels"})
     assert f"{abs(c.difference):.3f} above Labels (95% CI +" in first and "p < .001" in first
-    student, teacher = (data.system(name).mean("ndcg@10") for name in ("distilled", "teacher"))
+    student, teacher = map(data.mean, ("distilled", "teacher"))
     assert f"keeps {student / teacher:.0%} of the nDCG@10 of Teacher" in second
     assert "3 of 6 layers" in second and "225 times the queries per second" in second
 
 
 @pytest.mark.parametrize("evil", EVIL, ids=range(len(EVIL)))
 def test_no_text_can_break_out(evil):
-    row = SystemRow(evil, evil, evil, evil, {"ndcg@10": {"mean": 0.5, "per_seed": [0.4, 0.6]}})
-    row.latency_ms_p50 = 3.0
-    other = SystemRow("b", measures={"ndcg@10": {"mean": 0.4, "per_seed": []}}, layers=1)
-    row.per_query = other.per_query = {"ndcg@10": {evil: 0.5, "q": 0.0}}
-    case = QueryCase(
-        evil,
-        evil,
-        -0.5,
-        evil,
-        "b",
-        [Relevant(evil, evil, 2)],
-        [Returned(evil, evil, evil, None, -1.5)],
-        [Returned(evil, "", "", 0, 2.0)],
+    row, other = SystemRow(evil, evil, evil, evil, latency_ms_p50=3.0), SystemRow("b", layers=1)
+    per_query = {"ndcg@10": {evil: 0.5, "q": 0.0}}
+    values = Evaluation(
+        ["ndcg@10"], {evil: per_query, "b": per_query}, seed_means={evil: {"ndcg@10": [0.4, 0.6]}}
     )
     fit = {"bins": [{"count": 1, "predicted": 0.5, "observed": 0.5}] * 2, "ece": 0.1, "skill": None}
     fidelity = {"k": 10, "mean": {"top_1": 0.5}}
@@ -245,7 +235,8 @@ def test_no_text_can_break_out(evil):
     pair = {"what": evil, "eval_id": evil, "train": evil, "train_id": evil, "kinds": {evil: 1.0},
             "eval_text": evil, "train_text": evil, "queries": [evil]}  # fmt: skip
     sizes = {"all": 2, "clean": 1, "query": 1, "relevant document": 0}
-    entry = {"id": evil, "text": evil, "judged": [[0, 1]], "values": [0.5, 0.1], "top": [[], []]}
+    entry = {"id": evil, "text": evil, "judged": [[0, 1]], "values": [0.5, 0.1],
+             "top": [[[0, -1.5]], []]}  # fmt: skip
     data = ReportData(
         diagnostics={
             "measure": "ndcg@10",
@@ -267,9 +258,9 @@ def test_no_text_can_break_out(evil):
         title=evil,
         subtitle=evil,
         collection={"name": evil, "drops": [evil], "splits": [evil], evil: evil},
+        values=values.to_json(),
         systems=[row, other],
         curves={evil: [[{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("nan")}]]},
-        cases=[case],
         settings={evil: {evil: [evil]}},
         versions={evil: evil},
         hardware={evil: evil},
@@ -298,17 +289,23 @@ def test_data_survive_json(data):
         ReportData.from_json({"title": "x", "colour": "red"})
 
 
-def test_cases_are_the_queries_won_and_lost_most(data):
-    differences = [case.difference for case in data.cases]
+def cases_of(data):
+    return won_and_lost(data.explorer, tuple(map(data.explorer.systems.index, data.main[:2])))
+
+
+def test_the_queries_won_and_lost_most_are_listed(data):
+    cases = cases_of(data)
+    differences = [case["difference"] for case in cases]
     assert differences == [*sorted((d for d in differences if d > 0), reverse=True),
                            *sorted(d for d in differences if d < 0)]  # fmt: skip
-    student, baseline = data.system("distilled").per_query, data.system("labels").per_query
-    most = max(student["ndcg@10"][q] - baseline["ndcg@10"][q] for q in student["ndcg@10"])
-    assert differences[0] == pytest.approx(most)
-    case = data.cases[0]
-    assert case.query and [x.gain for x in case.relevant] == [2, 1]
-    assert len(case.a_top) == 5 and case.a_top[0].score >= case.a_top[-1].score
-    assert {x.gain for x in case.a_top} <= {None, 1, 2}
+    student, baseline = (data.evaluation().values(s, "ndcg@10") for s in data.main[:2])
+    most = max(student - baseline)
+    assert differences[0] == pytest.approx(most, abs=1e-4)
+    case = cases[0]
+    assert case["query"]["text"] and [gain for _, gain in case["relevant"]] == [2, 1]
+    top = case["tops"][0]
+    assert len(top) == 5 and top[0][2] >= top[-1][2]
+    assert {gain for _, gain, _ in top} <= {None, 1, 2}
 
 
 def test_a_report_without_its_newer_parts_can_be_rendered(data):
@@ -323,16 +320,11 @@ def test_a_report_without_its_newer_parts_can_be_rendered(data):
 def test_the_explorer_holds_what_each_system_put_first(data):
     explorer = data.explorer
     assert explorer.systems == [row.name for row in data.systems]
-    assert [entry["id"] for entry in explorer.queries] == list(data.systems[0].per_query["ndcg@10"])
-    place = explorer.systems.index("distilled")
-    case = data.cases[0]
-    entry = next(entry for entry in explorer.queries if entry["id"] == case.query_id)
-    shown = [explorer.documents[document][0] for document, _ in entry["top"][place]]
-    assert shown == [document.id for document in case.a_top]
-    judged = {explorer.documents[document][0]: gain for document, gain in entry["judged"]}
-    assert {d.id: d.gain for d in case.relevant} == {d: g for d, g in judged.items() if g > 0}
-    of_system = data.system("distilled").per_query["ndcg@10"]
-    assert entry["values"][place] == pytest.approx(of_system[case.query_id], abs=1e-4)
+    assert [entry["id"] for entry in explorer.queries] == data.evaluation().queries
+    place, of_system = explorer.systems.index("distilled"), data.evaluation().per_query["distilled"]
+    for entry in explorer.queries:
+        assert entry["values"][place] == pytest.approx(of_system["ndcg@10"][entry["id"]], abs=1e-4)
+        assert all(len(top) == 5 for top in entry["top"])
 
 
 def test_the_explorer_is_bounded_and_keeps_what_differs_most(data, tiny_collection):
@@ -352,12 +344,23 @@ def test_the_explorer_is_bounded_and_keeps_what_differs_most(data, tiny_collecti
     assert all(len(text) <= 200 for document in some.documents for text in document)
 
 
+def test_whatever_is_shown_has_its_judgment(tiny_collection):
+    collection = open_collection(str(tiny_collection))
+    ids = [document.id for document in collection.documents.iterate()]
+    query = next(iter(collection.query_texts("test")))
+    qrels = {query: {d: 1 + (d != ids[0]) for d in ids}}  # the one returned has the lowest gain
+    runs = {"a": Run("a", {query: {ids[0]: 1.0}})}
+    [entry] = explorer_from(evaluate(qrels, runs), runs, qrels, collection).queries
+    [[[first, _]]] = entry["top"]
+    assert len(entry["judged"]) == 11 and [first, 1] in entry["judged"]
+
+
 def test_leakage_is_shown_with_and_without_the_overlap(data, tiny_collection):
     page = check_page(render(data))
     sizes = data.audit["queries"]
     assert f"{sizes['clean']} of {sizes['all']} test queries share nothing" in page.text
     effect = data.audit["effect"]
-    of = {row.name: row.per_query["ndcg@10"] for row in data.systems}
+    of = {name: rows["ndcg@10"] for name, rows in data.evaluation().per_query.items()}
     test = open_collection(str(tiny_collection)).qrels("test")
     difference = sum(of["distilled"][q] - of["labels"][q] for q in test) / len(test)
     assert effect["comparisons"]["all"]["difference"] == pytest.approx(difference)
@@ -416,7 +419,7 @@ def test_the_script_sorts_and_explores(data, tmp_path):
     ).stdout  # fmt: skip
     [log] = [v for n, v in Attributes(page).found if n == "data-log"]
     first, up, second, down, won, lost, last, hash_, count, none, fits = json.loads(log or "")
-    means = {row.label: row.mean("ndcg@10") for row in data.systems}
+    means = {row.label: data.mean(row.name) for row in data.systems}
     ranked = sorted(means, key=lambda label: -means[label])
     assert (first.split(), up) == (ranked, "descending")
     assert (second.split(), down) == (ranked[::-1], "ascending")

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from retrieval_kd.evaluation.report import grid
-from retrieval_kd.evaluation.report.table import Clean, letters, print_table, to_grid
+from retrieval_kd.evaluation.report.table import Clean, letters, to_grid
 from retrieval_kd.metrics.evaluation import Evaluation
 from retrieval_kd.metrics.significance import compare
 
@@ -52,7 +52,7 @@ def test_one_query_is_one():
 
 def test_names_are_text_not_markup():
     out = io.StringIO()
-    print_table(evaluation_of(**{"[red]a|b": [0.5]}), console=Console(file=out, width=80))
+    grid.print_grid(to_grid(evaluation_of(**{"[red]a|b": [0.5]})), Console(file=out, width=80))
     assert "[red]a|b" in out.getvalue()
     assert r"[red]a\|b" in to_markdown(evaluation_of(**{"[red]a|b": [0.5]}))
 
@@ -75,7 +75,7 @@ def test_costs_are_columns_beside_quality_and_what_is_unknown_is_no_zero():
     assert "Docs/s: encoded for the index" in note and "– means unknown" in note
     assert "& Teacher calls" in grid.to_latex(to_grid(evaluation, (), facts))
     out = io.StringIO()
-    print_table(evaluation, (), facts, Console(file=out, width=80))
+    grid.print_grid(to_grid(evaluation, (), facts), Console(file=out, width=80))
     assert "Teacher calls" in out.getvalue()
     assert "Costs" not in to_markdown(evaluation)
 

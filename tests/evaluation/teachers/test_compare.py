@@ -17,8 +17,12 @@ from retrieval_kd.cli.app import main
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
-from retrieval_kd.evaluation.teachers.compare import compare_teachers
-from retrieval_kd.evaluation.teachers.facts import Prices, disagreement, ranks_few
+from retrieval_kd.evaluation.teachers.compare import (
+    Prices,
+    compare_teachers,
+    disagreement,
+    ranks_few,
+)
 from retrieval_kd.evaluation.teachers.show import print_comparison
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.retrieval.bm25 import bm25_run
