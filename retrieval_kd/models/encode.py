@@ -142,7 +142,6 @@ def encode_documents(
         merge_arrays(folder / VECTORS, parts, (len(texts), dimensions), np.float32)
         write_json(folder / MANIFEST, settings)
         seal(folder)
-        shutil.rmtree(paths[0].parent)
     return _open(folder)
 
 
@@ -290,6 +289,9 @@ def _check_finite(vectors: np.ndarray, texts: Texts, start: int) -> None:
 
 
 def _open(folder: Path) -> np.memmap:
+    """Open a sealed folder's vectors, and delete the shards that they were merged from."""
+    for shards in folder.glob(".shards-*"):  # also those of a command killed after the seal
+        shutil.rmtree(shards, ignore_errors=True)
     vectors = np.load(folder / VECTORS, mmap_mode="r")
     assert isinstance(vectors, np.memmap)
     return vectors

@@ -79,6 +79,31 @@ def test_finished_shards_are_not_encoded_again(
     np.testing.assert_array_equal(resumed, whole)
 
 
+def test_a_kill_between_merging_and_sealing_loses_no_shard(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = np.array(encode_documents(model, texts, tmp_path / "a", digest="m", shard_size=16))
+
+    def killed(*arguments: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as during, pytest.raises(KeyboardInterrupt):
+        during.setattr(encode, "seal", killed)
+        encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
+    monkeypatch.setattr(model, "encode_document", killed)
+    resumed = encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
+    np.testing.assert_array_equal(resumed, whole)
+
+
+def test_shards_that_a_kill_left_beside_sealed_vectors_are_deleted(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path
+) -> None:
+    encode_documents(model, texts, tmp_path, digest="m")
+    (tmp_path / ".shards-0").mkdir()
+    encode_documents(model, texts, tmp_path, digest="m")
+    assert not list(tmp_path.glob(".shards-*"))
+
+
 def test_vectors_of_another_model_or_length_are_not_mixed_in(
     model: SentenceTransformer, texts: Texts, tmp_path: Path
 ) -> None:
