@@ -123,11 +123,13 @@ class CallLog:
     def _take_over(self, line: str) -> None:
         try:
             row = json.loads(line)
-            request, call = row.pop("request"), CALL.validate_python(row)
+            request, call = str(row.pop("request")), CALL.validate_python(row)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # incomplete because of a kill: the call is repeated
+        if self._calls.get(request) == call:  # its copy, of a command killed while it took over
+            return
         self.left.append(call)
-        self._write(str(request), call)
+        self._write(request, call)
 
 
 def _line(request: str, call: Call) -> str:

@@ -60,6 +60,14 @@ def test_a_killed_commands_log_is_taken_over_with_its_cost_but_not_a_running_one
     assert not list(tmp_path.glob(LOGS))
 
 
+def test_a_command_killed_while_it_takes_over_a_log_counts_no_cost_twice(tmp_path):
+    call = {"answer": {"text": "b"}, "calls": 1, "prompt_tokens": 9, "seconds": 0.25}
+    for name in (".calls-1.jsonl", ".calls-2.jsonl"):  # copied, and the original not yet deleted
+        (tmp_path / name).write_text(json.dumps({"request": "a1", **call}) + "\n")
+    with CallLog(tmp_path) as log:
+        assert sum(call.prompt_tokens for call in log.left) == 9
+
+
 def test_a_log_holds_answers_and_no_prompts(tmp_path):
     with CallLog(tmp_path) as log:
         log.add({"prompt": "private"}, Call({"text": "b"}))
