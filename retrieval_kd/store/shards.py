@@ -44,7 +44,8 @@ DAMAGED = "delete the file; the next `rkd score` scores its contents again"
 def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:
     """Write one shard, whole or not at all, which says whose it is.
 
-    teacher.json is `about`, as first written, and the number of shards.
+    teacher.json is `about`, as first written, and the number of shards. Rows that the last shard
+    already has are not written again: a signal may come between a shard and the writer's note.
     """
     sink = pa.BufferOutputStream()
     whose = {**(table.schema.metadata or {}), OWNER: about["fingerprint"].encode()}
@@ -52,10 +53,14 @@ def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:
     pq.write_table(table, sink, compression="zstd")
     data = memoryview(sink.getvalue())
     with locked(folder):
-        number = max((shard_number(path.name) for path in shard_paths(folder)), default=0) + 1
+        last = next(reversed(shard_paths(folder)), None)
+        number = shard_number(last.name) + 1 if last else 1
         path = folder / f"shard-{number:06d}-{checksum(data)}.parquet"
-        with files.atomic_path(path) as temporary:
-            temporary.write_bytes(data)
+        if last is not None and last.name.split("-")[2] == path.name.split("-")[2]:
+            path = last
+        else:
+            with files.atomic_path(path) as temporary:
+                temporary.write_bytes(data)
         _describe(folder, about)
     return path
 

@@ -95,12 +95,12 @@ class Inputs:
         return ["score", *inputs, "--teacher", teacher, "--store", str(folder / "store")]
 
     def _train(self, folder: Path, kind: str, *more: str) -> list[str]:
-        sizes = ["--steps", "8", "--batch-queries", "6", "--max-tokens", "32"]
+        sizes = ["--steps", "6", "--batch-queries", "6", "--max-tokens", "32"]
         return [
             "train", "--collection", str(self.collection), "--student", str(self.encoder),
             "--kind", kind, "--store", str(self.folder / "store"), "--candidates", str(self.run),
             "--split", "train", "--out", str(folder / "student"), *sizes,
-            "--set", "save_steps=2", *more,
+            "--set", "save_steps=2", "--set", "eval_steps=4", *more,
         ]  # fmt: skip
 
     def _run(self) -> dict[str, Any]:
@@ -118,7 +118,6 @@ class Inputs:
                       "max_tokens": 32},
             "students": {
                 "distilled": {"objective": "kl@batch", "student": {"layers": [0]}},
-                "residual": {"objective": "kl", "student": {"kind": "residual"}},
             },
             "compare": ["distilled", "encoder"],
             "seeds": [0],

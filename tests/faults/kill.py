@@ -20,7 +20,7 @@ import tempfile
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +104,9 @@ class Count:
 class Killer:
     """All commands, run once in `folder` without a kill."""
 
-    def __init__(self, folder: Path, seed: int, server: CountingServer, names: list[str]) -> None:
+    def __init__(
+        self, folder: Path, seed: int, server: CountingServer, names: Sequence[str]
+    ) -> None:
         self.folder, self.dice, self.server = folder, random.Random(seed), server
         inputs = Inputs(folder / "inputs")
         inputs.folder.mkdir(parents=True)
@@ -137,7 +139,7 @@ class Killer:
         folder.mkdir(parents=True)
         self.server.clear()
         kept: dict[Path, Stamp] = {}
-        moments = [self._moment(name, n) for n in range(min(most, self.dice.choice((1, 1, 2, 3))))]
+        moments = [self._moment(name, n) for n in range(min(most, self.dice.randint(1, 4)))]
         hit = []
         for moment in [*moments, Moment()]:
             status = self._attempt(command.words(folder), folder, moment)
@@ -156,6 +158,7 @@ class Killer:
             count.kills += len(hit)
             count.terms += sum(moment.signal == signal.SIGTERM for moment in hit)
             self._compare(name, folder, hit, kept)
+            print(f"{folder.name}: {len(hit)} kills", file=sys.stderr, flush=True)
 
     def _compare(self, name: str, folder: Path, hit: list[Moment], kept: dict[Path, Stamp]) -> None:
         command, count, whole = self.commands[name], self.counts[name], self.whole[name]
@@ -318,7 +321,9 @@ def _log(folder: Path) -> str:
     return (folder / "log").read_text()[-2_000:]
 
 
-def kill_all(folder: Path, kills: int, seed: int, names: list[str]) -> dict[str, dict[str, Any]]:
+def kill_all(
+    folder: Path, kills: int, seed: int, names: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
     """Kill commands so often, all kinds equally often; returns the counts by kind."""
     with counting_server() as server:
         killer = Killer(folder, seed, server, names)

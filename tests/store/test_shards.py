@@ -20,6 +20,7 @@ import pytest
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text, write_json
+from retrieval_kd.store import shards
 from retrieval_kd.store.digests import words_to_column
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.shards import SCHEMA, checksum, shard_paths
@@ -76,6 +77,22 @@ def test_a_killed_writer_loses_no_shard_and_overwrites_none(tmp_path):
     ]
     assert store.read(KEY).num_rows == stop
     assert sum(pq.read_metadata(path).num_rows for path in shard_paths(store.folder(KEY))) == stop
+
+
+def test_a_signal_after_a_shard_stores_no_row_twice(tmp_path, monkeypatch):
+    """The writer writes what waits as it is left, and has not noted yet that it is written."""
+    store, described = ScoreStore(tmp_path), shards._describe
+
+    def interrupted(*arguments):
+        described(*arguments)
+        monkeypatch.setattr(shards, "_describe", described)
+        raise SystemExit
+
+    monkeypatch.setattr(shards, "_describe", interrupted)
+    with pytest.raises(SystemExit):
+        add(store, {("q", str(number)): number / 7 for number in range(9)}, shard_rows=4)
+    assert [pq.read_metadata(path).num_rows for path in shard_paths(store.folder(KEY))] == [4, 4, 1]
+    assert store.count(KEY) == 9
 
 
 def test_writers_at_the_same_time_lose_nothing(tmp_path):

@@ -87,6 +87,7 @@ def save_whole(model: Any, out: Path, record: Mapping[str, Any], others: Mapping
     staged, old = (out.parent / f".{out.name}.{end}" for end in ("saving", "old"))
     for leftover in (staged, old):
         shutil.rmtree(leftover, ignore_errors=True)
+    _forget_last_batch(model)
     model.save(str(staged), safe_serialization=True)
     for folder, other in others.items():
         other.save(str(staged / folder), safe_serialization=True)
@@ -97,3 +98,11 @@ def save_whole(model: Any, out: Path, record: Mapping[str, Any], others: Mapping
         out.rename(old)
     staged.rename(out)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _forget_last_batch(model: Any) -> None:
+    """Have the tokenizer not save how it cut and padded last, which depends on what ran before."""
+    tokenizer = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
+    if tokenizer is not None:
+        tokenizer.no_truncation()
+        tokenizer.no_padding()

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.load import model_digest
 from retrieval_kd.students.dense import make_dense
 from retrieval_kd.students.make import make_student
 from retrieval_kd.training.batches.selection import pool_scores
@@ -111,6 +112,17 @@ def test_a_folder_never_holds_a_model_without_its_record(tiny_encoder, tmp_path,
     checkpoints.save_whole(student, out, record, {"live/big": student})
     assert checkpoints.finished(out, "a") and (out / "live" / "big" / "model.safetensors").exists()
     shutil.rmtree(out)
+
+
+def test_a_student_is_the_same_whatever_its_tokenizer_read_last(tiny_encoder, tmp_path):
+    """One that resumed after its last step has read nothing."""
+    record = {"identity": "a", "settings": {}, "curve": [], "queries": 0}
+    for name in ("unread", "read"):
+        student = make_dense(str(tiny_encoder))
+        if name == "read":
+            student.encode(["sparrow wing", "a longer text"])
+        checkpoints.save_whole(student, tmp_path / name, record, {})
+    assert model_digest(str(tmp_path / "read")) == model_digest(str(tmp_path / "unread"))
 
 
 def test_a_sparse_live_teacher_scores_by_words(collection, tiny_encoder, tmp_path):
