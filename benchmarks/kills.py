@@ -27,11 +27,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--commands", nargs="*", default=[], help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)  # a process with threads cannot be forked
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        counts = kill_all(Path(folder), options.kills, options.seed)
+        counts = kill_all(Path(folder), options.kills, options.seed, options.commands)
     seconds = round(time.monotonic() - started)
     total = {name: sum(count[name] for count in counts.values()) for name in COLUMNS}
     print(f"{'':16}" + "".join(f"{name:>10}" for name in COLUMNS))

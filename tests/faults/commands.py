@@ -20,6 +20,7 @@ from retrieval_kd.store.usage import read_usage
 from tests.tiny_models import write_collection, write_cross_encoder, write_encoder
 
 FLAT = Path(__file__).parents[2] / "indexes" / "flat.yaml"
+CONCURRENCY = 4  # calls of a server at a time
 TIMES = ("seconds", "preparing_seconds", "resumed_from_step")
 UNLIKE = ("README.md", "training.json", "seal.json")  # they have times
 
@@ -64,7 +65,7 @@ class Inputs:
     def commands(self, url: str) -> dict[str, Command]:
         """All kinds of commands by name; those that ask a server ask the one at `url`."""
         data, encoder = ["--collection", str(self.collection)], str(self.encoder)
-        judge = ["--server", url, "--concurrency", "4"]
+        judge = ["--server", url, "--concurrency", str(CONCURRENCY)]
         retrieve = ["retrieve", *data, "--depth", "10"]
 
         def server(teacher: str) -> Command:

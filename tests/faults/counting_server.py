@@ -138,7 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.loads(content)
+        try:
+            body = json.loads(content)
+        except ValueError:  # the client was killed while it asked
+            return
         if not self.path.startswith("/v1"):
             self._send(self.server.control(self.path, body))
             return

@@ -250,8 +250,10 @@ class Calls:
         try:
             return self._runner.run(work)
         except (KeyboardInterrupt, SystemExit):  # abandon calls under way
-            self._runner.close()
-            self._runner, self._client = asyncio.Runner(), Client(self.settings)
+            stopped, self._runner = self._runner, asyncio.Runner()
+            self._client = Client(self.settings)
+            stopped.get_loop().set_exception_handler(lambda loop, context: None)  # no tracebacks
+            stopped.close()  # may raise what stopped it once more
             raise
 
 

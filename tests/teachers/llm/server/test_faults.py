@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +15,8 @@ from retrieval_kd.teachers.llm.protocol import Prompt
 from retrieval_kd.teachers.llm.server import calls
 from retrieval_kd.teachers.llm.server.budget import Stopped
 from retrieval_kd.teachers.llm.server.call_log import CallLog
-from retrieval_kd.teachers.llm.server.calls import FEW
+from retrieval_kd.teachers.llm.server.calls import FEW, Calls
+from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from tests.teachers.llm.server.echo_server import serving
 from tests.teachers.llm.server.proxy import Fault, Proxy, never
 from tests.teachers.llm.server.test_model import failing, on
@@ -184,3 +187,20 @@ def test_after_an_error_no_call_is_under_way_nor_less_than_none():
     budget = model.calls.budget
     assert budget.under_way == (0, 0) and budget.spent == (0, 0)
     assert budget.fits(1000, 0) and not budget.fits(1001, 0)
+
+
+def test_after_a_signal_between_calls_they_can_still_be_closed(caplog):
+    """The exit comes out of the event loop twice: from its task, and from the one that waits."""
+    calls = Calls(ServerSettings(url="http://127.0.0.1:1/v1"))
+
+    async def stopped() -> None:
+        raise SystemExit(143)
+
+    async def waiting() -> None:
+        await asyncio.gather(asyncio.create_task(stopped()), asyncio.sleep(60))
+
+    with pytest.raises(SystemExit):
+        calls._run(waiting())
+    calls.close()
+    gc.collect()
+    assert not caplog.records  # no traceback of a task
