@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 
 import pytest
 from huggingface_hub import ModelCard
 from rich.console import Console
 
-from retrieval_kd.cli.evaluate import suite
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.qrels import write_qrels
 from retrieval_kd.data.runs import Run, write_run
@@ -121,7 +121,7 @@ def test_a_folder_named_like_a_seed_is_no_seed(tmp_path, qrels):
 
 
 def test_a_card_that_cannot_be_written_is_refused_before_anything_is_measured(
-    tmp_path, tiny_encoder
+    tmp_path, tiny_encoder, command
 ):
     """So neither runs nor judgments nor collections need be there for the message."""
     nowhere, student = tmp_path / "nowhere.trec", shutil.copytree(tiny_encoder, tmp_path / "s")
@@ -131,11 +131,12 @@ def test_a_card_that_cannot_be_written_is_refused_before_anything_is_measured(
     ):
         with pytest.raises(InputError, match=message):
             evaluate_files([nowhere], qrels_path=nowhere, outputs=outputs)
-    with pytest.raises(InputError, match="no Sentence Transformers model in here"):
-        suite("local", data=tmp_path / "empty", card=tmp_path)
+    suite = ["suite", "local", "--data", tmp_path / "empty"]
+    code, said = command(*suite, "--card", tmp_path)
+    assert code == 2 and "no Sentence Transformers model in here" in said
     (student / "README.md").write_text("---\ntags: [a\n---\n")
-    with pytest.raises(InputError, match=r"head cannot be read.*To fix: mend or delete"):
-        suite("local", data=tmp_path / "empty", with_=["bm25"], card=student)
+    code, said = command(*suite, "--with", "bm25", "--card", student)
+    assert code == 2 and re.search(r"head cannot be read.*To fix: mend or delete", said)
 
 
 def test_a_split_of_a_file_of_judgments_is_refused_not_ignored(tmp_path, qrels):

@@ -128,6 +128,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("teacher.server.logprobs=40", f"try:*:served {WEIGHTS}", SERVED),
     ("teacher.server.structured=true", f"try:*:served {WEIGHTS}", SERVED),
     ("teacher.server.concurrency=2", NOTHING, SERVED),
+    ("teacher.server.batch=2", NOTHING, SERVED),
     ("teacher.server.timeout=9", NOTHING, SERVED),
     ("teacher.server.retries=9", NOTHING, SERVED),
     ("teacher.server.per_minute=9", NOTHING, SERVED),

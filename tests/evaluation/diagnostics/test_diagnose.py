@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from retrieval_kd.cli.diagnose import diagnose
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, write_run
 from retrieval_kd.errors import InputError
@@ -130,7 +130,7 @@ def test_the_command_writes_what_the_function_returns(
     runs: tuple[Run, Run],
     record: dict,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    command: Callable[..., tuple[int, str]],
 ) -> None:
     files = [tmp_path / f"{run.name}.trec" for run in runs]
     for run, path in zip(runs, files, strict=True):
@@ -143,11 +143,12 @@ def test_the_command_writes_what_the_function_returns(
         asked = open_teacher(teacher, collection)
         score(collection, queries, wanted, asked, ScoreStore(tmp_path / "scores"))
     out = tmp_path / "out.json"
-    diagnose(
-        str(tiny_collection), files[0], files[1], scores=tmp_path / "scores", json=out, split="test"
-    )
+    words = ["--collection", tiny_collection, "--teacher", files[0], "--student", files[1]]
+    words += ["--scores", tmp_path / "scores", "--json", out, "--split", "test"]
+    code, said = command("diagnose", *words)
+    assert code == 0, said
     written = read_json(out)
     assert written["students"]["student"] == json.loads(json.dumps(record))["students"]["student"]
     assert written["negatives"]["queries"] == len(queries)
     assert set(written["inputs"]["runs"]) == {"bm25", "student"}
-    assert "training negatives" in capsys.readouterr().out
+    assert "training negatives" in said
