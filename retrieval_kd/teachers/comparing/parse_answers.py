@@ -38,6 +38,11 @@ _REST_OF_SENTENCE = re.compile(rf"(?:{_DENIAL.pattern})[^.!?\n]*", re.IGNORECASE
 _BRACKETED = re.compile(r"\[(\d+)\]")
 _NUMBERED = re.compile(r"^\d+[.):] (?=\[?\d)", re.MULTILINE)
 _NUMBER = re.compile(r"\d+")
+# colours of a terminal; control characters, half ones and what stands for them, invisible ones
+_NOISE = re.compile(
+    "\x1b\\[[0-9;]*m|[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f\xad\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u2069\ud800-\udfff\ufeff\ufffd]"
+)
 _NAMES = r"(?i:passage|document|answer|option|choice|letter|label)[\s:*\"'(\[]*\b{label}\b"
 LONGEST = 20_000  # characters read, from the end; no order of passages is longer
 
@@ -50,7 +55,8 @@ def parse_order(text: str, count: int) -> tuple[tuple[int, ...] | None, Status]:
     best), in brackets or else without, or else a JSON list, or else numbers separated by commas or
     line ends; failing that, all numbers in brackets. Repeated numbers and those of no passage are
     left out, missing ones stay missing. Fewer than two numbers, several different longest chains,
-    and numbers that a refusal names, are `unparsable`.
+    and numbers that a refusal names, are `unparsable`. An answer that counts from 0 is `repaired`
+    if it names every number from 0 to `count` - 1, else `unparsable`.
 
     Example:
         >>> parse_order("[2] > [1] > [3]", 3)
@@ -61,12 +67,14 @@ def parse_order(text: str, count: int) -> tuple[tuple[int, ...] | None, Status]:
         (((2, 0, 1), 'repaired'), ((0, 1), 'repaired'))
         >>> parse_order("I cannot rank passages 1, 2 and 3.", 3)
         (None, 'unparsable')
+        >>> parse_order("[2] > [0] > [1]", 3), parse_order("[2] > [0] > [1]", 4)
+        (((2, 0, 1), 'repaired'), (None, 'unparsable'))
     """
     answer = _tidy(text)
     if _STRICT.fullmatch(answer):
         order = _places(answer, count)
         if len(order) == count == len(_NUMBER.findall(answer)):
-            return order, "ok"
+            return order, "repaired" if _from_zero(answer, count) else "ok"
     answer = _NUMBERED.sub("", _QUOTED.sub(r"\1", answer))
     told, listed = _REST_OF_SENTENCE.sub("", answer), _before_denial(answer)
     chains = [_places(" ".join(_BRACKETED.findall(listed)), count)]
@@ -162,8 +170,12 @@ def _is_named(label: str, answer: str) -> bool:
 
 
 def _tidy(text: str) -> str:
-    """Remove reasoning, empty lines and repeated spaces. Cut-off reasoning is not an answer."""
-    answer = text.rpartition("</think>")[2].partition("<think>")[0][-LONGEST:]
+    """Remove reasoning, empty lines, repeated spaces and what cannot be seen.
+
+    Cut-off reasoning is not an answer.
+    """
+    answer = _NOISE.sub("", text)
+    answer = answer.rpartition("</think>")[2].partition("<think>")[0][-LONGEST:]
     lines = html.unescape(answer).splitlines()
     return "\n".join(" ".join(line.split()) for line in lines if line.strip())
 
@@ -177,7 +189,21 @@ def _before_denial(answer: str) -> str:
 
 
 def _places(text: str, count: int) -> tuple[int, ...]:
-    """The distinct numbers from 1 to `count` in a text, counted from 0; a `<` turns them round."""
+    """The distinct numbers from 1 to `count` in a text, counted from 0; a `<` turns them round.
+
+    Of numbers from 0, all have to be there: then they cannot mean the passages before them.
+    """
+    first = int(not _from_zero(text, count))
     found = _NUMBER.findall(text)
-    numbers = (int(n) - 1 for n in (found[::-1] if "<" in text else found) if len(n) < 9)
-    return tuple(dict.fromkeys(number for number in numbers if 0 <= number < count))
+    numbers = [int(n) - first for n in (found[::-1] if "<" in text else found) if len(n) < 9]
+    places = tuple(dict.fromkeys(number for number in numbers if 0 <= number < count))
+    if first:
+        return places
+    is_order = count > 2 or re.search(r"[<>]|\[\d+\]", text)  # 1, 0 may be labels of two
+    return places if is_order and set(numbers) == set(range(count)) else ()
+
+
+def _from_zero(text: str, count: int) -> bool:
+    """Whether numbers count from 0: the first passage is named so, and the last one by no other."""
+    numbers = {number.lstrip("0") or "0" for number in _NUMBER.findall(text)}
+    return "0" in numbers and str(count) not in numbers

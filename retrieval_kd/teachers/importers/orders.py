@@ -113,9 +113,6 @@ def _row(published: PublishedOrder, matcher: Matcher, drops: Drops) -> Row | Non
         drops.add("order of a query that the collection lacks", here)
         return None
     order, status = parse_order(published.response, len(published.passages))
-    if _names_zero(published.response, len(published.passages)):
-        drops.add("order in words that counts from 0", here)
-        return None
     if order is None:
         drops.add("answer that cannot be parsed", here)
         return None
@@ -141,19 +138,6 @@ def _row(published: PublishedOrder, matcher: Matcher, drops: Drops) -> Row | Non
     digest = query_digest(matcher.collection.queries[query].full)
     ids = tuple(id for _, id in kept.values())
     return Row(query, ids, digest, tuple(kept), Answer(text, order=left, status=status))
-
-
-def _names_zero(response: str, count: int) -> bool:
-    """Whether a response counts passages from 0.
-
-    With one added to every number, `parse_order` then finds the first passage, position 0.
-
-    Example:
-        >>> _names_zero("[2] > [0] > [1]", 3), _names_zero("[10] > [2]", 10)
-        (True, False)
-    """
-    raised = re.sub(r"(?<!\d)\d{1,8}(?!\d)", lambda number: str(int(number[0]) + 1), response)
-    return 0 in (parse_order(raised, count + 1)[0] or ())
 
 
 @dataclass(frozen=True)

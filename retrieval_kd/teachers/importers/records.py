@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from retrieval_kd.data.json_lines import first_value
 from retrieval_kd.data.numerals import finite_number
@@ -21,12 +23,20 @@ DOCUMENT = (
 SCORE = ("scores", "score", "ce-score", "ce_score", "logits", "logit")
 RANK = ("rank", "ranks", "ranking")
 MARGIN = ("positive_id", "negative_id", "positive_ids", "negative_ids", "pos_id", "neg_id")
-TEXTS = ("text", "passage", "document", "content", "contents", "documents", "passages", "texts")
+TEXTS = (
+    *("text", "passage", "document", "content", "contents", "segment", "body"),
+    *("documents", "passages", "texts"),
+)
+CANDIDATES = "candidates"  # rank_llm's
 PASSAGES = ("positive_passages", "negative_passages")  # Tevatron's
 SIDES = ("pos", "neg")  # FlagEmbedding's
-TEXT_FIELDS = frozenset(("query", *TEXTS, *PASSAGES, *SIDES, "pos_scores", "neg_scores"))
+TEXT_FIELDS = frozenset(
+    ("query", *TEXTS, CANDIDATES, *PASSAGES, *SIDES, "pos_scores", "neg_scores")
+)
 FIELDS = frozenset((*QUERY, *DOCUMENT, *SCORE, *RANK, *MARGIN))
 HEADER = FIELDS - {*RANK, *MARGIN}  # column names of a header line
+JUDGMENT = {"query-id", "corpus-id", "score"}  # BEIR's names
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class ScoredPair(NamedTuple):
@@ -42,6 +52,7 @@ class ScoredPair(NamedTuple):
     line: int
     query: str | None = None
     document: tuple[str, ...] = ()  # the forms of its text
+    judged: bool = False  # in the form in which BEIR writes judgments
 
 
 class Published(NamedTuple):
@@ -66,15 +77,18 @@ def record_pairs(
         >>> [pair[:3] for pair in record_pairs({"qid": 7, "scores": {"a": 2, "b": 1}}, *here)]
         [('7', 'a', 2.0), ('7', 'b', 1.0)]
         >>> texts = {"query": "why?", "pos": ["so"], "neg": [], "pos_scores": [2], "neg_scores": []}
-        >>> [pair[2:] for pair in record_pairs(texts, *here)]
+        >>> [pair[2:6] for pair in record_pairs(texts, *here)]
         [(2.0, 1, 'why?', ('so',))]
     """
     id, text = first_value(record, QUERY), record.get("query")
+    if isinstance(text, Mapping):  # rank_llm's
+        id = first_value(text, QUERY) if id is None else id
+        text = first_value(text, TEXTS)
     query_id = "" if id is None else to_id(id, "query", file, line)
     passages = any(isinstance(record.get(name), list) for name in PASSAGES)
     sided = any(isinstance(record.get(side), list) for side in SIDES)
-    by_text = isinstance(text, str) and text.strip() and (id is None or passages or sided)
-    if id is None and not by_text:
+    query = text if isinstance(text, str) and text.strip() else None
+    if id is None and query is None:
         problem = f"no query ID among the fields {_names(record)}"
         remedy = f"name the field {' or '.join(QUERY[:2])}, or give the text as query"
         raise InputError(problem, file=file, line=line, remedy=remedy)
@@ -84,9 +98,15 @@ def record_pairs(
         documents, scores = _sides(record, file, line)
     else:
         documents, scores = _documents(record, file, line)
-    query = text if by_text else None
+    judged = is_judgment(record)
     for (document_id, texts), value in zip(documents, scores, strict=True):
-        yield ScoredPair(query_id, document_id, to_score(value, file, line), line, query, texts)
+        score = to_score(value, file, line)
+        yield ScoredPair(query_id, document_id, score, line, query, texts, judged)
+
+
+def is_judgment(names: Iterable[str]) -> bool:
+    """Whether these are all the names of fields of BEIR's judgments, here or in `mteb/*`."""
+    return {str(name).replace("_", "-") for name in names} == JUDGMENT
 
 
 def _documents(
@@ -94,11 +114,14 @@ def _documents(
 ) -> tuple[list[Published], list[Any]]:
     """Read the documents of a record, by ID or else by text, and their scores."""
     documents, scores = _list(first_value(record, DOCUMENT)), _list(first_value(record, SCORE))
-    by_text = False
-    if documents is None and isinstance(scores, dict):
+    by_text, beside = False, None
+    if documents is not None:
+        beside = first_value(record, TEXTS)
+        beside = _list(beside) if isinstance(documents, list) else [beside]
+    elif isinstance(scores, dict):
         documents, scores = list(scores), list(scores.values())
-    if documents is None:
-        documents = first_value(record, TEXTS)
+    else:
+        documents = first_value(record, (*TEXTS, CANDIDATES))
         by_text = documents is not None
     if documents is None:
         raise _no_document(record, file, line)
@@ -113,15 +136,28 @@ def _documents(
     if not isinstance(scores, list):
         raise InputError("one score for a list of documents", file=file, line=line)
     _check_lengths(documents, scores, file, line)
-    return [_document(document, by_text, file, line) for document in documents], scores
+    published = [_document(document, by_text, file, line) for document in documents]
+    return _with_texts(published, beside), scores
+
+
+def _with_texts(documents: list[Published], texts: Any) -> list[Published]:
+    """Add the texts that stand beside IDs, so that they are compared with the collection's."""
+    if not isinstance(texts, list) or len(texts) != len(documents):
+        return documents
+    return [
+        document._replace(texts=(text,)) if isinstance(text, str) and text.strip() else document
+        for document, text in zip(documents, texts, strict=True)
+    ]
 
 
 def _document(value: Any, by_text: bool, file: Path, line: int) -> Published:
     """Read a document: an object with an ID or a text, or one of the two."""
     title = ""
     if isinstance(value, dict):
-        id, text = first_value(value, (*DOCUMENT, "id", "_id")), first_value(value, TEXTS)
-        title = value.get("title") or ""
+        inner = value.get("doc")
+        merged = {**value, **inner} if isinstance(inner, dict) else value
+        id, text = first_value(value, (*DOCUMENT, "id", "_id")), first_value(merged, TEXTS)
+        title = merged.get("title") or ""
     else:
         id, text = (None, value) if by_text else (value, None)
     if not isinstance(text, str | None) or not isinstance(title, str):
@@ -131,7 +167,7 @@ def _document(value: Any, by_text: bool, file: Path, line: int) -> Published:
     texts = (f"{title} {text}", text) if text and title else (text,) if text else ()
     if id is None:
         return Published("", texts)
-    return Published(to_id(id, "document", file, line), texts if by_text else ())
+    return Published(to_id(id, "document", file, line), texts)
 
 
 def _passages(
@@ -264,6 +300,9 @@ def to_score(value: Any, file: Path, line: int) -> float:
     score = finite_number(value.strip() if isinstance(value, str) else value)
     if score is None:
         problem = f"score {value!r:.60} is not a finite number"
+        raise InputError(problem, file=file, line=line, remedy="correct or remove the line")
+    if abs(score) > LARGEST:
+        problem = f"score {value!r:.60} is too large for 32 bits"
         raise InputError(problem, file=file, line=line, remedy="correct or remove the line")
     return score
 

@@ -27,7 +27,9 @@ from retrieval_kd.teachers.importers.records import (
     QUERY,
     SCORE,
     TEXT_FIELDS,
+    TEXTS,
     ScoredPair,
+    is_judgment,
     only_ranks,
     record_pairs,
     to_id,
@@ -134,7 +136,8 @@ def _parquet_rows(path: Path, reading: Reading) -> Iterator[dict[str, Any]]:
         file = pq.ParquetFile(path)
         names = set(file.schema_arrow.names)
         by_id = names & set(QUERY) and names & set(DOCUMENT)
-        columns = sorted(names & (FIELDS if by_id else FIELDS | TEXT_FIELDS))
+        texts = {"query", *TEXTS} if by_id else TEXT_FIELDS
+        columns = sorted(names & (FIELDS | texts))
         size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
         for batch in file.iter_batches(batch_size=8192, columns=columns or None):
             yield from batch.to_pylist()
@@ -164,16 +167,22 @@ def is_header(cells: list[str]) -> bool:
 
 def read_tsv(path: Path, reading: Reading) -> Iterator[ScoredPair]:
     """Read `query document score`, or the columns that a header names."""
-    order = (0, 1, 2)
+    order, texts, judged = (0, 1, 2), (None, None), False
     for place, (number, text) in enumerate(file_lines(path, reading)):
         cells = split_line(text)
         if place == 0 and is_header(cells):
-            order = _header([cell.lower() for cell in cells], path)
+            names = [cell.lower() for cell in cells]
+            order, judged = _header(names, path), is_judgment(names)
+            texts = _text_columns(names, order)
             continue
         if len(cells) <= max(order) or (order == (0, 1, 2) and len(cells) != 3):
             raise _columns(cells, "query, document, score", path, number)
         query, document, score = (cells[column] for column in order)
-        yield _pair(query, document, score, path, number)
+        pair = _pair(query, document, score, path, number)
+        given, text = (
+            cells[column] if column is not None and column < len(cells) else "" for column in texts
+        )
+        yield pair._replace(query=given or None, document=(text,) if text else (), judged=judged)
 
 
 def read_hofstaetter(path: Path, reading: Reading) -> Iterator[ScoredPair]:
@@ -216,6 +225,15 @@ def _header(names: list[str], path: Path) -> tuple[int, int, int]:
         raise InputError(problem, file=path, line=1, remedy="name query_id, document_id and score")
     query, document, score = (column for column in columns if column is not None)
     return query, document, score
+
+
+def _text_columns(names: list[str], order: tuple[int, int, int]) -> tuple[int | None, int | None]:
+    """The columns with the texts of query and document beside their IDs, if there are any."""
+    query, document = (
+        next((names.index(name) for name in known if name in names), None)
+        for known in (("query",), TEXTS)
+    )
+    return None if query in order else query, None if document in order else document
 
 
 def _columns(cells: list[str], expected: str, path: Path, number: int) -> InputError:

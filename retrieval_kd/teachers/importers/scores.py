@@ -86,6 +86,13 @@ def import_scores(
                         file=path,
                         remedy="import the teacher's own scores; if these are, add --allow-ranks",
                     )
+                if first and all(pair.judged and pair.score.is_integer() for pair in batch):
+                    raise InputError(
+                        "judgments (qrels), not a teacher's scores",
+                        file=path,
+                        remedy="if a teacher gave them, name the fields query_id, document_id and "
+                        "score",
+                    )
                 first = False
                 batches.add(batch, writer)
     if batches.stored + batches.known == 0:
@@ -143,8 +150,11 @@ class _Batches:
                 kept.append(pair)
                 queries.append(query)
                 documents.append(document)
-        with np.errstate(over="ignore"):  # the writer refuses values that do not fit
-            scores = np.array([pair.score for pair in kept]).astype(np.float32)
+        exact = np.array([pair.score for pair in kept], dtype=np.float64)
+        scores = exact.astype(np.float32)
+        for row in np.flatnonzero((scores == 0) & (exact != 0)):
+            example = f"{kept[row].score}, line {kept[row].line}"
+            self._drops.add("score too small for 32 bits, stored as 0", example)
         keys = pair_keys(*map(digests_to_words, (queries, documents)))
         stored = self._store.lookup(self._key, queries, documents)
         earlier = np.where(np.isnan(stored), self._seen.lookup(keys), stored)

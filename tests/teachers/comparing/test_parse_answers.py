@@ -66,6 +66,9 @@ def test_any_text_parses_to_distinct_valid_places_or_none(text, count):
         ("[3] > [1], because [1] < [3]", (2, 0)),
         ("[3]\n[1]\n[2]\nPassage [2] does not mention it.", (2, 0, 1)),
         ("I'm sorry for the wait. [3] > [1] > [2]", (2, 0, 1)),
+        ("[2] > [0] > [1]", (2, 0, 1)),  # counted from 0
+        ("0 < 1 < 2", (2, 1, 0)),
+        ("[0] > [3] > [1] > [2]", (2, 0, 1)),  # counted from 1, with a stranger
     ],
 )
 def test_repairs(text, expected):
@@ -73,8 +76,18 @@ def test_repairs(text, expected):
 
 
 @pytest.mark.parametrize(
+    "noise", ["\0", "\ud800", "\ufffd", "\x1b[31m", "\u202e", "\u200b", "\x7f"]
+)
+def test_what_cannot_be_seen_hides_no_passage(noise):
+    text = f"{noise}[2]{noise} > {noise}[1] {noise}> [{noise}3]{noise}"
+    assert parse_order(text, 3) == ((1, 0, 2), "ok")
+    assert parse_choice(f"{noise}B{noise}.", "AB") == (1, "ok")
+
+
+@pytest.mark.parametrize(
     "text",
     [
+        "[0] > [1]", "[9] > [2] > [1] > [0]", "[0, 1]", "1, 0",  # from 0, but not all
         "", "[2]", "2", "none of them", "[9] > [8]", "[1] > [2] > [3] or rather [3] > [2] > [1]",
         "[1] < [2] > [3]", '{"1": 3, "2": 1, "3": 2}', "{1: 3, 2: 1, 3: 2}", "[2.1, 3.4]",
         '[{"passage": 3, "score": 2}, {"passage": 1, "score": 1}]',

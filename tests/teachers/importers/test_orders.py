@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -152,13 +153,22 @@ def test_a_passage_that_names_a_query_asks_for_nothing():
 
 
 @pytest.mark.parametrize("words", ["[2] > [0] > [1]", "2 > 0 > 1", "The order: 2, 0, 1", "0\n2\n1"])
-def test_words_that_count_from_0_are_not_taken_for_places_from_1(words, collection, tmp_path):
+def test_words_that_count_from_0_are_read_like_lists_that_do(words, collection, tmp_path):
+    whole = {**record("by ID", collection), "response": words}
+    store = ScoreStore(tmp_path / "store")
+    made = import_permutations(written(tmp_path / "o.jsonl", whole), store, "gpt", collection)
+    assert (made.stored, made.repaired, made.drops.counts) == (1, 1, {})
+    best = sorted(SHOWN, key=scores(collection, store)[QUERY].get, reverse=True)
+    assert best == [SHOWN[int(place)] for place in re.findall(r"\d", words)]
+
+
+@pytest.mark.parametrize("words", ["[2] > [0]", "2 > 1 > 0 > 9", "[0, 1]"])
+def test_words_that_may_count_from_0_are_not_taken_for_places_from_1(words, collection, tmp_path):
     whole = record("by ID", collection)
     file = written(tmp_path / "orders.jsonl", {**whole, "response": words}, whole)
-    store = ScoreStore(tmp_path / "store")
-    made = import_permutations(file, store, "gpt", collection)
+    made = import_permutations(file, ScoreStore(tmp_path / "store"), "gpt", collection)
     assert (made.stored, made.repaired) == (1, 0)
-    assert made.drops.counts == {"order in words that counts from 0": 1}
+    assert made.drops.counts == {"answer that cannot be parsed": 1}
 
 
 def test_zeros_that_name_no_passage_do_no_harm(collection, tmp_path):

@@ -149,6 +149,9 @@ BY_TEXT = {
     "pairs": [{"query": "who?", "passage": "first", "score": 2.5},
               {"query": "who?", "passage": "second", "score": -1.25}],
     "lists": {"query": "who?", "passages": ["One first", "second"], "scores": [2.5, -1.25]},
+    "rank_llm": {"query": {"text": "who?", "qid": "7"}, "candidates": [
+                     {"docid": "11", "score": 2.5, "doc": {"contents": "One first"}},
+                     {"docid": "x", "score": -1.25, "doc": {"title": "", "segment": "second"}}]},
 }  # fmt: skip
 
 
@@ -169,6 +172,80 @@ def test_scores_keyed_by_text_are_found_in_the_collection(tmp_path, collection, 
         assert imported.drops.counts == {"document text not in the collection": 1}
     if shape == "Tevatron":
         assert imported.drops.counts == {"passage without a score": 1}
+
+
+OTHER_NUMBERING = {  # document 11 has the text of 12, and of 11 there is no text
+    "flat": [{"qid": "7", "docid": "11", "text": "second", "score": 3},
+             {"qid": "7", "docid": "12", "text": "of another collection", "score": 1}],
+    "lists": {"qid": "7", "docids": ["11", "12"], "texts": ["second", "other"], "scores": [3, 1]},
+    "objects": {"qid": "7", "docs": [{"docid": "11", "text": "second", "score": 3},
+                                     {"docid": "12", "text": "other", "score": 1}]},
+    "rank_llm": {"query": {"text": "who?", "qid": "7"}, "candidates": [
+                     {"docid": "11", "score": 3, "doc": {"contents": "second"}},
+                     {"docid": "12", "score": 1, "doc": {"contents": "other"}}]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", OTHER_NUMBERING)
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_text_beside_an_id_decides(tmp_path, collection, shape, form):
+    rows = OTHER_NUMBERING[shape]
+    rows = rows if isinstance(rows, list) else [rows]
+    path = tmp_path / "scores"
+    if form == "parquet":
+        parquet(path, rows)
+    else:
+        write(path, "".join(json.dumps(row) + "\n" for row in rows))
+    store = ScoreStore(tmp_path / "store")
+    imported = import_scores(path, store, "teacher", collection=collection)
+    assert stored(store) == {("7", "12"): 3.0}
+    assert imported.drops.counts == {"document text not in the collection": 1}
+
+
+def test_texts_beside_ids_in_a_table_decide_too(tmp_path, collection):
+    text = (
+        "qid\tquery\tdocid\tscore\ttext\n"
+        "7\twho?\t11\t2.5\tfirst\n7\twhich?\t12\t1\t\n7\twho?\t12\t1\tthird\n7\t\t12\t4\n"
+    )
+    store = ScoreStore(tmp_path / "store")
+    path = write(tmp_path / "s.tsv", text)
+    imported = import_scores(path, store, "teacher", collection=collection)
+    assert stored(store) == {("7", "11"): 2.5, ("7", "13"): 1.0, ("7", "12"): 4.0}
+    assert imported.drops.counts == {"query text not in the collection": 1}
+
+
+def test_the_query_beside_its_id_is_compared(tmp_path, collection):
+    rows = [{"qid": "7", "query": "another?", "docid": "11", "score": 3}]
+    path = write(tmp_path / "s.jsonl", json.dumps(rows))
+    with pytest.raises(InputError, match="1 × query text not in the collection"):
+        import_scores(path, ScoreStore(tmp_path / "store"), "teacher", collection=collection)
+
+
+@pytest.mark.parametrize("form", ["tsv", "jsonl", "parquet"])
+def test_judgments_of_beir_are_no_scores(tmp_path, form):
+    def made(score: float) -> Path:
+        path, names = tmp_path / form, ("query-id", "corpus-id", "score")
+        cells = [("7", "11", 1), ("7", "12", score)]
+        rows = [dict(zip(names, row, strict=True)) for row in cells]
+        if form == "parquet":
+            return parquet(path, rows)
+        if form == "jsonl":
+            return write(path, "".join(json.dumps(row) + "\n" for row in rows))
+        lines = ("\t".join(map(str, row)) for row in (names, *cells))
+        return write(path, "\n".join(lines))
+
+    store = ScoreStore(tmp_path / "store")
+    for gain in (0, 2.0):
+        with pytest.raises(InputError, match=r"judgments \(qrels\).*name the fields query_id"):
+            import_scores(made(gain), store, "teacher")
+    assert not store.path.exists()
+    assert import_scores(made(0.5), store, "teacher").stored == 2, "no gains, so scores"
+
+
+def test_scores_that_become_0_are_counted(tmp_path):
+    path = write(tmp_path / "s.tsv", "7\t11\t1e-50\n7\t12\t-1e-60\n7\t13\t0\n")
+    imported = import_scores(path, ScoreStore(tmp_path / "store"), "teacher")
+    assert imported.drops.counts == {"score too small for 32 bits, stored as 0": 2}
 
 
 @pytest.mark.parametrize("text", [
@@ -318,7 +395,7 @@ BROKEN = {
     "infinite": ("s.jsonl", '{"qid": 7, "pid": 1, "score": -Infinity}', "score -inf is not"),
     "null score": ("s.jsonl", '{"qid": 7, "doc_ids": [1], "scores": [null]}', "score None"),
     "true score": ("s.jsonl", '{"qid": 7, "pid": 1, "score": true}', "score True"),
-    "overflow": ("s.tsv", "7\t11\t1e300\n", "query 7 and document 11"),
+    "overflow": ("s.tsv", "7\t12\t1\n7\t11\t1e39\n", r"s\.tsv:2: score '1e39' is too large"),
     "empty id": ("s.tsv", "7\t\t2\n", r"s\.tsv:1: empty document ID"),
     "text for an id": ("s.tsv", "who am I\t11\t2\n", "query ID with whitespace.*by ID"),
     "fractional id": ("s.jsonl", '{"qid": 7.5, "pid": 1, "score": 1}', "query ID 7.5"),
