@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 import logging
 import os
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
+from urllib.parse import quote
 
 log = logging.getLogger("retrieval_kd")
 
 KEY = "RETRIEVAL_KD_API_KEY"  # the environment variable with a server's key
 SECRETS = (KEY, "OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST_SECRET = 8  # characters; a shorter one ("none", "ollama") is a word, and no secret
+SHORTEST_WORD = 12  # characters of a part of a key that has only letters, as words have
+LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}  # keeps the length
 LONGEST_TEXT, LONGEST_WORD, LONGEST_ID = 4_000, 300, 120  # characters that are shown
 JOINERS = "\u200c\u200d"  # part of the spelling in Persian, Hindi and emoji
 
@@ -42,11 +49,52 @@ def shown(text: str, most: int | None = LONGEST_TEXT) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Mask the keys in the environment, wherever they stand in a text."""
+    """Mask the keys in the environment, and parts of them, wherever they stand in a text.
+
+    A part has `SHORTEST_SECRET` characters or more of a key, as it is or encoded for an address,
+    JSON, HTML or as base64.
+    """
+    size = SHORTEST_SECRET
     for key in {os.environ.get(name, "").strip() for name in SECRETS}:
-        if len(key) >= SHORTEST_SECRET:
-            text = re.sub(re.escape(key), "***", text, flags=re.IGNORECASE)
+        if len(key) < size or len(text) < size:
+            continue
+        parts, lower = _parts(key), text.translate(LOWER)
+        found = [at for at in range(len(text) - size + 1) if lower[at : at + size] in parts]
+        for start, end in reversed(_joined(found, size)):
+            run = lower[start:end]
+            if not run.isalpha() or len(run) >= SHORTEST_WORD or key.translate(LOWER) in run:
+                text = f"{text[:start]}***{text[end:]}"
     return text
+
+
+def _joined(found: list[int], size: int) -> list[tuple[int, int]]:
+    """Join windows of this size that overlap or touch: (start, end) of each run."""
+    runs: list[tuple[int, int]] = []
+    for at in found:
+        start = runs.pop()[0] if runs and at <= runs[-1][1] else at
+        runs.append((start, at + size))
+    return runs
+
+
+@lru_cache(maxsize=16)
+def _parts(key: str) -> frozenset[str]:
+    """All parts of a key of `SHORTEST_SECRET` characters, in every encoding, in lower case."""
+    written = json.dumps(key)[1:-1]
+    escaped = "".join(c if c.isalnum() else f"\\u{ord(c):04x}" for c in key)
+    forms = [key, quote(key), quote(key, safe=""), written, written.replace("/", "\\/"), escaped]
+    forms += [html.escape(key), key.encode().hex()]
+    for before in range(3):  # bytes in front, such as of "Bearer " or "user:"
+        data = b"\0" * before + key.encode(errors="replace")
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            whole = len(data) % 3 == 0  # else bytes behind may change the last character
+            packed = encode(data).decode().rstrip("=")
+            forms.append(packed[-(-before * 8 // 6) : None if whole else -1])
+    size = SHORTEST_SECRET
+    return frozenset(
+        form[at : at + size].translate(LOWER)
+        for form in forms
+        for at in range(len(form) - size + 1)
+    )
 
 
 def _cut(text: str, most: int) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
+import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -37,6 +41,36 @@ def test_keys_are_masked_however_they_are_written(key, monkeypatch):
             for written in (key, key.upper(), f"{key[:5]}\x1b{key[5:]}", f"{key}{key}"):
                 assert key.lower() not in shown(f"Bearer {written}.").lower()
             assert key not in shown("x " * 1_999 + key, 4_000), "no half of a key either"
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-SECRETKEY/12+345==", "hf_pQ9zXw7aB3cD5eF7gH", "k\"8&<>'9\\x71+/"]
+)
+def test_parts_of_a_key_are_masked_in_every_encoding(key, monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_KD_API_KEY", key)
+    data = [key.encode(), b"Bearer " + key.encode(), b"user:" + key.encode() + b"\n"]
+    encoded = [base64.b64encode(one).decode() for one in data]
+    encoded += [base64.urlsafe_b64encode(one).decode() for one in data]
+    encoded += [
+        quote(key),
+        quote(key, safe=""),
+        quote(key, safe="").lower(),
+    ]
+    encoded += [json.dumps(key), json.dumps(key).replace("/", r"\/"), html.escape(key)]
+    encoded += [key[:8], key[:12], key[:-3], key[3:], key.upper()[2:-2]]
+    for written in encoded:
+        found = shown(f"bad: {written}... (401)")
+        left = found.removeprefix("bad: ").removesuffix("... (401)")
+        assert "***" in left and len(left.replace("***", "")) < 15, (written, found)
+        assert not any(key[at : at + 8] in found for at in range(len(key) - 7))
+
+
+def test_words_that_a_key_has_too_are_no_part_of_it(monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_KD_API_KEY", "sk-no-key-required-relevant")
+    for text in ("a remedy is required", "irrelevant", "retrieval_kd/required.py", "no key"):
+        assert shown(text) == text
+    monkeypatch.setenv("RETRIEVAL_KD_API_KEY", "password")
+    assert shown("my Password!") == "my ***!"
 
 
 def test_a_word_that_is_no_secret_is_not_masked(monkeypatch):
