@@ -102,6 +102,12 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - end - 1]}…{text[-end:]}"
 
 
+def kind_of(value: object) -> str:
+    """Name the kind of a JSON value, for messages."""
+    names = {bool: "true or false", dict: "an object", list: "a list", str: "a text"}
+    return "null" if value is None else names.get(type(value), "a number")
+
+
 class InputError(Exception):
     """A mistake in the user's input; the command line prints it without a traceback.
 

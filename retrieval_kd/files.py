@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.errors import InputError, log
+from retrieval_kd.errors import InputError, kind_of, log
 
 WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 # NumPy's and PyTorch's words, which do not say which of them it was
@@ -247,7 +247,7 @@ def read_json(path: str | Path, *keys: str, kind: type = dict) -> Any:
     fits = isinstance(value, kind)
     missing = [key for key in keys if not fits or key not in value]
     if not fits or missing:
-        found = f"no {missing[0]}" if isinstance(value, dict) else f"a {type(value).__name__}"
+        found = f"no {missing[0]}" if isinstance(value, dict) else kind_of(value)
         problem = f"not the JSON that is expected, but with {found}"
         raise DamagedFile(problem, file=path, remedy=RESTORE)
     return value

@@ -11,7 +11,7 @@ from typing import Any
 
 from retrieval_kd.data import sources
 from retrieval_kd.data.rows import Reading
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, kind_of
 
 
 def first_value(record: Mapping[str, Any], names: Sequence[str]) -> Any:
@@ -25,6 +25,8 @@ def parse_json(text: str, file: str | Path, line: int, remedy: str) -> Any:
         return json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         problem = f"broken JSON: {error}"
+        if "set_int_max_str_digits" in problem:  # Python's advice is for programmers
+            problem = "a number of thousands of digits"
         raise InputError(problem, file=file, line=line, remedy=remedy) from None
 
 
@@ -46,12 +48,6 @@ def as_object(value: Any, file: str | Path, line: int, remedy: str) -> dict[str,
         problem = f"{kind_of(value)} where a JSON object is expected"
         raise InputError(problem, file=file, line=line, remedy=remedy)
     return value
-
-
-def kind_of(value: object) -> str:
-    """Name the kind of a JSON value, for messages."""
-    names = {bool: "true or false", dict: "an object", list: "a list", str: "a text"}
-    return "null" if value is None else names.get(type(value), "a number")
 
 
 def json_objects(path: Path, reading: Reading, remedy: str) -> Iterator[tuple[int, dict[str, Any]]]:

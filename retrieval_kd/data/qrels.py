@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.data.json_lines import first_value, parse_object
-from retrieval_kd.data.numerals import whole_number
+from retrieval_kd.data.numerals import MOST, WHOLE, whole_number
 from retrieval_kd.data.rows import Judgment, Judgments, Qrels, Reading, check_id
 from retrieval_kd.data.sources import Line, Source, file_lines, parsed
 from retrieval_kd.errors import InputError
@@ -141,6 +141,9 @@ def _gain(value: Any, file: str, line: int) -> int:
     gain = whole_number(value)
     if gain is None:
         problem = f"gain {value!r:.40} is not a whole number"
+        is_number = isinstance(value, int | float) and abs(value) > MOST
+        if is_number or (isinstance(value, str) and WHOLE.fullmatch(value)):
+            problem = f"gain {value!r:.40} is too large"
         remedy = "write 0 for not relevant, 1, 2, … for relevant"
         raise InputError(problem, file=file, line=line, remedy=remedy)
     return gain

@@ -27,6 +27,7 @@ OTHER_FILES = {
     GZIP: "gzipped twice",
     b"PK\x03\x04": "a zip file",
     b"\xfd7zXZ": "an xz file",
+    b"BZh": "a bzip2 file",
     b"\x28\xb5\x2f\xfd": "a zstd file",
     b"PAR1\x15": "a Parquet file",
 }
@@ -227,8 +228,11 @@ def _decode(data: bytes, label: str, number: int, zipped: bool) -> str:
     except UnicodeDecodeError as error:
         at = error.start
         problem = f"not UTF-8 (byte 0x{data[at]:02x} at byte {at + 1} of the line)"
-        encoding = MARKS.get(mark, "latin1")
-        convert = f"convert the file, for example with iconv -f {encoding} -t utf-8"
+        convert = (
+            f"convert the file, for example with iconv -f {MARKS.get(mark, 'ENCODING')} -t utf-8"
+        )
+        if not mark:  # any guess would make other characters of some texts
+            convert = f"find out its encoding, as `file` or chardet do, and {convert}"
         remedy = f"unpack it, and {convert}" if zipped else convert
         if b"\0" in data and not mark:
             remedy = "give a file of text in UTF-8"

@@ -6,6 +6,7 @@ import os
 import re
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from retrieval_kd.data.beir import beir_reader
@@ -70,7 +71,7 @@ def _read_files(path: Path) -> Reader:
     if path.is_file() and path.suffix != ".zip" and not zipfile.is_zipfile(path):
         raise InputError("a file that is not a zip", file=path, remedy=MAY_BE)
     source = Source(path)
-    for make in (beir_reader, msmarco_reader, trec_reader):
+    for make in (beir_reader, msmarco_reader, partial(beir_reader, deep=True), trec_reader):
         reader = make(source)
         if reader is not None:
             return reader

@@ -36,6 +36,7 @@ class ScoreReport:
         unparsable: of `scored`, answers without an order; they rank nothing.
         unlisted: of `missing`, answers whose likeliest first words lack the options; see `why`.
         why: what the likeliest first words of such answers were, and the remedy.
+        failure: the most frequent reason of failed calls, with its count.
     """
 
     teacher: str
@@ -52,6 +53,7 @@ class ScoreReport:
     unparsable: int = 0
     unlisted: int = 0
     why: str = ""
+    failure: str = ""
 
     @property
     def is_empty(self) -> bool:
@@ -65,9 +67,14 @@ class ScoreReport:
             lines.append(f"{unlisted} {self.noun} were not answered: {self.why}")
         if self.missing > unlisted:
             queries = f" ({self.unfinished} queries are unfinished)" if self.unfinished else ""
+            why = f": {self.failure}" if self.failure else ""
+            again = f"{who} asks for them again"
+            if self.failure and not self.scored:  # asking again would hardly help
+                again = (
+                    f"nothing was: check the server's address, its log and the model; then {again}"
+                )
             lines.append(
-                f"{self.missing - unlisted} {self.noun} were not answered{queries}; {who} asks for "
-                "them again"
+                f"{self.missing - unlisted} {self.noun} were not answered{queries}{why}; {again}"
             )
         return lines
 

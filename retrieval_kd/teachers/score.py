@@ -115,6 +115,7 @@ def score_and_record(
     meter, model = Meter(teacher, folder), _language_model(teacher)
     if isinstance(model, ServerModel):
         model.unlisted.clear()
+        model.calls.reasons.clear()
     with ExitStack() as stack:
         if calls is not None:
             stack.callback(calls.close)
@@ -135,6 +136,8 @@ def score_and_record(
             meter.record(meter.scored)
     if isinstance(model, ServerModel) and model.unlisted.count:
         report.unlisted, report.why = model.unlisted.count, model.unlisted.why()
+    if calls is not None and calls.reasons:
+        report.failure = "{} ({} ×)".format(*calls.reasons.most_common(1)[0])
     if calls is not None and calls.stopped is not None:
         raise calls.stopped
     return report, meter.spent()

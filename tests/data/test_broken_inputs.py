@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import logging
 import zipfile
@@ -55,6 +56,12 @@ def no_gzip(folder: Path) -> None:
     (folder / "corpus.jsonl").rename(folder / "corpus.jsonl.gz")
 
 
+def in_folder(folder: Path) -> None:
+    (folder / "corpus.jsonl").rename(folder / "part.jsonl")
+    (folder / "corpus.jsonl").mkdir()
+    (folder / "part.jsonl").rename(folder / "corpus.jsonl" / "part.jsonl")
+
+
 def bytes_in_gzip(folder: Path) -> None:
     (folder / "corpus.jsonl").unlink()
     write(folder / "corpus.jsonl.gz", gzip.compress(b'{"_id": "d1", "text": "caf\xe9"}\n'))
@@ -84,7 +91,11 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
     "duplicate query": (queries(Q1 + Q1), ["queries.jsonl:2", "queries.jsonl:1", "id q1"]),
     "latin-1 bytes": (
         corpus(D1.encode() + '{"_id": "d2", "text": "café"}\n'.encode("latin1")),
-        ["corpus.jsonl:2", "not UTF-8 (byte 0xe9", "iconv"],
+        ["corpus.jsonl:2", "not UTF-8 (byte 0xe9", "its encoding, as `file`", "iconv -f ENCODING"],
+    ),
+    "Shift-JIS bytes": (
+        corpus('{"_id": "d1", "text": "潮の満ち引き"}\n'.encode("shift_jis")),
+        ["corpus.jsonl:1", "not UTF-8", "iconv -f ENCODING"],
     ),
     "UTF-16": (corpus(D1.encode("utf-16")), ["corpus.jsonl:1", "not UTF-8", "utf-16"]),
     "bytes in gzip": (bytes_in_gzip, ["corpus.jsonl.gz:1", "not UTF-8", "unpack it, and"]),
@@ -95,6 +106,19 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
         ["corpus.jsonl: gzipped twice"],
     ),
     "another compression": (corpus(b"\xfd7zXZ\0rest"), ["corpus.jsonl: an xz file", "unpack it"]),
+    "bzip2": (corpus(bz2.compress(D1.encode())), ["corpus.jsonl: a bzip2 file", "unpack it"]),
+    "named as bzip2": (
+        lambda folder: (folder / "corpus.jsonl").rename(folder / "corpus.jsonl.bz2"),
+        ["corpus.jsonl is missing, but corpus.jsonl.bz2 is here", "unpack it"],
+    ),
+    "a folder in the place of a file": (
+        in_folder,
+        ["corpus.jsonl is a folder", "in its place: corpus.jsonl/part.jsonl"],
+    ),
+    "a number of 5,000 digits": (
+        corpus(D1 + '{"_id": ' + "9" * 5_000 + ', "text": "x"}\n'),
+        ["corpus.jsonl:2: a number of thousands of digits. To fix: write"],
+    ),
     "a field twice": (
         corpus('{"_id": "d1", "text": "x", "text": "y"}\n'),
         [":1", "'text' is there"],
@@ -119,6 +143,14 @@ ERRORS: dict[str, tuple[Break, list[str]]] = {
     "gain with an underscore": (qrels(HEADER + "q1\td1\t1_0\n"), ["test.tsv:2", "gain '1_0'"]),
     "gain in other digits": (qrels(HEADER + "q1\td1\t١\n"), ["test.tsv:2", "gain '١'"]),
     "gain of 400 digits": (qrels(HEADER + f"q1\td1\t{'9' * 400}\n"), ["test.tsv:2", "gain '999"]),
+    "gain of 64 bits": (
+        qrels(HEADER + f"q1\td1\t{2**63 - 1}\n"),
+        ["test.tsv:2", "gain '9223372036854775807' is too large"],
+    ),
+    "gain of 64 bits in JSON": (
+        qrels(f'{{"query-id": "q1", "corpus-id": "d1", "score": {2**63 - 1}}}\n'),
+        ["test.tsv:1", "gain 9223372036854775807 is too large"],
+    ),
     "gain in JSON": (
         qrels('{"query-id": "q1", "corpus-id": "d1", "score": 0.5}\n'),
         ["test.tsv:1", "gain 0.5"],
@@ -437,6 +469,22 @@ def test_folders_and_files_that_hold_no_collection_are_refused(tmp_path: Path) -
             open_collection(path)
     with pytest.raises(InputError, match="no Python file"):
         open_collection(f"python-api:{tmp_path}")
+
+
+def test_several_collections_below_a_folder_are_named(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_beir(tmp_path / "all" / name)
+    with pytest.raises(InputError, match=r"several collections in here: a, b\. To fix: name one"):
+        open_collection(tmp_path / "all")
+
+
+def test_judgments_beside_those_in_their_folder_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_beir(tmp_path / "beir")
+    write(folder / "qrels.tsv", HEADER + "q1\td1\t1\n")
+    open_collection(folder)
+    assert "file ignored, its name says nothing" in caplog.text and "beir/qrels.tsv" in caplog.text
 
 
 RUNS: dict[str, tuple[str, str]] = {

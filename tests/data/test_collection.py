@@ -273,6 +273,25 @@ def test_the_callers_changes_do_not_reach_the_collection(tmp_path: Path) -> None
     assert collection.qrels("test") == QRELS["test"]
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_single_collection_deep_inside_is_opened(packed: bool, tmp_path: Path) -> None:
+    folder = write_beir(tmp_path / "outer" / "a" / "b")
+    spec = tmp_path / "outer"
+    if packed:
+        spec = zip_folder(folder, tmp_path / "deep.zip", "a/b/")
+    assert open_collection(spec).splits == ["test", "train"]
+
+
+def test_judgments_beside_the_corpus_are_read(tmp_path: Path) -> None:
+    folder = write_beir(tmp_path / "c")
+    (folder / "qrels" / "test.tsv").rename(folder / "qrels.tsv")
+    (folder / "qrels" / "train.tsv").rename(folder / "qrels.train.tsv")
+    opened = open_collection(folder)
+    assert opened.splits == ["test", "train"]
+    (folder / "qrels").rmdir()
+    assert open_collection(folder).qrels("test") == opened.qrels("test")
+
+
 def test_stats_can_be_written_as_json(tmp_path: Path) -> None:
     stats = open_collection(write_beir(tmp_path / "c")).stats()
     assert json.loads(json.dumps(stats))["splits"] == {

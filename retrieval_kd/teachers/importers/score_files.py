@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retrieval_kd.data.json_lines import json_objects, kind_of, parse_json
+from retrieval_kd.data.json_lines import json_objects, parse_json
 from retrieval_kd.data.numerals import finite_number, whole_number
 from retrieval_kd.data.rows import Reading
 from retrieval_kd.data.sources import file_lines, first_bytes
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, kind_of
 from retrieval_kd.teachers.importers.records import (
     DOCUMENT,
     FIELDS,

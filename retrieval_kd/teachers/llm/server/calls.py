@@ -9,6 +9,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from retrieval_kd.teachers.llm.server.budget import Budget, Stopped
 from retrieval_kd.teachers.llm.server.call_log import Call, CallLog
 from retrieval_kd.teachers.llm.server.checks import CHOICE, Form, tokens_of
 from retrieval_kd.teachers.llm.server.client import Client, Failed, Refused
-from retrieval_kd.teachers.llm.server.responses import Json, is_refusal
+from retrieval_kd.teachers.llm.server.responses import Json, is_refusal, why_refused
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 log = logging.getLogger("retrieval_kd")
@@ -43,6 +44,7 @@ class Calls:
         usage: calls made, tokens read and written.
         stopped: why no more calls are made.
         refused: the requests of the latest batch that the server will not answer.
+        reasons: of calls without an answer, how often each.
     """
 
     def __init__(self, settings: ServerSettings, budget: Budget | None = None) -> None:
@@ -50,6 +52,7 @@ class Calls:
         self.usage = Usage()
         self.stopped: Stopped | None = None
         self.refused: list[Json] = []
+        self.reasons: Counter[str] = Counter()
         self._log: CallLog | None = None
         self._client = Client(settings)
         self._runner = asyncio.Runner()
@@ -98,7 +101,9 @@ class Calls:
 
         async def work() -> None:
             for number, body in todo:
-                answers[number] = await self._one(path, body, check, form, keep)
+                answer = answers[number] = await self._one(path, body, check, form, keep)
+                if answer is not None and is_refusal(answer):
+                    self.reasons[why_refused(answer)] += 1
 
         async def all_calls() -> None:
             workers = [asyncio.create_task(work()) for _ in range(self.settings.concurrency)]
@@ -184,6 +189,7 @@ class Calls:
             check(answer)
         except InputError as error:
             self.usage.failed += 1
+            self.reasons[error.problem] += 1
             self._unable.append(error)
             if len(self._unable) >= FEW and check not in self._able:
                 raise
@@ -210,6 +216,7 @@ class Calls:
         answers, so the first few to end prove nothing.)
         """
         self.usage.failed += 1
+        self.reasons[f"the server refused the request: {error}"] += 1
         if not self._refused:
             log.warning("the server refuses a request, which is missing now: %s", error)
         self._refused.add(number)
@@ -222,6 +229,7 @@ class Calls:
 
     def _fail(self, error: Failed) -> None:
         self.usage.failed += 1
+        self.reasons[str(error)] += 1
         self._failures += 1
         if self._failures >= max(FEW, self.settings.concurrency) and self.stopped is None:
             more = " any more" if self._answered else ""

@@ -17,6 +17,7 @@ from retrieval_kd.teachers.llm.server.responses import Json, is_answer, storable
 UNLISTED = -9999.0  # what OpenAI and vLLM write for a word that is not listed, like -Infinity
 ROUNDING = 1e-5  # a log-probability above 0 by no more than this is 0
 MOST_CERTAIN = 1.05  # the probabilities of different words add up to 1, apart from rounding
+WEB_PAGE = "a web page and no JSON, as from a wrong address; most servers' addresses end in /v1"
 MOST_TOKENS = 10**9  # no call reads or writes more
 
 
@@ -54,6 +55,8 @@ class Form:
 
     def read(self, response: Any, request: Json) -> Json:
         """The checked answer in a response."""
+        if isinstance(response, str) and response.lstrip().startswith("<"):
+            raise ValueError(WEB_PAGE)
         return self.check(self.take(response), request)
 
 

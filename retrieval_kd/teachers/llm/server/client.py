@@ -87,10 +87,13 @@ class Client:
                 ) from error
             if code in (408, 409, 429) or code >= 500:
                 again, wait = repeating(error.response.headers)
-                raise Failed(f"the server answered {code}", again=again, wait=wait) from error
+                words = f": {_words(error.body)}" if isinstance(error.body, dict) else ""
+                why = f"the server answered {code}{_HINTS.get(code, words)}"
+                raise Failed(why, again=again, wait=wait) from error
             raise Refused(f"{code}: {_words(error.body)}") from error
         except (ValueError, RecursionError) as error:  # incomplete, invalid or too deep JSON
-            raise Failed("its answers are garbled", answered=True) from error
+            why = "its answers are garbled: broken JSON"
+            raise Failed(why, answered=True) from error
 
     async def _pace(self) -> None:
         if self.settings.per_minute is None:
@@ -176,6 +179,7 @@ def _had_begun(error: APIConnectionError) -> bool:
     return bool(error.request.extensions.get(_BEGUN))
 
 
+_HINTS = {429: ": too many requests; --per-minute and --concurrency make fewer"}
 _REASONS = {401: "the key is missing or wrong", 403: "not allowed", 404: "no such model or address"}
 
 

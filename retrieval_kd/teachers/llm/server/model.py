@@ -88,7 +88,7 @@ class ServerModel:
         firsts = self._first_tokens(prompts, options)
         answers = self.calls.query(path, [body | wanted for body in bodies], _needs_logprobs)
         for row, choice in enumerate(answers):
-            if choice is not None:
+            if choice is not None and not read.is_refusal(choice):
                 tokens = read.likeliest(choice) or []
                 if firsts is not None:
                     results[row] = read.exact_logs(tokens, firsts)
@@ -96,7 +96,7 @@ class ServerModel:
                     prompt = prompts[row]
                     before = glue(prompt.start if path == CHAT else as_text(prompt))
                     results[row] = read.option_logs(tokens, options, before)
-                self.unlisted.note(tokens, options, results[row])
+                self.unlisted.note(tokens, options, results[row], read.unnumbered(choice))
         return results
 
     def likelihoods(

@@ -41,6 +41,13 @@ def is_refusal(choice: Json) -> bool:
     return bool(declined) or choice.get("finish_reason") == "content_filter"
 
 
+def why_refused(choice: Json) -> str:
+    """Who declined to answer, the model or a filter before or after it."""
+    if choice.get("finish_reason") == "content_filter":
+        return "a filter stopped the answer (content_filter)"
+    return f"the model refused to answer: {choice['message']['refusal']:.100}"
+
+
 def text_of(choice: Json) -> str | None:
     """The text of an answer, from a chat or a completion."""
     message = choice.get("message")
@@ -58,16 +65,24 @@ def likeliest(choice: Json) -> list[tuple[str, float]] | None:
         ...                         "top_logprobs": [{" no": -0.25, " yes": -1.5}]}})
         [(' no', -0.25), (' yes', -1.5)]
     """
+    listed = _listed(choice)
+    return None if listed is None else [(token, log) for token, log in listed if log is not None]
+
+
+def unnumbered(choice: Json) -> list[str]:
+    """Return the listed first tokens whose log-probability is no number: null, NaN, -9999."""
+    return [token for token, log in _listed(choice) or () if log is None]
+
+
+def _listed(choice: Json) -> list[Token] | None:
     logprobs = choice.get("logprobs", {})
     if "content" in logprobs:  # the format of chats
         first: Json = next(iter(logprobs["content"]), {})
         tokens = first.get("top_logprobs") or [first]
-        pairs = [(token.get("token"), token.get("logprob")) for token in tokens]
-    elif "top_logprobs" in logprobs:
-        pairs = list(next(iter(logprobs["top_logprobs"]), {}).items())
-    else:
-        return None
-    return [(token, log) for token, log in pairs if log is not None]
+        return [(token["token"], token.get("logprob")) for token in tokens if token]
+    if "top_logprobs" in logprobs:
+        return list(next(iter(logprobs["top_logprobs"]), {}).items())
+    return None
 
 
 def option_logs(

@@ -171,7 +171,9 @@ def test_log_probabilities_that_cannot_be_true_are_no_scores(
         )  # fmt: skip
     assert code == 0 and "11 scored" in told
     assert set(stored_scores(tmp_path / "s")) == {0.5}
-    assert "'yes' is not among the 20 likeliest first words" in told
+    assert "'yes' is listed, but its log-probability is not a number" in told
+    assert "in 2 answers" in told and "2 pairs were not answered: its answers are garbled" in told
+    assert "the same command asks for them again" in told and "nothing was" not in told
 
 
 def test_half_a_character_in_one_answer_costs_no_other(
@@ -237,3 +239,35 @@ def test_answers_without_the_options_say_what_was_there_instead(
         "neither 'yes' nor 'no' is" if "yesno" in teacher else "none of 'A', 'B', 'C' is"
     ) in told
     assert "again" not in told.replace("Asking again without a change", "")
+
+
+PAGE = b"<!doctype html><title>hello"
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (Reply(PAGE, headers={"Content-Type": "text/html"}), "a web page and no JSON"),
+        (Reply(PAGE), "garbled: broken JSON"),
+        (Reply(b"[" * 100_000), "garbled: broken JSON"),
+        (Reply({"choices": []}), "garbled: there is no answer in them"),
+        (Reply({"error": {"message": "CUDA out of memory"}}, 500), "500: CUDA out of memory"),
+        (Reply({}, 429), "429: too many requests; --per-minute"),
+        (Reply({"error": {"message": "too long"}}, 400), "refused the request: 400: too long"),
+        (Reply(chat(None, refusal="x")), "garbled: there is no text"),
+        (Reply(chat("", finish_reason="content_filter")), "a filter stopped the answer"),
+        (Reply(chat("", message={"refusal": "I won't"})), "the model refused to answer: I won't"),
+    ],
+)
+@pytest.mark.parametrize("teacher", ["yesno:m", "listwise:m?window=3&stride=2"])
+def test_failures_say_why_and_how_often(
+    teacher, reply, reason, command, tiny_collection, candidates, tmp_path
+):
+    with raw_server(lambda *_: reply) as url:
+        code, told = command(
+            *words(tiny_collection, candidates(1, 3), tmp_path / "s", teacher),
+            *("--server", url, "--retries", 0),
+        )
+    assert code == 1 and "neither 'yes' nor 'no'" not in told, told
+    assert f"{reason}" in told and ("(3 ×)" in told or "(1 ×)" in told), told
+    assert "not answered" in told and "nothing was: check the server's address" in told
