@@ -82,7 +82,7 @@ def _parts(key: str) -> frozenset[str]:
     written = json.dumps(key)[1:-1]
     escaped = "".join(c if c.isalnum() else f"\\u{ord(c):04x}" for c in key)
     forms = [key, quote(key), quote(key, safe=""), written, written.replace("/", "\\/"), escaped]
-    forms += [html.escape(key), key.encode().hex()]
+    forms += [html.escape(key), key.encode(errors="replace").hex(), " ".join(key)]
     for before in range(3):  # bytes in front, such as of "Bearer " or "user:"
         data = b"\0" * before + key.encode(errors="replace")
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

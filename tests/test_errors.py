@@ -57,7 +57,15 @@ def test_parts_of_a_key_are_masked_in_every_encoding(key, monkeypatch):
         quote(key, safe="").lower(),
     ]
     encoded += [json.dumps(key), json.dumps(key).replace("/", r"\/"), html.escape(key)]
-    encoded += [key[:8], key[:12], key[:-3], key[3:], key.upper()[2:-2]]
+    encoded += [
+        " ".join(key),
+        key.encode().hex(),
+        key[:8],
+        key[:12],
+        key[:-3],
+        key[3:],
+        key.upper()[2:-2],
+    ]
     for written in encoded:
         found = shown(f"bad: {written}... (401)")
         left = found.removeprefix("bad: ").removesuffix("... (401)")
