@@ -115,9 +115,9 @@ def score_and_record(
     meter, model = Meter(teacher, folder), _language_model(teacher)
     if isinstance(model, ServerModel):
         model.unlisted.clear()
-        model.calls.reasons.clear()
     with ExitStack() as stack:
         if calls is not None:
+            calls.reasons.clear()
             stack.callback(calls.close)
             calls.keep_in(stack.enter_context(CallLog(folder)))
         try:

@@ -167,15 +167,16 @@ def is_header(cells: list[str]) -> bool:
 
 def read_tsv(path: Path, reading: Reading) -> Iterator[ScoredPair]:
     """Read `query document score`, or the columns that a header names."""
-    order, texts, judged = (0, 1, 2), (None, None), False
+    order, width, judged = (0, 1, 2), 3, False
+    texts: tuple[int | None, int | None] = (None, None)
     for place, (number, text) in enumerate(file_lines(path, reading)):
         cells = split_line(text)
         if place == 0 and is_header(cells):
             names = [cell.lower() for cell in cells]
             order, judged = _header(names, path), is_judgment(names)
-            texts = _text_columns(names, order)
+            texts, width = _text_columns(names, order), len(names)
             continue
-        if len(cells) <= max(order) or (order == (0, 1, 2) and len(cells) != 3):
+        if len(cells) <= max(order) or (order == (0, 1, 2) and len(cells) != width):
             raise _columns(cells, "query, document, score", path, number)
         query, document, score = (cells[column] for column in order)
         pair = _pair(query, document, score, path, number)

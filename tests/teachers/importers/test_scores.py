@@ -212,6 +212,10 @@ def test_texts_beside_ids_in_a_table_decide_too(tmp_path, collection):
     imported = import_scores(path, store, "teacher", collection=collection)
     assert stored(store) == {("7", "11"): 2.5, ("7", "13"): 1.0, ("7", "12"): 4.0}
     assert imported.drops.counts == {"query text not in the collection": 1}
+    path = write(tmp_path / "s.tsv", "qid\tdocid\tscore\ttext\n7\t12\t5\tfirst\n")
+    store = ScoreStore(tmp_path / "other")
+    import_scores(path, store, "teacher", collection=collection)
+    assert stored(store) == {("7", "11"): 5.0}
 
 
 def test_the_query_beside_its_id_is_compared(tmp_path, collection):
