@@ -164,15 +164,26 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
 
 
 def _set_length(ref: ModelRef, module: Any, max_length: int) -> None:
+    _check_length(ref, module.auto_model.config, max_length)
+    module.max_seq_length = max_length
+
+
+def check_length(spec: str, max_length: int | None) -> None:
+    """Refuse more tokens than a model has positions, by its configuration alone."""
+    config = config_of(spec)
+    if config is not None and max_length is not None:
+        _check_length(resolve_model(spec), config, max_length)
+
+
+def _check_length(ref: ModelRef, config: Any, max_length: int) -> None:
     if max_length < 1:
         raise InputError(f"texts cannot be cut to {max_length} tokens", remedy="give at least 8")
-    positions = getattr(module.auto_model.config, "max_position_embeddings", None)
+    positions = getattr(config, "max_position_embeddings", None)
     if positions and max_length > positions:
         raise InputError(
             f"model {ref.spec} reads {positions} tokens, not {max_length}",
             remedy=f"set the maximum length to at most {positions}",
         )
-    module.max_seq_length = max_length
 
 
 def _not_loadable(ref: ModelRef, noun: str, error: Exception) -> InputError:
@@ -306,6 +317,24 @@ def _config(ref: ModelRef) -> Any:
         return _config(resolve_model(base))
     with opening(ref, "model"):
         return AutoConfig.from_pretrained(ref.location, revision=ref.revision)
+
+
+def config_of(spec: str) -> Any:
+    """Read the configuration of a transformer; None for a model that does not begin with one."""
+    return _config(resolve_model(spec)) if is_transformer(spec) and declared(spec) else None
+
+
+def vector_size(spec: str) -> int | None:
+    """Read the size of an encoder's vectors; None where its configuration does not say it."""
+    modules, config = declared(spec, MODULES), config_of(spec)
+    after = [str(module.get("type")).rpartition(".")[2] for module in modules[1:]]
+    paths = [module.get("path") for module in modules[1:2]]
+    pooling = declared(spec, f"{paths[0]}/config.json") if paths else {"pooling_mode": "mean"}
+    # "pooling_mode" is a name or a list; earlier versions wrote "pooling_mode_NAME": true
+    modes = [v for k, v in pooling.items() if k.startswith("pooling_mode") and v]
+    single = len(modes) == 1 and not isinstance(modes[0], list)
+    plain = single and set(after) <= {"Pooling", "Normalize"}
+    return getattr(config, "hidden_size", None) if plain else None
 
 
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:

@@ -116,7 +116,7 @@ def test_a_damaged_adapter_is_refused(tiny_decoder: Path, tmp_path: Path) -> Non
     (folder / "adapter_model.safetensors").write_bytes(b"1")
     seal(folder)
     (folder / "adapter_model.safetensors").write_bytes(b"2")
-    with pytest.raises(InputError, match="adapter_model.safetensors has changed"):
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors has changed"):
         load.load_language_model(str(folder))
 
 

@@ -143,7 +143,7 @@ def _line(request: str, call: Call) -> str:
 
 
 def _left_behind(folder: Path) -> list[IO[str]]:
-    """Open and lock the logs of commands that have ended; refuse to work beside one that has not."""
+    """Open and lock the logs of ended commands; refuse to work beside one that has not ended."""
     left: list[IO[str]] = []
     for path in sorted(folder.glob(LOGS)):
         handle = path.open(encoding="utf-8", errors="replace")
