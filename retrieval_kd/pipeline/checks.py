@@ -11,7 +11,6 @@ from retrieval_kd.models.load import check_length
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.retrieval.lucene import is_lucene
 from retrieval_kd.students.make import check_base_layers, check_plan
-from retrieval_kd.students.options import TABLES
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.spec import parse_spec
 
@@ -52,8 +51,6 @@ def check_models(context: RunContext) -> None:
         )
         for stage in training.all_stages:
             length = training.train_settings(stage, config.train).max_tokens
-            if student.kind not in TABLES:
-                check_length(student.base, length)
             for live in stage.live.values():
                 if live.model != "start":
                     check_base_layers(live.model, live.layers)
@@ -62,8 +59,7 @@ def check_models(context: RunContext) -> None:
         check_length(model, config.student.max_length)
     if fit and not fit.is_decoder:
         check_base_layers(fit.base, fit.layers)
-        for length in (config.teacher.max_length, fit.train.max_tokens):
-            check_length(fit.base, length)
+        check_length(fit.base, config.teacher.max_length)
     for member in and_choosers(context.ensemble.members):
         spec = parse_spec(member)
         if spec.kind in LOCAL and member != config.teacher.fitted:

@@ -13,12 +13,10 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import read_json
-from retrieval_kd.models.load import check_length
 from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.students.make import check_widths, make_student
-from retrieval_kd.students.options import TABLES
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.job import TrainingJob
@@ -50,8 +48,6 @@ class StudentTraining:
         folder, documents = folders[stage_index], self.ensemble.collection.documents
         base = str(folders[stage_index - 1]) if stage_index else self.start.base
         settings = self.training.train_settings(stage, self.settings)
-        if self.start.kind not in TABLES:
-            check_length(base, settings.max_tokens)
         pools, groups = stage_pools(stage, self.ensemble, base, drops, max_length=self.max_length)
         first, end, _ = groups["train"]
         live_folder = folder.with_name(f"{folder.name}.live")

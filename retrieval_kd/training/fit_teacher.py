@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.models.load import check_length
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.students.make import make_cross_encoder
 from retrieval_kd.teachers.spec import check_base, parse_spec
@@ -61,6 +60,5 @@ def fit_teacher(
     job = TrainingJob(None, pools, documents, terms, settings, out)
     if parse_spec(model_spec).kind == "yesno":
         return train_yes_no(model_spec, job, lora=lora, max_length=max_length)
-    check_length(model_spec, settings.max_tokens)
     model = make_cross_encoder(model_spec, layers, max_length=max_length, seed=settings.seed)
     return train_cross_encoder(replace(job, student=model))
