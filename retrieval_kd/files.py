@@ -313,8 +313,8 @@ def seal(folder: Path, of: str = "") -> None:
     write_json(folder / SEAL, sealed({"of": of, "files": files}))
 
 
-def damage(folder: Path, of: str = "") -> str:
-    """Say how a folder differs from its seal; "" if it does not.
+def damage(folder: Path, of: str | None = "") -> str:
+    """Say how a folder differs from its seal; "" if it does not. `of=None` compares files only.
 
     Example:
         >>> folder = Path(tempfile.mkdtemp())
@@ -332,7 +332,7 @@ def damage(folder: Path, of: str = "") -> str:
         return f"it has no {SEAL}"
     try:
         kept = read_sealed(folder / SEAL)
-        if kept["of"] != of:
+        if of is not None and kept["of"] != of:
             return "it was made from something else"
         for name, expected in kept["files"].items():
             if not (folder / name).is_file():

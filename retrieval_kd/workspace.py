@@ -100,7 +100,7 @@ class Workspace:
         Args:
             before: called with each stage, whether it is done already, and its number, as in 3/19.
         """
-        self._refuse_foreign()
+        self.check_folder()
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path(".lock"))
         try:
@@ -115,8 +115,12 @@ class Workspace:
         finally:
             lock.release()
 
-    def _refuse_foreign(self) -> None:
-        """Refuse a folder whose files are not of a run, but would be replaced by this one."""
+    def check_folder(self) -> None:
+        """Refuse a file, and a folder whose files are not of a run but would be replaced by it."""
+        place = next(p for p in (self.folder, *self.folder.absolute().parents) if p.exists())
+        if not place.is_dir():
+            problem = "this is a file, and a folder is to be written"
+            raise InputError(problem, file=place, remedy="give a different `out`")
         if self.path(".stages").exists() or self.path(".lock").exists():
             return
         outputs = (self.path(name) for stage in self.stages for name in stage.outputs)

@@ -148,6 +148,7 @@ def run(
 
     if dry_run:
         work = plan.plan(loaded)
+        work.check_folder()
         todo = work.todo()
         for stage in work.stages:
             word = "would run" if stage in todo else "done     "

@@ -194,6 +194,8 @@ class Config(Part):
         if baseline not in (*REFERENCES, *self.systems):
             known = ", ".join((*REFERENCES, *self.systems))
             raise ValueError(f"compare names {baseline!r}; the baseline is one of {known}")
+        if student == baseline:
+            raise ValueError(f"compare names {student!r} twice: name another baseline")
         cut = [f"{name}@{width}" for name in self.students for width in self.widths]
         reserved = {*REFERENCES, *cut}.intersection(self.students)
         if reserved:

@@ -10,6 +10,7 @@ import itertools
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ log = logging.getLogger("retrieval_kd")
 
 DEFAULT_MEASURES = ("ndcg@10", "mrr@10", "recall@100")
 UNJUDGED = -1.0  # the number of every unjudged document; judged ones are numbered from 0
+MOST_POWER = 1000  # a gain; sums of its powers of two still fit into a float
 
 
 def evaluate(
@@ -63,6 +65,7 @@ def evaluate(
     systems = _by_name(runs)
     counts: dict[str, Any] = {}
     gains = _judged_queries(qrels, exclude_self, counts)
+    _check_powers(names, gains)
     cutoffs = [cutoff(name) for name in names]
     depth = None if None in cutoffs else max(k for k in cutoffs if k)
     judgments = Judgments(gains, names)
@@ -122,6 +125,18 @@ def _judged_queries(
     counts["queries_without_relevant"] = without
     counts["relevant_self_judgments_excluded"] = own
     return kept
+
+
+def _check_powers(names: list[str], gains: dict[str, dict[str, int]]) -> None:
+    """Refuse gains whose powers of two are beyond every number: nDCG would be NaN."""
+    powers = next((name for name in names if name.startswith("ndcg_burges")), None)
+    query, most = max(((q, max(judged.values())) for q, judged in gains.items()), key=itemgetter(1))
+    if powers is not None and most > MOST_POWER:
+        raise InputError(
+            f"{powers} takes 2 to the power of each gain, and {most} is too much",
+            id=query,
+            remedy="use graded gains such as 0 to 3, or ndcg@10, which takes them as they are",
+        )
 
 
 def _number(

@@ -25,19 +25,23 @@ def check_exit(layers: int, depth: int, model_spec: str) -> None:
 def keep_layers(model: Any, layers: list[int]) -> None:
     """Keep only `layers` of the model's transformer, in this order. Changes the model in place."""
     config = transformer_of(model).config
-    count = config.num_hidden_layers
-    wrong = [index for index in layers if not 0 <= index < count]
-    if wrong or not layers or len(set(layers)) < len(layers):
-        raise InputError(
-            f"the student cannot keep layers {layers} of a model with {count} layers",
-            remedy=f"choose from 0 to {count - 1}, each once",
-        )
+    check_layers(layers, config.num_hidden_layers)
     parent, name = layer_stack(model)
     stack = getattr(parent, name)
     setattr(parent, name, nn.ModuleList([stack[index] for index in layers]))
     config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
         config.layer_types = [config.layer_types[index] for index in layers]
+
+
+def check_layers(layers: list[int], count: int) -> None:
+    """Refuse layers that a model with `count` layers does not have, and one named twice."""
+    wrong = [index for index in layers if not 0 <= index < count]
+    if wrong or not layers or len(set(layers)) < len(layers):
+        raise InputError(
+            f"the student cannot keep layers {layers} of a model with {count} layers",
+            remedy=f"choose from 0 to {count - 1}, each once",
+        )
 
 
 def transformer_of(model: Any) -> Any:

@@ -33,6 +33,13 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import SEAL, digest_text, read_json
 from retrieval_kd.hardware import best_device, fast_dtype
 from retrieval_kd.models import lora
+from retrieval_kd.models.checks import (
+    about,
+    check_padding,
+    check_seal,
+    check_vocabulary,
+    check_weights,
+)
 from retrieval_kd.models.modules import class_of
 from retrieval_kd.models.names import ModelRef, hub_commit, resolve_model, unreachable
 
@@ -113,7 +120,9 @@ def _load(
     # Static embeddings have no transformer and read whole texts; a router may have several.
     for module in model.modules():
         if isinstance(module, Transformer):
-            _check_padding(ref, module)
+            if module.tokenizer is not None:
+                check_padding(ref, module.tokenizer)
+                check_vocabulary(ref, module.tokenizer, module.auto_model.config)
             if max_length is not None:
                 _set_length(ref, module, max_length)
     return model.eval()
@@ -123,12 +132,14 @@ def _load(
 def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[None]:
     """Report whatever libraries raise while they open a model as one mistake in its files.
 
-    Weights that the files lack are a mistake too: transformers would draw them at random.
+    Weights that the files lack are a mistake too: transformers would draw them at random. A folder
+    that differs from its seal is refused before anything is read.
 
     Args:
         noun: what the model should be.
         new_head: whether a model without a head may get a new one.
     """
+    check_seal(ref)
     library: Any = PreTrainedModel
     own = library.__dict__["from_pretrained"]
 
@@ -138,7 +149,7 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
         model, info = own.__func__(
             cls, *places, output_loading_info=True, **{**more, "ignore_mismatched_sizes": True}
         )
-        _check_weights(ref, model, info, new_head)
+        check_weights(ref, model, info, new_head)
         return (model, info) if output_loading_info else model
 
     library.from_pretrained = classmethod(from_pretrained)
@@ -152,45 +163,27 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
         library.from_pretrained = own
 
 
-def _check_weights(ref: ModelRef, model: Any, info: Any, new_head: bool) -> None:
-    """Refuse a model of which some weights are missing, or have another shape."""
-    missing = set(info["missing_keys"])
-    if model.base_model is model:  # no pooling of ours reads BERT's pooler
-        missing = {name for name in missing if not name.startswith("pooler.")}
-    elif new_head:
-        inside = f"{model.base_model_prefix}."
-        missing = {n for n in missing if n.startswith(inside) and ".pooler." not in n}
-    wrong = sorted(missing | {name for name, *_ in info["mismatched_keys"]})
-    if wrong:
-        rest = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
-        raise _about(
-            ref,
-            f"its files have no weights that fit {wrong[0]}{rest} of {type(model).__name__}: they "
-            "would be drawn at random",
-            remedy="save or download the model again, or use it as what it is",
-        )
-
-
-def _check_padding(ref: ModelRef, module: Any) -> None:
-    tokenizer = module.tokenizer
-    if tokenizer is not None and tokenizer.pad_token is None:
-        raise _about(
-            ref,
-            "its tokenizer has no padding token, so texts of different lengths make no batch",
-            remedy="set tokenizer.pad_token and the configuration's pad_token_id, and save both",
-        )
-
-
 def _set_length(ref: ModelRef, module: Any, max_length: int) -> None:
+    _check_length(ref, module.auto_model.config, max_length)
+    module.max_seq_length = max_length
+
+
+def check_length(spec: str, max_length: int | None) -> None:
+    """Refuse more tokens than a model has positions, by its configuration alone."""
+    config = config_of(spec)
+    if config is not None and max_length is not None:
+        _check_length(resolve_model(spec), config, max_length)
+
+
+def _check_length(ref: ModelRef, config: Any, max_length: int) -> None:
     if max_length < 1:
         raise InputError(f"texts cannot be cut to {max_length} tokens", remedy="give at least 8")
-    positions = getattr(module.auto_model.config, "max_position_embeddings", None)
+    positions = getattr(config, "max_position_embeddings", None)
     if positions and max_length > positions:
         raise InputError(
             f"model {ref.spec} reads {positions} tokens, not {max_length}",
             remedy=f"set the maximum length to at most {positions}",
         )
-    module.max_seq_length = max_length
 
 
 def _not_loadable(ref: ModelRef, noun: str, error: Exception) -> InputError:
@@ -202,13 +195,7 @@ def _not_loadable(ref: ModelRef, noun: str, error: Exception) -> InputError:
     remedy = ""
     if isinstance(error, UnpicklingError):
         remedy = "convert its weights to safetensors; a pickle may run any code"
-    return _about(ref, f"not a {noun}: {reason[:MOST]}", remedy=remedy)
-
-
-def _about(ref: ModelRef, problem: str, *, remedy: str) -> InputError:
-    if ref.is_local:
-        return InputError(problem, file=ref.location, remedy=remedy)
-    return InputError(problem, id=ref.spec, remedy=remedy)
+    return about(ref, f"not a {noun}: {reason[:MOST]}", remedy=remedy)
 
 
 def declared(spec: str, name: str = "config.json") -> Any:
@@ -332,6 +319,24 @@ def _config(ref: ModelRef) -> Any:
         return AutoConfig.from_pretrained(ref.location, revision=ref.revision)
 
 
+def config_of(spec: str) -> Any:
+    """Read the configuration of a transformer; None for a model that does not begin with one."""
+    return _config(resolve_model(spec)) if is_transformer(spec) and declared(spec) else None
+
+
+def vector_size(spec: str) -> int | None:
+    """Read the size of an encoder's vectors; None where its configuration does not say it."""
+    modules, config = declared(spec, MODULES), config_of(spec)
+    after = [str(module.get("type")).rpartition(".")[2] for module in modules[1:]]
+    paths = [module.get("path") for module in modules[1:2]]
+    pooling = declared(spec, f"{paths[0]}/config.json") if paths else {"pooling_mode": "mean"}
+    # "pooling_mode" is a name or a list; earlier versions wrote "pooling_mode_NAME": true
+    modes = [v for k, v in pooling.items() if k.startswith("pooling_mode") and v]
+    single = len(modes) == 1 and not isinstance(modes[0], list)
+    plain = single and set(after) <= {"Pooling", "Normalize"}
+    return getattr(config, "hidden_size", None) if plain else None
+
+
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """Load a decoder, or an encoder–decoder such as T5, and its tokenizer, for inference.
 
@@ -343,6 +348,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
     ref = resolve_model(spec)
     base = lora.base_of(ref.location)
     if base is not None:
+        check_seal(ref)
         lora.need_peft()
         model, tokenizer = load_language_model(base, dtype=dtype)
         adapted = lora.load_adapters(model, ref.location, model_digest(base))
@@ -361,6 +367,7 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
             ref.location, revision=ref.revision, dtype=dtype or fast_dtype()
         )
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
+    check_vocabulary(ref, tokenizer, config)
     if not tokenizer.is_fast:
         raise InputError(
             "this tokenizer does not map tokens to characters",

@@ -16,11 +16,11 @@ from typing import Any
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import and_choosers, chosen_by
 from retrieval_kd.config.training import Training, TrainingStage
-from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_file
 from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
+from retrieval_kd.pipeline.checks import check_models, check_splits, retriever_models
 from retrieval_kd.pipeline.cloze import QUERIES, cut_documents, score_cloze, weigh
 from retrieval_kd.pipeline.context import PARTS, RunContext, seeded
 from retrieval_kd.pipeline.costs import measure_latency
@@ -36,8 +36,6 @@ from retrieval_kd.pipeline.stages import (
     search_bm25,
 )
 from retrieval_kd.pipeline.train_students import student_folders, train_one
-from retrieval_kd.retrieval.lucene import is_lucene
-from retrieval_kd.students.make import check_trainable
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
@@ -67,7 +65,8 @@ def plan(config: Config) -> Workspace:
 
 def _planned(config: Config) -> RunContext:
     context = RunContext(config, Workspace(config.out))
-    _check_splits(context)
+    check_splits(context)
+    check_models(context)
     precision = dtype_name(fast_dtype())  # the type that models compute in changes every score
     for stages in (_query_stages, _teacher_stages, _baseline_stages, _student_stages):
         for stage in stages(context):
@@ -75,20 +74,6 @@ def _planned(config: Config) -> RunContext:
     for stage in _result_stages(context):
         context.work.add(stage)
     return context
-
-
-def _check_splits(context: RunContext) -> None:
-    """Refuse splits that the collection does not have, before anything runs."""
-    collection, splits = context.collection, context.config.splits
-    if splits.train is not None and splits.train not in collection.splits:
-        raise InputError(
-            f"collection {context.config.collection} has no split {splits.train!r} to train on; "
-            f"it has {', '.join(collection.splits)}",
-            remedy="name the one to train on (splits.train=NAME), never the one that is tested; if "
-            "there is only one, move some of its judgments to qrels/train.tsv",
-        )
-    for split in filter(None, (splits.train, splits.dev, splits.test)):
-        collection.qrels(split)
 
 
 def _query_stages(context: RunContext) -> Iterator[Stage]:
@@ -105,7 +90,7 @@ def _query_stages(context: RunContext) -> Iterator[Stage]:
             config.unlabelled.cache_key() if config.unlabelled else None,
         ],
     )
-    models = _retriever_models(config.first_stage.with_)
+    models = list(map(model_digest, retriever_models(config.first_stage.with_)))
     yield Stage(
         "candidates",
         run=partial(retrieve_candidates, context),
@@ -232,7 +217,6 @@ def _training_stages(
     context: RunContext, name: str, training: Training, seed: int
 ) -> Iterator[Stage]:
     config, student = context.config, context.config.student_for(training)
-    check_trainable(student.base, student.kind)
     previous: tuple[str, ...] = ()
     for stage_index, stage in enumerate(training.all_stages):
         folder = student_folders(name, training, seed)[stage_index]
@@ -350,11 +334,3 @@ def _model_key(spec: str, server: ServerSettings | None = None) -> list[Any]:
     if server is not None:
         return [parsed.model, *server.cache_key(), *files]
     return files if parsed.kind in WITHOUT_MODEL else [model_digest(parsed.model), *files]
-
-
-def _retriever_models(retriever: str) -> list[str]:
-    """Digests of the models of a first stage such as bm25+MODEL."""
-    parts = [retriever] if Path(retriever).is_dir() else map(str.strip, retriever.split("+"))
-    return [
-        model_digest(part) for part in parts if part not in WITHOUT_MODEL and not is_lucene(part)
-    ]

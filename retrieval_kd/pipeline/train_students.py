@@ -68,7 +68,7 @@ class StudentTraining:
             documents=documents,
         )
         if self.start.searched_as == "dense":
-            check_widths(student, self.widths)
+            check_widths(int(student.get_embedding_dimension()), self.widths)
         job = TrainingJob(
             student,
             pools,

@@ -10,7 +10,10 @@ from sentence_transformers import CrossEncoder
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.layers import check_layers
 from retrieval_kd.models.load import (
+    check_length,
+    config_of,
     is_cross_encoder,
     is_static,
     is_transformer,
@@ -19,6 +22,7 @@ from retrieval_kd.models.load import (
     load_retriever,
     pair_length,
     resolve_model,
+    vector_size,
 )
 from retrieval_kd.models.modules import mark_of
 from retrieval_kd.students.dense import make_dense, shallow
@@ -28,7 +32,7 @@ from retrieval_kd.students.multi_vector import make_multi_vector
 from retrieval_kd.students.options import OPTIONS, TABLES, check_options
 from retrieval_kd.students.residual import make_residual
 from retrieval_kd.students.sparse import make_sparse
-from retrieval_kd.students.static import make_static
+from retrieval_kd.students.static import DIMENSIONS, make_static
 
 
 def make_student(
@@ -157,9 +161,40 @@ def check_trainable(model_spec: str, kind: str) -> None:
         )
 
 
-def check_widths(student: Any, widths: Sequence[int]) -> None:
-    """Refuse widths to search by that the student does not have."""
-    dimensions = int(student.get_embedding_dimension())
+def check_plan(
+    model_spec: str,
+    kind: str,
+    layers: Sequence[int] | None,
+    *,
+    max_length: int,
+    dimensions: int | None = None,
+    widths: Sequence[int] = (),
+) -> None:
+    """Refuse settings of a student that its base does not allow, by the base's files alone.
+
+    Raises:
+        InputError: the base has no transformer, or not these layers, positions or dimensions.
+    """
+    check_trainable(model_spec, kind)
+    check_base_layers(model_spec, layers)
+    if kind != "static":  # which reads whole texts
+        check_length(model_spec, max_length)
+    size = vector_size(model_spec)
+    if kind == "static" and size is not None:
+        size = dimensions or max(DIMENSIONS, size)
+    if size is not None and kind != "residual":
+        check_widths(size, widths)
+
+
+def check_base_layers(model_spec: str, layers: Sequence[int] | None) -> None:
+    """Refuse layers that a model does not have, by its configuration alone."""
+    count = getattr(config_of(model_spec), "num_hidden_layers", None)
+    if layers is not None and count is not None:
+        check_layers(list(layers), count)
+
+
+def check_widths(dimensions: int, widths: Sequence[int]) -> None:
+    """Refuse widths to search by that a student with so many dimensions does not have."""
     if widths and max(widths) > dimensions:
         raise InputError(
             f"widths asks for {max(widths)} dimensions of a student with {dimensions}",

@@ -228,3 +228,12 @@ def test_seeds_are_averaged_per_query():
 def test_wrong_input_is_named(qrels, runs, measures, message):
     with pytest.raises(InputError, match=message):
         evaluate(qrels, runs, measures)
+
+
+def test_gains_whose_powers_no_number_holds_are_refused():
+    run = Run("r", {"q": {"d": 2.0, "e": 1.0}})
+    for gain, measure in ((2**31 - 1, "ndcg@10"), (1000, "ndcg_burges@10")):
+        values = evaluate({"q": {"d": 1, "e": gain}}, [run], [measure]).per_query["r"]
+        assert 0 < values[measure]["q"] < 1
+    with pytest.raises(InputError, match="2 to the power of each gain, and 1024 is too much"):
+        evaluate({"q": {"e": 1024}}, [run], ["ndcg_burges@10"])

@@ -24,7 +24,7 @@ def test_a_share_of_the_judged_queries_slates_is_of_sure_candidates(tiny_collect
     given = {
         "name": "n", "collection": str(tiny_collection), "out": str(tmp_path), "encoder": "m",
         "teacher": {"model": "bm25"}, "student": {"base": "m"}, "students": {"one": training},
-        "compare": ["one", "one"],
+        "compare": ["one", "bm25"],
     }  # fmt: skip
     config = validate(Config, given)
     ensemble = SimpleNamespace(

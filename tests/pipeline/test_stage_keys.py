@@ -36,7 +36,11 @@ CONFIG: dict[str, Any] = {
     "splits": {"dev": "dev", "dev_queries": 10},
     "unlabelled": {"kind": "sentences", "limit": 20},
     "first_stage": {"with": "bm25+ENCODER", "depth": 12},
-    "teacher": {"fit": {"base": "ENCODER"}, "fuse_with": ["bm25", "dense:ENCODER"]},
+    "teacher": {
+        "fit": {"base": "ENCODER"},
+        "fuse_with": ["bm25", "dense:ENCODER"],
+        "max_length": 48,
+    },
     "student": {"base": "ENCODER", "layers": [0, 3], "max_length": 32},
     "students": {
         "labels": {"objective": "infonce@batch"},
@@ -81,7 +85,7 @@ PRICED = (*SERVED, "teacher.server.prompt_price=1", "teacher.server.answer_price
 LORA = ("teacher.fit.base=yesno:DECODER", "teacher.fit.lora.rank=2")
 LIVE_ENCODER = ("students.live.live.big={model: ENCODER, kind: encoder}",)
 DENOISED = ("students.distilled.denoised={below: 0, above: 1}",)
-ALONE = ("students={distilled: {objective: kl}}", "compare=[distilled, distilled]")
+ALONE = ("students={distilled: {objective: kl}}", "compare=[distilled, bm25]")
 SPARSE, TOKENS = (*ALONE, "student.kind=sparse"), (*ALONE, "student.kind=multi_vector")
 
 # A setting with another value, the stages that run again, and the settings it needs

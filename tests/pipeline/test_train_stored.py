@@ -53,7 +53,7 @@ def run(request, tmp_path_factory, tiny_collection, tiny_encoder) -> RunContext:
             "fusion": request.param, "calibration": "temperature",
         },
         "student": {"base": str(tiny_encoder), "max_length": 24}, "train": SETTINGS,
-        "students": {"one": TWO_STAGES}, "compare": ["one", "one"],
+        "students": {"one": TWO_STAGES}, "compare": ["one", "bm25"],
     }  # fmt: skip
     context = RunContext(validate(Config, settings), Workspace(out))
     choose_queries(context)

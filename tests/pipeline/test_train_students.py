@@ -98,7 +98,7 @@ def test_it_is_fine_tuned_on_judgments_and_on_no_guess_of_the_teacher(
         "encoder": str(tiny_encoder), "splits": {"dev": "dev", "dev_queries": 10},
         "first_stage": {"with": "bm25", "depth": 6}, "teacher": {"model": "bm25"},
         "student": {"base": str(tiny_encoder), "max_length": 16},
-        "students": {"one": training}, "compare": ["one", "one"],
+        "students": {"one": training}, "compare": ["one", "bm25"],
     }  # fmt: skip
     config = validate(Config, given)
     context = RunContext(config, Workspace(config.out))

@@ -148,10 +148,13 @@ def merge_adapter(spec: str, out: Path) -> None:
     """
     import torch
 
+    from retrieval_kd.models.checks import check_seal
     from retrieval_kd.models.load import load_language_model, model_digest, resolve_model
 
     need_peft()
-    folder = Path(resolve_model(spec).location)
+    ref = resolve_model(spec)
+    check_seal(ref)
+    folder = Path(ref.location)
     base = base_of(folder)
     if base is None:
         raise InputError("this is not an adapter of a language model", file=folder)

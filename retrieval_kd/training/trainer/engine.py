@@ -73,7 +73,8 @@ def train(
         checkpoint = last_whole_checkpoint(work, identity)
         clock = Clock(Path(checkpoint) / PROGRESS if checkpoint else None)
         evaluation_length = model.max_seq_length
-        model.max_seq_length = settings.max_tokens
+        positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
+        model.max_seq_length = min(settings.max_tokens, positions or settings.max_tokens)
         own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
         set_seed(settings.seed)
         bars = [Bar(settings.steps)] if is_first() else []

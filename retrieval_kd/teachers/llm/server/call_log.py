@@ -2,13 +2,15 @@
 
 Answers are stored in complete batches; until then each is a line of a hidden file in the teacher's
 folder. The file is deleted when the command ends and all answers are stored. The next command takes
-over the file of a command that was stopped or killed.
+over the file of a command that was stopped or killed. Two commands at once would not see each
+other's answers, so the second is refused.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,13 +19,14 @@ from typing import IO, Any
 
 from pydantic import NonNegativeFloat, NonNegativeInt, TypeAdapter
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json, named_writes, write_text
 from retrieval_kd.store.shards import locked
 from retrieval_kd.teachers.llm.server.checks import CHOICE, Form
 
 try:
     import fcntl
-except ImportError:  # no POSIX locks: do not run two commands on one teacher
+except ImportError:  # no POSIX locks, so nothing is refused: do not run two commands on one teacher
     fcntl = None  # type: ignore[assignment]
 
 LOGS = ".calls-*.jsonl"
@@ -51,6 +54,9 @@ CALL = TypeAdapter(Call)
 class CallLog:
     """A context manager around everything that queries the server and stores answers.
 
+    Raises:
+        InputError: another command queries the server for the same teacher now.
+
     Example:
         >>> import tempfile
         >>> folder, request = Path(tempfile.mkdtemp()), {"prompt": "Is it?"}
@@ -77,7 +83,7 @@ class CallLog:
     def __enter__(self) -> CallLog:
         with locked(self.folder):
             left = _left_behind(self.folder)
-            path = self.folder / f".calls-{secrets.token_hex(8)}.jsonl"
+            path = self.folder / f".calls-{os.getpid()}-{secrets.token_hex(8)}.jsonl"
             self._file = open(path, "x", encoding="utf-8")
             _lock(self._file)
             for handle in left:
@@ -95,12 +101,12 @@ class CallLog:
     ) -> None:
         assert self._file is not None
         path = Path(self._file.name)
-        if kind is None:  # all answers are stored
-            path.unlink(missing_ok=True)
-        else:  # zero calls: this command records their cost itself
-            lines = [_line(request, Call(call.answer, 0)) for request, call in self._calls.items()]
-            write_text(path, "".join(lines))
-        self._file.close()
+        with self._file, locked(self.folder):  # so that no other command takes over half of it
+            if kind is None:  # all answers are stored
+                path.unlink(missing_ok=True)
+            else:  # zero calls: this command records their cost itself
+                kept = [_line(request, Call(c.answer, 0)) for request, c in self._calls.items()]
+                write_text(path, "".join(kept))
 
     def find(self, request: dict[str, Any], form: Form = CHOICE) -> Call | None:
         """The logged answer to exactly this request, if there is one that can be true."""
@@ -137,14 +143,20 @@ def _line(request: str, call: Call) -> str:
 
 
 def _left_behind(folder: Path) -> list[IO[str]]:
-    """Open and lock the logs whose commands have ended."""
+    """Open and lock the logs of ended commands; refuse to work beside one that has not ended."""
     left: list[IO[str]] = []
     for path in sorted(folder.glob(LOGS)):
         handle = path.open(encoding="utf-8", errors="replace")
-        if _lock(handle):
-            left.append(handle)
-        else:
-            handle.close()
+        if not _lock(handle):
+            for other in (*left, handle):
+                other.close()
+            raise InputError(
+                f"another command (process {path.name.split('-')[1]}) is paying for answers of "
+                "this teacher",
+                file=folder,
+                remedy="wait for it; what it has stored is then not paid for again",
+            )
+        left.append(handle)
     return left
 
 

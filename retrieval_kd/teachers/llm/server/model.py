@@ -126,7 +126,7 @@ class ServerModel:
                 continue
             tokens = read.echoed(choice) or []
             if lengths:
-                results[row] = read.last_logs(tokens[: len(wholes[row])], lengths[row])
+                results[row] = read.last_logs(tokens, len(wholes[row]), lengths[row])
             else:
                 results[row] = read.continuation_logs(tokens, texts[row], continuations[row])
         return results

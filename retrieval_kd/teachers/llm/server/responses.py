@@ -187,10 +187,16 @@ def continuation_logs(tokens: Sequence[Token], before: str, continuation: str) -
     return np.zeros(0, dtype=np.float32)
 
 
-def last_logs(tokens: Sequence[Token], count: int) -> np.ndarray:
-    """Log-probabilities (count,) of the last `count` tokens; empty if one is missing."""
-    logs = [log for _, log in tokens[-count:]]
-    if len(logs) < count or any(log is None for log in logs):
+def last_logs(tokens: Sequence[Token], sent: int, count: int) -> np.ndarray:
+    """Log-probabilities (count,) of the last `count` of `sent` tokens; empty if a token is missing.
+
+    Example:
+        >>> echo = [("<s>", None), ("Is", -3.0), (" it", -1.0), ("!", -4.0)]  # the last is written
+        >>> last_logs(echo, 3, 2).tolist(), last_logs(echo[1:3], 3, 2).tolist()
+        ([-3.0, -1.0], [])
+    """
+    logs = [log for _, log in tokens[:sent][-count:]]
+    if len(tokens) < sent or any(log is None for log in logs):
         return np.zeros(0, dtype=np.float32)
     return np.array(logs, dtype=np.float32)
 

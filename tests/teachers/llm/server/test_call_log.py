@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.teachers.llm.server.budget import Stopped
 from retrieval_kd.teachers.llm.server.call_log import LOGS, Call, CallLog
 
@@ -44,13 +45,14 @@ with CallLog(Path(sys.argv[1])) as log:
 """
 
 
-def test_a_killed_commands_log_is_taken_over_with_its_cost_but_not_a_running_ones(tmp_path):
+def test_a_running_commands_log_bars_the_next_and_a_killed_ones_is_taken_over(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
-    with CallLog(tmp_path) as log:
-        assert log.find({"prompt": "a"}) is None, "its command is alive"
+    told = rf"another command \(process {process.pid}\) is paying .* To fix: wait for it"
+    with pytest.raises(InputError, match=told), CallLog(tmp_path):
+        pass
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     with CallLog(tmp_path) as log:

@@ -1,0 +1,99 @@
+"""Refuses models whose files are not all there, or were changed after they were saved."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from retrieval_kd.errors import InputError, log
+from retrieval_kd.files import SEAL, damage
+from retrieval_kd.models.names import ModelRef
+
+RECORD = "training.json"  # which a training leaves in its model's folder
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
+                "sentencepiece.bpe.model", "spm.model")  # fmt: skip
+FEWEST = 2  # words of a vocabulary; some tokenizers are born with one
+MOST_UNKNOWN = 10  # times as many words a model may have as its tokenizer
+
+
+def check_seal(ref: ModelRef) -> None:
+    """Refuse a folder that differs from its seal; warn of a trained model that has lost it.
+
+    Raises:
+        InputError: a file was changed, cut or deleted after the training had saved it.
+    """
+    folder = Path(ref.location)
+    if (folder / SEAL).is_file():
+        problem = damage(folder, None)
+        if problem:
+            raise about(
+                ref,
+                f"this model is damaged: {problem}",
+                remedy="restore it from a copy or train it again; if you changed it yourself, "
+                f"delete its {SEAL}",
+            )
+    elif (folder / RECORD).is_file():
+        _warn_unsealed(folder)
+
+
+@lru_cache
+def _warn_unsealed(folder: Path) -> None:
+    log.warning("%s: there is no %s, so damage to this model would not be found", folder, SEAL)
+
+
+def check_weights(ref: ModelRef, model: Any, info: Any, new_head: bool) -> None:
+    """Refuse a model of which some weights are missing, or have another shape."""
+    missing = set(info["missing_keys"])
+    if model.base_model is model:  # no pooling of ours reads BERT's pooler
+        missing = {name for name in missing if not name.startswith("pooler.")}
+    elif new_head:
+        inside = f"{model.base_model_prefix}."
+        missing = {n for n in missing if n.startswith(inside) and ".pooler." not in n}
+    wrong = sorted(missing | {name for name, *_ in info["mismatched_keys"]})
+    if wrong:
+        rest = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise about(
+            ref,
+            f"its files have no weights that fit {wrong[0]}{rest} of {type(model).__name__}: they "
+            "would be drawn at random",
+            remedy="save or download the model again, or use it as what it is",
+        )
+
+
+def check_padding(ref: ModelRef, tokenizer: Any) -> None:
+    """Refuse a tokenizer that cannot make a batch of texts."""
+    if tokenizer.pad_token is None:
+        raise about(
+            ref,
+            "its tokenizer has no padding token, so texts of different lengths make no batch",
+            remedy="set tokenizer.pad_token and the configuration's pad_token_id, and save both",
+        )
+
+
+def check_vocabulary(ref: ModelRef, tokenizer: Any, config: Any = None) -> None:
+    """Refuse a tokenizer that knows hardly any of its model's words.
+
+    transformers makes one of special tokens alone if the files have no vocabulary.
+    """
+    special = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
+    known = len(tokenizer) - len(special)
+    words = getattr(config.get_text_config(), "vocab_size", None) if config is not None else None
+    if known >= max(FEWEST, (words or 0) / MOST_UNKNOWN):
+        return
+    lacks = ref.is_local and not any((Path(ref.location) / name).is_file() for name in VOCABULARIES)
+    missing = ": tokenizer.json is missing" if lacks else ""
+    of = f" of the {words:,} of the model" if words else ""
+    raise about(
+        ref,
+        f"its tokenizer knows {max(known, 0):,} words{of}{missing}",
+        remedy="put the tokenizer's files (tokenizer.json, or vocab.txt, …) back, or save or "
+        "download the model again",
+    )
+
+
+def about(ref: ModelRef, problem: str, *, remedy: str) -> InputError:
+    """Return a mistake in a model's files, which names its folder or its name on the hub."""
+    if ref.is_local:
+        return InputError(problem, file=ref.location, remedy=remedy)
+    return InputError(problem, id=ref.spec, remedy=remedy)

@@ -1,0 +1,72 @@
+"""What is checked of a run before any of its stages runs: splits, store, and models' settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from retrieval_kd.config.run import ENCODERS
+from retrieval_kd.config.teacher import and_choosers
+from retrieval_kd.errors import InputError
+from retrieval_kd.models.load import check_length
+from retrieval_kd.pipeline.context import RunContext
+from retrieval_kd.retrieval.lucene import is_lucene
+from retrieval_kd.students.make import check_base_layers, check_plan
+from retrieval_kd.teachers.kinds import WITHOUT_MODEL
+from retrieval_kd.teachers.spec import parse_spec
+
+LOCAL = ("pointwise", *ENCODERS)  # kinds of teachers that never run on a server
+
+
+def check_splits(context: RunContext) -> None:
+    """Refuse splits that the collection does not have, before anything runs."""
+    collection, splits = context.collection, context.config.splits
+    if splits.train is not None and splits.train not in collection.splits:
+        raise InputError(
+            f"collection {context.config.collection} has no split {splits.train!r} to train on; "
+            f"it has {', '.join(collection.splits)}",
+            remedy="name the one to train on (splits.train=NAME), never the one that is tested; if "
+            "there is only one, move some of its judgments to qrels/train.tsv",
+        )
+    for split in filter(None, (splits.train, splits.dev, splits.test)):
+        collection.qrels(split)
+
+
+def check_models(context: RunContext) -> None:
+    """Refuse what the models do not allow, and a store that is none, before anything is paid for.
+
+    Models are not loaded: their configurations say it.
+    """
+    config, fit = context.config, context.config.teacher.fit
+    _ = context.ensemble.store
+    for training in config.students.values():
+        student = config.student_for(training)
+        widths = config.widths if student.searched_as == "dense" else []
+        check_plan(
+            student.base,
+            student.kind,
+            student.layers,
+            max_length=student.max_length,
+            dimensions=student.dimensions,
+            widths=widths,
+        )
+        for stage in training.all_stages:
+            length = training.train_settings(stage, config.train).max_tokens
+            for live in stage.live.values():
+                if live.model != "start":
+                    check_base_layers(live.model, live.layers)
+                    check_length(live.model, length)
+    for model in [config.encoder, *retriever_models(config.first_stage.with_)]:
+        check_length(model, config.student.max_length)
+    if fit and not fit.is_decoder:
+        check_base_layers(fit.base, fit.layers)
+        check_length(fit.base, config.teacher.max_length)
+    for member in and_choosers(context.ensemble.members):
+        spec = parse_spec(member)
+        if spec.kind in LOCAL and member != config.teacher.fitted:
+            check_length(spec.model, config.max_length_for(spec.kind))
+
+
+def retriever_models(retriever: str) -> list[str]:
+    """The models of a first stage such as bm25+MODEL."""
+    parts = [retriever] if Path(retriever).is_dir() else map(str.strip, retriever.split("+"))
+    return [part for part in parts if part not in WITHOUT_MODEL and not is_lucene(part)]

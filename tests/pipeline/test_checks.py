@@ -1,0 +1,93 @@
+"""A run with settings that its models or folders do not allow is refused before any stage runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retrieval_kd.config.run import Config
+from retrieval_kd.errors import InputError
+from retrieval_kd.models.load import load_encoder, vector_size
+from retrieval_kd.pipeline.plan import plan, run
+from retrieval_kd.schema import apply_overrides, validate
+
+
+@pytest.fixture
+def settings(tiny_collection: Path, tiny_encoder: Path, tmp_path: Path) -> dict[str, Any]:
+    encoder = str(tiny_encoder)
+    return {
+        "name": "Tiny",
+        "collection": str(tiny_collection),
+        "out": str(tmp_path / "run"),
+        "encoder": encoder,
+        "teacher": {"model": "bm25"},
+        "student": {"base": encoder, "max_length": 32},
+        "train": {"steps": 1},
+        "students": {"labels": {"objective": "infonce"}, "distilled": {"objective": "kl"}},
+        "index": str(Path(__file__).parents[2] / "indexes" / "flat.yaml"),
+    }
+
+
+def changed(settings: dict[str, Any], *overrides: str) -> Config:
+    return validate(Config, apply_overrides(settings, list(overrides)))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("student.layers=[0, 9]", r"cannot keep layers \[0, 9\] of a model with 4 layers"),
+        ("student.layers=[1, 1]", r"cannot keep layers \[1, 1\].*each once"),
+        ("students.distilled.student={layers: [7]}", r"cannot keep layers \[7\]"),
+        ("student.max_length=65", "reads 64 tokens, not 65"),
+        ("widths=[16, 33]", "33 dimensions of a student with 32"),
+        ("teacher={model: bm25, fuse_with: ['dense:ENCODER'], max_length: 9}", ""),
+        ("teacher={fit: {base: ENCODER, layers: [4]}}", r"cannot keep layers \[4\]"),
+        ("teacher={fit: {base: ENCODER}, max_length: 99}", "reads 64 tokens, not 99"),
+        ("teacher={model: 'pointwise:ENCODER', max_length: 99}", "reads 64 tokens, not 99"),
+    ],
+)
+def test_what_the_models_do_not_allow_is_found_by_a_plan(
+    settings: dict[str, Any], override: str, message: str
+) -> None:
+    override = override.replace("ENCODER", settings["encoder"])
+    if message:
+        with pytest.raises(InputError, match=message):
+            plan(changed(settings, override))
+    else:
+        assert plan(changed(settings, override)).todo()
+    assert not Path(settings["out"]).exists()
+
+
+def test_a_system_is_not_compared_with_itself(settings: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="compare names 'distilled' twice"):
+        changed(settings, "compare=[distilled, distilled]")
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/run"])
+def test_a_file_where_the_run_should_be_is_refused(
+    settings: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "taken").write_text("mine")
+    config = changed(settings, f"out={tmp_path / name}")
+    for start in (run, lambda config: plan(config).check_folder()):
+        with pytest.raises(InputError, match=r"taken: this is a file.*different `out`"):
+            start(config)
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_folder_with_other_things_is_no_store(settings: dict[str, Any]) -> None:
+    config = changed(settings, f"teacher.store={settings['collection']}")
+    with pytest.raises(InputError, match=r"does not hold scores.*new folder"):
+        plan(config)
+
+
+def test_the_size_of_vectors_is_read_without_loading(
+    tiny_encoder: Path, tiny_cross_encoder: Path
+) -> None:
+    assert (
+        vector_size(str(tiny_encoder)) == load_encoder(str(tiny_encoder)).get_embedding_dimension()
+    )
+    base = tiny_encoder.with_name(f"{tiny_encoder.name}-transformer")
+    assert vector_size(str(base)) == 32
