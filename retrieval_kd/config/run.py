@@ -28,7 +28,7 @@ from retrieval_kd.schema import (
     read_extended,
     validate,
 )
-from retrieval_kd.students.options import SEARCHED_AS, TABLES
+from retrieval_kd.students.options import SEARCHED_AS, TABLES, UNCUT
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -101,13 +101,15 @@ class Student(Part):
         "cross_encoder",
         "static",
         "residual",
+        "asymmetric",
     ] = Field(
         "dense",
         description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
         "multi_vector: a vector per token; multi_function: all three of one encoder; interaction: "
         "a dense one with a head that scores two vectors; cross_encoder: no vectors, re-ranks what "
         "the first stage found; static: the sum of its words' vectors, no transformer; residual: "
-        "the base's frozen vector and a sketch of the words",
+        "the base's frozen vector and a sketch of the words; asymmetric: queries without a "
+        "transformer over the base's own document vectors",
     )
     base: str = Field(description="MODEL to make the student from")
     layers: list[Layer] | None = Field(
@@ -253,7 +255,7 @@ class Config(Part):
         systems: dict[str, str] = {}
         for name, training in self.students.items():
             student = self.student_for(training)
-            can_be_cut = student.searched_as == "dense" and student.kind != "residual"
+            can_be_cut = student.searched_as == "dense" and student.kind not in UNCUT
             widths = self.widths if can_be_cut else []
             systems |= {name: name, **{f"{name}@{width}": name for width in widths}}
         return systems

@@ -26,7 +26,7 @@ from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import dense, multi_vector, sparse
 from retrieval_kd.indexing.index import IDS, MANIFEST, Index, describe_files, read_manifest
 from retrieval_kd.indexing.spec import IndexSpec
-from retrieval_kd.models.load import kind_of, load_retriever, model_digest
+from retrieval_kd.models.load import document_digest, kind_of, load_retriever
 
 BATCH = 65_536  # document IDs written at a time
 
@@ -44,7 +44,9 @@ def build_index(
 ) -> Index:
     """Build the index of a collection's documents in folder `out`, or open the existing one.
 
-    An existing index of the same model, documents and settings is kept; any other is replaced.
+    An existing index of the same model, documents and settings is kept; any other is replaced. An
+    asymmetric student has its base's documents, so either keeps the other's index, and the index
+    names the model that asked last.
 
     Args:
         max_length: tokens a text is cut to, documents and queries alike; None: the model's own.
@@ -64,7 +66,7 @@ def build_index(
     dtype = fast_dtype()
     _check_kind(model_spec, spec)
     inputs: dict[str, Any] = {
-        "model_digest": model_digest(model_spec),
+        "model_digest": document_digest(model_spec),
         "documents_digest": texts.digest,
         "max_length": max_length,
         "dtype": dtype_name(dtype),
@@ -155,7 +157,11 @@ def _finished(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | Non
         manifest = read_manifest(out)
         if any(manifest.get(name) != value for name, value in inputs.items()):
             return None
-        return Index.open(out, model_spec)
+        opened = Index.open(out, model_spec)
+        if manifest["model"] != _portable(model_spec) and kind_of(model_spec) == "dense":
+            opened.manifest["model"] = _portable(model_spec)  # its queries may be other ones
+            write_json(out / MANIFEST, sealed(opened.manifest))
+        return opened
     except InputError:
         return None
 

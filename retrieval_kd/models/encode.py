@@ -30,7 +30,8 @@ from retrieval_kd.files import (
     write_json,
 )
 from retrieval_kd.hardware import dtype_name, fast_dtype
-from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.models.load import document_digest, load_encoder
+from retrieval_kd.models.modules.asymmetric import document_side
 from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.progress import bar
 
@@ -197,18 +198,18 @@ def document_vectors(
     The cache key is the model's digest, the texts' digest, `max_length` (None: the model's own),
     dtype and prompt, so retrieval, indexing and evaluation with one model encode once. Without
     `model`, the model is loaded only if something has to be encoded. A residual model takes its
-    encoder's vectors from the cache.
+    encoder's vectors from the cache, an asymmetric one has those of its base.
 
     Args:
-        digest: identifies the model in the key; by default its `model_digest`.
+        digest: identifies the model in the key; by default its `document_digest`.
     """
-    dtype, digest = dtype or fast_dtype(), digest or model_digest(model_spec)
+    dtype, digest = dtype or fast_dtype(), digest or document_digest(model_spec)
     folder = _folder(digest, texts, max_length, dtype, prompt)
     if _is_complete(folder):
         return _open(folder)
     if model is None:
         model = load_encoder(model_spec, max_length=max_length, dtype=dtype)
-    base = None
+    model, base = document_side(model), None
     if isinstance(model, ResidualEncoder):
         own = model.embedding
         base = document_vectors(
@@ -220,7 +221,7 @@ def document_vectors(
 
 def is_encoded(model_spec: str, texts: Texts, *, max_length: int | None = None) -> bool:
     """Whether `document_vectors` would find all vectors in the cache."""
-    return _is_complete(_folder(model_digest(model_spec), texts, max_length, fast_dtype(), None))
+    return _is_complete(_folder(document_digest(model_spec), texts, max_length, fast_dtype(), None))
 
 
 def save_array(path: Path, array: np.ndarray) -> None:

@@ -41,6 +41,7 @@ from retrieval_kd.models.checks import (
     check_weights,
 )
 from retrieval_kd.models.modules import class_of
+from retrieval_kd.models.modules.asymmetric import DIGEST
 from retrieval_kd.models.names import ModelRef, hub_commit, resolve_model, unreachable
 
 KINDS: dict[str, Any] = {
@@ -75,6 +76,14 @@ def model_digest(spec: str) -> str:
         own = lora.config_digest(ref.location), _digest_files(ref.location, files)
         return digest_text("adapter", *own, model_digest(base))
     return _digest_files(ref.location, files)
+
+
+def document_digest(spec: str) -> str:
+    """Digest of what makes a model's document vectors: of an asymmetric student, its base's.
+
+    Vectors and indexes of documents are kept under it, and are the same for both models.
+    """
+    return str(declared(spec, SENTENCE_CONFIG).get(DIGEST) or model_digest(spec))
 
 
 def _digest_files(folder: str, files: list[Path]) -> str:

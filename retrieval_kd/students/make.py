@@ -25,11 +25,12 @@ from retrieval_kd.models.load import (
     vector_size,
 )
 from retrieval_kd.models.modules import mark_of
+from retrieval_kd.students.asymmetric import make_asymmetric
 from retrieval_kd.students.dense import make_dense, shallow
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
-from retrieval_kd.students.options import OPTIONS, TABLES, check_options
+from retrieval_kd.students.options import OPTIONS, STARTS, TABLES, check_options
 from retrieval_kd.students.residual import make_residual
 from retrieval_kd.students.sparse import make_sparse
 from retrieval_kd.students.static import DIMENSIONS, make_static
@@ -54,7 +55,7 @@ def make_student(
 
     Args:
         kind: "dense", "sparse", "multi_vector", "multi_function", "interaction", "static",
-            "residual", or "cross_encoder", which has no vectors and re-ranks.
+            "residual", "asymmetric", or "cross_encoder", which has no vectors and re-ranks.
         layers: numbers of the layers to keep, counted from 0; by default all.
         max_length: most tokens per text; by default the encoder's own limit.
         dimensions: size of each token's vector (multi_vector, multi_function, static, residual);
@@ -63,7 +64,7 @@ def make_student(
         options: settings that only this kind has: `top_k`, the number of words that a sparse
             student keeps per text; the keyword arguments of `make_multi_function`,
             `make_interaction` and `make_residual`.
-        documents: the collection, in which static and residual students count words.
+        documents: the collection, in which static, residual and asymmetric students count words.
 
     Raises:
         InputError: no such kind or option, or the model is a student of a different kind.
@@ -76,7 +77,7 @@ def make_student(
     check_options(kind, dimensions, options)
     check_trainable(model_spec, kind)
     saved_kind = saved_as(model_spec)
-    if saved_kind not in ("dense", kind):
+    if saved_kind not in STARTS.get(kind, ("dense", kind)):
         raise InputError(
             f"{model_spec} is a {saved_kind} model: no {kind} student can be made from it",
             remedy="start from a dense encoder, or from a student of the same kind",
@@ -88,6 +89,8 @@ def make_student(
             raise InputError(
                 f"a {kind} student counts words in the collection", remedy="give its `documents`"
             )
+        if kind == "asymmetric":
+            return make_asymmetric(model_spec, documents)
         common = {"dimensions": dimensions, "seed": seed}
         if kind == "static":
             return make_static(model_spec, documents, **common)
@@ -152,9 +155,9 @@ def saved_as(model_spec: str) -> str:
 
 
 def check_trainable(model_spec: str, kind: str) -> None:
-    """Refuse a base without a transformer, unless it is a table of the same kind."""
-    own = kind in TABLES and saved_as(model_spec) == kind
-    if not is_transformer(model_spec) and not own:
+    """Refuse a base without a transformer, unless it is a table that the kind starts from."""
+    starts = STARTS.get(kind, (kind,)) if kind in TABLES else ()
+    if not is_transformer(model_spec) and saved_as(model_spec) not in starts:
         raise InputError(
             f"{model_spec} has no transformer at its beginning: such a student cannot be trained",
             remedy="start from a transformer encoder; this model can still retrieve and index",

@@ -89,30 +89,25 @@ class ResidualStudent:
     temperature = 1.0
 
     def __init__(self, model: ResidualEncoder) -> None:
-        self.model, self.module = model, model.embedding
-
-    @property
-    def base(self) -> ResidualEmbedding:
-        """The module whose encoder's vectors are read beside the tokens."""
-        return self.module
+        self.model, self.words = model, model.embedding
 
     @property
     def vectors(self) -> list[nn.Parameter]:
         """The parameters trained with the common learning rate."""
-        return [p for p in [self.module.table.vectors] if p.requires_grad]
+        return [p for p in [self.words.table.vectors] if p.requires_grad]
 
     @property
     def weights(self) -> list[nn.Parameter]:
         """The parameters trained with the learning rate of heads."""
-        return [self.module.table.log_weights, self.module.log_scale]
+        return [self.words.table.log_weights, self.words.log_scale]
 
     def bags(self, texts: Any, side: str) -> TokenBags:
         """Return the tokens of texts; a document's are weighted as BM25 weighs them."""
-        return self.module.bags(texts, side)
+        return self.words.bags(texts, side)
 
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D' + D)`; `features` has the encoder's vectors as "base"."""
-        return {"vector": self.module.join(features["base"], features)}
+        return {"vector": self.words.join(features["base"], features)}
 
     def scores(
         self, queries: Representations, documents: Representations, dimensions: int | None = None
@@ -125,16 +120,16 @@ class ResidualStudent:
             )
         return {"score": queries["vector"] @ documents["vector"].T}
 
-    def weighed(self, vectors: Tensor, cosine: float, words: float) -> Tensor:
-        """Multiply the two halves of vectors (n, D' + D)."""
-        width = vectors.shape[1] - self.module.table.vectors.shape[1]
+    def weighed(self, vectors: Tensor, side: str, cosine: float, words: float) -> Tensor:
+        """Multiply the two halves of vectors (n, D' + D), of either side."""
+        width = vectors.shape[1] - self.words.table.vectors.shape[1]
         return torch.cat([cosine * vectors[:, :width], words * vectors[:, width:]], dim=1)
 
     @torch.no_grad()
     def weigh(self, cosine: float, words: float) -> None:
         """Multiply the two halves of every vector from now on."""
-        self.module.log_scale.add_(float(np.log(cosine)))
-        self.module.table.log_weights.add_(float(np.log(words)))
+        self.words.log_scale.add_(float(np.log(cosine)))
+        self.words.table.log_weights.add_(float(np.log(words)))
 
     def settle(self) -> None:
         """Do nothing: the model's own weights are the trained ones."""

@@ -102,14 +102,22 @@ def random_vectors(count: int, dimensions: int, seed: int) -> np.ndarray:
     return signs.astype(np.float32) / np.float32(np.sqrt(dimensions))
 
 
-def token_vectors(encoder: SentenceTransformer, model_spec: str) -> np.ndarray:
-    """Encode every token of the vocabulary alone: (V, D'), centred, of unit length. Cached."""
-    path = cache_dir() / "token-vectors" / f"{digest_json([1, model_digest(model_spec)])}.npy"
+def token_vectors(
+    encoder: SentenceTransformer, model_spec: str, *, digest: str | None = None, prompt: str = ""
+) -> np.ndarray:
+    """Encode every token of the vocabulary alone: (V, D'), centred, of unit length. Cached.
+
+    Args:
+        digest: identifies the encoder in the cache; by default its `model_digest`.
+        prompt: put before every token.
+    """
+    key = [1, digest or model_digest(model_spec), *([prompt] if prompt else [])]
+    path = cache_dir() / "token-vectors" / f"{digest_json(key)}.npy"
     if not path.exists():
         vocabulary = len(encoder.tokenizer)
-        whole = encoder.tokenizer("a")["input_ids"]
-        [plain] = encoder.tokenizer("a", add_special_tokens=False)["input_ids"][:1]
-        at = whole.index(plain)
+        whole = encoder.tokenizer(f"{prompt}a")["input_ids"]
+        [plain] = encoder.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+        at = len(whole) - 1 - whole[::-1].index(plain)
         parts = []
         with bar("encoding the vocabulary", vocabulary) as progress, torch.inference_mode():
             for start in range(0, vocabulary, CHUNK):
@@ -126,19 +134,22 @@ def token_vectors(encoder: SentenceTransformer, model_spec: str) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
+def split_rows(rows: Tensor) -> TokenTable:
+    """Split the rows (V, D) of a table into unit vectors and weights, which are trained apart."""
+    lengths = rows.norm(dim=1).clamp_min(1e-6)  # (V,)
+    return TokenTable(rows / lengths[:, None], lengths)
+
+
 class StaticStudent:
     """Scores are cosines of the sums of token vectors; weights are trained apart from vectors."""
 
     temperature = 0.05
-    base = None  # it needs no encoder's vectors
 
     def __init__(self, model: SentenceTransformer) -> None:
         self.model = model
         module: Any = model[0]
         self.module: StaticEmbedding = module
-        rows = module.embedding.weight.detach().float()  # (V, D)
-        lengths = rows.norm(dim=1).clamp_min(1e-6)  # (V,)
-        self.table = TokenTable(rows / lengths[:, None], lengths)
+        self.table = split_rows(module.embedding.weight.detach().float())
 
     @property
     def vectors(self) -> list[nn.Parameter]:

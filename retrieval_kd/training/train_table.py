@@ -1,4 +1,4 @@
-"""Trains students made of token tables and frozen vectors: static and residual ones.
+"""Trains students made of token tables and frozen vectors: static, residual, asymmetric ones.
 
 No transformer runs: texts are tokenised once, at full length, and an encoder's vectors are read
 from the cache. So a step takes a fraction of a second, with hundreds of whole documents, under the
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
+from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.progress import bar
+from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import Representations, describe_student
 from retrieval_kd.students.residual import ResidualStudent
 from retrieval_kd.students.static import StaticStudent
@@ -32,15 +34,15 @@ from retrieval_kd.training.objective.terms import with_temperature
 from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished, save_whole
 from retrieval_kd.training.trainer.devices import processes
 
-TableStudent = StaticStudent | ResidualStudent
-BALANCED = 128  # queries by which a residual student's halves are weighed before training
+TableStudent = StaticStudent | ResidualStudent | AsymmetricStudent
+BALANCED = 128  # queries by which two halves of a vector are weighed before training
 COSINES = tuple(2.0 ** (k / 2) for k in range(-3, 4))
 WORDS = (1e-3, *(2.0 ** (k / 2) for k in range(-5, 4)))
 HEAD_RATE = 10  # times the rate of the vectors, where `head_learning_rate` is not set
 
 
 def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
-    """Train a static or residual student and save it in `job.out`.
+    """Train a static, residual or asymmetric student and save it in `job.out`.
 
     With `job.dev`, the weights of the best point of the learning curve are kept.
 
@@ -52,7 +54,8 @@ def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
     """
     if processes() > 1:
         raise InputError(
-            "a static or residual student is trained by one process", remedy="leave torchrun out"
+            "a student without a transformer to train is trained by one process",
+            remedy="leave torchrun out",
         )
     job.student.to("cpu")  # tables are looked up, which a GPU does not speed up
     if not finished(job.out, job.identity):
@@ -63,13 +66,15 @@ def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
 
 
 class _Texts:
-    """Texts as token bags, with the frozen encoder's vectors of a residual student."""
+    """Texts as token bags, frozen vectors, or both."""
 
-    def __init__(self, student: TableStudent, bags: TokenBags, side: str, base: Any = None) -> None:
+    def __init__(
+        self, student: TableStudent, bags: TokenBags | None, side: str, base: Any = None
+    ) -> None:
         self.student, self.bags, self.side, self.base = student, bags, side, base
 
     def represent(self, rows: np.ndarray) -> Representations:
-        features: dict[str, Tensor] = self.bags.take(rows).features()
+        features = {} if self.bags is None else self.bags.take(rows).features()
         if self.base is not None:
             features["base"] = torch.from_numpy(np.array(self.base[rows]))  # (n, D')
         return self.student.represent(features, self.side)
@@ -85,21 +90,13 @@ class _Training:
         queries = [pool.query for pool in job.pools]
         dev = list(job.dev.queries.values()) if job.dev else []
         every = [*queries, *dev]
-        base_queries = base_documents = None
-        if student.base is not None:
-            vectors = teacher_vectors(
-                student.base.base_spec,
-                every,
-                job.documents,
-                max_length=job.teacher_length or student.base.encoder.max_seq_length,
-                digest=student.base.base_digest,
-            )
-            base_queries, base_documents = vectors.queries, vectors.documents
-        texts = (document.full for document in job.documents.iterate())
+        base_queries, base_documents = _frozen(job, student, every)
         self.queries = _Texts(student, student.bags(every, "query"), "query", base_queries)
-        self.documents = _Texts(
-            student, student.bags(texts, "document"), "document", base_documents
-        )
+        bags = None  # an asymmetric student's documents are vectors alone
+        if not isinstance(student, AsymmetricStudent):
+            texts = (document.full for document in job.documents.iterate())
+            bags = student.bags(texts, "document")
+        self.documents = _Texts(student, bags, "document", base_documents)
         self.dev_rows = np.arange(len(queries), len(every))
 
     def run(self) -> dict[str, Any]:
@@ -112,8 +109,7 @@ class _Training:
             optimizer, lambda step: min((step + 1) / warm, 1 - step / settings.steps)
         )
         rows = schedule(len(self.job.pools), settings, self.job.groups)
-        if isinstance(self.student, ResidualStudent):
-            self._balance(self.student, rows[:BALANCED])
+        self._balance(rows[:BALANCED])
         curve, best = [self._point(0)], self._state()
         size = settings.batch_queries
         with bar("training", settings.steps) as progress:
@@ -157,18 +153,22 @@ class _Training:
         return torch.optim.Adam([group for group in groups if group["params"]])
 
     @torch.no_grad()
-    def _balance(self, student: ResidualStudent, rows: np.ndarray) -> None:
-        """Let the halves of a residual student's vectors start with the weights that fit best.
+    def _balance(self, rows: np.ndarray) -> None:
+        """Let the halves of a vector, encoder and words, start with the weights that fit best.
 
         What fits depends on the teacher: where it ignores the words, so must the student, and
         training alone would take too many steps to get there.
         """
+        student = self.student
+        if isinstance(student, StaticStudent) or student.words is None:
+            return
         batch = self._batch(list(zip(rows["pool"], rows["draw"], strict=True)), 0)
-        both = [batch.queries["vector"], batch.groups[0]["vector"]]
+        both = {"query": batch.queries["vector"], "document": batch.groups[0]["vector"]}
         tried = []
         for cosine, words in itertools.product(COSINES, WORDS):
             queries, documents = (
-                {"vector": student.weighed(vectors, cosine, words)} for vectors in both
+                {"vector": student.weighed(vectors, side, cosine, words)}
+                for side, vectors in both.items()
             )
             trial = Batch(student, queries, [documents], batch.labels)
             losses = evaluate_terms(self.terms, trial)
@@ -210,3 +210,20 @@ class _Training:
             [*self.student.vectors, *self.student.weights], state, strict=True
         ):
             parameter.data.copy_(kept)
+
+
+def _frozen(job: TrainingJob, student: TableStudent, queries: list[str]) -> tuple[Any, Any]:
+    """Return the frozen model's vectors of queries and of all documents; None: not needed."""
+    if isinstance(student, AsymmetricStudent):
+        spec = student.model.base_spec
+        return None, document_vectors(spec, job.documents, max_length=job.teacher_length)
+    if isinstance(student, StaticStudent):
+        return None, None
+    vectors = teacher_vectors(
+        student.words.base_spec,
+        queries,
+        job.documents,
+        max_length=job.teacher_length or student.words.encoder.max_seq_length,
+        digest=student.words.base_digest,
+    )
+    return vectors.queries, vectors.documents

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from retrieval_kd.errors import InputError, log
+from retrieval_kd.students.options import UNCUT
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.objective.score_names import STORED
 from retrieval_kd.training.objective.terms import Term, check_distinct
@@ -24,17 +25,21 @@ def check_for_texts(terms: Sequence[Term], kind: str) -> None:
 
 
 def check_for_tables(terms: Sequence[Term], kind: str) -> None:
-    """Refuse terms for a static or residual student, which trains without any transformer."""
+    """Refuse terms for a static, residual or asymmetric student: no transformer is trained."""
     for term in terms:
         if term.learns_model or "policy" in term.takes:
             raise ValueError(
                 f"{term.label} needs states or vectors of a model, and a {kind} student trains "
                 "without any: use an objective on stored scores or judgments"
             )
-        if term.dimensions and kind == "residual":
+        if term.dimensions and kind in UNCUT:
+            why = {
+                "residual": "has two halves and",
+                "asymmetric": "is compared with another model's whole vectors and",
+            }[kind]
             raise ValueError(
-                f"{term.label}: a residual student's vector has two halves and cannot be cut to "
-                "its first dimensions"
+                f"{term.label}: the vector of the kind {kind} {why} cannot be cut to its first "
+                "dimensions"
             )
 
 

@@ -1,0 +1,172 @@
+"""The asymmetric student: queries without a transformer, over another model's document vectors.
+
+Documents stay as they are: their vectors come from the cache, and an index that exists is searched
+as it is. A query is the weighted sum of its tokens' vectors, which start as the encoder's vectors
+of single tokens. KALE (https://arxiv.org/abs/2304.01016) also trains a smaller query side over
+documents that are not encoded again.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.base.modules import Router
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
+from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
+from retrieval_kd.models.modules.residual import ResidualEncoder
+from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
+from retrieval_kd.students.dense import Representations, prompts_of, score_matrix, similarity_of
+from retrieval_kd.students.static import (
+    inverse_frequencies,
+    split_rows,
+    token_vectors,
+    tokenizer_of,
+)
+
+WORDS, TEXTS = 16, 1_000  # words of a text, and texts, that stand for queries
+DOCUMENT = ("document", "passage", "corpus")  # names of a document's prompt, the first is taken
+
+
+def make_asymmetric(model_spec: str, documents: Texts) -> AsymmetricEncoder:
+    """Put a table of token vectors for queries before a model, or load an asymmetric student.
+
+    A token's vector is the encoder's of the token alone, behind the query's prompt, centred, times
+    idf: not √idf as in `make_static`, since documents are not weighted. Over a residual student it
+    has that student's w_t E_t beside it, so the sketch of a query's words is exact and only the
+    encoder's half is approximated: it is scaled so that the first words of a document have about
+    the length s that it has there.
+
+    Args:
+        model_spec: a dense encoder or a residual student, which stays as it is, or a saved
+            asymmetric student.
+        documents: the texts in which tokens are counted.
+    """
+    base = load_encoder(model_spec, dtype=torch.float32)
+    if isinstance(base, AsymmetricEncoder):
+        return base
+    similarity = similarity_of(base)
+    words = base.embedding if isinstance(base, ResidualEncoder) else None
+    encoder = base if words is None else words.encoder
+    digest, prompts = model_digest(model_spec), prompts_of(base)
+    default = prompts.get(base.default_prompt_name or "", "")
+    tokenizer = tokenizer_of(encoder, model_spec)
+    vectors = token_vectors(
+        encoder,
+        model_spec,
+        digest=digest if words is None else words.base_digest,
+        prompt=prompts.get("query", default),
+    )
+    bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
+    rows = vectors * inverse_frequencies(bags, len(vectors))[:, None]  # (V, D')
+    if words is not None:
+        exact = words.table.folded().numpy()  # (V, D)
+        scale = words.log_scale.exp().item() / _usual_length(rows, tokenizer, documents)
+        rows = np.concatenate([scale * rows, exact], axis=1)
+    table: Any = StaticEmbedding(tokenizer, embedding_weights=rows.astype(np.float32))
+    document = next((prompts[name] for name in DOCUMENT if name in prompts), default)
+    return AsymmetricEncoder(
+        modules=[
+            Router.for_query_document(
+                query_modules=[table],
+                document_modules=list(base.requires_grad_(False).children()),
+            )
+        ],
+        similarity_fn_name=similarity,
+        prompts={"query": "", "document": document},  # the table has read the query's
+        truncate_dim=base.truncate_dim,
+        device=str(base.device),
+        document_digest=digest,
+        base_spec=model_spec,
+    ).eval()
+
+
+def _usual_length(rows: np.ndarray, tokenizer: Tokenizer, documents: Texts) -> float:
+    """Return the mean length of the sums of the rows (V, D) of short texts' tokens."""
+    texts = (" ".join(d.full.split()[:WORDS]) for d in islice(documents.iterate(), TEXTS))
+    features = TokenBags.of_texts(tokenizer, texts).features()
+    sums = TokenTable(torch.from_numpy(rows), torch.ones(len(rows)))(features)  # (n, D)
+    return max(float(sums.norm(dim=1).mean()), 1e-6)
+
+
+class AsymmetricStudent:
+    """Scores are the base's, of its document vectors and the sums of a query's token vectors.
+
+    `table` has the vectors and weights that stand for the encoder. Over a residual student `words`
+    is its table beside them, of which only the weights are trained.
+    """
+
+    def __init__(self, model: AsymmetricEncoder) -> None:
+        self.model, self.module = model, model.queries
+        self.similarity = similarity_of(model)
+        self.temperature = {"cosine": 0.05, "dot": 1.0}[self.similarity]
+        rows = self.module.embedding.weight.detach().float()  # (V, D) or (V, D' + D)
+        base, self.words = model.residual, None
+        width = rows.shape[1]
+        if base is not None:
+            width -= base.table.vectors.shape[1]
+            self.words = split_rows(rows[:, width:])
+            self.words.vectors.requires_grad_(False)
+        self.table = split_rows(rows[:, :width])
+
+    @property
+    def vectors(self) -> list[nn.Parameter]:
+        """The parameters trained with the common learning rate."""
+        return [self.table.vectors]
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """The parameters trained with the learning rate of heads."""
+        own = [self.table.log_weights]
+        return own if self.words is None else [*own, self.words.log_weights]
+
+    def bags(self, texts: Any, side: str) -> TokenBags:
+        """Return the tokens of queries."""
+        return TokenBags.of_texts(self.module.tokenizer, texts)
+
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
+        """`vector (n, D)`; of documents, `features` has only the base's vectors as "base"."""
+        if side == "document":
+            return {"vector": features["base"]}
+        tables = [self.table] if self.words is None else [self.table, self.words]
+        return {"vector": torch.cat([table(features) for table in tables], dim=1)}
+
+    def scores(
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
+    ) -> dict[str, Tensor]:
+        """`score (B, M)`. Documents are never cut, so `dimensions` are refused."""
+        if dimensions is not None:
+            raise InputError(
+                "an asymmetric student's vector cannot be cut: its documents are another model's",
+                remedy="leave the dimensions out",
+            )
+        whole = documents["vector"]
+        own = queries["vector"][:, : whole.shape[1]]  # a base may keep only its first dimensions
+        return {"score": score_matrix(own, whole, self.similarity)}
+
+    def weighed(self, vectors: Tensor, side: str, cosine: float, words: float) -> Tensor:
+        """Multiply the two halves of queries' vectors (n, D' + D)."""
+        if side == "document":
+            return vectors
+        width = self.table.vectors.shape[1]
+        return torch.cat([cosine * vectors[:, :width], words * vectors[:, width:]], dim=1)
+
+    @torch.no_grad()
+    def weigh(self, cosine: float, words: float) -> None:
+        """Multiply the two halves of every query's vector from now on."""
+        assert self.words is not None
+        self.table.log_weights.add_(float(np.log(cosine)))
+        self.words.log_weights.add_(float(np.log(words)))
+
+    def settle(self) -> None:
+        """Write the trained vectors, times their weights, into the model."""
+        rows = [self.table.folded(), *([] if self.words is None else [self.words.folded()])]
+        self.module.embedding.weight.data = torch.cat(rows, dim=1)
