@@ -94,7 +94,7 @@ def _usual_length(rows: np.ndarray, tokenizer: Tokenizer, documents: Texts) -> f
     texts = (" ".join(d.full.split()[:WORDS]) for d in islice(documents.iterate(), TEXTS))
     features = TokenBags.of_texts(tokenizer, texts).features()
     sums = TokenTable(torch.from_numpy(rows), torch.ones(len(rows)))(features)  # (n, D)
-    return max(float(sums.norm(dim=1).mean()), 1e-6)
+    return max(sums.norm(dim=1).mean().item(), 1e-6)
 
 
 class AsymmetricStudent:

@@ -19,6 +19,7 @@ from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.snippets import snippets
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.retrieval.dense import dense_run
+from retrieval_kd.students.asymmetric import make_asymmetric
 from tests.tiny_models import write_encoder
 
 
@@ -41,6 +42,29 @@ def test_flat_equals_exact_search(collection: Collection, model_spec: str, tmp_p
         assert found.results[query] == pytest.approx(scores, rel=1e-5)
         assert next(iter(found.results[query])) == next(iter(scores))
     assert index.manifest["metric"] == ("dot" if "dot" in model_spec else "cosine")
+
+
+def test_an_index_of_the_base_is_an_asymmetric_students_too(
+    collection: Collection, model_spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is searched as it is, and kept; what it is asked with last is what it names."""
+    base = build_index(collection, model_spec, IndexSpec(), tmp_path / "ix")
+    student, before = str(tmp_path / "student"), (tmp_path / "ix" / "index.faiss").stat()
+    make_asymmetric(model_spec, collection.documents).save(student)
+    queries = collection.query_texts("test")
+    monkeypatch.setattr(build.dense, "write", None)  # must not be called
+    expected = dense_run(collection, queries, student, 5)
+    opened = Index.open(tmp_path / "ix", student)
+    assert opened.model_spec == student and opened.manifest["model"] == base.manifest["model"]
+    kept = build_index(collection, student, IndexSpec(), tmp_path / "ix")
+    for index in (opened, kept, Index.open(tmp_path / "ix")):
+        found = index.search_run(queries, 5)
+        for query, scores in expected.results.items():
+            assert found.results[query] == pytest.approx(scores, rel=1e-4)
+    assert (tmp_path / "ix" / "index.faiss").stat() == before
+    again = build_index(collection, model_spec, IndexSpec(), tmp_path / "ix")
+    assert again.search_run(queries, 5).results == base.search_run(queries, 5).results
+    assert Index.open(tmp_path / "ix").manifest["model"] == base.manifest["model"]
 
 
 @pytest.mark.parametrize(

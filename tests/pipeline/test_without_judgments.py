@@ -14,6 +14,7 @@ from retrieval_kd.config.run import load_config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_sealed
 from retrieval_kd.pipeline.plan import run
 from retrieval_kd.schema import read_extended
 from tests.pipeline.shrinking import CONFIGS, shrunk, written
@@ -35,6 +36,10 @@ def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
     config["unlabelled"]["limit"] = 20
     for student in config["students"].values():
         student["student"]["dimensions"] = 256
+    config["students"]["asymmetric"] = {
+        "student": {"kind": "asymmetric"}, "objective": [{"name": "kl"}],
+    }  # fmt: skip
+    for student in config["students"].values():
         student["train"] = {"steps": 6, "batch_queries": 8, "eval_steps": 3}
     return written(config, tmp_path_factory.mktemp("adapt"))
 
@@ -59,7 +64,7 @@ def test_every_student_has_its_quality_size_and_time_in_the_results(finished):
         assert 0 < results["systems"][name]["ndcg@10"]["mean"] <= 1
         costs = results["costs"][name]
         assert costs["training_seconds"] is not None and costs["latency_ms_p50"] > 0
-        assert costs["bytes_per_document"] > 4 * 256
+        assert costs["bytes_per_document"] > 4 * (32 if name == "asymmetric" else 256)
     assert "chosen without judgments" in (Path(finished.out) / "report.html").read_text()
 
 
@@ -108,6 +113,17 @@ def test_an_index_is_searched_as_plain_sentence_transformers_ranks(finished):
         assert row[at] == pytest.approx(np.max(row), abs=1e-5)
 
 
+def test_an_asymmetric_students_index_is_the_encoders(finished):
+    """The same vectors, so the same bytes; and no document was encoded again for it."""
+    out = Path(finished.out)
+    own, encoders = (read_sealed(out / "indexes" / name / "manifest.json") for name in
+                     ("asymmetric-seed0", "encoder"))  # fmt: skip
+    assert own["files"]["index.faiss"] == encoders["files"]["index.faiss"]
+    assert own["model_digest"] == encoders["model_digest"] and own["model"] != encoders["model"]
+    systems = json.loads((out / "results.json").read_text())["costs"]
+    assert systems["asymmetric"]["documents_per_second"] is None
+
+
 @pytest.mark.parametrize(
     ("override", "problem"),
     [
@@ -117,6 +133,10 @@ def test_an_index_is_searched_as_plain_sentence_transformers_ranks(finished):
         ("students.static.uses_unlabelled=false", "a stage has no query to train on"),
         ("students.static.student.layers=[0]", "a static student has no layers to keep"),
         ("students.residual.objective=kl(dimensions=[8])@batch", "cannot be cut"),
+        ("students.asymmetric.objective=kl(dimensions=[8])@batch", "cannot be cut"),
+        ("students.asymmetric.student.dimensions=8", "no `dimensions`"),
+        ("students.asymmetric.student.layers=[0]", "has no layers to keep"),
+        ("students.asymmetric.live={t: {model: org/model}}", "without any transformer: no `live`"),
         ("students.residual.objective=embedding_mse(teacher=org/model)", "without any"),
         ("teacher={fuse_with: [bm25], fusion: learned}", "fitted on judgments"),
         ("teacher.fusion=calibrated", "weights: cloze is for runs without judgments"),

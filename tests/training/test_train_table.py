@@ -1,4 +1,4 @@
-"""Training of static and residual students, which no transformer takes part in."""
+"""Training of static, residual and asymmetric students, which no transformer takes part in."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from retrieval_kd.cli.app import app
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import write_run
 from retrieval_kd.errors import Drops
+from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.load import load_retriever
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.make import make_student, saved_as
@@ -43,9 +44,11 @@ def pools(collection):
 
 
 def job(tiny_encoder, collection, pools, out, *, kind="static", terms="kl@batch", **changes):
+    dimensions = None if kind == "asymmetric" else 64
     student = make_student(
-        str(tiny_encoder), kind, dimensions=64, max_length=64, documents=collection.documents
-    )
+        str(tiny_encoder), kind, dimensions=dimensions, max_length=64,
+        documents=collection.documents,
+    )  # fmt: skip
     settings = SETTINGS.model_copy(update=changes)
     first = bm25_run(collection, collection.query_texts("dev"), 12)
     dev = build_dev_task(collection, collection.query_texts("dev"), collection.qrels("dev"), first)
@@ -71,14 +74,14 @@ def test_the_loss_falls_under_every_objective(terms, tiny_encoder, collection, p
     assert json.loads((tmp_path / "out" / "training.json").read_text()) == record
 
 
-@pytest.mark.parametrize("kind", ["static", "residual"])
+@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric"])
 def test_the_same_job_ends_in_the_same_student_and_is_not_run_twice(
     kind, tiny_encoder, collection, pools, tmp_path, monkeypatch
 ):
     made = []
     for name in ("one", "other"):
         train_student(job(tiny_encoder, collection, pools, tmp_path / name, kind=kind))
-        made.append(load_retriever(str(tmp_path / name)).encode(["tides and the moon"]))
+        made.append(load_retriever(str(tmp_path / name)).encode_query(["tides and the moon"]))
     np.testing.assert_array_equal(*made)
     monkeypatch.setattr("retrieval_kd.training.train_table._Training.run", None)  # not called
     again = train_student(job(tiny_encoder, collection, pools, tmp_path / "one", kind=kind))
@@ -117,7 +120,40 @@ def test_only_weights_and_scale_of_a_residual_student_change(
         torch.testing.assert_close(now.detach(), then)
 
 
-@pytest.mark.parametrize("kind", ["static", "residual"])
+@pytest.mark.parametrize("kind", ["dense", "residual"])
+def test_the_queries_of_an_asymmetric_student_learn_and_its_documents_stay(
+    kind, tiny_encoder, collection, pools, tmp_path
+):
+    base = str(tiny_encoder)
+    if kind == "residual":
+        train_student(job(tiny_encoder, collection, pools, tmp_path / "base", kind=kind))
+        base = str(tmp_path / "base")
+    settings = {"steps": 40, "batch_queries": len(pools), "sampling": "hardest"}
+    training = job(
+        base, collection, pools, tmp_path / "out", kind="asymmetric", terms="kl", **settings
+    )
+    record = train_student(replace(training, dev=None))
+    losses = [point["kl"] for point in record["curve"][1:]]
+    assert losses[-1] < losses[0]
+    before, after = load_retriever(base), load_retriever(str(tmp_path / "out"))
+    text = ["tides and the moon"]
+    np.testing.assert_allclose(after.encode_document(text), before.encode_document(text), atol=1e-5)
+    start = make_student(base, "asymmetric", documents=collection.documents).encode_query(text)
+    end = after.encode_query(text)
+    assert not np.allclose(end / np.linalg.norm(end), start / np.linalg.norm(start), atol=1e-3)
+
+
+def test_training_an_asymmetric_student_encodes_no_text_that_is_cached(
+    tiny_encoder, collection, pools, tmp_path, monkeypatch
+):
+    document_vectors(str(tiny_encoder), collection.documents, max_length=64)
+    training = job(tiny_encoder, collection, pools, tmp_path / "out", kind="asymmetric")
+    for loads in ("models.encode.load_encoder", "training.batches.teacher_vectors.load_encoder"):
+        monkeypatch.setattr(f"retrieval_kd.{loads}", None)  # must not be called
+    assert train_student(training)["student"]["layers"] is None
+
+
+@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric"])
 def test_rkd_train_trains_a_table_on_a_store_and_on_from_the_student_it_made(
     kind, tiny_encoder, tiny_collection, collection, tmp_path
 ):
@@ -134,7 +170,7 @@ def test_rkd_train_trains_a_table_on_a_store_and_on_from_the_student_it_made(
     train = ["train", *common, "--split", "train", "--kind", kind, "--objective", "kl"]
     train += ["--steps", 4, "--batch-queries", 8, "--slate-size", 3]
     said = rkd(*train, "--student", tiny_encoder, "--out", tmp_path / "one")
-    assert ("no layers" if kind == "static" else "4 layers") in said and "4 steps on" in said
+    assert ("4 layers" if kind == "residual" else "no layers") in said and "4 steps on" in said
     rkd(*train, "--student", tmp_path / "one", "--out", tmp_path / "other")
     assert saved_as(str(tmp_path / "other")) == kind
     rkd("index", *common[:2], "--model", tmp_path / "other", "--out", tmp_path / "ix")

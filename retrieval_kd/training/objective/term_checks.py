@@ -33,13 +33,8 @@ def check_for_tables(terms: Sequence[Term], kind: str) -> None:
                 "without any: use an objective on stored scores or judgments"
             )
         if term.dimensions and kind in UNCUT:
-            why = {
-                "residual": "has two halves and",
-                "asymmetric": "is compared with another model's whole vectors and",
-            }[kind]
             raise ValueError(
-                f"{term.label}: the vector of the kind {kind} {why} cannot be cut to its first "
-                "dimensions"
+                f"{term.label}: vectors of the kind {kind} cannot be cut to their first dimensions"
             )
 
 
