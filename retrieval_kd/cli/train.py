@@ -94,7 +94,8 @@ def train(
     kind: Annotated[
         str,
         typer.Option(
-            help="dense, sparse (SPLADE), multi_vector (ColBERT), residual, static or cross_encoder"
+            help="dense, sparse (SPLADE), multi_vector (ColBERT), residual, static, asymmetric or "
+            "cross_encoder"
         ),
     ] = "dense",
     dev_split: Annotated[

@@ -33,7 +33,7 @@ class TrainSettings(Part):
         gt=0,
         le=1,
         description="of what lies above the encoder: new heads, projections, a live teacher's "
-        "classifier, the word weights of a static or residual student. By default learning_rate, "
+        "classifier, the word weights of a token table. By default learning_rate, "
         "and ten times as much for word weights",
     )
     warmup: float = Field(0.1, ge=0, le=1, description="share of steps with a rising rate")
