@@ -1,9 +1,9 @@
 """The asymmetric student: queries without a transformer, over another model's document vectors.
 
 Documents stay as they are: their vectors come from the cache, and an index that exists is searched
-as it is. A query is the weighted sum of its tokens' vectors, which start as the encoder's vectors
-of single tokens. KALE (https://arxiv.org/abs/2304.01016) also trains a smaller query side over
-documents that are not encoded again.
+as it is. A query is the weighted sum of its tokens' vectors, which start so that the sum of a
+document's tokens is close to its vector. KALE (https://arxiv.org/abs/2304.01016) also trains a
+smaller query side over documents that are not encoded again.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
 from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
 from retrieval_kd.students.dense import Representations, prompts_of, score_matrix, similarity_of
+from retrieval_kd.students.fit_tokens import fit_tokens
 from retrieval_kd.students.static import (
     inverse_frequencies,
     split_rows,
@@ -36,19 +38,22 @@ WORDS, TEXTS = 16, 1_000  # words of a text, and texts, that stand for queries
 DOCUMENT = ("document", "passage", "corpus")  # names of a document's prompt, the first is taken
 
 
-def make_asymmetric(model_spec: str, documents: Texts) -> AsymmetricEncoder:
+def make_asymmetric(
+    model_spec: str, documents: Texts, *, max_length: int | None = None
+) -> AsymmetricEncoder:
     """Put a table of token vectors for queries before a model, or load an asymmetric student.
 
-    A token's vector is the encoder's of the token alone, behind the query's prompt, centred, times
-    idf: not √idf as in `make_static`, since documents are not weighted. Over a residual student it
-    has that student's w_t E_t beside it, so the sketch of a query's words is exact and only the
-    encoder's half is approximated: it is scaled so that the first words of a document have about
-    the length s that it has there.
+    A token's vector is fitted to the documents' (`fit_tokens`), from the encoder's vector of the
+    token alone, behind the query's prompt. Its weight is idf: not √idf as in `make_static`, since
+    documents are not weighted. Over a residual student it has that student's w_t E_t beside it, so
+    the sketch of a query's words is exact and only the encoder's half is approximated: it is scaled
+    so that the first words of a document have about the length s that it has there.
 
     Args:
         model_spec: a dense encoder or a residual student, which stays as it is, or a saved
             asymmetric student.
-        documents: the texts in which tokens are counted.
+        documents: the texts in which tokens are counted, and whose vectors are fitted.
+        max_length: tokens of a document that those vectors read; None: the model's own.
     """
     base = load_encoder(model_spec, dtype=torch.float32)
     if isinstance(base, AsymmetricEncoder):
@@ -66,7 +71,10 @@ def make_asymmetric(model_spec: str, documents: Texts) -> AsymmetricEncoder:
         prompt=prompts.get("query", default),
     )
     bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
-    rows = vectors * inverse_frequencies(bags, len(vectors))[:, None]  # (V, D')
+    idf = inverse_frequencies(bags, len(vectors))  # (V,)
+    targets = document_vectors(model_spec, documents, max_length=max_length)
+    fitted = fit_tokens(vectors, idf, bags, targets[:, : vectors.shape[1]])
+    rows = fitted * idf[:, None]  # (V, D')
     if words is not None:
         exact = words.table.folded().numpy()  # (V, D)
         scale = words.log_scale.exp().item() / _usual_length(rows, tokenizer, documents)

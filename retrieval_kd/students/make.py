@@ -90,7 +90,7 @@ def make_student(
                 f"a {kind} student counts words in the collection", remedy="give its `documents`"
             )
         if kind == "asymmetric":
-            return make_asymmetric(model_spec, documents)
+            return make_asymmetric(model_spec, documents, max_length=max_length)
         common = {"dimensions": dimensions, "seed": seed}
         if kind == "static":
             return make_static(model_spec, documents, **common)

@@ -136,7 +136,11 @@ def test_an_asymmetric_students_index_is_the_encoders(finished):
         ("students.asymmetric.objective=kl(dimensions=[8])@batch", "cannot be cut"),
         ("students.asymmetric.student.dimensions=8", "no `dimensions`"),
         ("students.asymmetric.student.layers=[0]", "has no layers to keep"),
-        ("students.asymmetric.live={t: {model: org/model}}", "without any transformer: no `live`"),
+        (
+            "students.asymmetric={student: {kind: asymmetric}, live: {t: {model: org/model}}, "
+            "objective: [{name: kl, teacher: t}]}",
+            "without any transformer: no `live`",
+        ),
         ("students.residual.objective=embedding_mse(teacher=org/model)", "without any"),
         ("teacher={fuse_with: [bm25], fusion: learned}", "fitted on judgments"),
         ("teacher.fusion=calibrated", "weights: cloze is for runs without judgments"),
