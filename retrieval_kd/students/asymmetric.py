@@ -73,19 +73,21 @@ def make_asymmetric(
     bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
     idf = inverse_frequencies(bags, len(vectors))  # (V,)
     targets = document_vectors(model_spec, documents, max_length=max_length)
-    fitted = fit_tokens(vectors, idf, bags, targets[:, : vectors.shape[1]])
+    width = min(vectors.shape[1], targets.shape[1])  # a base may keep only its first dimensions
+    fitted = fit_tokens(vectors[:, :width], idf, bags, targets[:, :width])
     rows = fitted * idf[:, None]  # (V, D')
     if words is not None:
         exact = words.table.folded().numpy()  # (V, D)
         scale = words.log_scale.exp().item() / _usual_length(rows, tokenizer, documents)
         rows = np.concatenate([scale * rows, exact], axis=1)
+    modules: list[Any] = list(base.requires_grad_(False).children())
     table: Any = StaticEmbedding(tokenizer, embedding_weights=rows.astype(np.float32))
     document = next((prompts[name] for name in DOCUMENT if name in prompts), default)
     return AsymmetricEncoder(
         modules=[
             Router.for_query_document(
                 query_modules=[table],
-                document_modules=list(base.requires_grad_(False).children()),
+                document_modules=modules,
             )
         ],
         similarity_fn_name=similarity,
@@ -156,9 +158,7 @@ class AsymmetricStudent:
                 "an asymmetric student's vector cannot be cut: its documents are another model's",
                 remedy="leave the dimensions out",
             )
-        whole = documents["vector"]
-        own = queries["vector"][:, : whole.shape[1]]  # a base may keep only its first dimensions
-        return {"score": score_matrix(own, whole, self.similarity)}
+        return {"score": score_matrix(queries["vector"], documents["vector"], self.similarity)}
 
     def weighed(self, vectors: Tensor, side: str, cosine: float, words: float) -> Tensor:
         """Multiply the two halves of queries' vectors (n, D' + D)."""

@@ -44,7 +44,10 @@ class AsymmetricEncoder(SentenceTransformer):
         base_spec: str = "",
         **arguments: Any,
     ) -> None:
-        self.document_digest, self.base_spec = document_digest, base_spec or model_name_or_path
+        self.document_digest, self.base_spec = (
+            document_digest,
+            base_spec or model_name_or_path or "",
+        )
         super().__init__(model_name_or_path, **arguments)
 
     @property
@@ -66,7 +69,7 @@ class AsymmetricEncoder(SentenceTransformer):
         return (SentenceTransformer if self.residual is None else ResidualEncoder)(
             modules=modules,
             similarity_fn_name=self.similarity_fn_name,
-            prompts=self.prompts,
+            prompts={name: text or "" for name, text in self.prompts.items()},
             default_prompt_name=self.default_prompt_name,
             truncate_dim=self.truncate_dim,
             device=str(self.device),
@@ -75,7 +78,8 @@ class AsymmetricEncoder(SentenceTransformer):
     def _modules_for(self, side: str) -> list[Any]:
         router = self[0]
         assert isinstance(router, Router)
-        return list(router.sub_modules[side])
+        modules: Any = router.sub_modules[side]
+        return list(modules)
 
     @property
     def max_seq_length(self) -> int | None:
