@@ -13,15 +13,17 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import nn
 
 from retrieval_kd.files import read_json, write_json
-from retrieval_kd.models.modules.headed import MARK
-from retrieval_kd.models.modules.residual import CODE, ResidualEncoder
+from retrieval_kd.models.modules import token_table
+from retrieval_kd.models.modules.headed import MarkedEncoder
+from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.models.modules.token_table import ResidualEmbedding
 
 DIGEST = "document_digest"  # the key in config_sentence_transformers.json
+CODE = Path(token_table.__file__)
 OWN = f"{CODE.stem}.{ResidualEmbedding.__name__}"
 
 
-class AsymmetricEncoder(SentenceTransformer):
+class AsymmetricEncoder(MarkedEncoder, SentenceTransformer):
     """A `SentenceTransformer` whose only module is a `Router`; documents are another model's.
 
     Plain `SentenceTransformer` loads it. Over a residual student the module's code is saved beside
@@ -104,8 +106,7 @@ class AsymmetricEncoder(SentenceTransformer):
             write_json(listed, router)
 
     def _get_model_config(self) -> dict[str, Any]:
-        config = super()._get_model_config()
-        return {**config, MARK: self.student, DIGEST: self.document_digest}
+        return {**super()._get_model_config(), DIGEST: self.document_digest}
 
     def _parse_model_config(self, model_config: dict[str, Any]) -> None:
         super()._parse_model_config(model_config)

@@ -50,8 +50,8 @@ def teacher_vectors(
         digest: identifies the model in the cache; by default its `model_digest`.
     """
     model = load_encoder(model_spec, max_length=max_length)
-    digest = digest or model_digest(model_spec)
-    key = digest_json([digest, max_length, dtype_name(next(model.parameters()).dtype), queries])
+    own = digest or model_digest(model_spec)
+    key = digest_json([own, max_length, dtype_name(next(model.parameters()).dtype), queries])
 
     def encode(folder: Path) -> None:
         parts = []
