@@ -158,6 +158,8 @@ def train(
         f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
 
+    if "share" in record:
+        say(f"{out}-merged: averaged with its start, share {record['share']:g}")
 
 @train_app.command()
 def parts(

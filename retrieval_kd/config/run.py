@@ -14,7 +14,13 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
-from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
+from retrieval_kd.config.training import (
+    Training,
+    TrainingStage,
+    check_cached,
+    check_merge,
+    check_scores,
+)
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.metrics.names import parse_measures
 from retrieval_kd.schema import (
@@ -217,6 +223,7 @@ class Config(Part):
         student = self.student_for(training)
         if student.max_length != self.student.max_length:
             raise ValueError("all students read the same text: max_length is the common one")
+        check_merge(training.merge, student.kind, self.splits.dev is not None)
         for stage in training.all_stages:
             for seed in self.seeds:
                 settings = self.train_settings(training, stage, seed=seed)
