@@ -8,13 +8,13 @@ Sentence Transformers' own `merge` has further ways to merge, and needs mergekit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from sentence_transformers.base.modules import Module
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_folder, check_movable, read_json, seal, write_json, write_text
@@ -121,12 +121,14 @@ def merge_with_start(
             student.load_state_dict(weighted(states, [tried, 1 - tried]))
             scores = all_scores(student, list(dev.queries.values()), dev.documents)
             found[tried] = dev.ndcg(scores)
-        share = max(found, key=found.__getitem__)
+        chosen = max(SHARES, key=found.__getitem__)
         facts = {"merged_dev_ndcg@10": {f"{tried:g}": value for tried, value in found.items()}}
-    student.load_state_dict(weighted(states, [share, 1 - share]))
-    parts = [("the trained student", share), (f"its start, {base}", 1 - share)]
+    else:
+        chosen = share
+    student.load_state_dict(weighted(states, [chosen, 1 - chosen]))
+    parts = [("the trained student", chosen), (f"its start, {base}", 1 - chosen)]
     save_merged(student, out, trained, parts)
-    return {"share": share, **facts}
+    return {"share": chosen, **facts}
 
 
 def save_merged(model: Any, out: Path, first: Path, parts: Sequence[tuple[str, float]]) -> None:
@@ -192,45 +194,45 @@ def _difference(one: Any, other: Any) -> str:
         return f"one is a {kinds[1]}, the other a {kinds[0]}"
     shapes = [{n: tuple(t.shape) for n, t in model.state_dict().items()} for model in (one, other)]
     for name in dict.fromkeys([*shapes[0], *shapes[1]]):
-        mine, others = (shape.get(name) for shape in shapes)
-        if mine != others:
-            has = [
-                "is missing" if shape is None else f"has shape {shape}" for shape in (others, mine)
-            ]
-            return f"{name} {has[0]} there and {has[1]} here"
-    for (name, mine), (_, others) in zip_longest(
-        _settings(one), _settings(other), fillvalue=("", {})
-    ):
-        for key in dict.fromkeys([*mine, *others]):
-            if mine.get(key) != others.get(key):
-                return f"{key} of {name} is {others.get(key)!r} there and {mine.get(key)!r} here"
+        here, there = (
+            f"has shape {shape[name]}" if name in shape else "is missing" for shape in shapes
+        )
+        if here != there:
+            return f"{name} {there} there and {here} here"
+    mine, others = _settings(one), _settings(other)
+    for name in dict.fromkeys([*mine, *others]):
+        if name not in mine or name not in others:
+            return f"{name} is missing {'here' if name in others else 'there'}"
+        for key in dict.fromkeys([*mine[name], *others[name]]):
+            own, theirs = mine[name].get(key), others[name].get(key)
+            if own != theirs:
+                return f"{key} of {name} is {theirs!r} there and {own!r} here"
     if _vocabularies(one) != _vocabularies(other):
         return "their tokenizers have different words"
     if isinstance(one, ResidualEncoder):
-        vectors = [model.embedding.table.vectors.detach().cpu() for model in (one, other)]
-        if nn.functional.cosine_similarity(*vectors).mean() < ALIKE:
+        words = (model.embedding.table.vectors.detach().cpu() for model in (one, other))
+        if nn.functional.cosine_similarity(next(words), next(words)).mean() < ALIKE:
             return "the random vectors of their words were drawn with different seeds"
     return ""
 
 
-def _settings(model: Any) -> list[tuple[str, dict[str, Any]]]:
+def _settings(model: Any) -> dict[str, dict[str, Any]]:
     """Settings that decide what the weights mean, by module."""
     similarity = getattr(model, "similarity_fn_name", None)
-    found = [("the model", {"similarity": similarity and str(similarity)})]
+    found: dict[str, dict[str, Any]] = {"the model": {"similarity": similarity and str(similarity)}}
     for name, module in model.named_modules():
+        title = f"module {name} ({type(module).__name__})"
         if isinstance(module, Module):
-            own = {k: repr(v) for k, v in module.get_config_dict().items() if k not in LENGTHS}
-            found.append((f"module {name} ({type(module).__name__})", own))
-        config = getattr(module, "config", None)
-        if hasattr(config, "to_dict"):
-            known = {key: getattr(config, key, None) for key in READ_ALIKE}
-            found.append((type(module).__name__, known))
+            own = module.get_config_dict().items()
+            found[title] = {key: repr(value) for key, value in own if key not in LENGTHS}
+        elif isinstance(module, PreTrainedModel):
+            found[title] = {key: getattr(module.config, key, None) for key in READ_ALIKE}
     return found
 
 
 def _vocabularies(model: Any) -> list[dict[str, int]]:
     tokenizers = [getattr(module, "tokenizer", None) for module in model.modules()]
-    return [t.get_vocab() for t in tokenizers if hasattr(t, "get_vocab")]
+    return [t.get_vocab() for t in tokenizers if t is not None and hasattr(t, "get_vocab")]
 
 
 def _load(spec: str) -> Any:

@@ -167,7 +167,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("students.another={objective: infonce}", LABELS.replace("labels", "another")),
     ("students.labels.student={layers: [0, 1]}", LABELS),
     ("students.labels.train={steps: 9}", LABELS),
-    ("students.labels.merge={with: start}", MERGED),
+    ("students.labels.merge.with=start", MERGED),
     ("students.labels.merge.share=0.4", MERGED, ("students.labels.merge.with=start",)),
     ("students.distilled.objective=margin_mse", DISTILLED),
     ("students.distilled.objective=[{name: kl, teacher: 'stored:2'}]", DISTILLED),

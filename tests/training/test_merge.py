@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from typer.testing import CliRunner
 
 from retrieval_kd.cli.app import app
@@ -97,6 +98,7 @@ def test_models_that_differ_in_more_than_weights_are_refused_with_the_first_diff
         },
     }
     made["first"][1].pooling_mode = ("cls",)
+    made["long"] = SentenceTransformer(modules=list(make_student(str(tiny_encoder)))[:2])
     for name, model in made.items():
         model.save(str(tmp_path / name))
     write_decoder(tmp_path / "decoder")
@@ -106,6 +108,7 @@ def test_models_that_differ_in_more_than_weights_are_refused_with_the_first_diff
         (tiny_encoder, tiny_cross_encoder, "one is a CrossEncoder"),
         (tiny_encoder, tiny_dot_encoder, "similarity of the model is 'dot' there"),
         (tiny_encoder, "first", r"pooling_mode of module 1 \(Pooling\)"),
+        (tiny_encoder, "long", r"module 2 \(Normalize\) is missing there"),
         ("seed0", "seed1", "drawn with different seeds"),
         (tiny_encoder, "decoder", "language model"),
     ):
