@@ -94,7 +94,8 @@ def train(
     kind: Annotated[
         str,
         typer.Option(
-            help="dense, sparse (SPLADE), multi_vector (ColBERT), residual, static or cross_encoder"
+            help="dense, sparse (SPLADE), multi_vector (ColBERT), residual, static, adapter "
+            "or cross_encoder"
         ),
     ] = "dense",
     dev_split: Annotated[
@@ -157,9 +158,9 @@ def train(
         f"{out}: {size['layers'] or 'no'} layers, {size['parameters']:,} parameters, "
         f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
-
     if "share" in record:
         say(f"{out}-merged: averaged with its start, share {record['share']:g}")
+
 
 @train_app.command()
 def parts(

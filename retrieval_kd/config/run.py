@@ -107,13 +107,14 @@ class Student(Part):
         "cross_encoder",
         "static",
         "residual",
+        "adapter",
     ] = Field(
         "dense",
         description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
         "multi_vector: a vector per token; multi_function: all three of one encoder; interaction: "
         "a dense one with a head that scores two vectors; cross_encoder: no vectors, re-ranks what "
         "the first stage found; static: the sum of its words' vectors, no transformer; residual: "
-        "the base's frozen vector and a sketch of the words",
+        "the base's frozen vector and a sketch of the words; adapter: a linear map of that vector",
     )
     base: str = Field(description="MODEL to make the student from")
     layers: list[Layer] | None = Field(
@@ -130,7 +131,8 @@ class Student(Part):
         {},
         description="of the kind. sparse: top_k (words). multi_function: lexical (own, "
         "vocabulary), weights (of dense, sparse, multi), main (dense, integrated). interaction: "
-        "head (dse, iem), hidden (dimensions), attention_heads. residual: train_vectors",
+        "head (dse, iem), hidden (dimensions), attention_heads. residual: train_vectors. adapter: "
+        "rank (of the change)",
     )
 
     @model_validator(mode="after")

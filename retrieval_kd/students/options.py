@@ -17,20 +17,27 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "cross_encoder": (),
     "static": (),
     "residual": ("train_vectors",),
+    "adapter": ("rank",),
 }
 NUMBERS = {  # the types of options
     "top_k": Dimensions, "hidden": Dimensions, "attention_heads": Dimensions,
     "weights": dict[str, Weight], "train_vectors": bool,
+    "rank": Dimensions,
 }  # fmt: skip
-TABLES = ("static", "residual")  # kinds trained from token tables and frozen vectors
+TABLES = ("static", "residual", "adapter")  # kinds trained from token tables and frozen vectors
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
-WITH_TOKENS = ("multi_vector", "multi_function", *TABLES)  # with `dimensions` of token vectors
+WITH_TOKENS = (
+    "multi_vector",
+    "multi_function",
+    "static",
+    "residual",
+)  # with `dimensions` of token vectors
 PARTS = {  # names of a student's scores besides `score`
     "multi_function": ("dense", "sparse", "multi", "integrated"),
     "interaction": ("vector",),
 }
 SEARCHED_AS = {  # by one vector per text
-    kind: "dense" for kind in ("multi_function", "interaction", "static", "residual")
+    kind: "dense" for kind in ("multi_function", "interaction", *TABLES)
 }
 
 

@@ -1,4 +1,4 @@
-"""Trains students made of token tables and frozen vectors: static and residual ones.
+"""Trains students of token tables and frozen vectors: static, residual and adapter ones.
 
 No transformer runs: texts are tokenised once, at full length, and an encoder's vectors are read
 from the cache. So a step takes a fraction of a second, with hundreds of whole documents, under the
@@ -20,6 +20,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
 from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.progress import bar
+from retrieval_kd.students.adapter import AdapterStudent
 from retrieval_kd.students.dense import Representations, describe_student
 from retrieval_kd.students.residual import ResidualStudent
 from retrieval_kd.students.static import StaticStudent
@@ -32,7 +33,7 @@ from retrieval_kd.training.objective.terms import with_temperature
 from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished, save_whole
 from retrieval_kd.training.trainer.devices import processes
 
-TableStudent = StaticStudent | ResidualStudent
+TableStudent = StaticStudent | ResidualStudent | AdapterStudent
 BALANCED = 128  # queries by which a residual student's halves are weighed before training
 COSINES = tuple(2.0 ** (k / 2) for k in range(-3, 4))
 WORDS = (1e-3, *(2.0 ** (k / 2) for k in range(-5, 4)))
@@ -40,7 +41,7 @@ HEAD_RATE = 10  # times the rate of the vectors, where `head_learning_rate` is n
 
 
 def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
-    """Train a static or residual student and save it in `job.out`.
+    """Train a static, residual or adapter student and save it in `job.out`.
 
     With `job.dev`, the weights of the best point of the learning curve are kept.
 
@@ -52,7 +53,8 @@ def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
     """
     if processes() > 1:
         raise InputError(
-            "a static or residual student is trained by one process", remedy="leave torchrun out"
+            "a static, residual or adapter student is trained by one process",
+            remedy="leave torchrun out",
         )
     job.student.to("cpu")  # tables are looked up, which a GPU does not speed up
     if not finished(job.out, job.identity):
@@ -63,7 +65,7 @@ def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
 
 
 class _Texts:
-    """Texts as token bags, with the frozen encoder's vectors of a residual student."""
+    """Texts as token bags, with a frozen encoder's vectors if the student has one."""
 
     def __init__(self, student: TableStudent, bags: TokenBags, side: str, base: Any = None) -> None:
         self.student, self.bags, self.side, self.base = student, bags, side, base

@@ -11,6 +11,7 @@ from typing import Any
 from sentence_transformers.util import load_file_path
 
 from retrieval_kd.files import read_json
+from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.models.modules.headed import MARK
 from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.lexical import LexicalEncoder
@@ -19,7 +20,13 @@ from retrieval_kd.models.modules.residual import ResidualEncoder
 
 ENCODERS: dict[str, Any] = {
     kind.student: kind
-    for kind in (InteractionEncoder, LexicalEncoder, MultiFunctionEncoder, ResidualEncoder)
+    for kind in (
+        AdapterEncoder,
+        InteractionEncoder,
+        LexicalEncoder,
+        MultiFunctionEncoder,
+        ResidualEncoder,
+    )
 }
 
 
