@@ -28,6 +28,7 @@ from retrieval_kd.cli.audit import audit_app
 from retrieval_kd.cli.diagnose import diagnose_app
 from retrieval_kd.cli.evaluate import evaluate_app
 from retrieval_kd.cli.fit_teacher import fit_app
+from retrieval_kd.cli.merge import merge_app
 from retrieval_kd.cli.methods import methods_app
 from retrieval_kd.cli.options import out_file
 from retrieval_kd.cli.score import score_app
@@ -101,7 +102,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 COMMANDS = (
-    search_app, score_app, fit_app, train_app, evaluate_app, audit_app,
+    search_app, score_app, fit_app, train_app, merge_app, evaluate_app, audit_app,
     diagnose_app, methods_app,
 )  # fmt: skip
 for commands in COMMANDS:

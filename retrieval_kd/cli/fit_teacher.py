@@ -1,4 +1,4 @@
-"""The subcommands `fit-teacher` and `merge`, which make teachers. `app.py` mounts them."""
+"""The subcommand `fit-teacher`. `app.py` mounts it."""
 
 from __future__ import annotations
 
@@ -105,21 +105,6 @@ def fit_teacher(
         max_length=max_length,
     )
     say(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
-
-
-@fit_app.command()
-def merge(
-    adapter: Annotated[str, typer.Argument(help="folder of a LoRA adapter")],
-    out: Annotated[Path, typer.Argument(help="folder for the merged model")],
-) -> None:
-    """Write a LoRA adapter and its base as one model, which needs neither.
-
-    It is faster than the two. Its weights are float32: twice the size of a base in bfloat16.
-    """
-    from retrieval_kd.teachers.pointwise.yes_no import merge_adapter
-
-    merge_adapter(adapter, out)
-    say(out)
 
 
 def lora_of(rank: int | None, alpha: float | None, targets: str) -> Lora | None:

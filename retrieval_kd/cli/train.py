@@ -94,8 +94,8 @@ def train(
     kind: Annotated[
         str,
         typer.Option(
-            help="dense, sparse (SPLADE), multi_vector (ColBERT), residual, static, asymmetric or "
-            "cross_encoder"
+            help="dense, sparse (SPLADE), multi_vector (ColBERT), residual, static, asymmetric, "
+            "adapter or cross_encoder"
         ),
     ] = "dense",
     dev_split: Annotated[
@@ -158,6 +158,8 @@ def train(
         f"{out}: {size['layers'] or 'no'} layers, {size['parameters']:,} parameters, "
         f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
     )
+    if "share" in record:
+        say(f"{out}-merged: averaged with its start, share {record['share']:g}")
 
 
 @train_app.command()

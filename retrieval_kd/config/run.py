@@ -14,7 +14,13 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
-from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
+from retrieval_kd.config.training import (
+    Training,
+    TrainingStage,
+    check_cached,
+    check_merge,
+    check_scores,
+)
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.metrics.names import parse_measures
 from retrieval_kd.schema import (
@@ -102,6 +108,7 @@ class Student(Part):
         "static",
         "residual",
         "asymmetric",
+        "adapter",
     ] = Field(
         "dense",
         description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
@@ -109,7 +116,7 @@ class Student(Part):
         "a dense one with a head that scores two vectors; cross_encoder: no vectors, re-ranks what "
         "the first stage found; static: the sum of its words' vectors, no transformer; residual: "
         "the base's frozen vector and a sketch of the words; asymmetric: queries without a "
-        "transformer over the base's own document vectors",
+        "transformer over the base's own document vectors; adapter: a linear map of those vectors",
     )
     base: str = Field(description="MODEL to make the student from")
     layers: list[Layer] | None = Field(
@@ -126,7 +133,8 @@ class Student(Part):
         {},
         description="of the kind. sparse: top_k (words). multi_function: lexical (own, "
         "vocabulary), weights (of dense, sparse, multi), main (dense, integrated). interaction: "
-        "head (dse, iem), hidden (dimensions), attention_heads. residual: train_vectors",
+        "head (dse, iem), hidden (dimensions), attention_heads. residual: train_vectors. adapter: "
+        "rank (of the change)",
     )
 
     @model_validator(mode="after")
@@ -219,6 +227,7 @@ class Config(Part):
         student = self.student_for(training)
         if student.max_length != self.student.max_length:
             raise ValueError("all students read the same text: max_length is the common one")
+        check_merge(training.merge, student.kind, self.splits.dev is not None)
         for stage in training.all_stages:
             for seed in self.seeds:
                 settings = self.train_settings(training, stage, seed=seed)

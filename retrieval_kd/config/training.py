@@ -82,6 +82,19 @@ class Denoised(Part):
         return self
 
 
+class Merge(Part):
+    """The trained student averaged with a model of the same architecture (LM-Cocktail)."""
+
+    with_: Literal["start"] = Field(
+        "start", alias="with", description="the student before training"
+    )
+    share: Share | Literal["dev"] = Field(
+        0.5,
+        description="of the trained student's weights; dev: the best of 0.3, 0.5, 0.7 and 1 on dev "
+        "queries",
+    )
+
+
 class TrainingStage(Part):
     """One stage of a student's training."""
 
@@ -196,6 +209,9 @@ class Training(TrainingStage):
     student: dict[str, Any] = Field(
         {}, description="settings that differ from the common `student`: kind, base, layers, …"
     )
+    merge: Merge | None = Field(
+        None, description="average the trained student's weights with those it started from"
+    )
 
     @model_validator(mode="after")
     def _either(self) -> Training:
@@ -245,6 +261,16 @@ def _check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
                 raise ValueError(f"{term.label}: {name!r} learns, so it needs `trains: true`")
             if live[name].kind == "cross_encoder" and term.candidates == "batch":
                 raise ValueError(f"{term.label}: {name!r} scores slates only: candidates: slate")
+
+
+def check_merge(merge: Merge | None, kind: str, has_dev: bool) -> None:
+    """Refuse a share that dev queries must choose and cannot."""
+    if merge is None or merge.share != "dev":
+        return
+    if kind in RE_RANKS:
+        raise ValueError(f"merge.share: a {kind} student is not tried on dev: give a number")
+    if not has_dev:
+        raise ValueError("merge.share: dev is chosen on dev queries: set a dev split, or a number")
 
 
 def check_cached(stage: TrainingStage, mini_batch_size: int | None, kind: str) -> None:

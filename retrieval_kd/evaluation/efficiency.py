@@ -164,6 +164,7 @@ def timed_build(build: Callable[[], Index], folder: Path) -> tuple[Index, float 
 
     The speed is None if the index or its vectors existed, or an earlier process had begun them.
     """
+    from retrieval_kd.models.modules.adapter import AdapterEncoder
     from retrieval_kd.models.modules.asymmetric import document_side
     from retrieval_kd.models.modules.residual import ResidualEncoder
 
@@ -175,8 +176,9 @@ def timed_build(build: Callable[[], Index], folder: Path) -> tuple[Index, float 
     fresh = manifest.stat().st_mtime_ns != stamp and not begun
     if fresh and made["spec"].get("kind", "faiss") == "faiss":
         fresh = any(_is_source(name, made) for name in _cached("vectors") - before)
-    # Of a residual student only the table's half is encoded: its encoder's vectors are cached.
-    fresh = fresh and not isinstance(document_side(index.model), ResidualEncoder)
+    # Of these students the encoder's vectors are cached.
+    frozen = isinstance(document_side(index.model), ResidualEncoder | AdapterEncoder)
+    fresh = fresh and not frozen
     return index, documents_per_second(len(index), made["seconds"]["encode"]) if fresh else None
 
 

@@ -31,6 +31,7 @@ from retrieval_kd.files import (
 )
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.load import document_digest, load_encoder
+from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.models.modules.asymmetric import document_side
 from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.progress import bar
@@ -99,8 +100,8 @@ def encode_documents(
         shard_size: documents per shard; default 1,024, on a GPU 16,384. Batches have texts of
             similar length from one shard.
         prompt: put before every document in place of the model's own document prompt.
-        base: of a residual model, its frozen encoder's vectors (documents, D'), which are then not
-            computed again.
+        base: of a residual model or an adapter, its frozen encoder's vectors (documents, D'), which
+            are then not computed again.
 
     Returns:
         A read-only memory-mapped array `(documents, dimensions)`, float32.
@@ -108,7 +109,7 @@ def encode_documents(
     Raises:
         InputError: there is no document, or a vector is not finite.
     """
-    normalise = normalises(model)
+    normalise, joins = normalises(model), _on_frozen(model)
     settings: dict[str, Any] = {
         "model_digest": digest,
         "texts_digest": texts.digest,
@@ -128,8 +129,8 @@ def encode_documents(
             raise InputError("the collection has no documents, so there is nothing to encode")
 
         def encode(batch: list[str], start: int) -> Shard:
-            if base is not None and isinstance(model, ResidualEncoder):
-                vectors = model.embedding.join_documents(base[start : start + len(batch)], batch)
+            if base is not None and joins is not None:
+                vectors = joins.join_documents(base[start : start + len(batch)], batch)
             else:
                 vectors = model.encode_document(
                     batch, prompt=prompt, batch_size=_batch_size(), show_progress_bar=False
@@ -197,8 +198,8 @@ def document_vectors(
 
     The cache key is the model's digest, the texts' digest, `max_length` (None: the model's own),
     dtype and prompt, so retrieval, indexing and evaluation with one model encode once. Without
-    `model`, the model is loaded only if something has to be encoded. A residual model takes its
-    encoder's vectors from the cache, an asymmetric one has those of its base.
+    `model`, the model is loaded only if something has to be encoded. A residual model and an
+    adapter take their encoder's vectors from the cache, an asymmetric one has those of its base.
 
     Args:
         digest: identifies the model in the key; by default its `document_digest`.
@@ -210,13 +211,20 @@ def document_vectors(
     if model is None:
         model = load_encoder(model_spec, max_length=max_length, dtype=dtype)
     model, base = document_side(model), None
-    if isinstance(model, ResidualEncoder):
-        own = model.embedding
+    own = _on_frozen(model)
+    if own is not None:
         base = document_vectors(
             own.base_spec, texts, max_length=max_length or own.encoder.max_seq_length,
             dtype=dtype, prompt=prompt, model=own.encoder, digest=own.base_digest,
         )  # fmt: skip
     return encode_documents(model, texts, folder, digest=digest, prompt=prompt, base=base)
+
+
+def _on_frozen(model: SentenceTransformer) -> Any:
+    """Return the part of a model that makes its vectors from a frozen encoder's; None without."""
+    if isinstance(model, ResidualEncoder):
+        return model.embedding
+    return model if isinstance(model, AdapterEncoder) else None
 
 
 def is_encoded(model_spec: str, texts: Texts, *, max_length: int | None = None) -> bool:

@@ -48,6 +48,10 @@ def describe_system(
     if begin.kind in RE_RANKS:
         objectives += f"; re-ranks the first {depth} of {first_stage}, and latency "
         objectives += "is without the first stage"
+    if training.merge:
+        share = training.merge.share
+        objectives += "; its weights averaged with those it started from, "
+        objectives += "with a share chosen on dev" if share == "dev" else f"its share {share:g}"
     if system != student:
         objectives += f"; searched by its first {system.rpartition('@')[2]} dimensions alone"
     return label, f"{start}, trained with {objectives}", kind

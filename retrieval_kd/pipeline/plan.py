@@ -35,7 +35,12 @@ from retrieval_kd.pipeline.stages import (
     retrieve_candidates,
     search_bm25,
 )
-from retrieval_kd.pipeline.train_students import student_folders, train_one
+from retrieval_kd.pipeline.train_students import (
+    final_folder,
+    merge_one,
+    student_folders,
+    train_one,
+)
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
@@ -243,6 +248,16 @@ def _training_stages(
             f"{settings.slate_size} documents",
         )
         previous = (f"train:{folder.name}",)
+    if training.merge:
+        final = final_folder(name, training, seed)
+        yield Stage(
+            f"merge:{seeded(name, seed)}",
+            run=partial(merge_one, context, name, training, seed),
+            outputs=(str(final),),
+            settings=training.merge.cache_key(),
+            needs=("candidates", *previous),
+            label=f"merge:{context.label(name, seed)}",
+        )
 
 
 def _search_stages(
@@ -251,14 +266,15 @@ def _search_stages(
     """Search with a student, and with each of its widths; a cross-encoder re-ranks instead."""
     config, student = context.config, context.config.student_for(training)
     trained = seeded(name, seed)
-    model = str(context.work.path("students", trained))
+    made = f"merge:{trained}" if training.merge else f"train:{trained}"
+    model = str(context.work.path(str(final_folder(name, training, seed))))
     if student.kind in RE_RANKS:
         yield Stage(
             f"search:{trained}",
             run=partial(rerank_with_student, context, trained, model),
             outputs=(f"runs/{trained}.trec",),
             settings=student.max_length,
-            needs=("candidates", f"train:{trained}"),
+            needs=("candidates", made),
             label=f"search:{context.label(name, seed)}",
         )
         return
@@ -271,7 +287,7 @@ def _search_stages(
             run=partial(index_and_search, context, seeded(system, seed), model, width),
             outputs=(f"indexes/{seeded(system, seed)}", f"runs/{seeded(system, seed)}.trec"),
             settings=[spec.as_dict(), width, student.max_length, config.depth],
-            needs=("queries", f"train:{trained}"),
+            needs=("queries", made),
             label=f"search:{context.label(system, seed)}",
         )
 

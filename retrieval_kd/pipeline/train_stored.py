@@ -7,13 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.config.run import Student
-from retrieval_kd.config.training import Training, TrainingStage, check_cached, check_scores
+from retrieval_kd.config.training import (
+    Training,
+    TrainingStage,
+    check_cached,
+    check_merge,
+    check_scores,
+)
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble, StoredTeachers
-from retrieval_kd.pipeline.train_students import StudentTraining, stage_folders
+from retrieval_kd.pipeline.train_students import (
+    StudentTraining,
+    merged_folder,
+    stage_folders,
+)
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.schema import as_input_error, validate
 from retrieval_kd.store.scores import ScoreStore
@@ -25,6 +35,7 @@ from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.checkpoints import at_work, check_replaceable
 from retrieval_kd.training.trainer.curve import build_dev_task
+from retrieval_kd.training.trainer.devices import is_first
 from retrieval_kd.training.trainer.settings import (
     FIT_DEFAULTS,
     LORA_DEFAULTS,
@@ -61,7 +72,8 @@ def train_stored(
     start = validate(Student, own)
     check_trainable(start.base, start.kind)
     _check(training, start, settings, teachers, dev_split)
-    for folder in stage_folders(out, len(training.all_stages)):
+    merged = [merged_folder(out)] if training.merge else []
+    for folder in [*stage_folders(out, len(training.all_stages)), *merged]:
         check_replaceable(folder)
     with at_work(out):
         opened, drops = open_collection(collection), Drops()
@@ -80,6 +92,8 @@ def train_stored(
             record = student.train_stage(number)
             for entry in record["drops"]:
                 log.warning("training on %s/%s: %s", opened.name, split, entry)
+        if merged and is_first():
+            record = {**record, **student.merge()}
         return record
 
 
@@ -186,3 +200,4 @@ def _check(
         chosen = training.train_settings(stage, settings)
         as_input_error(check_cached, stage, chosen.mini_batch_size, start.kind)
         as_input_error(check_scores, stage, members, start.kind)
+    as_input_error(check_merge, training.merge, start.kind, dev_split is not None)

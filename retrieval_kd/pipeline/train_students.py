@@ -21,6 +21,7 @@ from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import LiveModel, open_live
+from retrieval_kd.training.merge import merge_with_start
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer.card import describe_stages
 from retrieval_kd.training.trainer.checkpoints import RECORD
@@ -57,16 +58,7 @@ class StudentTraining:
             )
             for name, teacher in stage.live.items()
         }
-        student = make_student(
-            base,
-            self.start.kind,
-            None if stage_index else self.start.layers,
-            max_length=self.max_length,
-            dimensions=self.start.dimensions,
-            seed=settings.seed,
-            options=self.start.options,
-            documents=documents,
-        )
+        student = self._made_from(base, None if stage_index else self.start.layers)
         if self.start.searched_as == "dense":
             check_widths(int(student.get_embedding_dimension()), self.widths)
         job = TrainingJob(
@@ -87,11 +79,46 @@ class StudentTraining:
         seconds = record["seconds"] + sum(read_json(path)["seconds"] for path in fits)
         return {**record, "seconds": seconds, "drops": drops.summary()}
 
+    def merge(self) -> dict[str, Any]:
+        """Average the trained student with its start; save it in `merged_folder(self.out)`."""
+        assert self.training.merge is not None
+        return merge_with_start(
+            self.out,
+            self._made_from(self.start.base, self.start.layers),
+            self.start.base,
+            self.training.merge.share,
+            merged_folder(self.out),
+            self.dev,
+        )
+
+    def _made_from(self, base: str, layers: Sequence[int] | None) -> Any:
+        return make_student(
+            base,
+            self.start.kind,
+            layers,
+            max_length=self.max_length,
+            dimensions=self.start.dimensions,
+            seed=self.settings.seed,
+            options=self.start.options,
+            documents=self.ensemble.collection.documents,
+        )
+
 
 def train_one(
     context: RunContext, name: str, training: Training, seed: int, stage_index: int
 ) -> dict[str, Any]:
     """Train stage `stage_index` (from 0) of one student with one seed; return its record."""
+    return _student_training(context, name, training, seed).train_stage(stage_index)
+
+
+def merge_one(context: RunContext, name: str, training: Training, seed: int) -> dict[str, Any]:
+    """Average one trained student with its start; return what was chosen."""
+    return _student_training(context, name, training, seed).merge()
+
+
+def _student_training(
+    context: RunContext, name: str, training: Training, seed: int
+) -> StudentTraining:
     config, dev = context.config, context.queries("dev")
     first = Run("first", context.candidates("dev"))
     return StudentTraining(
@@ -103,7 +130,7 @@ def train_one(
         dev=build_dev_task(context.collection, dev.texts, dev.qrels, first) if dev.texts else None,
         max_length=config.student.max_length,
         widths=config.widths,
-    ).train_stage(stage_index)
+    )
 
 
 def stage_folders(out: Path, stages: int) -> list[Path]:
@@ -119,6 +146,17 @@ def stage_folders(out: Path, stages: int) -> list[Path]:
 def student_folders(name: str, training: Training, seed: int) -> list[Path]:
     """Return where a run keeps a student and those of its earlier stages, from the run's folder."""
     return stage_folders(Path("students", seeded(name, seed)), len(training.all_stages))
+
+
+def merged_folder(out: Path) -> Path:
+    """Return where the average of a trained student in `out` with its start is kept."""
+    return out.with_name(f"{out.name}-merged")
+
+
+def final_folder(name: str, training: Training, seed: int) -> Path:
+    """Return where a run keeps the student that it searches with, from the run's folder."""
+    trained = student_folders(name, training, seed)[-1]
+    return merged_folder(trained) if training.merge else trained
 
 
 def live_teacher(

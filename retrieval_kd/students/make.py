@@ -25,6 +25,7 @@ from retrieval_kd.models.load import (
     vector_size,
 )
 from retrieval_kd.models.modules import mark_of
+from retrieval_kd.students.adapter import make_adapter
 from retrieval_kd.students.asymmetric import make_asymmetric
 from retrieval_kd.students.dense import make_dense, shallow
 from retrieval_kd.students.interaction import make_interaction
@@ -55,7 +56,8 @@ def make_student(
 
     Args:
         kind: "dense", "sparse", "multi_vector", "multi_function", "interaction", "static",
-            "residual", "asymmetric", or "cross_encoder", which has no vectors and re-ranks.
+            "residual", "asymmetric", "adapter", or "cross_encoder", which has no vectors and
+            re-ranks.
         layers: numbers of the layers to keep, counted from 0; by default all.
         max_length: most tokens per text; by default the encoder's own limit.
         dimensions: size of each token's vector (multi_vector, multi_function, static, residual);
@@ -63,7 +65,7 @@ def make_student(
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
             student keeps per text; the keyword arguments of `make_multi_function`,
-            `make_interaction` and `make_residual`.
+            `make_interaction`, `make_residual` and `make_adapter`.
         documents: the collection, in which static, residual and asymmetric students count words.
 
     Raises:
@@ -85,6 +87,8 @@ def make_student(
     if kind in TABLES:
         if layers is not None:
             raise InputError(f"a {kind} student has no layers to keep", remedy="leave layers out")
+        if kind == "adapter":
+            return make_adapter(model_spec, max_length=max_length, **options)
         if documents is None:
             raise InputError(
                 f"a {kind} student counts words in the collection", remedy="give its `documents`"

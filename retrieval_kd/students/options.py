@@ -18,12 +18,19 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "static": (),
     "residual": ("train_vectors",),
     "asymmetric": (),
+    "adapter": ("rank",),
 }
 NUMBERS = {  # the types of options
     "top_k": Dimensions, "hidden": Dimensions, "attention_heads": Dimensions,
     "weights": dict[str, Weight], "train_vectors": bool,
+    "rank": Dimensions,
 }  # fmt: skip
-TABLES = ("static", "residual", "asymmetric")  # trained from token tables and frozen vectors
+TABLES = (
+    "static",
+    "residual",
+    "asymmetric",
+    "adapter",
+)  # trained from frozen parts
 UNCUT = ("residual", "asymmetric")  # kinds whose vectors are not cut to their first dimensions
 STARTS = {"asymmetric": ("dense", "residual", "asymmetric")}  # kinds to start from; dense and own
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates

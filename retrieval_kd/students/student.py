@@ -13,10 +13,12 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from torch import Tensor
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
 from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
 from retrieval_kd.models.modules.residual import ResidualEncoder
+from retrieval_kd.students.adapter import AdapterStudent
 from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import DenseStudent, Representations
 from retrieval_kd.students.interaction import InteractionStudent
@@ -64,6 +66,8 @@ def student_of(model: Any) -> Student:
         return AsymmetricStudent(model)
     if isinstance(model, ResidualEncoder):
         return ResidualStudent(model)
+    if isinstance(model, AdapterEncoder):
+        return AdapterStudent(model)
     if isinstance(model, SentenceTransformer):
         is_static = isinstance(model[0], StaticEmbedding)
         return StaticStudent(model) if is_static else DenseStudent(model)

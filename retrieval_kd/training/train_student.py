@@ -17,6 +17,7 @@ from sentence_transformers import (
 )
 
 from retrieval_kd.files import read_json
+from retrieval_kd.students.adapter import AdapterStudent
 from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.residual import ResidualStudent
@@ -57,7 +58,7 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
     check_targets(job.pools, job.terms)
     table = student_of(job.student)
     job.student._model_card_text = ""  # its card is a new one, not that of what it was made from
-    if isinstance(table, StaticStudent | ResidualStudent | AsymmetricStudent):
+    if isinstance(table, StaticStudent | ResidualStudent | AsymmetricStudent | AdapterStudent):
         return train_table(job, table)
     if checkpoints.finished(job.out, job.identity):
         return read_json(job.out / checkpoints.RECORD)

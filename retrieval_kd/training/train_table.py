@@ -1,4 +1,4 @@
-"""Trains students made of token tables and frozen vectors: static, residual, asymmetric ones.
+"""Trains students of token tables and frozen vectors: static, residual, asymmetric, adapter ones.
 
 No transformer runs: texts are tokenised once, at full length, and an encoder's vectors are read
 from the cache. So a step takes a fraction of a second, with hundreds of whole documents, under the
@@ -21,6 +21,7 @@ from retrieval_kd.files import read_json
 from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.progress import bar
+from retrieval_kd.students.adapter import AdapterStudent
 from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import Representations, describe_student
 from retrieval_kd.students.residual import ResidualStudent
@@ -34,7 +35,7 @@ from retrieval_kd.training.objective.terms import with_temperature
 from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished, save_whole
 from retrieval_kd.training.trainer.devices import processes
 
-TableStudent = StaticStudent | ResidualStudent | AsymmetricStudent
+TableStudent = StaticStudent | ResidualStudent | AsymmetricStudent | AdapterStudent
 BALANCED = 128  # queries by which two halves of a vector are weighed before training
 COSINES = tuple(2.0 ** (k / 2) for k in range(-3, 4))
 WORDS = (1e-3, *(2.0 ** (k / 2) for k in range(-5, 4)))
@@ -42,7 +43,7 @@ HEAD_RATE = 10  # times the rate of the vectors, where `head_learning_rate` is n
 
 
 def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
-    """Train a static, residual or asymmetric student and save it in `job.out`.
+    """Train a student of token tables or frozen vectors, and save it in `job.out`.
 
     With `job.dev`, the weights of the best point of the learning curve are kept.
 
@@ -160,7 +161,7 @@ class _Training:
         training alone would take too many steps to get there.
         """
         student = self.student
-        if isinstance(student, StaticStudent) or student.words is None:
+        if isinstance(student, StaticStudent | AdapterStudent) or student.words is None:
             return
         batch = self._batch(list(zip(rows["pool"], rows["draw"], strict=True)), 0)
         both = {"query": batch.queries["vector"], "document": batch.groups[0]["vector"]}
@@ -219,11 +220,12 @@ def _frozen(job: TrainingJob, student: TableStudent, queries: list[str]) -> tupl
         return None, document_vectors(spec, job.documents, max_length=job.teacher_length)
     if isinstance(student, StaticStudent):
         return None, None
+    on = student.base if isinstance(student, AdapterStudent) else student.words
     vectors = teacher_vectors(
-        student.words.base_spec,
+        on.base_spec,
         queries,
         job.documents,
-        max_length=job.teacher_length or student.words.encoder.max_seq_length,
-        digest=student.words.base_digest,
+        max_length=job.teacher_length or on.encoder.max_seq_length,
+        digest=on.base_digest,
     )
     return vectors.queries, vectors.documents

@@ -52,7 +52,7 @@ def test_a_store_is_distilled_into_an_adapter_which_is_merged_and_scores(
     record = json.loads((out / "training.json").read_text())
     assert record["lora"]["targets"] == ["q_proj", "v_proj"]
     assert record["terms"][0]["name"] == "ranknet" and record["settings"]["max_tokens"] == 9
-    rkd("merge", out, tmp_path / "merged")
+    rkd("merge", out, "--out", tmp_path / "merged")
     for folder in (out, tmp_path / "merged"):
         rkd("score", *data, *store, "--teacher", f"yesno:{folder}")
     scored = ScoreStore(tmp_path / "store")
@@ -108,5 +108,5 @@ def test_adapters_are_refused_for_what_is_no_decoder(tiny_encoder):
 
 def test_folders_of_others_are_no_adapters_of_ours(tmp_path: Path):
     (tmp_path / "plain").mkdir()
-    rkd("merge", tmp_path / "plain", tmp_path / "merged", fails=True)
+    rkd("merge", tmp_path / "plain", "--out", tmp_path / "merged", fails=True)
     assert not (tmp_path / "merged").exists()

@@ -70,6 +70,7 @@ LABELS, DISTILLED, OF_BM25, LIVE = (
     f"train:{name}-* search:{name}-* {RESULTS}"
     for name in ("labels", "distilled", "of_bm25", "live")
 )
+MERGED = f"merge:labels-* search:labels-* {RESULTS}"
 LAST_STAGE = f"train:staged-seed0 search:staged-seed0 {RESULTS}"
 WEIGHTS = f"weights score:* teacher {DISTILLED} {LAST_STAGE}"
 CROSS_ENCODER = f"fit-teacher try:cross-encoder {WEIGHTS}"
@@ -166,6 +167,8 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("students.another={objective: infonce}", LABELS.replace("labels", "another")),
     ("students.labels.student={layers: [0, 1]}", LABELS),
     ("students.labels.train={steps: 9}", LABELS),
+    ("students.labels.merge.with=start", MERGED),
+    ("students.labels.merge.share=0.4", MERGED, ("students.labels.merge.with=start",)),
     ("students.distilled.objective=margin_mse", DISTILLED),
     ("students.distilled.objective=[{name: kl, teacher: 'stored:2'}]", DISTILLED),
     ("students.distilled.teachers={bm25: 1}", DISTILLED),

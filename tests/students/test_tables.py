@@ -1,4 +1,4 @@
-"""Static and residual students: what they are made of, what they save, and who can load them."""
+"""Static, residual and adapter students: what they are, what they save, and who can load them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.encode import document_vectors, encode_queries
 from retrieval_kd.models.load import load_encoder, load_retriever, model_digest
 from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
+from retrieval_kd.students.adapter import make_adapter
 from retrieval_kd.students.make import make_student, saved_as
 from retrieval_kd.students.residual import ResidualStudent, make_residual
 from retrieval_kd.students.static import StaticStudent, make_static, token_vectors
@@ -222,3 +223,58 @@ def test_a_table_without_documents_or_with_layers_is_refused(tiny_encoder, docum
 def test_each_model_is_the_student_of_its_kind(static, residual):
     assert isinstance(student_of(static), StaticStudent)
     assert isinstance(student_of(residual), ResidualStudent)
+
+
+@pytest.mark.parametrize("rank", [None, 3])
+def test_an_adapter_starts_as_its_encoder_and_loads_in_plain_sentence_transformers(
+    rank, tiny_encoder, tiny_dot_encoder, tmp_path
+):
+    for base in (tiny_encoder, tiny_dot_encoder):
+        student = make_student(str(base), "adapter", max_length=32, options={"rank": rank})
+        expected = load_encoder(str(base), max_length=32).encode(TEXTS)
+        np.testing.assert_allclose(student.encode(TEXTS), expected, atol=1e-5)
+        wrapped = student_of(student)
+        with torch.no_grad():
+            for parameter in wrapped.vectors:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        wrapped.settle()
+        folder = str(tmp_path / base.name)
+        student.save(folder)
+        plain, ours = SentenceTransformer(folder), load_retriever(folder)
+        assert not np.allclose(student.encode(TEXTS), expected, atol=1e-2)
+        np.testing.assert_allclose(plain.encode(TEXTS), student.encode(TEXTS), atol=1e-5)
+        np.testing.assert_allclose(ours.encode(TEXTS), student.encode(TEXTS), atol=1e-5)
+        assert saved_as(folder) == "adapter" and ours.base_digest == model_digest(str(base))
+        assert plain.similarity_fn_name == student.similarity_fn_name
+
+
+def test_an_index_of_the_encoder_is_mapped_and_nothing_is_encoded_again(
+    tiny_encoder, documents, tmp_path, monkeypatch
+):
+    student = make_adapter(str(tiny_encoder), max_length=16)
+    student.dense.linear.weight.data += 0.1 * torch.randn(32, 32)
+    student.save(str(tmp_path / "adapter"))
+    base = document_vectors(str(tiny_encoder), documents, max_length=16)
+    monkeypatch.setattr(SentenceTransformer, "encode_document", None)  # must not be called
+    mapped = document_vectors(str(tmp_path / "adapter"), documents, max_length=16)
+    monkeypatch.undo()
+    texts = [document.full for document in documents.iterate()]
+    np.testing.assert_allclose(mapped, student.encode_document(texts), atol=1e-5)
+    expected = base @ student.dense.linear.weight.detach().numpy().T
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(mapped, expected, atol=1e-5)
+
+
+def test_the_rank_of_an_adapter_is_that_of_its_change(tiny_encoder):
+    student = student_of(make_adapter(str(tiny_encoder), rank=3))
+    assert sum(p.numel() for p in student.vectors) == 2 * 3 * 32
+    with torch.no_grad():
+        student.factors[1].normal_()
+    student.settle()
+    change = student.model.dense.linear.weight.detach() - torch.eye(32)
+    assert torch.linalg.matrix_rank(change, atol=1e-4) == 3
+    with pytest.raises(InputError, match="no rank of 33"):
+        make_adapter(str(tiny_encoder), rank=33)
+    assert state_of(make_adapter(str(tiny_encoder))) != state_of(
+        make_adapter(str(tiny_encoder), rank=3)
+    )

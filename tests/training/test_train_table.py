@@ -1,4 +1,4 @@
-"""Training of static, residual and asymmetric students, which no transformer takes part in."""
+"""Training of static, residual, asymmetric and adapter students: no transformer takes part."""
 
 from __future__ import annotations
 
@@ -43,12 +43,25 @@ def pools(collection):
     return build_pools(queries, run.results, collection, collection.qrels("train"), scores, Drops())
 
 
-def job(tiny_encoder, collection, pools, out, *, kind="static", terms="kl@batch", **changes):
-    dimensions = None if kind == "asymmetric" else 64
+def job(
+    tiny_encoder,
+    collection,
+    pools,
+    out,
+    *,
+    kind="static",
+    terms="kl@batch",
+    options=None,
+    **changes,
+):
     student = make_student(
-        str(tiny_encoder), kind, dimensions=dimensions, max_length=64,
+        str(tiny_encoder),
+        kind,
+        dimensions=None if kind in ("adapter", "asymmetric") else 64,
+        max_length=64,
+        options=options,
         documents=collection.documents,
-    )  # fmt: skip
+    )
     settings = SETTINGS.model_copy(update=changes)
     first = bm25_run(collection, collection.query_texts("dev"), 12)
     dev = build_dev_task(collection, collection.query_texts("dev"), collection.qrels("dev"), first)
@@ -74,7 +87,7 @@ def test_the_loss_falls_under_every_objective(terms, tiny_encoder, collection, p
     assert json.loads((tmp_path / "out" / "training.json").read_text()) == record
 
 
-@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric"])
+@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric", "adapter"])
 def test_the_same_job_ends_in_the_same_student_and_is_not_run_twice(
     kind, tiny_encoder, collection, pools, tmp_path, monkeypatch
 ):
@@ -153,7 +166,23 @@ def test_training_an_asymmetric_student_encodes_no_text_that_is_cached(
     assert train_student(training)["student"]["layers"] is None
 
 
-@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric"])
+@pytest.mark.parametrize("options", [{}, {"rank": 4}])
+def test_only_the_map_of_an_adapter_changes_and_the_loss_falls(
+    options, tiny_encoder, collection, pools, tmp_path
+):
+    every = {"batch_queries": len(pools), "sampling": "hardest", "steps": 40}
+    training = job(
+        tiny_encoder, collection, pools, tmp_path / "out", kind="adapter", options=options, **every
+    )
+    before = {name: p.detach().clone() for name, p in training.student.named_parameters()}
+    record = train_student(replace(training, dev=None))
+    losses = [sum(v for n, v in point.items() if n != "step") for point in record["curve"][1:]]
+    assert losses[-1] < losses[0]
+    changed = {n for n, p in training.student.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"3.linear.weight"}
+
+
+@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric", "adapter"])
 def test_rkd_train_trains_a_table_on_a_store_and_on_from_the_student_it_made(
     kind, tiny_encoder, tiny_collection, collection, tmp_path
 ):

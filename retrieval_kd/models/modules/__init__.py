@@ -11,6 +11,7 @@ from typing import Any
 from sentence_transformers.util import load_file_path
 
 from retrieval_kd.files import read_json
+from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
 from retrieval_kd.models.modules.headed import MARK
 from retrieval_kd.models.modules.interaction import InteractionEncoder
@@ -21,6 +22,7 @@ from retrieval_kd.models.modules.residual import ResidualEncoder
 ENCODERS: dict[str, Any] = {
     kind.student: kind
     for kind in (
+        AdapterEncoder,
         AsymmetricEncoder,
         InteractionEncoder,
         LexicalEncoder,

@@ -14,6 +14,7 @@ from retrieval_kd.files import cache_dir, cached, digest_json
 from retrieval_kd.hardware import dtype_name
 from retrieval_kd.models.encode import VECTORS, document_vectors, encode_queries, save_array
 from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.progress import bar
 
 CHUNK = 1024  # queries per update of the progress bar
@@ -47,9 +48,12 @@ def teacher_vectors(
     Vectors fit the model's own similarity: they have unit length if it is cosine.
 
     Args:
-        digest: identifies the model in the cache; by default its `model_digest`.
+        digest: identifies the model in the cache; by default its `model_digest`. That of an
+            adapter's base asks for the vectors of its encoder alone.
     """
     model = load_encoder(model_spec, max_length=max_length)
+    if isinstance(model, AdapterEncoder) and digest == model.base_digest:
+        model = model.encoder
     own = digest or model_digest(model_spec)
     key = digest_json([own, max_length, dtype_name(next(model.parameters()).dtype), queries])
 

@@ -25,7 +25,7 @@ def check_for_texts(terms: Sequence[Term], kind: str) -> None:
 
 
 def check_for_tables(terms: Sequence[Term], kind: str) -> None:
-    """Refuse terms for a static, residual or asymmetric student: no transformer is trained."""
+    """Refuse terms for a student of tables and frozen vectors, as no transformer runs in it."""
     for term in terms:
         if term.learns_model or "policy" in term.takes:
             raise ValueError(

@@ -1,0 +1,121 @@
+"""The adapter student: a frozen encoder and a linear map of its vectors, for both sides.
+
+It is trained from cached vectors, and an index of the encoder's vectors becomes one of the
+student's by one product of matrices: nothing is encoded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from torch import Tensor, nn
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.models.modules.adapter import AdapterEncoder
+from retrieval_kd.models.modules.token_table import TokenBags
+from retrieval_kd.students.dense import Representations, prompts_of, score_matrix, similarity_of
+
+
+def make_adapter(
+    model_spec: str, *, max_length: int | None = None, rank: int | None = None
+) -> AdapterEncoder:
+    """Put a linear map, which starts as the identity, after an encoder, or load an adapter.
+
+    Args:
+        model_spec: a dense encoder, which stays as it is, or a saved adapter.
+        max_length: tokens that the encoder reads.
+        rank: train a change of this rank, W = I + B A; by default the whole matrix W.
+
+    Raises:
+        InputError: the rank is larger than the vectors.
+    """
+    model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
+    made = model if isinstance(model, AdapterEncoder) else _new(model, model_spec)
+    size = made.dense.out_features
+    if rank is not None and rank > size:
+        raise InputError(
+            f"a change of vectors of {size} dimensions has no rank of {rank}",
+            remedy=f"give a rank of at most {size}, or none",
+        )
+    made.rank = rank
+    made.requires_grad_(False)
+    made.dense.requires_grad_(True)
+    return made
+
+
+def _new(encoder: SentenceTransformer, model_spec: str) -> AdapterEncoder:
+    size, similarity = int(encoder.get_embedding_dimension() or 0), similarity_of(encoder)
+    identity = nn.Identity()
+    dense = Dense(size, size, bias=False, activation_function=identity, init_weight=torch.eye(size))
+    made = AdapterEncoder(
+        modules=[*encoder, dense, *([Normalize()] if similarity == "cosine" else [])],
+        base_digest=model_digest(model_spec),
+        similarity_fn_name=similarity,
+        prompts=prompts_of(encoder),
+        default_prompt_name=encoder.default_prompt_name,
+        device=str(encoder.device),
+    )
+    made.base_spec = model_spec
+    return made.eval()
+
+
+class AdapterStudent:
+    """Scores are cosines or dot products of W e(q) and W e(d), e the frozen encoder."""
+
+    def __init__(self, model: AdapterEncoder) -> None:
+        self.model = model
+        self.similarity = similarity_of(model)
+        self.temperature = {"cosine": 0.05, "dot": 1.0}[self.similarity]
+        weight = model.dense.linear.weight
+        self.factors = list[nn.Parameter]()
+        if model.rank is not None:  # as LoRA starts: https://arxiv.org/abs/2106.09685
+            size = (model.rank, weight.shape[1])
+            down = torch.randn(size, generator=torch.Generator().manual_seed(0)) / size[1] ** 0.5
+            up = torch.zeros(weight.shape[0], model.rank)
+            self.factors = [nn.Parameter(down), nn.Parameter(up)]
+
+    @property
+    def base(self) -> AdapterEncoder:
+        """What the frozen encoder's vectors are read by."""
+        return self.model
+
+    @property
+    def vectors(self) -> list[nn.Parameter]:
+        """The parameters trained with the common learning rate."""
+        return self.factors or list(self.model.dense.parameters())
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """The parameters trained with the learning rate of heads."""
+        return []
+
+    def bags(self, texts: Iterable[str], side: str) -> TokenBags:
+        """Return no tokens: the encoder's vectors are all that is read."""
+        return TokenBags.of([[] for _ in texts], vocabulary=1)
+
+    def represent(self, features: dict[str, Tensor], side: str) -> Representations:
+        """`vector (n, D)`; `features` has the encoder's vectors as "base"."""
+        return {"vector": features["base"] @ self._map().T}
+
+    def scores(
+        self, queries: Representations, documents: Representations, dimensions: int | None = None
+    ) -> dict[str, Tensor]:
+        """`score (B, M)`."""
+        left, right = queries["vector"][:, :dimensions], documents["vector"][:, :dimensions]
+        return {"score": score_matrix(left, right, self.similarity)}
+
+    def settle(self) -> None:
+        """Write the map into the model's one matrix."""
+        self.model.dense.linear.weight.data = self._map().detach().clone()
+
+    def _map(self) -> Tensor:
+        """W (D, D)."""
+        weight = self.model.dense.linear.weight
+        if not self.factors:
+            return weight
+        down, up = self.factors
+        return weight.detach() + up @ down
