@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from retrieval_kd.data.texts import Texts
@@ -24,14 +23,15 @@ from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
 from retrieval_kd.models.modules.residual import ResidualEncoder
-from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
+from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.students.dense import Representations, prompts_of, score_matrix, similarity_of
-from retrieval_kd.students.fit_tokens import fit_tokens
+from retrieval_kd.students.fit_tokens import drawn, fit_tokens
 from retrieval_kd.students.static import (
     inverse_frequencies,
     split_rows,
     token_vectors,
     tokenizer_of,
+    usual_length,
 )
 
 WORDS, TEXTS = 16, 1_000  # words of a text, and texts, that stand for queries
@@ -74,11 +74,14 @@ def make_asymmetric(
     idf = inverse_frequencies(bags, len(vectors))  # (V,)
     targets = document_vectors(model_spec, documents, max_length=max_length)
     width = min(vectors.shape[1], targets.shape[1])  # a base may keep only its first dimensions
-    fitted = fit_tokens(vectors[:, :width], idf, bags, targets[:, :width])
+    at = drawn(len(bags))
+    fitted = fit_tokens(vectors[:, :width], idf, bags, at, targets[at, :width])
     rows = fitted * idf[:, None]  # (V, D')
     if words is not None:
         exact = words.table.folded().numpy()  # (V, D)
-        scale = words.log_scale.exp().item() / _usual_length(rows, tokenizer, documents)
+        texts = (" ".join(d.full.split()[:WORDS]) for d in islice(documents.iterate(), TEXTS))
+        short = TokenBags.of_texts(tokenizer, texts)
+        scale = words.log_scale.exp().item() / usual_length(rows, short)
         rows = np.concatenate([scale * rows, exact], axis=1)
     modules: list[Any] = list(base.requires_grad_(False).children())
     table: Any = StaticEmbedding(tokenizer, embedding_weights=rows.astype(np.float32))
@@ -97,14 +100,6 @@ def make_asymmetric(
         document_digest=digest,
         base_spec=model_spec,
     ).eval()
-
-
-def _usual_length(rows: np.ndarray, tokenizer: Tokenizer, documents: Texts) -> float:
-    """Return the mean length of the sums of the rows (V, D) of short texts' tokens."""
-    texts = (" ".join(d.full.split()[:WORDS]) for d in islice(documents.iterate(), TEXTS))
-    features = TokenBags.of_texts(tokenizer, texts).features()
-    sums = TokenTable(torch.from_numpy(rows), torch.ones(len(rows)))(features)  # (n, D)
-    return max(sums.norm(dim=1).mean().item(), 1e-6)
 
 
 class AsymmetricStudent:

@@ -13,8 +13,16 @@ RIDGE = 0.1  # λ; the one value that was tried
 K, B = 1.2, 0.75  # of BM25's saturation of counts
 
 
+def drawn(documents: int, seed: int = 0) -> np.ndarray:
+    """Return the positions of at most 6,000 documents, in order."""
+    rows = np.arange(documents)
+    if documents <= MOST:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
+
+
 def fit_tokens(
-    start: np.ndarray, idf: np.ndarray, bags: TokenBags, vectors: np.ndarray, seed: int = 0
+    start: np.ndarray, idf: np.ndarray, bags: TokenBags, rows: np.ndarray, vectors: np.ndarray
 ) -> np.ndarray:
     """Return U (V, D) that minimises ‖X U − Y‖² + λ ‖U − g · start‖².
 
@@ -26,17 +34,15 @@ def fit_tokens(
         start: (V, D) token vectors.
         idf: (V,).
         bags: tokens of all documents.
-        vectors: (documents, D) of all documents; at most 6,000, drawn with `seed`, are read.
+        rows: (n,) positions of the documents that are fitted.
+        vectors: (n, D) of these.
     """
-    rows = np.arange(len(bags))
-    if len(rows) > MOST:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
     taken = bags.take(rows).saturated(K, B, float(bags.lengths.mean()))
     counts = csr_matrix((taken.counts, taken.tokens, taken.starts), shape=(len(rows), len(start)))
     x = counts @ diags(idf)  # (n, V)
     lengths = np.sqrt(np.asarray(x.multiply(x).sum(axis=1)).ravel())  # (n,)
     x = (diags(1 / np.maximum(lengths, 1e-6)) @ x).tocsr().astype(np.float32)
-    y = np.array(vectors[rows], dtype=np.float32)  # (n, D)
+    y = np.array(vectors, dtype=np.float32)  # (n, D)
     y -= y.mean(axis=0)
     first = x @ start  # (n, D)
     g = float((first * y).sum() / max(float((first * first).sum()), 1e-12))

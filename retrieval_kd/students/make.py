@@ -97,7 +97,7 @@ def make_student(
             return make_asymmetric(model_spec, documents, max_length=max_length)
         common = {"dimensions": dimensions, "seed": seed}
         if kind == "static":
-            return make_static(model_spec, documents, **common)
+            return make_static(model_spec, documents, max_length=max_length, **common)
         return make_residual(model_spec, documents, max_length=max_length, **common, **options)
     if kind == "dense":
         return make_dense(model_spec, layers, max_length=max_length)

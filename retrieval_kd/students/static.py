@@ -19,32 +19,46 @@ from torch import Tensor, nn
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir, digest_json
-from retrieval_kd.models.encode import save_array
+from retrieval_kd.models.encode import (
+    document_vectors,
+    finish,
+    is_encoded,
+    normalises,
+    save_array,
+)
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
 from retrieval_kd.progress import bar
 from retrieval_kd.students.dense import Representations, score_matrix
+from retrieval_kd.students.fit_tokens import drawn, fit_tokens
 
 CHUNK = 512  # tokens encoded at a time
 DIMENSIONS = 1024
-LEXICAL = 0.5  # share of the vectors' squared length that tells a token from all others
+LEXICAL = 1 / 3  # share of a document's squared length that tells its words from all others
+BATCH = 256  # documents encoded at a time
 
 
 def make_static(
-    model_spec: str, documents: Texts, *, dimensions: int | None = None, seed: int = 0
+    model_spec: str,
+    documents: Texts,
+    *,
+    dimensions: int | None = None,
+    max_length: int | None = None,
+    seed: int = 0,
 ) -> SentenceTransformer:
     """Make a table of token vectors from an encoder, or load a static model.
 
-    A token's vector has two parts: the encoder's vector of the token alone, centred and of unit
-    length, which is alike for related words; and a random one, which tells it from every other
-    word. Its weight is √idf(t), idf(t) = ln(1 + (N − n_t + ½) / (n_t + ½)), in the collection.
+    A token's vector has two parts. One is fitted so that the sum over a document's tokens is close
+    to the encoder's vector of the document (`fit_tokens`). The other is random and tells the token
+    from every other one, with weight √idf(t), idf(t) = ln(1 + (N − n_t + ½) / (n_t + ½)).
 
     Args:
         model_spec: a dense encoder with a fast tokenizer, whose vocabulary the student gets, or a
             saved static model.
-        documents: the N texts in which tokens are counted.
+        documents: the N texts in which tokens are counted; the encoder reads at most 6,000 of them.
         dimensions: of the vectors, at least the encoder's; by default 1,024.
-        seed: for the random parts.
+        max_length: tokens of a document that the encoder reads; None: its own limit.
+        seed: for the random parts, and for which documents are fitted.
 
     Raises:
         InputError: fewer dimensions than the encoder has, or a tokenizer that is not fast.
@@ -54,21 +68,52 @@ def make_static(
         encoder.similarity_fn_name = "cosine"  # which it is trained by
         return encoder
     tokenizer = tokenizer_of(encoder, model_spec)
-    related = token_vectors(encoder, model_spec)  # (V, D')
-    width = (dimensions or max(DIMENSIONS, related.shape[1])) - related.shape[1]
+    start = token_vectors(encoder, model_spec)  # (V, D')
+    width = (dimensions or max(DIMENSIONS, start.shape[1])) - start.shape[1]
     if width < 0:
         raise InputError(
-            f"{dimensions} dimensions are fewer than the {related.shape[1]} of {model_spec}",
-            remedy=f"give at least {related.shape[1]}",
+            f"{dimensions} dimensions are fewer than the {start.shape[1]} of {model_spec}",
+            remedy=f"give at least {start.shape[1]}",
         )
-    parts = [related * np.float32(np.sqrt(1 - LEXICAL * (width > 0)))]
-    if width:
-        parts.append(random_vectors(len(related), width, seed) * np.float32(np.sqrt(LEXICAL)))
     bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
-    weights = np.sqrt(inverse_frequencies(bags, len(related)))  # (V,)
-    table = np.concatenate(parts, axis=1) * weights[:, None]  # (V, D)
+    idf, at = inverse_frequencies(bags, len(start)), drawn(len(bags), seed)
+    vectors = _vectors_of(model_spec, documents, at, max_length)
+    parts = [fit_tokens(start, idf, bags, at, vectors) * idf[:, None]]
+    if width:
+        parts.append(random_vectors(len(start), width, seed) * np.sqrt(idf)[:, None])
+    shares = [1 - LEXICAL, LEXICAL] if width else [1.0]
+    sample = bags.take(at)
+    lengths = [usual_length(part, sample) for part in parts]
+    table = np.concatenate(
+        [part * (np.sqrt(s) / n) for part, s, n in zip(parts, shares, lengths, strict=True)], axis=1
+    )  # (V, D)
     module = StaticEmbedding(tokenizer, embedding_weights=table.astype(np.float32))
     return SentenceTransformer(modules=[module], similarity_fn_name="cosine", device="cpu").eval()
+
+
+def _vectors_of(
+    model_spec: str, documents: Texts, at: np.ndarray, max_length: int | None
+) -> np.ndarray:
+    """Return the encoder's vectors (n, D') of some documents, from the cache if all are there."""
+    if len(at) == len(documents) or is_encoded(model_spec, documents, max_length=max_length):
+        return document_vectors(model_spec, documents, max_length=max_length)[at]
+    encoder = load_encoder(model_spec, max_length=max_length)
+    parts = []
+    with bar("encoding a sample of the documents", len(at)) as progress:
+        for first in range(0, len(at), BATCH):
+            texts = [documents.at(int(k)).full for k in at[first : first + BATCH]]
+            vectors = encoder.encode_document(texts, show_progress_bar=False)
+            parts.append(finish(vectors, normalises(encoder)))
+            progress.advance(len(texts))
+    return np.concatenate(parts)
+
+
+def usual_length(rows: np.ndarray, bags: TokenBags) -> float:
+    """Return the mean length of the sums of the rows (V, D) over texts."""
+    table = TokenTable(torch.from_numpy(rows.astype(np.float32)), torch.ones(len(rows)))
+    with torch.inference_mode():
+        sums = table(bags.features())  # (n, D)
+    return max(sums.norm(dim=1).mean().item(), 1e-6)
 
 
 def tokenizer_of(encoder: SentenceTransformer, model_spec: str) -> Tokenizer:

@@ -106,6 +106,26 @@ def test_a_static_student_loads_in_plain_sentence_transformers(static, tmp_path)
     assert saved_as(str(tmp_path / "static")) == "static"
 
 
+def test_a_static_student_starts_near_the_encoder_and_needs_few_documents_of_a_large_collection(
+    tiny_encoder, documents, monkeypatch
+):
+    """The related part of a document's vector is close to the encoder's, without any training."""
+    texts = [document.full for document in documents.iterate()]
+    wanted = SentenceTransformer(str(tiny_encoder)).encode(texts)
+    wanted = wanted - wanted.mean(axis=0)
+
+    def closeness():
+        made = make_static(str(tiny_encoder), documents, dimensions=96, max_length=32)
+        found = made.encode(texts)[:, : wanted.shape[1]]
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+        return float(((found * wanted).sum(axis=1) / lengths).mean())
+
+    assert closeness() > 0.8
+    monkeypatch.setattr("retrieval_kd.students.fit_tokens.MOST", 20)
+    monkeypatch.setattr("retrieval_kd.students.static.is_encoded", lambda *_, **__: False)
+    assert closeness() > 0.4
+
+
 def test_a_residual_student_loads_here_and_with_its_own_code_in_sentence_transformers(
     residual, tmp_path
 ):
