@@ -134,13 +134,13 @@ def _shared_out(parts: int, holders: int) -> Iterator[tuple[int, ...]]:
 def _ndcg(qrels: Qrels, scores: Scores) -> np.ndarray:
     """nDCG@10 (queries,): with one relevant document, 1 / log2(1 + its rank), 0 beyond rank 10.
 
-    Ties are in the order of IDs, as in `metrics`, which would warn about all weights tried.
+    Ties are broken by ID as in `metrics`, which would warn about all weights that are tried.
     """
     values = np.zeros(len(qrels))
     for row, (query, [relevant]) in enumerate(qrels.items()):
         documents = scores.get(query, {})
         if relevant in documents:
-            own = (-np.float32(documents[relevant]), relevant)
-            rank = 1 + sum((-np.float32(s), id) < own for id, s in documents.items())
+            own = (np.float32(documents[relevant]), relevant)
+            rank = 1 + sum((np.float32(s), id) > own for id, s in documents.items())
             values[row] = 1 / np.log2(1 + rank) if rank <= 10 else 0.0
     return values

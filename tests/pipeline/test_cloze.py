@@ -52,9 +52,8 @@ def test_eight_teachers_are_weighed_in_seconds():
     assert abs(sum(weights.values()) - 1) < 1e-9
 
 
-def test_the_quality_of_weights_is_that_of_all_other_measurements(caplog):
+def test_the_quality_of_weights_is_that_of_all_other_measurements():
     drawn = {q: {d: round(s) for d, s in own.items()} for q, own in scores(1.0, 3).items()}
     drawn["q0"] = dict.fromkeys(drawn["q0"], 1.0)  # all alike
     expected = evaluate(QRELS, {"r": rerank("r", drawn)}, ["ndcg@10"]).values("r", "ndcg@10")
     np.testing.assert_allclose(_ndcg(QRELS, drawn), expected)
-    assert not [r for r in caplog.records if "dev" in r.getMessage()]
