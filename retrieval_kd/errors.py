@@ -1,4 +1,4 @@
-"""The exception for wrong input, the record of what was dropped, and what of a text is shown."""
+"""The exception for wrong input, the count of what was left out, and texts made safe to print."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ def _parts(key: str) -> frozenset[str]:
     escaped = "".join(c if c.isalnum() else f"\\u{ord(c):04x}" for c in key)
     forms = [key, quote(key), quote(key, safe=""), written, written.replace("/", "\\/"), escaped]
     forms += [html.escape(key), key.encode(errors="replace").hex(), " ".join(key)]
+    forms.append(quote(quote(key, safe=""), safe=""))  # an address within an address
     for before in range(3):  # bytes in front, such as of "Bearer " or "user:"
         data = b"\0" * before + key.encode(errors="replace")
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

@@ -339,8 +339,10 @@ def damage(folder: Path, of: str | None = "") -> str:
                 return f"{name} is missing"
             if _size_and_digest(folder / name) != expected:
                 return f"{name} has changed"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
         return str(error)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"its {SEAL} is damaged"
     return ""
 
 

@@ -55,6 +55,7 @@ def test_parts_of_a_key_are_masked_in_every_encoding(key, monkeypatch):
         quote(key),
         quote(key, safe=""),
         quote(key, safe="").lower(),
+        quote(quote(key, safe=""), safe=""),
     ]
     encoded += [json.dumps(key), json.dumps(key).replace("/", r"\/"), html.escape(key)]
     encoded += [

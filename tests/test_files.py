@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from retrieval_kd.cli.app import app
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import DamagedFile, check_replaceable, read_json, write_text
+from retrieval_kd.files import SEAL, DamagedFile, check_replaceable, damage, read_json, write_text
 
 
 def test_a_device_a_pipe_and_a_folder_are_not_replaced(tmp_path: Path) -> None:
@@ -63,3 +63,9 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path: Path) -> None:
     check_replaceable(tmp_path, "dense", "parts")
     with pytest.raises(InputError, match="this is no folder"):
         check_replaceable(tmp_path / "mine", "dense", "parts")
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"files": 3}'])
+def test_a_seal_that_is_none_is_named_as_damaged(tmp_path: Path, text: str) -> None:
+    (tmp_path / SEAL).write_text(text)
+    assert damage(tmp_path, None) == "its seal.json is damaged"

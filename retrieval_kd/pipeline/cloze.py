@@ -1,14 +1,13 @@
-"""Weighs the teachers of a run without judgments: by how well they find what was cut in two.
+"""Weighs the teachers of a run without judgments: by how well they find cut documents.
 
-Each of some hundred documents loses a sentence, and the teachers rank these documents for it
+Each of up to 500 documents loses a sentence, and the teachers rank these documents for it
 (`data/cloze.py`). Sentences are not real queries, so the weights that rank best for them are not
-taken as they are: of all that are not clearly worse, those nearest to equal ones are.
+simply taken. Of all weights that are not clearly worse, those nearest to equal weights are.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,18 +17,18 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
-from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import t_test
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.targets.combine import Combination, fit_combination
-from retrieval_kd.targets.normalise import Scores, rerank
+from retrieval_kd.targets.normalise import Scores
 
 FOLDER, SPLIT = "cloze", "test"
 QUERIES, FEWEST = 500, 20
-PARTS = 10  # weights are tenths
+PARTS, FEWER_PARTS = 10, 4  # weights are tenths; of many teachers quarters
+MOST_IN_TENTHS = 4  # teachers; five have 1,001 ways to share ten parts out
 ALPHA = 0.001  # sentences are not real queries: only clear evidence counts against equal weights
 
 
@@ -59,7 +58,7 @@ def cut_documents(context: RunContext) -> dict[str, Any]:
 
 
 def cloze_ensemble(context: RunContext) -> RunEnsemble:
-    """Return the teachers of the run over the documents that were cut; the sentences are "dev"."""
+    """Return the run's teachers over the cut documents; the sentences are their part "dev"."""
     folder = context.work.path(FOLDER)
     cloze: Collection = open_collection(folder)
     queries = Queries(cloze.query_texts(SPLIT), cloze.qrels(SPLIT), {})
@@ -96,9 +95,9 @@ def weigh(context: RunContext) -> dict[str, Any]:
         "chosen_on_dev": False,
         "cloze_queries": len(qrels),
         "cloze_ndcg@10_alone": {
-            m: round(float(_values(qrels, s).mean()), 4) for m, s in lists.items()
+            m: round(float(_ndcg(qrels, s).mean()), 4) for m, s in lists.items()
         },
-        "cloze_ndcg@10": round(float(_values(qrels, fused).mean()), 4),
+        "cloze_ndcg@10": round(float(_ndcg(qrels, fused).mean()), 4),
     }
 
 
@@ -107,18 +106,41 @@ def cautious_weights(
 ) -> dict[str, float]:
     """Return the weights nearest to equal ones that are not significantly worse than the best.
 
-    All weights in tenths that sum to 1 are tried; worse is less nDCG@10, paired t-test, p < .001.
+    Tried are equal weights, and all in tenths that sum to 1 (quarters of more than four teachers).
+    Worse is less nDCG@10, by a paired t-test with p < .001.
     """
+    names, steps = list(lists), PARTS if len(lists) <= MOST_IN_TENTHS else FEWER_PARTS
+    shares = [[1 / len(names)] * len(names)]
+    shares += [[part / steps for part in parts] for parts in _shared_out(steps, len(names))]
     tried = []
-    for parts in itertools.product(range(PARTS + 1), repeat=len(lists)):
-        if sum(parts) == PARTS:
-            weights = {name: part / PARTS for name, part in zip(lists, parts, strict=True)}
-            tried.append((weights, _values(qrels, combination.fuse(lists, weights))))
+    for share in shares:
+        weights = dict(zip(names, share, strict=True))
+        tried.append((weights, _ndcg(qrels, combination.fuse(lists, weights))))
     best = max(tried, key=lambda one: one[1].mean())[1]
     possible = [weights for weights, values in tried if t_test(best - values) >= ALPHA]
     return min(possible, key=lambda weights: np.var(list(weights.values())))
 
 
-def _values(qrels: Qrels, scores: Scores) -> np.ndarray:
-    run = rerank("dev", scores)
-    return evaluate(qrels, {"dev": run}, ["ndcg@10"]).values("dev", "ndcg@10")  # (queries,)
+def _shared_out(parts: int, holders: int) -> Iterator[tuple[int, ...]]:
+    """All ways to share so many equal parts out among so many holders."""
+    if holders == 1:
+        yield (parts,)
+        return
+    for first in range(parts + 1):
+        for rest in _shared_out(parts - first, holders - 1):
+            yield (first, *rest)
+
+
+def _ndcg(qrels: Qrels, scores: Scores) -> np.ndarray:
+    """nDCG@10 (queries,): with one relevant document, 1 / log2(1 + its rank), 0 beyond rank 10.
+
+    Ties are broken by ID as in `metrics`, which would warn about all weights that are tried.
+    """
+    values = np.zeros(len(qrels))
+    for row, (query, [relevant]) in enumerate(qrels.items()):
+        documents = scores.get(query, {})
+        if relevant in documents:
+            own = (np.float32(documents[relevant]), relevant)
+            rank = 1 + sum((np.float32(s), id) > own for id, s in documents.items())
+            values[row] = 1 / np.log2(1 + rank) if rank <= 10 else 0.0
+    return values

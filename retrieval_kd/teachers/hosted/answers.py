@@ -1,7 +1,7 @@
-"""The form of the answers of `/embeddings` and `/rerank`, and what of them can be true.
+"""Reads and checks the answers of `/embeddings` and `/rerank`.
 
-What cannot be true (a number that is not finite, an index twice, vectors of two lengths) raises
-ValueError: the answer is garbled, and the call is repeated.
+An answer that cannot be true (a number that is not finite, an index given twice, vectors of two
+lengths) raises ValueError: it is garbled, and the call is repeated.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from retrieval_kd.errors import shown
 from retrieval_kd.teachers.llm.server.checks import Form
 from retrieval_kd.teachers.llm.server.responses import Json
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def _vectors(answer: Any, request: Json) -> Json:
@@ -39,10 +42,10 @@ def _vectors(answer: Any, request: Json) -> Json:
 
 
 def _scores(answer: Any, request: Json) -> Json:
-    """`{"results": [{"index": i, "relevance_score": s}, …]}` without all else.
+    """`{"results": [{"index": i, "relevance_score": s}, …]}`, without any other field.
 
-    A document without a result has none: its score is missing. The list itself, with `score` in
-    place of `relevance_score`, is TEI's own form.
+    TEI's own form is also read: a bare list, with `score` in place of `relevance_score`. A document
+    may lack a result; its score is then missing.
 
     Example:
         >>> _scores([{"index": 1, "score": 0.5, "text": "b"}], {"texts": ["a", "b"]})
@@ -88,16 +91,15 @@ def _index(item: Any, place: int | None, wanted: int) -> int:
     """The index of a result; by default its place, if it has one."""
     index = item.get("index", place) if isinstance(item, dict) else None
     if type(index) is not int or not 0 <= index < wanted:
-        raise ValueError(f"{str(index)[:20]} is not the index of one of {wanted} texts")
+        raise ValueError(f"{shown(str(index), 20)} is not the index of one of {wanted} texts")
     return index
 
 
 def _number(value: Any) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError("a score is not a number")
-    with np.errstate(over="ignore"):
-        if not np.isfinite(np.float32(value)):
-            raise ValueError("a score is not finite")
+    if not abs(value) <= LARGEST:  # also of NaN, and of whole numbers that no float holds
+        raise ValueError("a score is not finite in 32 bits")
     return float(value)
 
 
@@ -112,8 +114,9 @@ def _vector(item: Json) -> np.ndarray:
     else:
         if not isinstance(value, list) or not all(type(x) in (int, float) for x in value):
             raise ValueError("a vector is not a list of numbers")
-        with np.errstate(over="ignore"):
-            vector = np.array(value, dtype=np.float32)
+        if not all(abs(x) <= LARGEST for x in value):
+            raise ValueError("a vector is not finite in 32 bits")
+        vector = np.array(value, dtype=np.float32)
     if not vector.size or not np.isfinite(vector).all():
         raise ValueError("a vector is empty or not finite")
     return vector

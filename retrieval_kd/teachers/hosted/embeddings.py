@@ -95,7 +95,9 @@ class EmbeddingTeacher:
         )
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ma.MaskedArray:
-        """Cosine or dot product (n,) float32 of n pairs, masked where a vector is missing.
+        """Cosine or dot product (n,) float32 of n pairs.
+
+        Masked where a vector is missing, or the product is too large for 32 bits.
 
         Raises:
             InputError: the server answers no request, or its vectors are not what was asked for.
@@ -106,10 +108,11 @@ class EmbeddingTeacher:
         right = [("document", self.options.document_prompt + text) for text in texts]
         vectors = self._vectors([*left, *right])
         scores = np.ma.masked_all(len(queries), dtype=np.float32)
-        for row, (one, other) in enumerate(zip(left, right, strict=True)):
-            if one in vectors and other in vectors:
-                scores[row] = vectors[one] @ vectors[other]
-        return scores
+        with np.errstate(over="ignore"):
+            for row, (one, other) in enumerate(zip(left, right, strict=True)):
+                if one in vectors and other in vectors:
+                    scores[row] = vectors[one] @ vectors[other]
+        return np.ma.masked_invalid(scores)  # products too large for 32 bits
 
     def _vectors(self, texts: Sequence[SideText]) -> dict[SideText, np.ndarray]:
         """The vectors (D,) of these texts, of unit length for cosine; some may be missing."""
@@ -130,7 +133,7 @@ class EmbeddingTeacher:
             self.calls.query("/embeddings", bodies, form=VECTORS, keep=keep)
             batches = halves(batches, bodies, self.calls)
         if self.options.similarity == "cosine":
-            return {text: v / max(np.linalg.norm(v), 1e-12) for text, v in known.items()}
+            known = {text: _unit(vector) for text, vector in known.items()}
         return known
 
     def _body(self, batch: Sequence[SideText]) -> Json:
@@ -161,3 +164,9 @@ class EmbeddingTeacher:
                 id=self.name,
                 remedy="leave ?dimensions= out: this server or model cannot cut them",
             )
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    """The vector (D,) at length 1; in 64 bits, where the squares of 32-bit numbers fit."""
+    exact = vector.astype(np.float64)
+    return (exact / (np.linalg.norm(exact) or 1.0)).astype(np.float32)

@@ -46,7 +46,8 @@ GOOD = [[1, 0], [0, 1], [3, 4], [1, 1]]
     [
         {}, [], "text", {"data": None}, vectors(*GOOD[:3]), vectors(*GOOD, [1, 0]),
         vectors([1, NAN], *GOOD[1:]), vectors([1, INFINITY], *GOOD[1:]),
-        vectors([1, 1e39], *GOOD[1:]), vectors([1, "1"], *GOOD[1:]), vectors([1, True], *GOOD[1:]),
+        vectors([1, 1e39], *GOOD[1:]), vectors([1, 10**400], *GOOD[1:]),
+        vectors([1, "1"], *GOOD[1:]), vectors([1, True], *GOOD[1:]),
         vectors([1, 0, 0], *GOOD[1:]), vectors([], [], [], []), vectors("!", *GOOD[1:]),
         vectors("AAA=", *GOOD[1:]), vectors(None, *GOOD[1:]),
         {"data": [{"index": 0, "embedding": row} for row in GOOD]},
@@ -70,7 +71,8 @@ def test_vectors_that_cannot_be_true_are_missing(answer, own_cache):
     [
         {}, "text", {"results": {}}, [], results(), results((0, 0.5), (0, 0.5)),
         results((4, 0.5)), results((-1, 0.5)), results((True, 0.5)), results((None, 0.5)),
-        results((0, NAN)), results((0, INFINITY)), results((0, 1e39)), results((0, "0.5")),
+        results((0, NAN)), results((0, INFINITY)), results((0, 1e39)), results((0, 10**400)),
+        results((0, "0.5")),
         results((0, None)), {"results": [0.5, 0.25, 0.1, 0.0]},
     ],
 )  # fmt: skip
@@ -97,6 +99,26 @@ def test_vectors_are_read_from_base64_and_by_their_place_where_there_is_no_index
         products = teacher("dense", url, similarity="dot").score(QUERIES, DOCUMENTS)
     assert cosines.tolist() == pytest.approx([1, 0, 0.6, 0.5**0.5])
     assert products.tolist() == [1, 0, 3, 1]
+
+
+def test_cosines_of_huge_vectors_are_right_and_products_beyond_32_bits_are_missing():
+    def reply(number: int, body: dict, key: str) -> dict:
+        return vectors(*([x * 1e30 for x in row] for row in GOOD[: len(body["input"])]))
+
+    with raw_server(reply) as url:
+        cosines = teacher("dense", url).score(QUERIES, DOCUMENTS)
+        products = teacher("dense", url, similarity="dot").score(QUERIES, DOCUMENTS)
+    assert cosines.tolist() == pytest.approx([1, 0, 0.6, 0.5**0.5])
+    assert products.tolist() == [None, 0, None, None]
+
+
+def test_a_key_in_the_place_of_an_index_is_masked_before_it_is_cut(monkeypatch):
+    monkeypatch.setenv("RETRIEVAL_KD_API_KEY", "sk-1234567890abcdef")
+    with raw_server(lambda _, body, key: results((f"{'-' * 8} {key}", 1))) as url:
+        asked = teacher("rerank", url)
+        asked.score(QUERIES, DOCUMENTS)
+    [reason] = asked.calls.reasons
+    assert "***" in reason and "sk-" not in reason
 
 
 @pytest.mark.parametrize("kind", ["dense", "rerank"])
