@@ -200,10 +200,13 @@ class Config(Part):
     def _check(self) -> Config:
         student, baseline = self.compare
         if student not in self.systems:
-            raise ValueError(f"compare names {student!r}; students: {', '.join(self.systems)}")
+            default = "" if "compare" in self.model_fields_set else ", as it does by default"
+            known = ", ".join(self.systems)
+            raise ValueError(f"compare names {student!r}{default}; students: {known}")
         if baseline not in (*REFERENCES, *self.systems):
             known = ", ".join((*REFERENCES, *self.systems))
-            raise ValueError(f"compare names {baseline!r}; the baseline is one of {known}")
+            default = "" if "compare" in self.model_fields_set else ", as it does by default"
+            raise ValueError(f"compare names {baseline!r}{default}; the baseline is one of {known}")
         if student == baseline:
             raise ValueError(f"compare names {student!r} twice: name another baseline")
         cut = [f"{name}@{width}" for name in self.students for width in self.widths]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from retrieval_kd.models.names import ModelRef
 RECORD = "training.json"  # which a training leaves in its model's folder
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "tokenizer.model",
                 "sentencepiece.bpe.model", "spm.model")  # fmt: skip
+LAYER = re.compile(r"(.*?\b(?:layers?|h|blocks?))\.\d+\.")  # the stack that a weight is of
 FEWEST = 2  # words of a vocabulary; some tokenizers are born with one
 MOST_UNKNOWN = 10  # times as many words a model may have as its tokenizer
 
@@ -58,6 +60,25 @@ def check_weights(ref: ModelRef, model: Any, info: Any, new_head: bool) -> None:
             f"its files have no weights that fit {wrong[0]}{rest} of {type(model).__name__}: they "
             "would be drawn at random",
             remedy="save or download the model again, or use it as what it is",
+        )
+
+
+def check_layers(ref: ModelRef, model: Any, info: Any) -> None:
+    """Refuse a model with weights of more layers than its configuration has, or with no layer."""
+    own = {found[1] for name in model.state_dict() if (found := LAYER.match(name))}
+    unused = [
+        name
+        for name in sorted(info["unexpected_keys"])
+        if (found := LAYER.match(name))
+        and any(found[1].endswith(stack) or stack.endswith(found[1]) for stack in own)
+    ]
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", 1)
+    if unused or layers < 1:
+        problem = f"its config.json has {layers} layers"
+        raise about(
+            ref,
+            f"{problem}, and its weights have more, such as {unused[0]}" if unused else problem,
+            remedy="put num_hidden_layers back; to use some of the layers, name them in `layers`",
         )
 
 

@@ -35,6 +35,7 @@ from retrieval_kd.hardware import best_device, fast_dtype
 from retrieval_kd.models import lora
 from retrieval_kd.models.checks import (
     about,
+    check_layers,
     check_padding,
     check_seal,
     check_vocabulary,
@@ -159,6 +160,7 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
             cls, *places, output_loading_info=True, **{**more, "ignore_mismatched_sizes": True}
         )
         check_weights(ref, model, info, new_head)
+        check_layers(ref, model, info)
         return (model, info) if output_loading_info else model
 
     library.from_pretrained = classmethod(from_pretrained)

@@ -137,3 +137,16 @@ def test_a_trained_model_without_its_seal_is_used_with_one_warning(
     assert [r.getMessage() for r in caplog.records] == [
         f"{folder}: there is no seal.json, so damage to this model would not be found"
     ]
+
+
+@pytest.mark.parametrize(
+    ("layers", "problem"), [(2, "2 layers, and its weights have more"), (0, "0 layers"), (-1, "-1")]
+)
+def test_a_model_with_fewer_layers_than_weights_is_refused(
+    layers: int, problem: str, tiny_encoder: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": layers}))
+    with pytest.raises(InputError, match=problem):
+        load.load_encoder(str(folder)).encode(["tides"])
