@@ -222,7 +222,8 @@ def write_world(folder: Path, models: dict[str, Path], collection: Path) -> dict
         "out": "out",
         "encoder": str(at["encoder"]),
     }
-    settings |= {"teacher": {"fuse_with": ["bm25"]}, "student": {"base": str(at["encoder"])}}
+    settings["teacher"] = {"fuse_with": ["bm25"]}
+    settings["student"] = {"base": str(at["encoder"]), "max_length": 48}
     settings |= {"students": {name: {"objective": "kl"} for name in ("distilled", "labels")}}
     at["config"].write_text(yaml.safe_dump(settings))
     at["queries"] = folder / "queries.tsv"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -14,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
+from retrieval_kd.files import cache_dir, digest_json
 from retrieval_kd.models.encode import document_vectors, encode_queries
 from retrieval_kd.models.load import load_encoder, load_retriever, model_digest
 from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
@@ -178,7 +176,8 @@ def test_related_tokens_have_related_vectors(tiny_encoder):
     words = sorted(word for word in whole_words if word.isalpha())[:5]
     tokens = [whole_words[word] for word in words]
     assert len(tokens) == 5
-    whole = np.load(next(iter(Path(os.environ["RETRIEVAL_KD_CACHE"]).glob("token-vectors/*.npy"))))
+    name = digest_json([1, model_digest(str(tiny_encoder))])
+    whole = np.load(cache_dir() / "token-vectors" / f"{name}.npy")
     np.testing.assert_allclose(whole[tokens], encoder.encode(words), atol=1e-5)
     centred = encoder.encode(words) - whole.mean(0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)

@@ -73,8 +73,7 @@ def train(
         checkpoint = last_whole_checkpoint(work, identity)
         clock = Clock(Path(checkpoint) / PROGRESS if checkpoint else None)
         evaluation_length = model.max_seq_length
-        positions = getattr(model[0].auto_model.config, "max_position_embeddings", None)
-        model.max_seq_length = min(settings.max_tokens, positions or settings.max_tokens)
+        model.max_seq_length = min(settings.max_tokens, _positions(model) or settings.max_tokens)
         own_dropout = set_dropout(torch.nn.ModuleList([model, loss]), settings.dropout)
         set_seed(settings.seed)
         bars = [Bar(settings.steps)] if is_first() else []
@@ -248,3 +247,10 @@ def trained_beside(loss: torch.nn.Module) -> torch.nn.Module | None:
     own_state: Any = getattr(loss, "own_state", None)
     own = own_state() if own_state is not None else None
     return own if own is not None and own.state_dict() else None
+
+
+def _positions(model: Any) -> int | None:
+    """Return how many tokens a model of Sentence Transformers has positions for, if it says so."""
+    transformer = model[0] if isinstance(model, torch.nn.Sequential) else model
+    config = getattr(getattr(transformer, "auto_model", None), "config", None)
+    return getattr(config, "max_position_embeddings", None)
