@@ -1,79 +1,91 @@
-"""Trains students from documents alone, by one fixed recipe, on eight collections.
+"""Trains students by two fixed recipes on eight collections: documents alone, and judgments too.
 
-    python -m benchmarks.adaptation                          # all, about five minutes a collection
+    python -m benchmarks.adaptation                          # all, about ten minutes a collection
     python -m benchmarks.adaptation --collections squad,cacm
-    python -m benchmarks.adaptation --table                  # print the table of what is measured
+    python -m benchmarks.adaptation --table                  # print the tables of what is measured
 
-The recipe is configs/adapt.yaml, the same for every collection: no judgment is trained on, and no
-test query. It was chosen on the train claims of SciFact and the dev questions of SQuAD and WikiQA.
-Uses `rkd run`, so a killed benchmark continues where it stopped. After every collection,
-results/adaptation.json is updated. Overrides come last, such as train.steps=2.
+`documents` is configs/adapt.yaml with two more students (adaptation.yaml): no judgment is trained
+on, and no test query. `judged` is configs/adapt_judged.yaml, where there is a train split. Both
+were chosen on the train claims of SciFact and the dev questions of SQuAD and WikiQA, and are the
+same for every collection. Uses `rkd run`, so a killed benchmark continues where it stopped. After
+every run, results/adaptation.json is updated. Overrides come last, such as train.steps=2.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import RESULTS
+from benchmarks.measure import RESULTS, interleaved
+from benchmarks.medquad import split_by_focus
 from retrieval_kd.files import read_json, write_json
 
-CONFIG = Path(__file__).parent.parent / "configs" / "adapt.yaml"
-OUT = RESULTS / "adaptation.json"
-# Overrides of the split, and of nothing else. MedQuAD has train questions only: none is trained on.
-COLLECTIONS = {
-    "scifact": [],
-    "squad": [],
-    "wikiqa": [],
-    "cranfield": [],
-    "cacm": [],
-    "vaswani": [],
-    "python-api": ["splits.test_queries=500"],
-    "medquad": ["splits.test=train", "splits.test_queries=1000"],
+HERE = Path(__file__).parent
+RECIPES = {
+    "documents": HERE / "adaptation.yaml",
+    "judged": HERE.parent / "configs" / "adapt_judged.yaml",
 }
+OUT = RESULTS / "adaptation.json"
+COLLECTIONS = (
+    "squad",
+    "cranfield",
+    "cacm",
+    "scifact",
+    "vaswani",
+    "wikiqa",
+    "python-api",
+    "medquad",
+)
+JUDGED = ("squad", "scifact", "wikiqa", "python-api", "medquad")  # those with a train split
 BASELINE, MEASURES = "encoder", ("ndcg@10", "recall@100")
 UNTRAINED = ("bm25", "encoder", "teacher")
-FUSED = {"static + bm25": ("static", "bm25"), "residual + bm25": ("residual", "bm25")}
-COSTS = ("training_seconds", "queries_per_second", "documents_per_second", "bytes_per_document")
+FUSED = ("static", "residual")  # students that are also fused with BM25
+COSTS = ("training_seconds", "queries_per_second", "bytes_per_document")
+TIMED = {"queries": 512, "documents": 64}  # texts encoded to measure throughput
+ROUNDS = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the recipe on each collection, and print the table."""
+    """Run the recipes on each collection, and print the tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--collections", default=",".join(COLLECTIONS))
+    parser.add_argument("--recipes", default=",".join(RECIPES))
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--results", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="only print what is measured")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
-    names = [] if options.table else options.collections.split(",")
-    for name in names:
-        run_one(name, options)
+    for recipe in [] if options.table else options.recipes.split(","):
+        for name in options.collections.split(","):
+            if recipe != "judged" or name in JUDGED:
+                run_one(recipe, name, options)
     if not options.results.exists():
         raise SystemExit(f"{options.results}: nothing is measured yet; leave --table out")
-    print(table(read_json(options.results)["collections"]))
+    for recipe, collections in read_json(options.results)["recipes"].items():
+        print(f"\n{recipe}\n\n{table(collections)}")
 
 
-def run_one(name: str, options: argparse.Namespace) -> None:
-    """Run the recipe on one collection, and update the results."""
+def run_one(recipe: str, name: str, options: argparse.Namespace) -> None:
+    """Run one recipe on one collection, and update the results."""
     from retrieval_kd.config.run import load_config
     from retrieval_kd.hardware import describe, versions
     from retrieval_kd.pipeline.plan import run
 
-    own = COLLECTIONS.get(name, [])
-    spec = [f"collection={name}", f"out={options.out / name}", f"seeds=[{options.seeds}]"]
-    config = load_config(CONFIG, [*spec, *own, *options.overrides])
-    print(f"== {name}", flush=True)
+    place = split_by_focus(options.out / "medquad-by-focus") if name == "medquad" else name
+    spec = [f"collection={place}", f"out={options.out / recipe / name}", f"seeds=[{options.seeds}]"]
+    config = load_config(RECIPES[recipe], [*spec, *options.overrides])
+    print(f"== {recipe}, {name}", flush=True)
     run(config, report)
-    results = read_json(options.results) if options.results.exists() else {"collections": {}}
-    results["collections"][name] = collect(config)
+    results = read_json(options.results) if options.results.exists() else {"recipes": {}}
+    results["recipes"].setdefault(recipe, {})[name] = collect(config)
     write_json(options.results, {**results, "hardware": describe(), "versions": versions()})
 
 
@@ -94,20 +106,25 @@ def collect(config: Any) -> dict[str, Any]:
     groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.students}
     names = [*UNTRAINED, *(member for group in groups.values() for member in group)]
     runs = {name: read_run(work.path("runs", f"{name}.trec")) for name in names}
-    for name, (student, other) in FUSED.items():
-        groups[name] = [f"{name}-seed{seed}" for seed in config.seeds]
-        for seed, member in zip(config.seeds, groups[name], strict=True):
-            runs[member] = fused(member, runs[f"{student}-seed{seed}"], runs[other])
+    for student in FUSED:
+        groups[f"{student} + bm25"] = [f"{student} + bm25-seed{seed}" for seed in config.seeds]
+        for seed, member in zip(config.seeds, groups[f"{student} + bm25"], strict=True):
+            runs[member] = fused(member, runs[f"{student}-seed{seed}"], runs["bm25"])
     qrels = read_json(work.path("queries", "test.json"))["qrels"]
     evaluation = evaluate(qrels, runs, list(MEASURES)).group(groups)
-    costs = read_json(work.path("results.json"))["costs"]
+    results = read_json(work.path("results.json"))
+    costs, speeds = results["costs"], throughput(config, work)
+    effect = results["audit"].get("effect") if config.splits.train else None
     return {
         "queries": len(evaluation.queries),
-        "settings": config.model_dump(by_alias=True, mode="json", exclude={"out"}),
+        "clean_queries": effect and effect["queries"]["clean"],
+        "settings": config.model_dump(by_alias=True, mode="json", exclude={"out", "collection"}),
         "systems": {
             system: {
                 **{measure: evaluation.per_seed(system, measure) for measure in MEASURES},
+                **({"clean": effect["means"].get(system)} if effect else {}),
                 **{key: costs.get(system, {}).get(key) for key in COSTS},
+                **speeds.get(system, {}),
             }
             for system in evaluation.systems
         },
@@ -115,6 +132,43 @@ def collect(config: Any) -> dict[str, Any]:
             vars(test) for test in compare(evaluation, baseline=BASELINE, measures=[MEASURES[0]])
         ],
     }
+
+
+def throughput(config: Any, work: Any) -> dict[str, dict[str, float]]:
+    """Return the texts per second that each model encodes, in batches; medians of rounds in turns.
+
+    Documents are read at the length that the encoder reads and, by tables, whole.
+    """
+    from retrieval_kd.data.collection import open_collection
+    from retrieval_kd.models.load import load_encoder
+
+    documents = open_collection(config.collection).documents
+    texts = {
+        "queries": list(read_json(work.path("queries", "test.json"))["texts"].values()),
+        "documents": [d.full for d in islice(documents.iterate(), TIMED["documents"])],
+    }
+    seed = config.seeds[0]
+    places = {name: str(work.path("students", f"{name}-seed{seed}")) for name in config.students}
+    models = {
+        name: load_encoder(place, max_length=config.student.max_length)
+        for name, place in {"encoder": config.encoder, **places}.items()
+    }
+    speeds: dict[str, dict[str, float]] = {name: {} for name in models}
+    for kind, chosen in texts.items():
+        chosen = chosen[: TIMED[kind]]
+        method = {"queries": "encode_query", "documents": "encode_document"}[kind]
+        timed = interleaved(
+            {name: encoding(getattr(model, method), chosen) for name, model in models.items()},
+            ROUNDS,
+        )
+        for name, times in timed.items():
+            speeds[name][f"{kind}_encoded_per_second"] = round(len(chosen) / times.median, 1)
+    return speeds
+
+
+def encoding(encode: Any, texts: Sequence[str]) -> Any:
+    """Return a function that encodes texts."""
+    return lambda: encode(texts, show_progress_bar=False)
 
 
 def fused(name: str, one: Any, other: Any) -> Any:
@@ -133,28 +187,36 @@ def fused(name: str, one: Any, other: Any) -> Any:
 def table(collections: Mapping[str, Mapping[str, Any]]) -> str:
     """Lay out nDCG@10 by collection, with a mark where a system differs from the encoder.
 
-    `+` significantly better, `-` significantly worse (paired t-test, Holm over the systems).
+    `+` significantly better, `-` significantly worse (paired t-test, Holm over the systems). In
+    parentheses: over clean queries, where students were trained on judgments.
     """
     systems = list(next(iter(collections.values()))["systems"])
-    rows = []
+    rows, means = [], []
     for name, result in collections.items():
         tests = {test["a"]: test for test in result["comparisons"]}
         cells = []
         for system in systems:
-            mean = np.mean(result["systems"][system][MEASURES[0]])
+            mean = float(np.mean(result["systems"][system][MEASURES[0]]))
             test = tests.get(system)
             sure = test is not None and test["p_holm"] < 0.05
             mark = ("+" if test["difference"] > 0 else "-") if test and sure else ""
-            cells.append(f"{mean:.3f}{mark}".replace("0.", ".", 1))
-        rows.append([name, str(result["queries"]), *cells])
-    means = [
-        np.mean([np.mean(r["systems"][system][MEASURES[0]]) for r in collections.values()])
-        for system in systems
-    ]
-    rows.append(["mean", "", *(f"{mean:.3f}".replace("0.", ".", 1) for mean in means)])
+            clean = (result["systems"][system].get("clean") or {}).get("clean")
+            shown = result["clean_queries"] not in (None, 0, result["queries"]) and clean
+            cells.append(decimals(mean) + mark + (f" ({decimals(clean)})" if shown else ""))
+        count = result["clean_queries"]
+        queries = str(result["queries"]) + (f" ({count})" if count not in (None, 0) else "")
+        rows.append([name, queries, *cells])
+    for system in systems:
+        of = [np.mean(result["systems"][system][MEASURES[0]]) for result in collections.values()]
+        means.append(decimals(float(np.mean(of))))
     head = ["collection", "queries", *systems]
-    lines = [f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows]]
-    return "\n".join(lines)
+    rows.append(["mean", "", *means])
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def decimals(value: float) -> str:
+    """Write a value below 1 with three decimals and without its zero."""
+    return f"{value:.3f}".replace("0.", ".", 1)
 
 
 if __name__ == "__main__":
