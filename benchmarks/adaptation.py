@@ -75,18 +75,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_one(recipe: str, name: str, options: argparse.Namespace) -> None:
     """Run one recipe on one collection, and update the results."""
-    from retrieval_kd.config.run import load_config
     from retrieval_kd.hardware import describe, versions
     from retrieval_kd.pipeline.plan import run
 
-    place = split_by_focus(options.out / "medquad-by-focus") if name == "medquad" else name
-    spec = [f"collection={place}", f"out={options.out / recipe / name}", f"seeds=[{options.seeds}]"]
-    config = load_config(RECIPES[recipe], [*spec, *options.overrides])
+    seeds = [int(seed) for seed in options.seeds.split(",")]
+    config = configured(recipe, name, options.out, seeds, options.overrides)
     print(f"== {recipe}, {name}", flush=True)
     run(config, report)
     results = read_json(options.results) if options.results.exists() else {"recipes": {}}
     results["recipes"].setdefault(recipe, {})[name] = collect(config)
     write_json(options.results, {**results, "hardware": describe(), "versions": versions()})
+
+
+def configured(
+    recipe: str, name: str, out: Path, seeds: Sequence[int], overrides: Sequence[str] = ()
+) -> Any:
+    """Return the configuration of one recipe on one collection."""
+    from retrieval_kd.config.run import load_config
+
+    place = split_by_focus(out / "medquad-by-focus") if name == "medquad" else name
+    spec = [f"collection={place}", f"out={out / recipe / name}", f"seeds={list(seeds)}"]
+    return load_config(RECIPES[recipe], [*spec, *overrides])
 
 
 def report(stage: Any, done: bool, place: str) -> None:
