@@ -210,8 +210,10 @@ def table(collections: Mapping[str, Mapping[str, Any]]) -> str:
             sure = test is not None and test["p_holm"] < 0.05
             mark = ("+" if test["difference"] > 0 else "-") if test and sure else ""
             clean = (result["systems"][system].get("clean") or {}).get("clean")
-            shown = result["clean_queries"] not in (None, 0, result["queries"]) and clean
-            cells.append(decimals(mean) + mark + (f" ({decimals(clean)})" if shown else ""))
+            few = result["clean_queries"] not in (None, 0, result["queries"])
+            cells.append(decimals(mean) + mark)
+            if few and clean is not None:
+                cells[-1] += f" ({decimals(clean)})"
         count = result["clean_queries"]
         queries = str(result["queries"]) + (f" ({count})" if count not in (None, 0) else "")
         rows.append([name, queries, *cells])

@@ -85,7 +85,8 @@ def one(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
 
 def train(context: Any, seed: int, seconds: float, folder: str) -> tuple[int, float]:
     """Train the run's encoder for some seconds, and save it. Returns steps and seconds."""
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers.sentence_transformer import losses
     from sentence_transformers.training_args import (
         MultiDatasetBatchSamplers,
         SentenceTransformerTrainingArguments,
