@@ -117,7 +117,7 @@ class _Training:
             for step in range(settings.steps):
                 batch = rows[step * size : (step + 1) * size]
                 losses = self._losses(list(zip(batch["pool"], batch["draw"], strict=True)), step)
-                optimizer.zero_grad()
+                optimizer.zero_grad(set_to_none=False)
                 torch.stack(list(losses.values())).sum().backward()
                 optimizer.step()
                 rate.step()
@@ -151,7 +151,9 @@ class _Training:
             {"params": self.student.vectors, "lr": settings.learning_rate},
             {"params": self.student.weights, "lr": head},
         ]
-        return torch.optim.Adam([group for group in groups if group["params"]])
+        for parameter in [*self.student.vectors, *self.student.weights]:
+            parameter.grad = torch.zeros_like(parameter)  # dense, and the same memory in each step
+        return torch.optim.Adam([group for group in groups if group["params"]], fused=True)
 
     @torch.no_grad()
     def _balance(self, rows: np.ndarray) -> None:

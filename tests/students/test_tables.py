@@ -71,6 +71,25 @@ def test_a_text_is_the_weighted_sum_of_its_tokens():
     torch.testing.assert_close(table(bags.features()).detach(), expected)
 
 
+@given(st.lists(st.lists(st.integers(0, 9), max_size=8), min_size=1, max_size=6))
+def test_sums_and_gradients_are_those_of_a_dense_product(ids):
+    generator = torch.Generator().manual_seed(0)
+    table = TokenTable(torch.randn(10, 4, generator=generator), torch.rand(10) + 0.1)
+    bags = TokenBags.of(ids, vocabulary=10)
+    wanted = TokenTable(table.vectors.detach(), table.log_weights.detach().exp())
+    counts = torch.tensor([[row.count(token) for token in range(10)] for row in ids]).float()
+    dense = counts @ (wanted.log_weights.exp()[:, None] * wanted.vectors)  # (n, D)
+    gradient = torch.randn(dense.shape, generator=generator)
+    dense.backward(gradient)
+    vectors = table(bags.features())
+    vectors.backward(gradient)
+    torch.testing.assert_close(vectors, dense)
+    torch.testing.assert_close(table.vectors.grad.to_dense(), wanted.vectors.grad)
+    torch.testing.assert_close(table.log_weights.grad, wanted.log_weights.grad)
+    with torch.no_grad():
+        torch.testing.assert_close(table(bags.features()), vectors)
+
+
 def test_saturated_counts_are_bm25s():
     bags = TokenBags.of([[0, 0, 1], [1]], vocabulary=2).saturated(1.2, 0.75, mean_length=2.0)
     norm = 1.2 * (0.25 + 0.75 * np.array([3 / 2, 1 / 2]))
