@@ -36,6 +36,18 @@ def test_words_get_the_vectors_that_documents_are_made_of(world):
     assert cosines(found).mean() > 0.95 > 0.3 > cosines(start).mean()
 
 
+def test_many_documents_are_fitted_nearly_as_well(world, monkeypatch):
+    bags, truth, vectors = world
+    start, idf = np.zeros_like(truth) + 0.1, np.ones(VOCABULARY, np.float32)
+    exact = fit_tokens(start, idf, bags, drawn(len(bags)), vectors)
+    monkeypatch.setattr(module, "EXACT", 10)
+    near = fit_tokens(start, idf, bags, drawn(len(bags)), vectors)
+    monkeypatch.setattr(module, "TOLERANCE", 1e-4)
+    nearer = fit_tokens(start, idf, bags, drawn(len(bags)), vectors)
+    assert 1e-6 < np.abs(near - exact).max() < 0.3 * np.abs(exact).max()
+    np.testing.assert_allclose(nearer, exact, atol=1e-2)
+
+
 def test_a_word_that_no_document_has_keeps_its_start(world):
     bags, truth, vectors = world
     found = fit_tokens(truth, np.ones(VOCABULARY, np.float32), bags, drawn(len(bags)), vectors)
