@@ -79,6 +79,7 @@ class DenseTeacher:
         self._digest = model_digest(model_spec)
         self._model: SentenceTransformer | None = None
         self._cache = RepresentationCache(self._encode)
+        self._whole: np.memmap | None = None  # vectors of all documents, verified once
 
     @property
     def key(self) -> TeacherKey:
@@ -103,11 +104,12 @@ class DenseTeacher:
     def _vectors(self, documents: Sequence[Document]) -> np.ndarray:
         """A vector per document, (n, D)."""
         texts, length = self.collection.documents, self.max_length
-        if len(texts) > WHOLE and not is_encoded(self.model_spec, texts, max_length=length):
-            cached = self._cache.of([document.full for document in documents])
-            return np.stack([cached[document.full] for document in documents])
-        vectors = document_vectors(self.model_spec, texts, max_length=length)
-        return vectors[np.array([texts.position(d.id) for d in documents], dtype=np.int64)]
+        if self._whole is None:
+            if len(texts) > WHOLE and not is_encoded(self.model_spec, texts, max_length=length):
+                cached = self._cache.of([document.full for document in documents])
+                return np.stack([cached[document.full] for document in documents])
+            self._whole = document_vectors(self.model_spec, texts, max_length=length)
+        return self._whole[np.array([texts.position(d.id) for d in documents], dtype=np.int64)]
 
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
         assert self._model is not None
