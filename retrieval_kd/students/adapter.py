@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.adapter import AdapterEncoder
-from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.students.dense import Representations, prompts_of, score_matrix, similarity_of
+from retrieval_kd.students.tables import FrozenModel
 
 
 def make_adapter(
@@ -66,8 +66,13 @@ def _new(encoder: SentenceTransformer, model_spec: str) -> AdapterEncoder:
 class AdapterStudent:
     """Scores are cosines or dot products of W e(q) and W e(d), e the frozen encoder."""
 
+    halves = None
+
     def __init__(self, model: AdapterEncoder) -> None:
         self.model = model
+        self.frozen = FrozenModel(
+            model.base_spec, model.base_digest, max_length=model.encoder.max_seq_length
+        )
         self.similarity = similarity_of(model)
         self.temperature = {"cosine": 0.05, "dot": 1.0}[self.similarity]
         weight = model.dense.linear.weight
@@ -79,11 +84,6 @@ class AdapterStudent:
             self.factors = [nn.Parameter(down), nn.Parameter(up)]
 
     @property
-    def base(self) -> AdapterEncoder:
-        """What the frozen encoder's vectors are read by."""
-        return self.model
-
-    @property
     def vectors(self) -> list[nn.Parameter]:
         """The parameters trained with the common learning rate."""
         return self.factors or list(self.model.dense.parameters())
@@ -93,9 +93,8 @@ class AdapterStudent:
         """The parameters trained with the learning rate of heads."""
         return []
 
-    def bags(self, texts: Iterable[str], side: str) -> TokenBags:
+    def bags(self, texts: Iterable[str], side: str) -> None:
         """Return no tokens: the encoder's vectors are all that is read."""
-        return TokenBags.of([[] for _ in texts], vocabulary=1)
 
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`; `features` has the encoder's vectors as "base"."""

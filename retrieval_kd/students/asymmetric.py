@@ -8,6 +8,7 @@ smaller query side over documents that are not encoded again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -33,6 +34,7 @@ from retrieval_kd.students.static import (
     tokenizer_of,
     usual_length,
 )
+from retrieval_kd.students.tables import FrozenModel, Halves
 
 WORDS, TEXTS = 16, 1_000  # words of a text, and texts, that stand for queries
 DOCUMENT = ("document", "passage", "corpus")  # names of a document's prompt, the first is taken
@@ -115,12 +117,17 @@ class AsymmetricStudent:
         self.temperature = {"cosine": 0.05, "dot": 1.0}[self.similarity]
         rows = self.module.embedding.weight.detach().float()  # (V, D) or (V, D' + D)
         base, self.words = model.residual, None
+        self.frozen = FrozenModel(model.base_spec, of_queries=False)
+        self.halves: Halves | None = None
         width = rows.shape[1]
         if base is not None:
             width -= base.table.vectors.shape[1]
             self.words = split_rows(rows[:, width:])
             self.words.vectors.requires_grad_(False)
         self.table = split_rows(rows[:, :width])
+        if self.words is not None:
+            weights = self.table.log_weights, self.words.log_weights
+            self.halves = Halves(rows.shape[1] - width, weights, sides=("query",))
 
     @property
     def vectors(self) -> list[nn.Parameter]:
@@ -133,9 +140,9 @@ class AsymmetricStudent:
         own = [self.table.log_weights]
         return own if self.words is None else [*own, self.words.log_weights]
 
-    def bags(self, texts: Any, side: str) -> TokenBags:
-        """Return the tokens of queries."""
-        return TokenBags.of_texts(self.module.tokenizer, texts)
+    def bags(self, texts: Iterable[str], side: str) -> TokenBags | None:
+        """Return the tokens of queries; of documents none are read."""
+        return TokenBags.of_texts(self.module.tokenizer, texts) if side == "query" else None
 
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`; of documents, `features` has only the base's vectors as "base"."""
@@ -154,20 +161,6 @@ class AsymmetricStudent:
                 remedy="leave the dimensions out",
             )
         return {"score": score_matrix(queries["vector"], documents["vector"], self.similarity)}
-
-    def weighed(self, vectors: Tensor, side: str, cosine: float, words: float) -> Tensor:
-        """Multiply the two halves of queries' vectors (n, D' + D)."""
-        if side == "document":
-            return vectors
-        width = self.table.vectors.shape[1]
-        return torch.cat([cosine * vectors[:, :width], words * vectors[:, width:]], dim=1)
-
-    @torch.no_grad()
-    def weigh(self, cosine: float, words: float) -> None:
-        """Multiply the two halves of every query's vector from now on."""
-        assert self.words is not None
-        self.table.log_weights.add_(float(np.log(cosine)))
-        self.words.log_weights.add_(float(np.log(words)))
 
     def settle(self) -> None:
         """Write the trained vectors, times their weights, into the model."""

@@ -25,6 +25,7 @@ from retrieval_kd.models.modules.token_table import (
 )
 from retrieval_kd.students.dense import Representations, prompts_of
 from retrieval_kd.students.static import inverse_frequencies, random_vectors, tokenizer_of
+from retrieval_kd.students.tables import FrozenModel, Halves
 
 DIMENSIONS = 1024
 COSINE, WORDS = 20.0, 0.2  # weights of the cosine and of the BM25 score at the start
@@ -90,6 +91,13 @@ class ResidualStudent:
 
     def __init__(self, model: ResidualEncoder) -> None:
         self.model, self.words = model, model.embedding
+        words = self.words
+        self.frozen = FrozenModel(
+            words.base_spec, words.base_digest, max_length=words.encoder.max_seq_length
+        )
+        self.halves = Halves(
+            words.table.vectors.shape[1], (words.log_scale, words.table.log_weights)
+        )
 
     @property
     def vectors(self) -> list[nn.Parameter]:
@@ -119,17 +127,6 @@ class ResidualStudent:
                 remedy="leave the dimensions out",
             )
         return {"score": queries["vector"] @ documents["vector"].T}
-
-    def weighed(self, vectors: Tensor, side: str, cosine: float, words: float) -> Tensor:
-        """Multiply the two halves of vectors (n, D' + D), of either side."""
-        width = vectors.shape[1] - self.words.table.vectors.shape[1]
-        return torch.cat([cosine * vectors[:, :width], words * vectors[:, width:]], dim=1)
-
-    @torch.no_grad()
-    def weigh(self, cosine: float, words: float) -> None:
-        """Multiply the two halves of every vector from now on."""
-        self.words.log_scale.add_(float(np.log(cosine)))
-        self.words.table.log_weights.add_(float(np.log(words)))
 
     def settle(self) -> None:
         """Do nothing: the model's own weights are the trained ones."""

@@ -189,6 +189,7 @@ class StaticStudent:
     """Scores are cosines of the sums of token vectors; weights are trained apart from vectors."""
 
     temperature = 0.05
+    frozen = halves = None
 
     def __init__(self, model: SentenceTransformer) -> None:
         self.model = model

@@ -2,15 +2,17 @@
 
 Each kind has a file of its own in this folder. A new kind is a class with the members of `Student`,
 a line in `student_of`, one in `make_student`, and its entries in `options.py`; it inherits nothing.
+One that trains without a transformer has the members of `TableStudent` too.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
 
 from sentence_transformers import MultiVectorEncoder, SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from torch import Tensor
+from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.modules.adapter import AdapterEncoder
@@ -18,6 +20,7 @@ from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
 from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
 from retrieval_kd.models.modules.residual import ResidualEncoder
+from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.students.adapter import AdapterStudent
 from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import DenseStudent, Representations
@@ -27,6 +30,7 @@ from retrieval_kd.students.multi_vector import MultiVectorStudent
 from retrieval_kd.students.residual import ResidualStudent
 from retrieval_kd.students.sparse import SparseStudent
 from retrieval_kd.students.static import StaticStudent
+from retrieval_kd.students.tables import FrozenModel, Halves
 
 
 class Student(Protocol):
@@ -46,6 +50,33 @@ class Student(Protocol):
 
         With `dimensions`, only the first `dimensions` of each vector are compared (Matryoshka).
         """
+
+
+@runtime_checkable
+class TableStudent(Student, Protocol):
+    """A student of token tables and frozen vectors: no transformer runs while it is trained."""
+
+    @property
+    def vectors(self) -> list[nn.Parameter]:
+        """The parameters trained with the common learning rate."""
+
+    @property
+    def weights(self) -> list[nn.Parameter]:
+        """The parameters trained with the learning rate of heads."""
+
+    @property
+    def frozen(self) -> FrozenModel | None:
+        """The model whose vectors `represent` finds in its features as "base"."""
+
+    @property
+    def halves(self) -> Halves | None:
+        """The halves of its vectors, which are weighed before training."""
+
+    def bags(self, texts: Iterable[str], side: str) -> TokenBags | None:
+        """Return the tokens of texts that `represent` reads; None: it reads none of this side."""
+
+    def settle(self) -> None:
+        """Write what was trained into the model."""
 
 
 def student_of(model: Any) -> Student:

@@ -17,12 +17,8 @@ from sentence_transformers import (
 )
 
 from retrieval_kd.files import read_json
-from retrieval_kd.students.adapter import AdapterStudent
-from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import describe_student
-from retrieval_kd.students.residual import ResidualStudent
-from retrieval_kd.students.static import StaticStudent
-from retrieval_kd.students.student import student_of
+from retrieval_kd.students.student import TableStudent, student_of
 from retrieval_kd.training.batches.collate import SlateCollator
 from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
 from retrieval_kd.training.job import TrainingJob
@@ -58,7 +54,7 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
     check_targets(job.pools, job.terms)
     table = student_of(job.student)
     job.student._model_card_text = ""  # its card is a new one, not that of what it was made from
-    if isinstance(table, StaticStudent | ResidualStudent | AsymmetricStudent | AdapterStudent):
+    if isinstance(table, TableStudent):
         return train_table(job, table)
     if checkpoints.finished(job.out, job.identity):
         return read_json(job.out / checkpoints.RECORD)

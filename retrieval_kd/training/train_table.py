@@ -21,11 +21,8 @@ from retrieval_kd.files import read_json
 from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.progress import bar
-from retrieval_kd.students.adapter import AdapterStudent
-from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import Representations, describe_student
-from retrieval_kd.students.residual import ResidualStudent
-from retrieval_kd.students.static import StaticStudent
+from retrieval_kd.students.student import TableStudent
 from retrieval_kd.training.batches.collate import PoolTargets, slate_columns, slate_tensors
 from retrieval_kd.training.batches.slates import draw_slates
 from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
@@ -35,7 +32,6 @@ from retrieval_kd.training.objective.terms import with_temperature
 from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished, save_whole
 from retrieval_kd.training.trainer.devices import processes
 
-TableStudent = StaticStudent | ResidualStudent | AsymmetricStudent | AdapterStudent
 BALANCED = 128  # queries by which two halves of a vector are weighed before training
 COSINES = tuple(2.0 ** (k / 2) for k in range(-3, 4))
 WORDS = (1e-3, *(2.0 ** (k / 2) for k in range(-5, 4)))
@@ -91,13 +87,12 @@ class _Training:
         queries = [pool.query for pool in job.pools]
         dev = list(job.dev.queries.values()) if job.dev else []
         every = [*queries, *dev]
+        texts = (document.full for document in job.documents.iterate())
         base_queries, base_documents = _frozen(job, student, every)
         self.queries = _Texts(student, student.bags(every, "query"), "query", base_queries)
-        bags = None  # an asymmetric student's documents are vectors alone
-        if not isinstance(student, AsymmetricStudent):
-            texts = (document.full for document in job.documents.iterate())
-            bags = student.bags(texts, "document")
-        self.documents = _Texts(student, bags, "document", base_documents)
+        self.documents = _Texts(
+            student, student.bags(texts, "document"), "document", base_documents
+        )
         self.dev_rows = np.arange(len(queries), len(every))
 
     def run(self) -> dict[str, Any]:
@@ -162,21 +157,21 @@ class _Training:
         What fits depends on the teacher: where it ignores the words, so must the student, and
         training alone would take too many steps to get there.
         """
-        student = self.student
-        if isinstance(student, StaticStudent | AdapterStudent) or student.words is None:
+        halves = self.student.halves
+        if halves is None:
             return
         batch = self._batch(list(zip(rows["pool"], rows["draw"], strict=True)), 0)
         both = {"query": batch.queries["vector"], "document": batch.groups[0]["vector"]}
         tried = []
         for cosine, words in itertools.product(COSINES, WORDS):
             queries, documents = (
-                {"vector": student.weighed(vectors, side, cosine, words)}
+                {"vector": halves.weighed(vectors, side, cosine, words)}
                 for side, vectors in both.items()
             )
-            trial = Batch(student, queries, [documents], batch.labels)
+            trial = Batch(self.student, queries, [documents], batch.labels)
             losses = evaluate_terms(self.terms, trial)
             tried.append((torch.stack(list(losses.values())).sum().item(), cosine, words))
-        student.weigh(*min(tried)[1:])
+        halves.weigh(*min(tried)[1:])
 
     def _losses(self, rows: list[tuple[int, int]], step: int) -> dict[str, Tensor]:
         return evaluate_terms(self.terms, self._batch(rows, step))
@@ -217,17 +212,14 @@ class _Training:
 
 def _frozen(job: TrainingJob, student: TableStudent, queries: list[str]) -> tuple[Any, Any]:
     """Return the frozen model's vectors of queries and of all documents; None: not needed."""
-    if isinstance(student, AsymmetricStudent):
-        spec = student.model.base_spec
-        return None, document_vectors(spec, job.documents, max_length=job.teacher_length)
-    if isinstance(student, StaticStudent):
+    frozen = student.frozen
+    if frozen is None:
         return None, None
-    on = student.base if isinstance(student, AdapterStudent) else student.words
-    vectors = teacher_vectors(
-        on.base_spec,
-        queries,
-        job.documents,
-        max_length=job.teacher_length or on.encoder.max_seq_length,
-        digest=on.base_digest,
-    )
+    read: dict[str, Any] = {
+        "max_length": job.teacher_length or frozen.max_length,
+        "digest": frozen.digest,
+    }
+    if not frozen.of_queries:
+        return None, document_vectors(frozen.spec, job.documents, **read)
+    vectors = teacher_vectors(frozen.spec, queries, job.documents, **read)
     return vectors.queries, vectors.documents

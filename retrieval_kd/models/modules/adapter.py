@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
-from sentence_transformers.util import load_file_path
 
-from retrieval_kd.files import read_json
-from retrieval_kd.models.modules.headed import MARK
-
-CONFIG = "config_sentence_transformers.json"
+from retrieval_kd.models.modules.headed import MarkedEncoder
 
 
-class AdapterEncoder(SentenceTransformer):
+class AdapterEncoder(MarkedEncoder, SentenceTransformer):
     """An encoder's modules, a square `Dense` without bias, and `Normalize` if it has cosines.
 
     All of these are Sentence Transformers' own, so plain `SentenceTransformer` loads a saved one.
@@ -36,13 +33,9 @@ class AdapterEncoder(SentenceTransformer):
         rank: int | None = None,
         **arguments: Any,
     ) -> None:
-        super().__init__(model_name_or_path, **arguments)
         self.base_digest, self.rank = base_digest, rank
         self.base_spec = model_name_or_path or ""
-        if model_name_or_path is not None:
-            path = load_file_path(model_name_or_path, CONFIG, revision=arguments.get("revision"))
-            config = read_json(path or "", "base_digest")
-            self.base_digest, self.rank = config["base_digest"], config.get("rank")
+        super().__init__(model_name_or_path, **arguments)
 
     @property
     def dense(self) -> Dense:
@@ -51,7 +44,7 @@ class AdapterEncoder(SentenceTransformer):
         assert isinstance(module, Dense)
         return module
 
-    @property
+    @cached_property
     def encoder(self) -> SentenceTransformer:
         """The frozen encoder alone, with the same weights in memory."""
         return SentenceTransformer(
@@ -73,5 +66,9 @@ class AdapterEncoder(SentenceTransformer):
         return len(self) - (2 if isinstance(self[-1], Normalize) else 1)
 
     def _get_model_config(self) -> dict[str, Any]:
-        own = {MARK: self.student, "base_digest": self.base_digest, "rank": self.rank}
+        own = {"base_digest": self.base_digest, "rank": self.rank}
         return {**super()._get_model_config(), **own}
+
+    def _parse_model_config(self, model_config: dict[str, Any]) -> None:
+        super()._parse_model_config(model_config)
+        self.base_digest, self.rank = str(model_config["base_digest"]), model_config.get("rank")
