@@ -9,10 +9,11 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.schema import Layer, Part, Share, as_value_error, check_weights, validate
-from retrieval_kd.students.options import PARTS, RE_RANKS, TABLES
+from retrieval_kd.students.options import FIXED, PARTS, RE_RANKS, TABLES
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.objective.score_names import POSITIVE, STORED, ScoreName
 from retrieval_kd.training.objective.term_checks import (
+    check_for_collection,
     check_for_pairs,
     check_for_tables,
     check_for_texts,
@@ -297,6 +298,7 @@ def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> Non
         _check_re_ranks(stage)
     else:
         check_for_texts(stage.objective, kind)
+        check_for_collection(stage.objective, kind in FIXED)
     if kind in TABLES:
         check_for_tables(stage.objective, kind)
         if stage.live:

@@ -25,7 +25,7 @@ from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
 from retrieval_kd.models.modules.residual import ResidualEncoder
 from retrieval_kd.models.modules.token_table import TokenBags
-from retrieval_kd.students.dense import Representations, prompts_of, score_matrix, similarity_of
+from retrieval_kd.students.dense import Representations, prompts_of, similarity_of
 from retrieval_kd.students.fit_tokens import drawn, fit_tokens
 from retrieval_kd.students.static import (
     inverse_frequencies,
@@ -147,7 +147,10 @@ class AsymmetricStudent:
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, D)`; of documents, `features` has only the base's vectors as "base"."""
         if side == "document":
-            return {"vector": features["base"]}
+            vectors = features["base"]
+            if self.similarity == "cosine":
+                vectors = nn.functional.normalize(vectors, dim=-1)
+            return {"vector": vectors}
         tables = [self.table] if self.words is None else [self.table, self.words]
         return {"vector": torch.cat([table(features) for table in tables], dim=1)}
 
@@ -160,7 +163,10 @@ class AsymmetricStudent:
                 "an asymmetric student's vector cannot be cut: its documents are another model's",
                 remedy="leave the dimensions out",
             )
-        return {"score": score_matrix(queries["vector"], documents["vector"], self.similarity)}
+        vectors = queries["vector"]
+        if self.similarity == "cosine":  # a document's has unit length, and may be on disk
+            vectors = nn.functional.normalize(vectors, dim=-1)
+        return {"score": vectors @ documents["vector"].T}
 
     def settle(self) -> None:
         """Write the trained vectors, times their weights, into the model."""

@@ -32,6 +32,7 @@ TABLES = (
     "adapter",
 )  # trained from frozen parts
 UNCUT = ("residual", "asymmetric")  # kinds whose vectors are not cut to their first dimensions
+FIXED = ("asymmetric",)  # kinds whose documents stay as another model has made them
 STARTS = {"asymmetric": ("dense", "residual", "asymmetric")}  # kinds to start from; dense and own
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
 WITH_TOKENS = (

@@ -17,6 +17,7 @@ from sentence_transformers import (
 )
 
 from retrieval_kd.files import read_json
+from retrieval_kd.schema import as_input_error
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.student import TableStudent, student_of
 from retrieval_kd.training.batches.collate import SlateCollator
@@ -24,7 +25,7 @@ from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import prompts_by_column
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.objective.term_checks import check_targets
+from retrieval_kd.training.objective.term_checks import check_for_collection, check_targets
 from retrieval_kd.training.train_cross_encoder import train_cross_encoder
 from retrieval_kd.training.train_table import train_table
 from retrieval_kd.training.trainer import checkpoints, engine
@@ -56,6 +57,7 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
     job.student._model_card_text = ""  # its card is a new one, not that of what it was made from
     if isinstance(table, TableStudent):
         return train_table(job, table)
+    as_input_error(check_for_collection, job.terms, False)
     if checkpoints.finished(job.out, job.identity):
         return read_json(job.out / checkpoints.RECORD)
     student, pools, settings = job.student, job.pools, job.settings

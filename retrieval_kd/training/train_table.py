@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
+import warnings
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,16 @@ from retrieval_kd.files import read_json
 from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.progress import bar
+from retrieval_kd.schema import as_input_error
 from retrieval_kd.students.dense import Representations, describe_student
 from retrieval_kd.students.student import TableStudent
 from retrieval_kd.training.batches.collate import PoolTargets, slate_columns, slate_tensors
-from retrieval_kd.training.batches.slates import draw_slates
+from retrieval_kd.training.batches.slates import Slate, draw_slates
 from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
 from retrieval_kd.training.job import TrainingJob, schedule
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
-from retrieval_kd.training.objective.terms import with_temperature
+from retrieval_kd.training.objective.term_checks import check_for_collection
+from retrieval_kd.training.objective.terms import Term, with_temperature
 from retrieval_kd.training.trainer.checkpoints import RECORD, at_work, finished, save_whole
 from retrieval_kd.training.trainer.devices import processes
 
@@ -47,8 +50,11 @@ def train_table(job: TrainingJob, student: TableStudent) -> dict[str, Any]:
         The content of `training.json`.
 
     Raises:
-        InputError: several processes share the training, or a loss is not finite.
+        InputError: several processes share the training, a loss is not finite, or a term reads the
+            whole collection, whose documents are trained.
     """
+    fixed = student.frozen is not None and not student.frozen.of_queries
+    as_input_error(check_for_collection, job.terms, fixed)
     if processes() > 1:
         raise InputError(
             "a student without a transformer to train is trained by one process",
@@ -70,7 +76,14 @@ class _Texts:
     ) -> None:
         self.student, self.bags, self.side, self.base = student, bags, side, base
 
-    def represent(self, rows: np.ndarray) -> Representations:
+    def represent(self, rows: np.ndarray | None) -> Representations:
+        """Represent the texts at these positions; None: all, whose vectors stay on disk."""
+        if rows is None:
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore", UserWarning
+                )  # it must not be written to, and is not
+                return {"vector": torch.from_numpy(self.base)}  # (N, D)
         features = {} if self.bags is None else self.bags.take(rows).features()
         if self.base is not None:
             features["base"] = torch.from_numpy(np.array(self.base[rows]))  # (n, D')
@@ -83,7 +96,9 @@ class _Training:
     def __init__(self, job: TrainingJob, student: TableStudent) -> None:
         self.started = time.monotonic()
         self.job, self.student, self.settings = job, student, job.settings
-        self.terms = [with_temperature(term, student.temperature) for term in job.terms]
+        terms = [with_temperature(term, student.temperature) for term in job.terms]
+        self.near = [term for term in terms if term.candidates != "collection"]
+        self.far = [term for term in terms if term.candidates == "collection"]
         queries = [pool.query for pool in job.pools]
         dev = list(job.dev.queries.values()) if job.dev else []
         every = [*queries, *dev]
@@ -105,7 +120,8 @@ class _Training:
             optimizer, lambda step: min((step + 1) / warm, 1 - step / settings.steps)
         )
         rows = schedule(len(self.job.pools), settings, self.job.groups)
-        self._balance(rows[:BALANCED])
+        few = settings.batch_queries if self.far else BALANCED  # against all documents: no more
+        self._balance(rows[: min(few, BALANCED)])
         curve, best = [self._point(0)], self._state()
         size = settings.batch_queries
         with bar("training", settings.steps) as progress:
@@ -160,33 +176,54 @@ class _Training:
         halves = self.student.halves
         if halves is None:
             return
-        batch = self._batch(list(zip(rows["pool"], rows["draw"], strict=True)), 0)
-        both = {"query": batch.queries["vector"], "document": batch.groups[0]["vector"]}
+        batches = self._batches(list(zip(rows["pool"], rows["draw"], strict=True)), 0)
         tried = []
         for cosine, words in itertools.product(COSINES, WORDS):
-            queries, documents = (
-                {"vector": halves.weighed(vectors, side, cosine, words)}
-                for side, vectors in both.items()
-            )
-            trial = Batch(self.student, queries, [documents], batch.labels)
-            losses = evaluate_terms(self.terms, trial)
-            tried.append((torch.stack(list(losses.values())).sum().item(), cosine, words))
+            losses: list[Tensor] = []
+            for terms, batch in batches:
+                both = {"query": batch.queries["vector"], "document": batch.groups[0]["vector"]}
+                queries, documents = (
+                    {"vector": halves.weighed(vectors, side, cosine, words)}
+                    for side, vectors in both.items()
+                )
+                trial = Batch(self.student, queries, [documents], batch.labels)
+                losses += evaluate_terms(terms, trial).values()
+            tried.append((torch.stack(losses).sum().item(), cosine, words))
         halves.weigh(*min(tried)[1:])
 
     def _losses(self, rows: list[tuple[int, int]], step: int) -> dict[str, Tensor]:
-        return evaluate_terms(self.terms, self._batch(rows, step))
+        losses = [evaluate_terms(terms, batch) for terms, batch in self._batches(rows, step)]
+        return {name: loss for of_batch in losses for name, loss in of_batch.items()}
 
-    def _batch(self, rows: list[tuple[int, int]], step: int) -> Batch:
-        pools = [self.job.pools[pool] for pool, _ in rows]
+    def _batches(self, rows: list[tuple[int, int]], step: int) -> list[tuple[list[Term], Batch]]:
+        """Return the batch of some rows with the documents of their slates, and one with all.
+
+        Each has the terms that are evaluated on it; one without terms is left out.
+        """
         slates = draw_slates(self.job.pools, rows, self.settings)
-        distinct = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
+        drawn = np.unique(np.concatenate([slate.positions for slate in slates]))  # (M,)
+        return [
+            (terms, self._batch(rows, slates, positions, step))
+            for terms, positions in ((self.near, drawn), (self.far, None))
+            if terms
+        ]
+
+    def _batch(
+        self,
+        rows: list[tuple[int, int]],
+        slates: list[Slate],
+        positions: np.ndarray | None,
+        step: int,
+    ) -> Batch:
+        pools = [self.job.pools[pool] for pool, _ in rows]
+        distinct = np.arange(len(self.job.documents)) if positions is None else positions  # (M,)
         labels = {
             **slate_tensors(slates, slate_columns(slates, distinct, self.settings.slate_size)),
             **PoolTargets(pools).of(distinct),
             "vectors": {},
         }
         queries = self.queries.represent(np.array([pool for pool, _ in rows]))
-        documents = self.documents.represent(distinct)
+        documents = self.documents.represent(positions)
         return Batch(self.student, queries, [documents], labels, step / self.settings.steps)
 
     @torch.no_grad()

@@ -37,7 +37,8 @@ def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
     for student in config["students"].values():
         student["student"]["dimensions"] = 256
     config["students"]["asymmetric"] = {
-        "student": {"kind": "asymmetric"}, "objective": [{"name": "kl"}],
+        "student": {"kind": "asymmetric"},
+        "objective": [{"name": "kl"}, {"name": "kl", "candidates": "collection"}],
     }  # fmt: skip
     for student in config["students"].values():
         student["train"] = {"steps": 6, "batch_queries": 8, "eval_steps": 3}

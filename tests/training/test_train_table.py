@@ -13,21 +13,24 @@ from typer.testing import CliRunner
 from retrieval_kd.cli.app import app
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import write_run
-from retrieval_kd.errors import Drops
+from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.load import load_retriever
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.make import make_student, saved_as
+from retrieval_kd.students.student import student_of
 from retrieval_kd.training.batches.slates import build_pools
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.terms import parse_terms
 from retrieval_kd.training.train_student import train_student
+from retrieval_kd.training.train_table import _Training
 from retrieval_kd.training.trainer.curve import build_dev_task
 from retrieval_kd.training.trainer.settings import TrainSettings
 
 SETTINGS = TrainSettings(
     steps=12, batch_queries=8, slate_size=4, learning_rate=5e-3, eval_steps=4, warmup=0.1
 )
+TEXT = ["tides and the moon"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,7 @@ def job(
     student = make_student(
         str(tiny_encoder),
         kind,
-        dimensions=None if kind in ("adapter", "asymmetric") else 64,
+        dimensions=64 if kind in ("static", "residual") else None,
         max_length=64,
         options=options,
         documents=collection.documents,
@@ -164,6 +167,50 @@ def test_training_an_asymmetric_student_encodes_no_text_that_is_cached(
     for loads in ("models.encode.load_encoder", "training.batches.teacher_vectors.load_encoder"):
         monkeypatch.setattr(f"retrieval_kd.{loads}", None)  # must not be called
     assert train_student(training)["student"]["layers"] is None
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_all_documents_of_a_collection_are_candidates_as_those_of_a_batch_that_has_them_all(
+    similarity, tiny_encoder, tiny_dot_encoder, collection, tmp_path
+):
+    queries, ids = collection.query_texts("train"), list(collection.documents.ids())
+    scores = {
+        query: {ids[(7 * row + k) % len(ids)]: float(k % 5) for k in range(20)}
+        for row, query in enumerate(queries)
+    }  # each query's own third; all 60 documents together
+    pools = build_pools(queries, scores, collection, collection.qrels("train"), scores, Drops())
+    base = tiny_encoder if similarity == "cosine" else tiny_dot_encoder
+    whole = {"batch_queries": len(pools), "slate_size": 24, "slate_depth": 24, "steps": 20}
+    found = []
+    for candidates in ("batch", "collection"):
+        terms = f"kl@{candidates}+infonce:0.5@{candidates}"
+        training = job(
+            base, collection, pools, tmp_path / candidates, kind="asymmetric", terms=terms, **whole
+        )
+        record = train_student(replace(training, dev=None))
+        losses = [value for name, value in record["curve"][-1].items() if name != "step"]
+        found.append((losses, load_retriever(str(tmp_path / candidates)).encode_query(TEXT)))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-3)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-3, atol=1e-4)
+
+
+def test_the_vectors_of_a_whole_collection_stay_on_disk(tiny_encoder, collection, pools, tmp_path):
+    training = job(tiny_encoder, collection, pools, tmp_path / "out", kind="asymmetric")
+    texts = _Training(training, student_of(training.student)).documents
+    assert isinstance(texts.base, np.memmap)
+    assert texts.represent(None)["vector"].data_ptr() == texts.base.ctypes.data
+
+
+@pytest.mark.parametrize("kind", ["static", "residual", "adapter", "dense"])
+def test_a_student_whose_documents_are_trained_is_not_trained_on_all_of_them(
+    kind, tiny_encoder, collection, pools, tmp_path
+):
+    training = job(
+        tiny_encoder, collection, pools, tmp_path / "out", kind=kind, terms="kl@collection"
+    )
+    with pytest.raises(InputError, match="every step would have to encode them all"):
+        train_student(training)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("options", [{}, {"rank": 4}])

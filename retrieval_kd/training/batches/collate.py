@@ -98,11 +98,27 @@ class SlateCollator(SentenceTransformerDataCollator):
 
 def slate_columns(slates: Sequence[Slate], distinct: np.ndarray, size: int) -> np.ndarray:
     """Return the places (B, N) of each slate's documents among the documents `distinct (M,)`."""
-    column = {int(at): i for i, at in enumerate(distinct)}
+    order = np.argsort(distinct)
     columns = np.zeros((len(slates), size), dtype=np.int64)
     for row, slate in enumerate(slates):
-        columns[row, : len(slate.positions)] = [column[int(at)] for at in slate.positions]
+        columns[row, : len(slate.positions)], _ = _places(distinct, order, slate.positions)
     return columns
+
+
+def _places(
+    distinct: np.ndarray, order: np.ndarray, positions: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of those of some positions that are among the documents `distinct (M,)`.
+
+    Args:
+        order: what sorts `distinct`.
+
+    Returns:
+        The places, and which of the positions are there.
+    """
+    at = order[np.minimum(np.searchsorted(distinct, positions, sorter=order), len(order) - 1)]
+    there = distinct[at] == positions
+    return at[there], there
 
 
 def slate_tensors(slates: Sequence[Slate], columns: np.ndarray) -> dict[str, torch.Tensor]:
@@ -141,15 +157,16 @@ class PoolTargets:
         teachers = 0 if self.pools[0].members is None else len(self.pools[0].members)
         members = np.full((teachers, *teacher.shape), -np.inf, dtype=np.float32)  # (T, B, M)
         mask = np.ones(teacher.shape, dtype=bool)  # (B, M)
+        order = np.argsort(distinct)
         for row, pool in enumerate(self.pools):
-            order = np.argsort(pool.positions, kind="stable")
-            at = np.minimum(np.searchsorted(pool.positions[order], distinct), len(order) - 1)
-            pooled = pool.positions[order][at] == distinct
-            mask[row] = pooled | ~np.isin(distinct, pool.ignored)
-            teacher[row, pooled] = pool.teacher[order][at[pooled]]
-            gains[row, pooled] = pool.gains[order][at[pooled]]
+            ignored, _ = _places(distinct, order, pool.ignored)
+            at, there = _places(distinct, order, pool.positions)
+            mask[row, ignored] = False
+            mask[row, at] = True
+            teacher[row, at] = pool.teacher[there]
+            gains[row, at] = pool.gains[there]
             if pool.members is not None:
-                members[:, row, pooled] = pool.members[:, order][:, at[pooled]]
+                members[:, row, at] = pool.members[:, there]
         batch = {"batch_teacher": teacher, "batch_gains": gains, "batch_mask": mask}
         if self.pools[0].members is not None:
             batch["batch_members"] = members

@@ -140,6 +140,7 @@ def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
 
     With `candidates: batch`, a document that is not a candidate of a query has teacher probability
     zero. A candidate without a teacher score, or one that the query's pool ignores, is left out.
+    `candidates: collection` is the same, of a batch that has all documents.
     """
     if term.kind == "vectors":
         return _on_vectors(term, batch, projections)
@@ -168,7 +169,7 @@ def _candidates(term: Term, batch: Batch) -> tuple[Tensor, Tensor]:
 def _on_scores(term: Term, batch: Batch, scores: Tensor) -> Tensor:
     labels = batch.labels
     columns, mask = _candidates(term, batch)
-    in_batch = term.candidates == "batch"
+    in_batch = term.candidates != "slate"
     student = scores.gather(1, columns)  # (B, N) or (B, M)
     [target] = term.teachers
     if term.pairs_of is not None or target == ScoreName(STORED):

@@ -9,10 +9,13 @@ import numpy as np
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.students.options import UNCUT
 from retrieval_kd.training.batches.slates import Pool
-from retrieval_kd.training.objective.score_names import STORED
+from retrieval_kd.training.objective.score_names import POSITIVE, STORED
 from retrieval_kd.training.objective.terms import Term, check_distinct
 
 BY_CANDIDATE = ("mse", "bce")  # objectives that learn from a single scored candidate
+SQUARE = (  # objectives that compare candidates with each other, or the candidates of two queries
+    "bpr", "pair_kl", "pearson", "preference", "rank_contrast", "ranknet", "sinkhorn",
+)  # fmt: skip
 
 
 def check_for_texts(terms: Sequence[Term], kind: str) -> None:
@@ -38,6 +41,27 @@ def check_for_tables(terms: Sequence[Term], kind: str) -> None:
             )
 
 
+def check_for_collection(terms: Sequence[Term], fixed: bool) -> None:
+    """Refuse `candidates: collection` where a step over all documents would cost too much.
+
+    Args:
+        fixed: the student's documents are not trained, and their vectors are at hand.
+    """
+    for term in terms:
+        if term.candidates != "collection":
+            continue
+        if not fixed:
+            raise ValueError(
+                f"{term.label}: this student's documents are trained, so every step would have to "
+                "encode them all: candidates: batch (only an asymmetric student's are not)"
+            )
+        if term.name in SQUARE or term.teacher == POSITIVE:
+            raise ValueError(
+                f"{term.label}: this compares every document with others, too many in a whole "
+                "collection: candidates: batch, or an objective such as kl or infonce"
+            )
+
+
 def check_for_pairs(terms: Sequence[Term]) -> None:
     """Refuse terms for a cross-encoder student, which scores only each query's own slate."""
     for term in terms:
@@ -50,7 +74,7 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
                 f"{term.name} needs texts encoded separately, but a cross-encoder reads query and "
                 "document together; use hidden_states"
             )
-        if term.candidates == "batch":
+        if term.candidates != "slate":
             raise ValueError(f"{term.label}: a cross-encoder scores slates only: candidates: slate")
         stored = term.teacher == STORED or term.pairs_of is not None
         if term.kind == "scores" and not (term.student == "score" and stored):
@@ -95,7 +119,7 @@ def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
 
 def _check_compares(pools: Sequence[Pool], term: Term) -> None:
     """Refuse to compare scores within queries of which each has one: every loss is constant."""
-    if term.candidates == "batch" or term.name in BY_CANDIDATE:
+    if term.candidates != "slate" or term.name in BY_CANDIDATE:
         return
     alone = sum(int(np.isfinite(pool.teacher).sum() < 2) for pool in pools)
     if alone == len(pools):

@@ -40,9 +40,10 @@ class Term(Part):
 
     name: str = Field(description="function in retrieval_kd.objectives")
     weight: float = Field(1.0, gt=0, description="factor in the sum; no unit")
-    candidates: Literal["slate", "batch"] = Field(
+    candidates: Literal["slate", "batch", "collection"] = Field(
         "slate",
-        description="slate: the query's own N candidates; batch: all documents of the batch",
+        description="slate: the query's own N candidates; batch: all documents of the batch; "
+        "collection: all there are, for an asymmetric student, whose documents are not trained",
     )
     student: str = Field(
         "score",
@@ -295,7 +296,7 @@ def check_scores(term: Term) -> None:
 
 def check_unused(term: Term) -> None:
     """Refuse settings that an objective of its kind would not read."""
-    if term.kind not in ("scores", "several") and term.candidates == "batch":
+    if term.kind not in ("scores", "several") and term.candidates != "slate":
         raise ValueError(f"{term.name} does not choose among candidates: leave `candidates` out")
     if term.learns_model and term.student != "score":
         raise ValueError(f"{term.name} trains {term.kind}, not scores: leave `student` out")
@@ -307,7 +308,7 @@ def check_unused(term: Term) -> None:
         return
     if "preferences" not in term.takes:
         raise ValueError(f"{term.name} trains on scores, not on answers about pairs: use pair_kl")
-    if term.candidates == "batch":
+    if term.candidates != "slate":
         raise ValueError(
             f"{term.label}: only a query's own candidates are paired: leave `candidates` out"
         )

@@ -6,10 +6,13 @@ import logging
 
 import numpy as np
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from retrieval_kd import objectives
 from retrieval_kd.errors import InputError
 from retrieval_kd.training.batches.slates import Pool
-from retrieval_kd.training.objective.term_checks import check_targets
+from retrieval_kd.training.objective.term_checks import SQUARE, check_for_collection, check_targets
 from retrieval_kd.training.objective.terms import parse_terms
 
 
@@ -36,3 +39,41 @@ def test_queries_that_teach_nothing_are_counted(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.WARNING, "retrieval_kd"):
         check_targets([ONE, TWO, TWO], parse_terms("kl"))
     assert "kl learns nothing from 1 of 3 queries" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("objective", "fixed", "message"),
+    [
+        ("kl@collection", False, "encode them all: candidates: batch"),
+        ("ranknet@collection", True, "compares every document with others.*candidates: batch"),
+    ],
+)
+def test_a_whole_collection_is_not_scored_where_that_costs_too_much(
+    objective: str, fixed: bool, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_for_collection(parse_terms(objective), fixed)
+    check_for_collection(parse_terms("kl@collection+infonce@collection+ranknet@batch"), True)
+
+
+class Largest(TorchDispatchMode):
+    """Measures the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("name", objectives.__all__)
+def test_objectives_on_a_whole_collection_need_one_number_per_query_and_document(name: str) -> None:
+    """Those that need more are listed, and no other is."""
+    student, teacher = torch.randn(3, 50), torch.randn(3, 50)
+    more = {"preferences": torch.rand(3, 50, 50)} if name == "pair_kl" else {}
+    with Largest() as seen:
+        getattr(objectives, name)(student, teacher, torch.ones(3, 50).bool(), **more)
+    assert (seen.elements > 3 * 50) == (name in SQUARE)
