@@ -210,7 +210,8 @@ class Config(Part):
         if student == baseline:
             raise ValueError(f"compare names {student!r} twice: name another baseline")
         cut = [f"{name}@{width}" for name in self.students for width in self.widths]
-        reserved = {*REFERENCES, *cut}.intersection(self.students)
+        merged = [merged_system(n) for n, t in self.students.items() if t.merged_with == "seeds"]
+        reserved = {*REFERENCES, *cut, *merged}.intersection(self.students)
         if reserved:
             raise ValueError(f"{reserved.pop()!r} is already the name of another system")
         for name, values in {"seeds": self.seeds, "widths": self.widths}.items():
@@ -230,7 +231,8 @@ class Config(Part):
         student = self.student_for(training)
         if student.max_length != self.student.max_length:
             raise ValueError("all students read the same text: max_length is the common one")
-        check_merge(training.merge, student.kind, self.splits.dev is not None)
+        has_dev = self.splits.dev is not None
+        check_merge(training.merge, student.kind, has_dev, len(self.seeds))
         for stage in training.all_stages:
             for seed in self.seeds:
                 settings = self.train_settings(training, stage, seed=seed)
@@ -269,7 +271,9 @@ class Config(Part):
             student = self.student_for(training)
             can_be_cut = student.searched_as == "dense" and student.kind not in UNCUT
             widths = self.widths if can_be_cut else []
-            systems |= {name: name, **{f"{name}@{width}": name for width in widths}}
+            merged = [merged_system(name)] if training.merged_with == "seeds" else []
+            for system in [name, *merged]:
+                systems |= {system: name, **{f"{system}@{width}": name for width in widths}}
         return systems
 
     @property
@@ -292,6 +296,11 @@ class Config(Part):
     ) -> TrainSettings:
         """Return the common settings with the student's own, the stage's own, and the seed."""
         return training.train_settings(stage, self.train.model_copy(update={"seed": seed}))
+
+
+def merged_system(student: str) -> str:
+    """Return the name of the system that is the average of a student's seeds."""
+    return f"{student}-merged"
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -84,16 +84,25 @@ class Denoised(Part):
 
 
 class Merge(Part):
-    """The trained student averaged with a model of the same architecture (LM-Cocktail)."""
+    """The trained student averaged with models of the same architecture."""
 
-    with_: Literal["start"] = Field(
-        "start", alias="with", description="the student before training"
+    with_: Literal["start", "seeds"] = Field(
+        "start",
+        alias="with",
+        description="start: the student before training (LM-Cocktail); seeds: those of all other "
+        "seeds (model soups), as a system of its own, NAME-merged",
     )
     share: Share | Literal["dev"] = Field(
         0.5,
         description="of the trained student's weights; dev: the best of 0.3, 0.5, 0.7 and 1 on dev "
-        "queries",
+        "queries; not for seeds, which weigh the same",
     )
+
+    @model_validator(mode="after")
+    def _alike(self) -> Merge:
+        if self.with_ == "seeds" and "share" in self.model_fields_set:
+            raise ValueError("all seeds weigh the same: leave `share` out")
+        return self
 
 
 class TrainingStage(Part):
@@ -211,7 +220,9 @@ class Training(TrainingStage):
         {}, description="settings that differ from the common `student`: kind, base, layers, …"
     )
     merge: Merge | None = Field(
-        None, description="average the trained student's weights with those it started from"
+        None,
+        description="average the trained student's weights with those it started from, or with "
+        "those of its other seeds",
     )
 
     @model_validator(mode="after")
@@ -234,6 +245,11 @@ class Training(TrainingStage):
     def all_stages(self) -> list[TrainingStage]:
         """The stages in order; a training without `stages` is its own only stage."""
         return self.stages or [self]
+
+    @property
+    def merged_with(self) -> str | None:
+        """What the trained student is averaged with: start, seeds, or None."""
+        return self.merge.with_ if self.merge else None
 
     def train_settings(self, stage: TrainingStage, common: TrainSettings) -> TrainSettings:
         """The common settings with the training's own and the stage's own; the seed is common."""
@@ -264,8 +280,10 @@ def _check_live(live: Mapping[str, LiveTeacher], terms: Sequence[Term]) -> None:
                 raise ValueError(f"{term.label}: {name!r} scores slates only: candidates: slate")
 
 
-def check_merge(merge: Merge | None, kind: str, has_dev: bool) -> None:
-    """Refuse a share that dev queries must choose and cannot."""
+def check_merge(merge: Merge | None, kind: str, has_dev: bool, seeds: int = 1) -> None:
+    """Refuse a share that dev queries must choose and cannot, and seeds that are only one."""
+    if merge is not None and merge.with_ == "seeds" and seeds < 2:
+        raise ValueError("merge: there is one seed, and nothing to average it with: set `seeds`")
     if merge is None or merge.share != "dev":
         return
     if kind in RE_RANKS:

@@ -10,7 +10,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import check_length
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.retrieval.lucene import is_lucene
-from retrieval_kd.students.make import check_base_layers, check_plan
+from retrieval_kd.students.make import check_base_layers, check_plan, check_seeds_alike
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.spec import parse_spec
 
@@ -49,6 +49,8 @@ def check_models(context: RunContext) -> None:
             dimensions=student.dimensions,
             widths=widths,
         )
+        if training.merged_with == "seeds":
+            check_seeds_alike(student.base, student.kind)
         for stage in training.all_stages:
             length = training.train_settings(stage, config.train).max_tokens
             for live in stage.live.values():

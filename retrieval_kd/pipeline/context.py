@@ -40,6 +40,13 @@ class RunContext:
         """The name of one seed of a student as users see it; with one seed, just the name."""
         return system if len(self.config.seeds) == 1 else f"{system} (seed {seed})"
 
+    def run_names(self, system: str) -> list[str]:
+        """Return the names of a system's indexes and run files: a student has one for each seed."""
+        student = self.config.systems.get(system)
+        if student is None or not (system == student or system.startswith(f"{student}@")):
+            return [system]  # not a student, or the average of its seeds
+        return [seeded(system, seed) for seed in self.config.seeds]
+
     @cached_property
     def collection(self) -> Collection:
         """The collection, opened once a run, since opening it warns of what it drops."""

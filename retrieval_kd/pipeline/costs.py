@@ -11,7 +11,7 @@ from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.evaluation.efficiency import latencies
 from retrieval_kd.files import read_json
 from retrieval_kd.indexing.index import Index
-from retrieval_kd.pipeline.context import RunContext, seeded
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.pools import draws_unlabelled
 from retrieval_kd.pipeline.stages import score_candidates
 from retrieval_kd.pipeline.train_students import student_folders
@@ -53,7 +53,7 @@ def measure_latency(context: RunContext) -> dict[str, Any]:
     systems["encoder"] = searching("encoder")
     for name in config.systems:
         make = re_ranking if re_ranks(config, name) else searching
-        systems[name] = make(seeded(name, config.seeds[0]))
+        systems[name] = make(context.run_names(name)[0])
     return latencies(systems, list(candidates))
 
 
@@ -77,16 +77,15 @@ def run_costs(context: RunContext, measure: str) -> dict[str, dict[str, Any]]:
 
 def re_ranks(config: Config, system: str) -> bool:
     """Whether a system re-ranks; its latency then leaves out the first stage."""
-    training = config.students.get(system)
-    return (
-        system == "teacher" if training is None else config.student_for(training).kind in RE_RANKS
-    )
+    student = config.systems.get(system)
+    if student is None:
+        return system == "teacher"
+    return config.student_for(config.students[student]).kind in RE_RANKS
 
 
 def _model_costs(context: RunContext, system: str) -> dict[str, Any]:
     """Model and index size (a cross-encoder has no index)."""
-    config = context.config
-    name = seeded(system, config.seeds[0]) if system in config.systems else system
+    name = context.run_names(system)[0]
     facts = context.work.record(f"search:{name}").get("facts", {})
     if "index_bytes" not in facts:
         return facts
@@ -100,15 +99,17 @@ def _training_costs(context: RunContext, system: str) -> dict[str, Any]:
         return {}
     student = config.systems[system]
     training = config.students[student]
-    folders = student_folders(student, training, config.seeds[0])
+    # The average of all seeds has cost all their trainings.
+    seeds = config.seeds if context.run_names(system) == [system] else config.seeds[:1]
+    folders = [f for seed in seeds for f in student_folders(student, training, seed)]
     trained = [context.work.record(f"train:{folder.name}").get("facts", {}) for folder in folders]
     seconds = [facts.get("seconds") for facts in trained]
     calls = teacher_calls(context, training)
     return {
         "training_seconds": None if None in seconds else round(sum(map(float, seconds)), 1),
-        "teacher_calls": sum(calls.values()),
+        "teacher_calls": calls["stored"] + calls["live"] * len(seeds),
         "teacher_calls_stored": calls["stored"],
-        "teacher_calls_live": calls["live"],
+        "teacher_calls_live": calls["live"] * len(seeds),
     }
 
 

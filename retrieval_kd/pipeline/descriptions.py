@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from retrieval_kd.config.run import Config
+from retrieval_kd.config.run import Config, merged_system
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.evaluation.report.formats import duration
 from retrieval_kd.students.options import RE_RANKS
@@ -48,11 +48,13 @@ def describe_system(
     if begin.kind in RE_RANKS:
         objectives += f"; re-ranks the first {depth} of {first_stage}, and latency "
         objectives += "is without the first stage"
-    if training.merge:
+    if training.merge and training.merged_with == "start":
         share = training.merge.share
         objectives += "; its weights averaged with those it started from, "
         objectives += "with a share chosen on dev" if share == "dev" else f"its share {share:g}"
-    if system != student:
+    if system.startswith(merged_system(student)):
+        objectives += f"; the average of {len(config.seeds)} seeds"
+    if "@" in system.removeprefix(student):
         objectives += f"; searched by its first {system.rpartition('@')[2]} dimensions alone"
     return label, f"{start}, trained with {objectives}", kind
 

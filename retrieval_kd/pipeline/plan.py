@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.config.run import Config
+from retrieval_kd.config.run import Config, merged_system
 from retrieval_kd.config.teacher import and_choosers, chosen_by
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.files import digest_file
@@ -38,6 +38,7 @@ from retrieval_kd.pipeline.stages import (
 from retrieval_kd.pipeline.train_students import (
     final_folder,
     merge_one,
+    merge_seeds,
     student_folders,
     train_one,
 )
@@ -216,6 +217,16 @@ def _student_stages(context: RunContext) -> Iterator[Stage]:
         for seed in context.config.seeds:
             yield from _training_stages(context, name, training, seed)
             yield from _search_stages(context, name, training, seed)
+        if training.merged_with == "seeds":
+            yield Stage(
+                f"merge:{merged_system(name)}",
+                run=partial(merge_seeds, context, name, training),
+                outputs=(str(final_folder(name, training, None)),),
+                settings=None,
+                needs=tuple(f"train:{seeded(name, seed)}" for seed in context.config.seeds),
+                label=f"merge:{merged_system(name)}",
+            )
+            yield from _search_stages(context, name, training, None)
 
 
 def _training_stages(
@@ -248,7 +259,7 @@ def _training_stages(
             f"{settings.slate_size} documents",
         )
         previous = (f"train:{folder.name}",)
-    if training.merge:
+    if training.merge and training.merged_with == "start":
         final = final_folder(name, training, seed)
         yield Stage(
             f"merge:{seeded(name, seed)}",
@@ -261,12 +272,24 @@ def _training_stages(
 
 
 def _search_stages(
-    context: RunContext, name: str, training: Training, seed: int
+    context: RunContext, name: str, training: Training, seed: int | None
 ) -> Iterator[Stage]:
-    """Search with a student, and with each of its widths; a cross-encoder re-ranks instead."""
+    """Search with a student, and with each of its widths; a cross-encoder re-ranks instead.
+
+    Without a seed it is the average of all.
+    """
+
+    def named(system: str) -> tuple[str, str]:
+        """Its name on disk, and the one users see."""
+        if seed is None:
+            return system, system
+        return seeded(system, seed), context.label(system, seed)
+
     config, student = context.config, context.config.student_for(training)
-    trained = seeded(name, seed)
-    made = f"merge:{trained}" if training.merge else f"train:{trained}"
+    base = merged_system(name) if seed is None else name
+    trained, label = named(base)
+    is_merged = seed is None or training.merged_with == "start"
+    made = f"merge:{trained}" if is_merged else f"train:{trained}"
     model = str(context.work.path(str(final_folder(name, training, seed))))
     if student.kind in RE_RANKS:
         yield Stage(
@@ -275,20 +298,20 @@ def _search_stages(
             outputs=(f"runs/{trained}.trec",),
             settings=student.max_length,
             needs=("candidates", made),
-            label=f"search:{context.label(name, seed)}",
+            label=f"search:{label}",
         )
         return
     dense = student.searched_as == "dense"
     spec = load_spec(config.index) if dense else spec_for(student.searched_as)
     for width in (None, *(config.widths if dense else [])):
-        system = f"{name}@{width}" if width else name
+        system, label = named(f"{base}@{width}" if width else base)
         yield Stage(
-            f"search:{seeded(system, seed)}",
-            run=partial(index_and_search, context, seeded(system, seed), model, width),
-            outputs=(f"indexes/{seeded(system, seed)}", f"runs/{seeded(system, seed)}.trec"),
+            f"search:{system}",
+            run=partial(index_and_search, context, system, model, width),
+            outputs=(f"indexes/{system}", f"runs/{system}.trec"),
             settings=[spec.as_dict(), width, student.max_length, config.depth],
             needs=("queries", made),
-            label=f"search:{context.label(system, seed)}",
+            label=f"search:{label}",
         )
 
 
@@ -296,8 +319,8 @@ def _result_stages(context: RunContext) -> Iterator[Stage]:
     """Measure, evaluate and report: once for each `results` of the workspace."""
     config, results = context.config, RunResults(context)
     others = ("search:bm25", "search:encoder", "teacher")
-    timed = [f"search:{seeded(system, config.seeds[0])}" for system in config.systems]
-    students = [f"search:{seeded(s, seed)}" for s in config.systems for seed in config.seeds]
+    timed = [f"search:{context.run_names(system)[0]}" for system in config.systems]
+    students = [f"search:{name}" for s in config.systems for name in context.run_names(s)]
     yield Stage(
         results.stage("measure"),
         run=partial(measure_latency, context),

@@ -35,7 +35,7 @@ from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.names import readable
 from retrieval_kd.metrics.significance import Comparison, compare
 from retrieval_kd.models.load import model_digest
-from retrieval_kd.pipeline.context import RunContext, seeded
+from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.costs import run_costs
 from retrieval_kd.pipeline.descriptions import (
     cost_notes,
@@ -97,7 +97,7 @@ class RunResults:
     def evaluation(self) -> tuple[Evaluation, list[Comparison]]:
         """Evaluate all systems on test, seeds averaged per query; compare each to the baseline."""
         config = self.config
-        groups = {name: self._run_names(name) for name in config.systems}
+        groups = {name: self.context.run_names(name) for name in config.systems}
         names = [*REFERENCES, *(n for group in groups.values() for n in group)]
         qrels = self.context.queries("test").qrels
         single = evaluate(qrels, self.context.runs(names), config.measures)
@@ -129,7 +129,7 @@ class RunResults:
         drops = self.work.record("queries").get("facts", {}).get("drops", [])
         results = read_json(self.work.path(self.file("results.json")))
         qrels = self.context.queries("test").qrels
-        runs = self.context.runs([n for s in evaluation.systems for n in self._run_names(s)])
+        runs = self.context.runs([n for s in evaluation.systems for n in self.context.run_names(s)])
         collection, measure = self.context.collection, evaluation.measures[0]
         data = ReportData(
             title=self.config.name,
@@ -189,15 +189,9 @@ class RunResults:
         label, description, kind = describe_system(self.config, weights, system)
         return SystemRow(system, label=label, description=description, kind=kind, **shown)
 
-    def _run_names(self, system: str) -> list[str]:
-        """The names of a system's run files, one per seed of a student."""
-        if system not in self.config.systems:
-            return [system]
-        return [seeded(system, seed) for seed in self.config.seeds]
-
     def _curves(self, student: str) -> list[Curve]:
-        paths = [self.work.path("students", n, "training.json") for n in self._run_names(student)]
-        return [read_json(path)["curve"] for path in paths]
+        names = self.context.run_names(student)
+        return [read_json(self.work.path("students", n, "training.json"))["curve"] for n in names]
 
 
 def audit_run(config: Config, evaluation: Evaluation) -> dict[str, Any]:
@@ -248,7 +242,7 @@ def diagnose_run(context: RunContext, measure: str, names: Sequence[str]) -> dic
     """
     config = context.config
     seed = config.seeds[0]
-    files = {n: seeded(n, seed) if n in config.systems else n for n in names if n != "teacher"}
+    files = {name: context.run_names(name)[0] for name in names if name != "teacher"}
     if not any(name in config.systems for name in files):
         return None
     runs = context.runs(["teacher", *files.values()])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.config.run import Student
+from retrieval_kd.config.run import Student, merged_system
 from retrieval_kd.config.training import LiveTeacher, Training
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
@@ -21,7 +21,7 @@ from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import LiveModel, open_live
-from retrieval_kd.training.merge import merge_with_start
+from retrieval_kd.training.merge import average, merge_with_start
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer.card import describe_stages
 from retrieval_kd.training.trainer.checkpoints import RECORD
@@ -116,6 +116,16 @@ def merge_one(context: RunContext, name: str, training: Training, seed: int) -> 
     return _student_training(context, name, training, seed).merge()
 
 
+def merge_seeds(context: RunContext, name: str, training: Training) -> dict[str, Any]:
+    """Average one student's trainings with all seeds; return the share of each."""
+    seeds = context.config.seeds
+    trained = [str(context.work.path(str(final_folder(name, training, seed)))) for seed in seeds]
+    names = [f"the student of seed {seed}" for seed in seeds]
+    out = context.work.path(str(final_folder(name, training, None)))
+    average(trained, [1 / len(seeds)] * len(seeds), names, out)
+    return {"share": 1 / len(seeds)}
+
+
 def _student_training(
     context: RunContext, name: str, training: Training, seed: int
 ) -> StudentTraining:
@@ -153,10 +163,15 @@ def merged_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}-merged")
 
 
-def final_folder(name: str, training: Training, seed: int) -> Path:
-    """Return where a run keeps the student that it searches with, from the run's folder."""
+def final_folder(name: str, training: Training, seed: int | None) -> Path:
+    """Return where a run keeps the student that it searches with, from the run's folder.
+
+    Without a seed it is the average of all.
+    """
+    if seed is None:
+        return Path("students", merged_system(name))
     trained = student_folders(name, training, seed)[-1]
-    return merged_folder(trained) if training.merge else trained
+    return merged_folder(trained) if training.merged_with == "start" else trained
 
 
 def live_teacher(

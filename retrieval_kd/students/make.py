@@ -31,7 +31,7 @@ from retrieval_kd.students.dense import make_dense, shallow
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
-from retrieval_kd.students.options import OPTIONS, STARTS, TABLES, check_options
+from retrieval_kd.students.options import DRAWN, OPTIONS, STARTS, TABLES, check_options
 from retrieval_kd.students.residual import make_residual
 from retrieval_kd.students.sparse import make_sparse
 from retrieval_kd.students.static import DIMENSIONS, make_static
@@ -191,6 +191,21 @@ def check_plan(
         size = dimensions or max(DIMENSIONS, size)
     if size is not None and kind != "residual":
         check_widths(size, widths)
+
+
+def check_seeds_alike(model_spec: str, kind: str) -> None:
+    """Refuse to average seeds of a student whose first weights the seed decides.
+
+    Raises:
+        InputError: the kind has such weights, and the base does not bring them.
+    """
+    if kind in DRAWN and saved_as(model_spec) != kind:
+        raise InputError(
+            f"each seed of a {kind} student made from {model_spec} starts from other random "
+            "weights, whose average means nothing: merge: {with: seeds} is not for it",
+            remedy=f"make a {kind} student first, by another run or `rkd train`, and name its "
+            "folder as the base: then all seeds start alike",
+        )
 
 
 def check_base_layers(model_spec: str, layers: Sequence[int] | None) -> None:

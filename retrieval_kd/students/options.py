@@ -33,6 +33,9 @@ TABLES = (
 )  # trained from frozen parts
 UNCUT = ("residual", "asymmetric")  # kinds whose vectors are not cut to their first dimensions
 FIXED = ("asymmetric",)  # kinds whose documents stay as another model has made them
+DRAWN = (  # kinds with weights that are drawn at random where the base is not of the same kind
+    "multi_vector", "multi_function", "interaction", "cross_encoder", "static", "residual",
+)  # fmt: skip
 STARTS = {"asymmetric": ("dense", "residual", "asymmetric")}  # kinds to start from; dense and own
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
 WITH_TOKENS = (

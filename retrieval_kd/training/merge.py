@@ -72,6 +72,18 @@ def merge_saved(specs: Sequence[str], shares: Sequence[float] | None, out: Path)
     for spec in specs:
         _check_kind(spec)
     shares = [share / sum(shares) for share in shares]
+    average(specs, shares, specs, out)
+    return shares
+
+
+def average(specs: Sequence[str], shares: Sequence[float], names: Sequence[str], out: Path) -> None:
+    """Average saved models, and save the result as the first one is saved.
+
+    Args:
+        shares: weight of each, of sum 1.
+        names: what the card calls each.
+        out: folder for the result; an earlier one is replaced.
+    """
     merged = _load(specs[0])
     state = weighted([state_of(merged)], shares[:1])
     for spec, share in zip(specs[1:], shares[1:], strict=True):
@@ -80,8 +92,7 @@ def merge_saved(specs: Sequence[str], shares: Sequence[float] | None, out: Path)
         state = weighted([state, state_of(other)], [1.0, share])
     merged.load_state_dict(state)
     folder = Path(resolve_model(specs[0]).location)
-    save_merged(merged, out, folder, list(zip(specs, shares, strict=True)))
-    return shares
+    save_merged(merged, out, folder, list(zip(names, shares, strict=True)))
 
 
 def merge_with_start(

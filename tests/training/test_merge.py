@@ -13,10 +13,11 @@ from retrieval_kd.cli.app import app
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
+from retrieval_kd.files import read_json
 from retrieval_kd.models.load import is_cross_encoder, load_cross_encoder, load_retriever
 from retrieval_kd.pipeline.plan import plan, run
 from retrieval_kd.schema import validate
-from retrieval_kd.students.make import make_student, saved_as
+from retrieval_kd.students.make import check_seeds_alike, make_student, saved_as
 from retrieval_kd.training import merge
 from retrieval_kd.training.merge import merge_saved, merge_with_start, state_of
 from retrieval_kd.training.trainer.curve import DevTask
@@ -196,3 +197,56 @@ def test_a_share_cannot_be_chosen_without_dev_queries_or_for_a_re_ranker(given):
         validate(Config, {**given, "splits": {}})
     with pytest.raises(InputError, match="not tried on dev"):
         validate(Config, {**given, "student": {**given["student"], "kind": "cross_encoder"}})
+
+
+def test_the_average_of_all_seeds_is_one_more_system(given, tmp_path):
+    students = {"one": {"objective": "kl", "merge": {"with": "seeds"}}}
+    changed = {"out": str(tmp_path), "students": students, "seeds": [0, 1], "widths": [8]}
+    config = validate(Config, {**given, **changed})
+    assert list(config.systems) == ["one", "one@8", "one-merged", "one-merged@8"]
+    run(config)
+    states = [state_of(load(tmp_path / "students" / f"one-seed{seed}")) for seed in (0, 1)]
+    assert any((states[0][name] != states[1][name]).any() for name in states[0])
+    merged = tmp_path / "students" / "one-merged"
+    for name, weights in state_of(load(merged)).items():
+        torch.testing.assert_close(weights, (states[0][name] + states[1][name]) / 2)
+    assert "0.5 × the student of seed 0" in (merged / "README.md").read_text()
+    results = read_json(tmp_path / "results.json")
+    for system in ("one-merged", "one-merged@8"):
+        assert len(results["systems"][system]["ndcg@10"]["per_seed"]) == 1
+        assert results["costs"][system]["latency_ms_p50"] > 0
+    seconds = [results["costs"][name]["training_seconds"] for name in ("one", "one-merged")]
+    assert seconds[1] > seconds[0]
+    assert "the average of 2 seeds" in (tmp_path / "report.html").read_text()
+    assert plan(config).todo() == []
+
+
+def test_seeds_that_cannot_be_averaged_are_refused_before_anything_runs(given, tmp_path):
+    def students(kind="dense", **merge):
+        own = {"objective": "kl", "merge": {"with": "seeds", **merge}}
+        return {"one": {**own, "student": {"kind": kind, "layers": None}}}
+
+    changed = {**given, "out": str(tmp_path), "seeds": [0, 1]}
+    with pytest.raises(InputError, match="there is one seed"):
+        validate(Config, {**changed, "seeds": [3], "students": students()})
+    with pytest.raises(InputError, match="leave `share` out"):
+        validate(Config, {**changed, "students": students(share=0.3)})
+    with pytest.raises(InputError, match="'one-merged' is already the name"):
+        both = {**students(), "one-merged": {"objective": "kl"}}
+        validate(Config, {**changed, "students": both})
+    with pytest.raises(InputError, match=r"each seed of a residual student .* means nothing"):
+        plan(validate(Config, {**changed, "students": students("residual")}))
+
+
+def test_students_that_each_seed_starts_differently_are_averaged_only_from_one_of_their_kind(
+    pair, tiny_encoder, documents
+):
+    kind, saved, _ = pair
+    more = {"documents": documents} if kind in ("static", "residual") else {}
+    for base in (str(tiny_encoder), str(saved)):
+        one, other = (state_of(make_student(base, kind, seed=seed, **more)) for seed in (0, 1))
+        if any(not torch.equal(one[name], other[name]) for name in one):
+            assert base == str(tiny_encoder)
+            with pytest.raises(InputError, match="starts from other random weights"):
+                check_seeds_alike(base, kind)
+    check_seeds_alike(str(saved), kind)
