@@ -133,8 +133,8 @@ class Student(Part):
         {},
         description="of the kind. sparse: top_k (words). multi_function: lexical (own, "
         "vocabulary), weights (of dense, sparse, multi), main (dense, integrated). interaction: "
-        "head (dse, iem), hidden (dimensions), attention_heads. residual: train_vectors. adapter: "
-        "rank (of the change)",
+        "head (dse, iem), hidden (dimensions), attention_heads. static: saturate (a document's "
+        "words as BM25 does). residual: train_vectors. adapter: rank (of the change)",
     )
 
     @model_validator(mode="after")

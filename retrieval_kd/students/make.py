@@ -65,7 +65,7 @@ def make_student(
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
             student keeps per text; the keyword arguments of `make_multi_function`,
-            `make_interaction`, `make_residual` and `make_adapter`.
+            `make_interaction`, `make_static`, `make_residual` and `make_adapter`.
         documents: the collection, in which static, residual and asymmetric students count words.
 
     Raises:
@@ -97,7 +97,7 @@ def make_student(
             return make_asymmetric(model_spec, documents, max_length=max_length)
         common = {"dimensions": dimensions, "seed": seed}
         if kind == "static":
-            return make_static(model_spec, documents, max_length=max_length, **common)
+            return make_static(model_spec, documents, max_length=max_length, **common, **options)
         return make_residual(model_spec, documents, max_length=max_length, **common, **options)
     if kind == "dense":
         return make_dense(model_spec, layers, max_length=max_length)

@@ -15,14 +15,14 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "multi_function": ("lexical", "weights", "main"),
     "interaction": ("head", "hidden", "attention_heads"),
     "cross_encoder": (),
-    "static": (),
+    "static": ("saturate",),
     "residual": ("train_vectors",),
     "asymmetric": (),
     "adapter": ("rank",),
 }
 NUMBERS = {  # the types of options
     "top_k": Dimensions, "hidden": Dimensions, "attention_heads": Dimensions,
-    "weights": dict[str, Weight], "train_vectors": bool,
+    "weights": dict[str, Weight], "train_vectors": bool, "saturate": bool,
     "rank": Dimensions,
 }  # fmt: skip
 TABLES = (

@@ -2,7 +2,7 @@
 
 StaticEmbedding of Sentence Transformers (https://huggingface.co/blog/static-embeddings) and
 model2vec (https://github.com/MinishLab/model2vec) have the idea. A saved student loads in plain
-`SentenceTransformer`.
+`SentenceTransformer`, unless it weighs a document's words as BM25 does.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from retrieval_kd.models.encode import (
     save_array,
 )
 from retrieval_kd.models.load import load_encoder, model_digest
-from retrieval_kd.models.modules.token_table import TokenBags, TokenTable
+from retrieval_kd.models.modules.saturated import SaturatedEncoder
+from retrieval_kd.models.modules.token_table import SaturatedEmbedding, TokenBags, TokenTable
 from retrieval_kd.progress import bar
 from retrieval_kd.students.dense import Representations, score_matrix
-from retrieval_kd.students.fit_tokens import drawn, fit_tokens
+from retrieval_kd.students.fit_tokens import B, K, drawn, fit_tokens
 
 CHUNK = 512  # tokens encoded at a time
 DIMENSIONS = 1024
@@ -45,6 +46,7 @@ def make_static(
     dimensions: int | None = None,
     max_length: int | None = None,
     seed: int = 0,
+    saturate: bool = False,
 ) -> SentenceTransformer:
     """Make a table of token vectors from an encoder, or load a static model.
 
@@ -59,14 +61,21 @@ def make_static(
         dimensions: of the vectors, at least the encoder's; by default 1,024.
         max_length: tokens of a document that the encoder reads; None: its own limit.
         seed: for the random parts, and for which documents are fitted.
+        saturate: weigh a document's tokens by BM25's saturated counts, which a mean cannot do: the
+            student is a `SaturatedEncoder`. A saved one stays one.
 
     Raises:
         InputError: fewer dimensions than the encoder has, or a tokenizer that is not fast.
     """
     encoder = load_encoder(model_spec, dtype=torch.float32)
+    if isinstance(encoder, SaturatedEncoder):
+        return encoder
     if isinstance(encoder[0], StaticEmbedding):
         encoder.similarity_fn_name = "cosine"  # which it is trained by
-        return encoder
+        if not saturate:
+            return encoder
+        bags = _bags(encoder[0].tokenizer, documents)
+        return _saturated(encoder[0].tokenizer, encoder[0].embedding.weight.detach(), bags)
     tokenizer = tokenizer_of(encoder, model_spec)
     start = token_vectors(encoder, model_spec)  # (V, D')
     width = (dimensions or max(DIMENSIONS, start.shape[1])) - start.shape[1]
@@ -75,20 +84,34 @@ def make_static(
             f"{dimensions} dimensions are fewer than the {start.shape[1]} of {model_spec}",
             remedy=f"give at least {start.shape[1]}",
         )
-    bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
+    bags = _bags(tokenizer, documents)
     idf, at = inverse_frequencies(bags, len(start)), drawn(len(bags), seed)
     vectors = _vectors_of(model_spec, documents, at, max_length)
     parts = [fit_tokens(start, idf, bags, at, vectors) * idf[:, None]]
     if width:
         parts.append(random_vectors(len(start), width, seed) * np.sqrt(idf)[:, None])
     shares = [1 - LEXICAL, LEXICAL] if width else [1.0]
-    sample = bags.take(at)
+    weighed = bags.saturated(K, B, float(bags.lengths.mean())) if saturate else bags
+    sample = weighed.take(at)
     lengths = [usual_length(part, sample) for part in parts]
     table = np.concatenate(
         [part * (np.sqrt(s) / n) for part, s, n in zip(parts, shares, lengths, strict=True)], axis=1
     )  # (V, D)
+    if saturate:
+        return _saturated(tokenizer, torch.from_numpy(table), bags)
     module = StaticEmbedding(tokenizer, embedding_weights=table.astype(np.float32))
     return SentenceTransformer(modules=[module], similarity_fn_name="cosine", device="cpu").eval()
+
+
+def _bags(tokenizer: Tokenizer, documents: Texts) -> TokenBags:
+    return TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
+
+
+def _saturated(tokenizer: Tokenizer, rows: Tensor, bags: TokenBags) -> SaturatedEncoder:
+    """Make a student of the rows (V, D) of a table, and of the documents' bags."""
+    mean_length = float(bags.lengths.mean())
+    module = SaturatedEmbedding(tokenizer, split_rows(rows.float()), K, B, mean_length)
+    return SaturatedEncoder(modules=[module], similarity_fn_name="cosine", device="cpu").eval()
 
 
 def _vectors_of(
@@ -194,8 +217,11 @@ class StaticStudent:
     def __init__(self, model: SentenceTransformer) -> None:
         self.model = model
         module: Any = model[0]
-        self.module: StaticEmbedding = module
-        self.table = split_rows(module.embedding.weight.detach().float())
+        self.module: StaticEmbedding | SaturatedEmbedding = module
+        if isinstance(module, SaturatedEmbedding):
+            self.table = module.table
+        else:
+            self.table = split_rows(module.embedding.weight.detach().float())
 
     @property
     def vectors(self) -> list[nn.Parameter]:
@@ -209,6 +235,8 @@ class StaticStudent:
 
     def bags(self, texts: Any, side: str) -> TokenBags:
         """Return the tokens of texts."""
+        if isinstance(self.module, SaturatedEmbedding):
+            return self.module.bags(texts, side)
         return TokenBags.of_texts(self.module.tokenizer, texts)
 
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
@@ -223,5 +251,6 @@ class StaticStudent:
         return {"score": score_matrix(left, right, "cosine")}
 
     def settle(self) -> None:
-        """Write the trained vectors, times their weights, into the model."""
-        self.module.embedding.weight.data = self.table.folded()
+        """Write the trained vectors, times their weights, into a model that has no weights."""
+        if isinstance(self.module, StaticEmbedding):
+            self.module.embedding.weight.data = self.table.folded()

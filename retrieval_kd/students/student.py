@@ -20,7 +20,7 @@ from retrieval_kd.models.modules.asymmetric import AsymmetricEncoder
 from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
 from retrieval_kd.models.modules.residual import ResidualEncoder
-from retrieval_kd.models.modules.token_table import TokenBags
+from retrieval_kd.models.modules.token_table import SaturatedEmbedding, TokenBags
 from retrieval_kd.students.adapter import AdapterStudent
 from retrieval_kd.students.asymmetric import AsymmetricStudent
 from retrieval_kd.students.dense import DenseStudent, Representations
@@ -100,7 +100,7 @@ def student_of(model: Any) -> Student:
     if isinstance(model, AdapterEncoder):
         return AdapterStudent(model)
     if isinstance(model, SentenceTransformer):
-        is_static = isinstance(model[0], StaticEmbedding)
+        is_static = isinstance(model[0], StaticEmbedding | SaturatedEmbedding)
         return StaticStudent(model) if is_static else DenseStudent(model)
     raise InputError(
         f"a {type(model).__name__} is not a student",

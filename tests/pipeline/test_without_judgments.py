@@ -40,6 +40,10 @@ def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
         "student": {"kind": "asymmetric"},
         "objective": [{"name": "kl"}, {"name": "kl", "candidates": "collection"}],
     }  # fmt: skip
+    config["students"]["saturated"] = {
+        "student": {"kind": "static", "options": {"saturate": True}, "dimensions": 256},
+        "objective": "kl@batch",
+    }
     for student in config["students"].values():
         student["train"] = {"steps": 6, "batch_queries": 8, "eval_steps": 3}
     return written(config, tmp_path_factory.mktemp("adapt"))

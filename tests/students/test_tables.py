@@ -40,6 +40,11 @@ def static(tiny_encoder, documents):
     return make_static(str(tiny_encoder), documents, dimensions=96)
 
 
+@pytest.fixture(scope="module")
+def saturated(tiny_encoder, documents):
+    return make_static(str(tiny_encoder), documents, dimensions=96, saturate=True)
+
+
 @given(st.lists(st.lists(st.integers(0, 9), max_size=8), max_size=6))
 def test_bags_are_the_counts_of_each_text(ids):
     bags = TokenBags.of(ids, vocabulary=10)
@@ -121,6 +126,59 @@ def test_a_static_student_loads_in_plain_sentence_transformers(static, tmp_path)
     plain = SentenceTransformer(str(tmp_path / "static"))
     np.testing.assert_array_equal(plain.encode(TEXTS), static.encode(TEXTS))
     assert saved_as(str(tmp_path / "static")) == "static"
+
+
+def test_a_saturated_static_students_scores_are_those_of_the_formula(saturated, documents):
+    """Against a count of words one by one."""
+    module, texts = saturated[0], [document.full for document in documents.iterate()]
+    rows = module.table.folded().numpy()
+    tokens = [module.words.encode(text, add_special_tokens=False).ids for text in texts]
+    mean = sum(map(len, tokens)) / len(tokens)
+
+    def unit(weights):
+        vector = sum(weight * rows[token] for token, weight in weights.items())
+        return vector / np.linalg.norm(vector)
+
+    expected = []
+    for ids in tokens:
+        norm = 1.2 * (0.25 + 0.75 * len(ids) / mean)
+        counts = {token: ids.count(token) for token in ids}
+        expected.append(unit({t: n * 2.2 / (n + norm) for t, n in counts.items()}))
+    found = saturated.encode_document(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    query = "moon moon tide"
+    ids = module.words.encode(query, add_special_tokens=False).ids
+    asked = unit({token: ids.count(token) for token in ids})
+    np.testing.assert_allclose(encode_queries(saturated, [query])[0], asked, atol=1e-5)
+    assert not np.allclose(saturated.encode_document([query])[0], saturated.encode_query(query))
+
+
+def test_a_saturated_static_student_loads_here_and_with_its_own_code_in_sentence_transformers(
+    saturated, documents, tmp_path
+):
+    folder = str(tmp_path / "saturated")
+    saturated.save(folder)
+    plain, ours = SentenceTransformer(folder, trust_remote_code=True), load_retriever(folder)
+    for encode in ("encode_query", "encode_document"):
+        expected = getattr(saturated, encode)([*TEXTS, ""])
+        np.testing.assert_array_equal(getattr(plain, encode)([*TEXTS, ""]), expected)
+        np.testing.assert_array_equal(getattr(ours, encode)([*TEXTS, ""]), expected)
+    assert saved_as(folder) == "static" and isinstance(student_of(ours), StaticStudent)
+    again = make_student(folder, "static", documents=documents)
+    np.testing.assert_array_equal(again.encode_query(TEXTS), saturated.encode_query(TEXTS))
+    texts = [document.full for document in documents.iterate()]
+    indexed = document_vectors(folder, documents)
+    found = saturated.encode_document(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(indexed, found, atol=1e-6)
+
+
+def test_any_static_model_can_be_saturated_and_keeps_its_vectors(static, documents, tmp_path):
+    static.save(str(tmp_path / "static"))
+    made = make_static(str(tmp_path / "static"), documents, saturate=True)
+    rows = static[0].embedding.weight.detach()
+    torch.testing.assert_close(made[0].table.folded(), rows, atol=1e-6, rtol=1e-5)
+    unit = made.encode_query(TEXTS, normalize_embeddings=True)
+    np.testing.assert_allclose(unit, static.encode(TEXTS, normalize_embeddings=True), atol=1e-5)
 
 
 def test_a_static_student_starts_near_the_encoder_and_needs_few_documents_of_a_large_collection(

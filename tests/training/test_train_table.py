@@ -104,6 +104,26 @@ def test_the_same_job_ends_in_the_same_student_and_is_not_run_twice(
     assert again["steps"] == 12
 
 
+def test_a_saturated_static_student_learns_and_is_saved_as_it_was_trained(
+    tiny_encoder, collection, pools, tmp_path
+):
+    every = {"batch_queries": len(pools), "sampling": "hardest", "steps": 40}
+    options = {"saturate": True}
+    training = job(
+        tiny_encoder, collection, pools, tmp_path / "out", options=options, learning_rate=1e-3,
+        **every,
+    )  # fmt: skip
+    record = train_student(replace(training, dev=None))
+    losses = [sum(v for n, v in point.items() if n != "step") for point in record["curve"][1:]]
+    assert losses[-1] < losses[0]
+    trained = _Training(training, student_of(training.student))
+    rows = np.arange(len(collection.documents))
+    wanted = trained.student.represent(trained.documents.bags.take(rows).features(), "document")
+    wanted = torch.nn.functional.normalize(wanted["vector"].detach(), dim=1).numpy()
+    found = document_vectors(str(tmp_path / "out"), collection.documents)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 def test_the_best_point_on_dev_is_kept(tiny_encoder, collection, pools, tmp_path, monkeypatch):
     seen = []
 

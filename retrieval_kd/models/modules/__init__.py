@@ -18,6 +18,7 @@ from retrieval_kd.models.modules.interaction import InteractionEncoder
 from retrieval_kd.models.modules.lexical import LexicalEncoder
 from retrieval_kd.models.modules.multi_function import MultiFunctionEncoder
 from retrieval_kd.models.modules.residual import ResidualEncoder
+from retrieval_kd.models.modules.saturated import SaturatedEncoder
 
 ENCODERS: dict[str, Any] = {
     kind.student: kind
@@ -28,6 +29,7 @@ ENCODERS: dict[str, Any] = {
         LexicalEncoder,
         MultiFunctionEncoder,
         ResidualEncoder,
+        SaturatedEncoder,
     )
 }
 

@@ -1,12 +1,13 @@
-"""A table of token vectors beside a frozen encoder: the parts of static and residual students.
+"""Tables of token vectors, alone or beside a frozen encoder: for static and residual students.
 
-This file is copied beside a saved residual model, which then loads without the package that made
+This file is copied beside a saved model, which then loads without the package that made
 it: keep it free of imports other than numpy, scipy, torch, tokenizers and Sentence Transformers.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -125,6 +126,14 @@ class TokenTable(nn.Module):
         self.vectors = nn.Parameter(vectors.float())  # (V, D)
         self.log_weights = nn.Parameter(weights.float().log())  # (V,)
 
+    @classmethod
+    def of_state(cls, state: dict[str, Tensor]) -> TokenTable:
+        """Return the table that a module saved among its weights."""
+        vectors, log_weights = state["table.vectors"], state["table.log_weights"]
+        table = cls(vectors, torch.ones_like(log_weights))
+        table.log_weights.data = log_weights
+        return table
+
     def forward(self, features: dict[str, Tensor]) -> Tensor:
         """Return the vectors (n, D) of n texts, from `TokenBags.features`."""
         names = ("tokens", "counts", "starts")
@@ -181,12 +190,93 @@ def _sparse(weights: Tensor, tokens: Tensor, starts: Tensor, vocabulary: int) ->
     return csr_matrix((weights.numpy(), tokens.numpy(), ends), shape=(len(starts), vocabulary))
 
 
-class ResidualEmbedding(InputModule):
+class SaturatedEmbedding(InputModule):
+    r"""The sum of a text's token vectors, where a document's tokens are weighed as BM25 does.
+
+    query: Σ_t n_t w_t E_t; document: Σ_t m_t w_t E_t with saturated counts
+    m_t = n_t (k + 1) / (n_t + k (1 − b + b |d| / mean |d|)).
+
+    Args:
+        tokenizer: cuts texts into the tokens of the table, at full length.
+        table: (V, D) token vectors and (V,) weights.
+        k, b, mean_length: of the saturation.
+    """
+
+    config_keys: list[str] = ["k", "b", "mean_length"]  # noqa: RUF012
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        table: TokenTable,
+        k: float = 1.2,
+        b: float = 0.75,
+        mean_length: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.table = table
+        self.tokenizer: Any = tokenizer
+        self.words = tokenizer
+        self.words.no_padding()
+        self.words.no_truncation()
+        self.k, self.b, self.mean_length = k, b, mean_length
+
+    def bags(self, texts: Iterable[str], side: str) -> TokenBags:
+        """Return the tokens of texts, for the table; `side` is "query" or "document"."""
+        bags = TokenBags.of_texts(self.words, texts)
+        return bags if side == "query" else bags.saturated(self.k, self.b, self.mean_length)
+
+    def preprocess(
+        self, inputs: Sequence[Any], prompt: str | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Tokenise for the table, which does not read the prompt.
+
+        A text without a `task` is a document.
+        """
+        side = "query" if more.get("task") == "query" else "document"
+        return dict(self.bags(inputs, side).features())
+
+    def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Set `sentence_embedding (n, D)`."""
+        features["sentence_embedding"] = self.table(features)
+        return features
+
+    @property
+    def max_seq_length(self) -> float | None:
+        return math.inf
+
+    def get_embedding_dimension(self) -> int:
+        return self.table.vectors.shape[1]
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **_: Any) -> None:
+        self.save_config(output_path)
+        own = {n: p for n, p in self.state_dict().items() if not n.startswith(f"{ENCODER}.")}
+        save_file({n: p.detach().contiguous() for n, p in own.items()}, Path(output_path, TABLE))
+        self.words.save(str(Path(output_path, TOKENIZER)))
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *args: Any, **more: Any) -> Any:
+        _, config, tokenizer, state = cls.read_saved(model_name_or_path, **more)
+        return cls(tokenizer, TokenTable.of_state(state), **config)
+
+    @classmethod
+    def read_saved(
+        cls, model_name_or_path: str, **more: Any
+    ) -> tuple[Path, dict[str, Any], Tokenizer, dict[str, Tensor]]:
+        """Return a saved module's folder, configuration, tokenizer and weights."""
+        where = {name: more[name] for name in WHERE if name in more}
+        subfolder = str(more.get("subfolder", ""))
+        folder = Path(load_dir_path(model_name_or_path, subfolder, **where) or "")
+        config = json.loads((folder / cls.config_file_name).read_text("utf-8"))
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        return folder, config, tokenizer, load_file(folder / TABLE)
+
+
+class ResidualEmbedding(SaturatedEmbedding):
     r"""A frozen encoder's vector and, beside it, the sum of the text's token vectors.
 
-    query: [s · e(q) ; Σ_t n_t w_t E_t]; document: [s · e(d) ; Σ_t m_t w_t E_t] with BM25's
-    saturated counts m_t = n_t (k + 1) / (n_t + k (1 − b + b |d| / mean |d|)). The inner product is
-    s² · cosine of the encoder + a score of the words that both texts have: one index holds both.
+    query: [s · e(q) ; Σ_t n_t w_t E_t]; document: [s · e(d) ; Σ_t m_t w_t E_t], see
+    `SaturatedEmbedding`. The inner product is s² · cosine of the encoder + a score of the words
+    that both texts have: one index holds both.
 
     Args:
         encoder: its vectors are brought to unit length, and it is not trained.
@@ -210,31 +300,18 @@ class ResidualEmbedding(InputModule):
         mean_length: float = 1.0,
         base_digest: str = "",
     ) -> None:
-        super().__init__()
-        self.encoder, self.table = encoder.requires_grad_(False), table
-        self.tokenizer = encoder.tokenizer
-        self.words = tokenizer
-        self.words.no_padding()
-        self.words.no_truncation()
-        self.k, self.b, self.mean_length, self.base_digest = k, b, mean_length, base_digest
+        super().__init__(tokenizer, table, k, b, mean_length)
+        self.encoder, self.tokenizer = encoder.requires_grad_(False), encoder.tokenizer
+        self.base_digest = base_digest
         self.log_scale = nn.Parameter(torch.tensor(float(scale)).log())
         self.base_spec = ""  # what loads the encoder alone; not saved
-
-    def bags(self, texts: Iterable[str], side: str) -> TokenBags:
-        """Return the tokens of texts, for the table; `side` is "query" or "document"."""
-        bags = TokenBags.of_texts(self.words, texts)
-        return bags if side == "query" else bags.saturated(self.k, self.b, self.mean_length)
 
     def preprocess(
         self, inputs: Sequence[Any], prompt: str | None = None, **more: Any
     ) -> dict[str, Any]:
-        """Tokenise for the encoder, and for the table, which does not read the prompt.
-
-        A text without a `task` is a document.
-        """
-        side = "query" if more.get("task") == "query" else "document"
+        """Tokenise for the encoder, and for the table."""
         encoded = self.encoder.preprocess(list(inputs), prompt=prompt, **more)
-        return {**encoded, **self.bags(inputs, side).features()}
+        return {**encoded, **super().preprocess(inputs, prompt, **more)}
 
     def forward(self, features: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Set `sentence_embedding (n, D' + D)`."""
@@ -270,32 +347,19 @@ class ResidualEmbedding(InputModule):
         self.encoder.max_seq_length = length
 
     def get_embedding_dimension(self) -> int:
-        return int(self.encoder.get_embedding_dimension() or 0) + self.table.vectors.shape[1]
+        return int(self.encoder.get_embedding_dimension() or 0) + super().get_embedding_dimension()
 
     def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **_: Any) -> None:
-        self.save_config(output_path)
         self.encoder.save(str(Path(output_path, ENCODER)), safe_serialization=True)
-        own = {"log_scale": self.log_scale, **{f"table.{n}": p for n, p in self._table_state()}}
-        save_file({n: p.detach().contiguous() for n, p in own.items()}, Path(output_path, TABLE))
-        self.words.save(str(Path(output_path, TOKENIZER)))
-
-    def _table_state(self) -> Iterable[tuple[str, Tensor]]:
-        return self.table.state_dict().items()
+        super().save(output_path)
 
     @classmethod
     def load(cls, model_name_or_path: str, *args: Any, **more: Any) -> Any:
-        where = {name: more[name] for name in WHERE if name in more}
-        subfolder = str(more.get("subfolder", ""))
-        folder = Path(load_dir_path(model_name_or_path, subfolder, **where) or "")
-        config = json.loads((folder / cls.config_file_name).read_text("utf-8"))
-        state = load_file(folder / TABLE)
-        table = TokenTable(state["table.vectors"], state["table.log_weights"].exp())
+        folder, config, tokenizer, state = cls.read_saved(model_name_or_path, **more)
         encoder = SentenceTransformer(
             str(folder / ENCODER), device="cpu", model_kwargs=more.get("model_kwargs") or {}
         )
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-        module = cls(encoder, tokenizer, table, **config)
+        module = cls(encoder, tokenizer, TokenTable.of_state(state), **config)
         module.load_state_dict({"log_scale": state["log_scale"]}, strict=False)
-        module.table.log_weights.data = state["table.log_weights"]
         module.base_spec = str(folder / ENCODER)
         return module
