@@ -31,9 +31,9 @@ def fit_tokens(
 
     X (n, V) has a document's saturated counts times idf, in rows of unit length; Y (n, D) are the
     documents' centred vectors; g is the scale by which `start` alone fits them best. A token that
-    no document has keeps g · start. Solved in the dual, with n equations for each dimension: exactly,
-    or for more than 6,000 documents by conjugate gradients to 5 % of the right side's norm, which
-    ranks as well on WikiQA and takes a fraction of the time and memory.
+    no document has keeps g · start. Solved in the dual, with n equations for each dimension:
+    exactly, or for more than 6,000 documents by conjugate gradients to 5 % of the right side's
+    norm, which ranks as well on WikiQA and takes a fraction of the time and memory.
 
     Args:
         start: (V, D) token vectors.

@@ -57,7 +57,7 @@ def make_static(
     Args:
         model_spec: a dense encoder with a fast tokenizer, whose vocabulary the student gets, or a
             saved static model.
-        documents: the N texts in which tokens are counted; the encoder reads at most 30,000 of them.
+        documents: the N texts in which tokens are counted; the encoder reads 30,000 at most.
         dimensions: of the vectors, at least the encoder's; by default 1,024.
         max_length: tokens of a document that the encoder reads; None: its own limit.
         seed: for the random parts, and for which documents are fitted.
