@@ -138,6 +138,22 @@ def test_a_text_that_is_too_long_fails_alone(kind):
     assert asked.calls.usage.failed == 3  # of four texts, of two, of one
 
 
+@pytest.mark.parametrize(
+    ("kind", "remedy"),
+    [
+        ("dense", "name and --batch; a model without ?dimensions=, ?input_type= or ?task= needs"),
+        ("rerank", "name and --batch; TEI's own API needs ?form=tei; one that reads less"),
+    ],
+)
+def test_where_all_is_refused_the_remedy_is_one_of_this_kind_of_model(kind, remedy, own_cache):
+    refusal = Reply({"error": {"message": "unknown field"}}, 422)
+    with raw_server(lambda *_: refusal) as url:
+        asked = teacher(kind, url, batch=8)
+        with pytest.raises(InputError, match="refuses the first 5 requests: 422") as caught:
+            asked.score([*QUERIES, "b"], [*DOCUMENTS, DOCUMENTS[0]])
+    assert remedy in str(caught.value) and "chat" not in str(caught.value)
+
+
 def test_a_server_that_cannot_cut_its_vectors_is_an_error(own_cache):
     with (
         raw_server(lambda number, body, key: vectors(*GOOD[: len(body["input"])])) as url,

@@ -10,7 +10,11 @@ from urllib.parse import urljoin, urlsplit
 
 from retrieval_kd.errors import InputError
 
+MOST_REDIRECTS = 5  # of one request; more are a circle
+_REDIRECTS = "retrieval_kd.redirects"  # of a request: how often it was sent on
 LARGEST = 16 * 2**20  # bytes of a response, unpacked; the longest prompts' probabilities take less
+
+REMEDY = "check the server's address; most end in /v1"
 
 
 class Failed(Exception):
@@ -30,16 +34,30 @@ class Failed(Exception):
 
 
 def refuse_redirect(response: Any) -> None:
-    """Refuse to follow a server that sends its clients, with their prompts, somewhere else."""
+    """Refuse to follow a server that sends its clients, with their prompts, somewhere else.
+
+    Neither to what is no address, nor in a circle.
+    """
     if not response.has_redirect_location:
         return
-    here = str(response.url)
-    there = urljoin(here, response.headers["location"])
-    if urlsplit(there)[:2] != urlsplit(here)[:2]:
+    here, location = str(response.url), response.headers["location"]
+    try:
+        there = urljoin(here, location)
+        elsewhere = urlsplit(there)[:2] != urlsplit(here)[:2]
+        response.url.join(location)
+    except Exception as error:  # urllib's ValueError, or the HTTP library's own
+        raise InputError(
+            f"the server sends its clients to what is no address: {location}", remedy=REMEDY
+        ) from error
+    if elsewhere:
         raise InputError(
             f"the server sends its clients to another address: {there}",
             remedy="give that address, if the prompts may go there",
         )
+    sent_on = response.request.extensions.get(_REDIRECTS, 0) + 1
+    response.request.extensions[_REDIRECTS] = sent_on  # its successor has them too
+    if sent_on > MOST_REDIRECTS:
+        raise InputError(f"the server sends its clients in a circle: {there}", remedy=REMEDY)
 
 
 def limit_body(response: Any, seconds: float) -> None:

@@ -31,6 +31,12 @@ Check = Callable[[Json], None]  # raises if the answer lacks what was requested
 Keep = Callable[[Json, Json], None]  # request, answer → what the log need not hold any more
 
 FEW = 5  # calls without success at the start, or in a row, after which we give up
+# what may be wrong with all requests to an endpoint
+REFUSED = {
+    "/chat/completions": "; a model without a chat template needs --api completions",
+    "/embeddings": " and --batch; a model without ?dimensions=, ?input_type= or ?task= needs none",
+    "/rerank": " and --batch; TEI's own API needs ?form=tei",
+}
 MOST = ("max_completion_tokens", "max_tokens")  # names of the limit on written tokens
 
 
@@ -163,7 +169,7 @@ class Calls:
             return None
         except Refused as error:
             self.refused.append(body)
-            self._refuse(error, number)
+            self._refuse(error, number, path)
             return None
         finally:
             self._count(*bill.spent)
@@ -208,7 +214,7 @@ class Calls:
             share = counted[0] / max(1, _characters(body))
             self._per_character = max(self._per_character or 0.0, share)
 
-    def _refuse(self, error: Refused, number: int) -> None:
+    def _refuse(self, error: Refused, number: int, path: str) -> None:
         """Note a refused request; raise if the cause is not the request itself.
 
         A single prompt may be too long for the model. But a server that refuses the first few calls
@@ -223,8 +229,8 @@ class Calls:
         if not self._answered and self._refused >= set(range(FEW)):
             raise InputError(
                 f"the server refuses the first {FEW} requests: {error}",
-                remedy="check the model's name; a model without a chat template needs "
-                "--api completions, one that reads less needs shorter passages (?passage_tokens=)",
+                remedy=f"check the model's name{REFUSED.get(path, '')}; one that reads less needs "
+                "shorter passages (?passage_tokens=)",
             )
 
     def _fail(self, error: Failed) -> None:

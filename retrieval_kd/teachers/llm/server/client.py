@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -82,7 +83,7 @@ class Client:
             code = error.status_code
             if code in (401, 403, 404):
                 raise InputError(
-                    f"the server answered {code} ({_REASONS[code]})",
+                    f"the server answered {code} to {path} ({_REASONS[code]})",
                     remedy=f"check the model's name, the address and the key in {KEY}",
                 ) from error
             if code in (408, 409, 429) or code >= 500:
@@ -91,8 +92,11 @@ class Client:
                 why = f"the server answered {code}{_HINTS.get(code, words)}"
                 raise Failed(why, again=again, wait=wait) from error
             raise Refused(f"{code}: {_words(error.body)}") from error
-        except (ValueError, RecursionError) as error:  # incomplete, invalid or too deep JSON
-            why = "its answers are garbled: broken JSON"
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            why = "its answers are garbled: broken JSON"  # incomplete, invalid or too deep
+            raise Failed(why, answered=True) from error
+        except ValueError as error:  # such as a number of 5,000 digits
+            why = shown(f"its answers are garbled: {error}", LONGEST_REASON)
             raise Failed(why, answered=True) from error
 
     async def _pace(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from retrieval_kd.teachers.llm.server.calls import FEW, Calls
 from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from tests.teachers.llm.server.echo_server import serving
 from tests.teachers.llm.server.proxy import Fault, Proxy, never
+from tests.teachers.llm.server.raw_server import Reply, chat, raw_server
 from tests.teachers.llm.server.test_model import failing, on
 
 PROMPTS = [Prompt(f"is passage {number} relevant") for number in range(10, 40)]
@@ -153,18 +155,21 @@ def test_a_refused_request_among_the_first_is_missing_and_the_others_are_answere
 
 
 def test_refusals_that_overtake_the_first_answer_stop_nothing():
-    waiting: list[str] = []
+    refused, overtaken = iter(range(3 * FEW)), threading.Event()
 
-    def fault(number: int, question: str) -> str | None:
-        if number == 1:
-            waiting.append(question)
-            return "429"  # repeated after a second, when many others have been refused
-        return None if question in waiting or number > 20 else "400"
+    def reply(number: int, body: dict[str, Any], key: str) -> Reply | dict[str, Any]:
+        if body["messages"][-1]["content"] == PROMPTS[0].user:
+            assert overtaken.wait(60)
+        elif next(refused, None) is not None:
+            return Reply({"error": {"message": "broken"}}, 400)
+        else:
+            overtaken.set()
+        return chat("yes")
 
-    with metered(fault) as (proxy, _):
-        found = on(proxy.url, concurrency=2).generate(PROMPTS, WRITTEN)
-    assert found[0].text == found[-1].text == "yes"
-    assert proxy.faults["400"] == [one.status for one in found].count("failed") > FEW
+    with raw_server(reply, together=True) as url:
+        found = on(url, concurrency=2).generate(PROMPTS, WRITTEN)
+    failed = [one.status for one in found].count("failed")
+    assert found[0].text == found[-1].text == "yes" and failed == 3 * FEW
 
 
 def test_a_server_that_refuses_the_first_few_requests_is_not_asked_more():

@@ -97,6 +97,27 @@ def test_a_redirect_within_the_address_is_followed():
         assert on(url).generate([Prompt("a")], 4)[0].text == "yes"
 
 
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [
+        ("http://[bad", r"to what is no address: http://\[bad\. To fix: check the server's"),
+        ("/v1/\x01", "to what is no address: /v1/"),
+        ("", "in a circle: http://127.0.0.1"),
+        ("/v1/chat/completions", "in a circle: http://127.0.0.1"),
+    ],
+)
+def test_a_redirect_to_no_address_or_in_a_circle_is_said_once(location, problem):
+    asked: list[int] = []
+
+    def reply(number: int, body: dict, key: str) -> Reply:
+        asked.append(number)
+        return Reply(b"", 307, {"Location": location})
+
+    with raw_server(reply) as url, pytest.raises(InputError, match=problem):
+        on(url, concurrency=1).generate([Prompt("a")], 4)
+    assert len(asked) <= bodies.MOST_REDIRECTS + 1
+
+
 ANSWER = json.dumps(chat("yes")).encode()
 
 
@@ -250,6 +271,7 @@ PAGE = b"<!doctype html><title>hello"
         (Reply(PAGE, headers={"Content-Type": "text/html"}), "a web page and no JSON"),
         (Reply(PAGE), "garbled: broken JSON"),
         (Reply(b"[" * 100_000), "garbled: broken JSON"),
+        (Reply(b'{"choices": ' + b"9" * 5_000 + b"}"), "garbled: Exceeds the limit (4300 digits)"),
         (Reply({"choices": []}), "garbled: there is no answer in them"),
         (Reply({"error": {"message": "CUDA out of memory"}}, 500), "500: CUDA out of memory"),
         (Reply({}, 429), "429: too many requests; --per-minute"),
