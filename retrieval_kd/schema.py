@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.paths import expanded
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -151,11 +152,11 @@ STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeEr
 
 
 def _parse(text: str) -> Any:
-    """Parse YAML. Values that PyYAML stumbles over, such as `!!int x`, are a `YAMLError` too."""
+    """Parse YAML, with `~` expanded. Values that PyYAML stumbles over are a `YAMLError` too."""
     if half := re.search(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}", text):
         raise yaml.YAMLError(f"{half[0]} is half a character; write the character itself")
     try:
-        return yaml.load(text, _Loader)
+        return expanded(yaml.load(text, _Loader))
     except STUMBLES as error:
         problem = f"a value that cannot be read: {' '.join(str(error).split())}"
         raise yaml.YAMLError(problem) from error

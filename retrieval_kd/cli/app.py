@@ -25,6 +25,7 @@ import typer
 from typer.core import TyperGroup
 
 from retrieval_kd.cli.audit import audit_app
+from retrieval_kd.cli.command import Command
 from retrieval_kd.cli.diagnose import diagnose_app
 from retrieval_kd.cli.evaluate import evaluate_app
 from retrieval_kd.cli.fit_teacher import fit_app
@@ -184,6 +185,11 @@ def report(
     target = out or folder / "report.html"
     write_report(ReportData.from_json(read_json(source)), target)
     say(target)
+
+
+for commands in (app, scores_app, teach_app):
+    for command in commands.registered_commands:
+        command.cls = Command
 
 
 def main(arguments: list[str] | None = None) -> None:

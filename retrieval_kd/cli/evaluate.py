@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from retrieval_kd.cli.options import CountSelf, Length, bounded, out_file, refuse_unused
+from retrieval_kd.cli.options import CountSelf, Length, bounded, out_file, out_folder, refuse_unused
 from retrieval_kd.evaluation.result_file import Outputs
 from retrieval_kd.schema import Depth
 
@@ -110,7 +110,8 @@ def suite(
         typer.Option(help="folder with BEIR folders and zips; default $RETRIEVAL_KD_DATA"),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="folder for the run files; default runs/suites/SUITE")
+        Path | None,
+        out_folder("folder for the run files; default runs/suites/SUITE", replaced=False),
     ] = None,
     only: Annotated[
         str | None, typer.Option(help="evaluate only these collections, separated by commas")

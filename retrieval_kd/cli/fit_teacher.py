@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Split, bounded, refuse_unused, setting
+from retrieval_kd.cli.options import (
+    CollectionOption,
+    Split,
+    bounded,
+    out_folder,
+    refuse_unused,
+    setting,
+)
 from retrieval_kd.cli.train import (
     Layers,
     Seed,
@@ -37,7 +44,7 @@ def fit_teacher(
             help="MODEL: a cross-encoder, or an encoder to make one of; or yesno:MODEL, a decoder"
         ),
     ],
-    out: Annotated[Path, typer.Option(help="folder for the teacher")],
+    out: Annotated[Path, out_folder("folder for the teacher")],
     candidates: Annotated[
         Path | None,
         typer.Option(help="TREC run file of the split: the negatives; needed without a store"),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from retrieval_kd.cli.options import out_folder
 from retrieval_kd.data.numerals import finite_number
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -20,7 +21,7 @@ def merge(
         list[str],
         typer.Argument(metavar="MODEL…", help="two or more, or the folder of one LoRA adapter"),
     ],
-    out: Annotated[Path, typer.Option(help="a new folder for the merged model")],
+    out: Annotated[Path, out_folder("a new folder for the merged model")],
     share: Annotated[
         str | None,
         typer.Option(help="weight of each model, such as 0.7,0.3; by default all weigh the same"),

@@ -15,6 +15,7 @@ from retrieval_kd.data.numerals import WHOLE, finite_number, whole_number
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import check_writable
 
+FILES, FOLDERS = "retrieval_kd.files", "retrieval_kd.folders"  # notes of outputs, in a context
 MOST_FOLDERS = 250  # that a path may go down; pathlib makes them by recursion
 
 
@@ -84,10 +85,22 @@ def out_file(*names: str, help: str) -> Any:
     return typer.Option(*names, callback=_writable, help=help)
 
 
-def _writable(path: Path | None) -> Path | None:
+def _writable(context: typer.Context, param: typer.CallbackParam, path: Path | None) -> Path | None:
     if path is not None:
         check_parent(check_writable(path))
+        context.meta.setdefault(FILES, {})[param.name] = path
     return path
+
+
+def out_folder(help: str, *, of: Any = typer.Option, replaced: bool = True) -> Any:
+    """An option for a folder to write; `replaced` says that what is in it is lost."""
+
+    def note(context: typer.Context, param: typer.CallbackParam, path: Path | None) -> Path | None:
+        if path is not None:
+            context.meta.setdefault(FOLDERS if replaced else FILES, {})[param.name] = path
+        return path
+
+    return of(callback=note, help=help)
 
 
 CollectionOption = Annotated[

@@ -15,6 +15,7 @@ from retrieval_kd.cli.options import (
     RunOut,
     Split,
     out_file,
+    out_folder,
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -57,7 +58,7 @@ def retrieve(
 def index(
     collection: CollectionOption,
     model: Annotated[str, typer.Option(help="MODEL that encodes documents and queries")],
-    out: Annotated[Path, typer.Option(help="folder for the index")],
+    out: Annotated[Path, out_folder("folder for the index")],
     spec: Annotated[Path, typer.Option(help="index specification, see indexes/*.yaml")] = Path(
         "indexes/flat.yaml"
     ),

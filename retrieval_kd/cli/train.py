@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Split, bounded, refuse_unused, setting
+from retrieval_kd.cli.options import (
+    CollectionOption,
+    Split,
+    bounded,
+    out_folder,
+    refuse_unused,
+    setting,
+)
 from retrieval_kd.data.numerals import whole_number
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -58,7 +65,7 @@ def train(
     context: typer.Context,
     collection: CollectionOption,
     student: Annotated[str, typer.Option(help="MODEL to start from")],
-    out: Annotated[Path, typer.Option(help="folder for the student")],
+    out: Annotated[Path, out_folder("folder for the student")],
     store: Store = None,
     teacher: Teachers = None,
     weight: Weights = None,
@@ -165,7 +172,9 @@ def train(
 @train_app.command()
 def parts(
     student: Annotated[str, typer.Argument(help="MODEL: a multi_function student")],
-    out: Annotated[Path, typer.Argument(help="folder for dense/, sparse/ and multi_vector/")],
+    out: Annotated[
+        Path, out_folder("folder for dense/, sparse/ and multi_vector/", of=typer.Argument)
+    ],
 ) -> None:
     """Save each function of a multi-function student as a model of its own."""
     import torch

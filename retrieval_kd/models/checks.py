@@ -16,7 +16,7 @@ VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "to
                 "sentencepiece.bpe.model", "spm.model")  # fmt: skip
 LAYER = re.compile(r"(.*?\b(?:layers?|h|blocks?))\.\d+\.")  # the stack that a weight is of
 FEWEST = 2  # words of a vocabulary; some tokenizers are born with one
-MOST_UNKNOWN = 10  # times as many words a model may have as its tokenizer
+USUAL = 10  # times as many words a model has as its tokenizer, at most
 
 
 def check_seal(ref: ModelRef) -> None:
@@ -93,24 +93,43 @@ def check_padding(ref: ModelRef, tokenizer: Any) -> None:
 
 
 def check_vocabulary(ref: ModelRef, tokenizer: Any, config: Any = None) -> None:
-    """Refuse a tokenizer that knows hardly any of its model's words.
+    """Refuse a tokenizer that knows no word; warn of one that may be another model's.
 
     transformers makes one of special tokens alone if the files have no vocabulary.
     """
     special = {*tokenizer.get_added_vocab(), *tokenizer.all_special_tokens}
-    known = len(tokenizer) - len(special)
+    known = len({*tokenizer.get_vocab()} - special)
     words = getattr(config.get_text_config(), "vocab_size", None) if config is not None else None
-    if known >= max(FEWEST, (words or 0) / MOST_UNKNOWN):
+    if known >= FEWEST:
+        if known < (words or 0) / USUAL:
+            told = (
+                "%s: its tokenizer knows %s words of the %s of the model; check that it is its own"
+            )
+            log.warning(told, ref.spec, f"{known:,}", f"{words:,}")
         return
     lacks = ref.is_local and not any((Path(ref.location) / name).is_file() for name in VOCABULARIES)
     missing = ": tokenizer.json is missing" if lacks else ""
     of = f" of the {words:,} of the model" if words else ""
     raise about(
         ref,
-        f"its tokenizer knows {max(known, 0):,} words{of}{missing}",
+        f"its tokenizer knows {known} words{of}{missing}",
         remedy="put the tokenizer's files (tokenizer.json, or vocab.txt, …) back, or save or "
         "download the model again",
     )
+
+
+def check_offsets(ref: ModelRef, tokenizer: Any, *, remedy: str) -> None:
+    """Refuse a tokenizer that does not map tokens to characters, as none without a fast form does.
+
+    Where transformers knows a fast form, it has made it by itself.
+    """
+    if not tokenizer.is_fast:
+        raise about(
+            ref,
+            f"its tokenizer, {type(tokenizer).__name__}, is none that a tokenizer.json describes, "
+            "and does not map tokens to characters",
+            remedy=remedy,
+        )
 
 
 def about(ref: ModelRef, problem: str, *, remedy: str) -> InputError:

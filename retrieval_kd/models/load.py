@@ -36,6 +36,7 @@ from retrieval_kd.models import lora
 from retrieval_kd.models.checks import (
     about,
     check_layers,
+    check_offsets,
     check_padding,
     check_seal,
     check_vocabulary,
@@ -373,17 +374,17 @@ def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple
                 id=spec,
                 remedy="give a causal language model, or score with pointwise:MODEL",
             )
+        tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
+        check_vocabulary(ref, tokenizer, config)
+        check_offsets(
+            ref,
+            tokenizer,
+            remedy="give a model of another kind, such as T5 for ByT5, or have a server run this "
+            "one (--server URL)",
+        )
         kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         model = kind.from_pretrained(
             ref.location, revision=ref.revision, dtype=dtype or fast_dtype()
-        )
-        tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
-    check_vocabulary(ref, tokenizer, config)
-    if not tokenizer.is_fast:
-        raise InputError(
-            "this tokenizer does not map tokens to characters",
-            id=spec,
-            remedy="save the model with a tokenizer.json",
         )
     return model.to(best_device()).eval(), tokenizer
 

@@ -8,11 +8,12 @@ simply taken. Of all weights that are not clearly worse, those nearest to equal 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from retrieval_kd.data.cloze import write_cloze
+from retrieval_kd.data.cloze import cut_out, write_cloze
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import InputError
@@ -27,9 +28,34 @@ from retrieval_kd.targets.normalise import Scores
 
 FOLDER, SPLIT = "cloze", "test"
 QUERIES, FEWEST = 500, 20
+MOST_READ = 200_000  # documents that are looked at before a run: some seconds
 PARTS, FEWER_PARTS = 10, 4  # weights are tenths; of many teachers quarters
 MOST_IN_TENTHS = 4  # teachers; five have 1,001 ways to share ten parts out
 ALPHA = 0.001  # sentences are not real queries: only clear evidence counts against equal weights
+
+
+def check_cloze(context: RunContext) -> None:
+    """Refuse `weights: cloze` where hardly any document can be cut, before anything runs.
+
+    Of a larger collection than `MOST_READ` documents it is not known before they are cut.
+    """
+    documents, generator = context.collection.documents, np.random.default_rng(0)
+    if context.config.teacher.weights != "cloze" or len(documents) > MOST_READ:
+        return
+    long_enough = (1 for one in documents.iterate() if cut_out(one, generator) is not None)
+    count = sum(islice(long_enough, FEWEST))
+    if count < FEWEST:
+        raise _too_few(context, count)
+
+
+def _too_few(context: RunContext, count: int) -> InputError:
+    equal = [1] * len(context.config.teacher.members)
+    return InputError(
+        f"teacher.weights: cloze needs {FEWEST} documents that are long enough to be cut in two, "
+        f"and there are {count}",
+        id=context.config.collection,
+        remedy=f"set teacher.weights={equal}: all teachers weigh the same",
+    )
 
 
 def cut_documents(context: RunContext) -> dict[str, Any]:
@@ -40,11 +66,7 @@ def cut_documents(context: RunContext) -> dict[str, Any]:
     }
     count = write_cloze(context.collection, folder, QUERIES, exclude=judged)
     if count < FEWEST:
-        raise InputError(
-            f"only {count} documents are long enough to be cut in two",
-            id=config.collection,
-            remedy="leave teacher.weights out, or give them",
-        )
+        raise _too_few(context, count)
     cloze, first = open_collection(folder), config.first_stage
     run = retrieve(
         cloze,
@@ -92,7 +114,6 @@ def weigh(context: RunContext) -> dict[str, Any]:
     fused = combination.fuse(lists, weights)
     return {
         "weights": weights,
-        "chosen_on_dev": False,
         "cloze_queries": len(qrels),
         "cloze_ndcg@10_alone": {
             m: round(float(_ndcg(qrels, s).mean()), 4) for m, s in lists.items()

@@ -21,7 +21,7 @@ from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline.checks import check_models, check_splits, retriever_models
-from retrieval_kd.pipeline.cloze import QUERIES, cut_documents, score_cloze, weigh
+from retrieval_kd.pipeline.cloze import QUERIES, check_cloze, cut_documents, score_cloze, weigh
 from retrieval_kd.pipeline.context import PARTS, RunContext, seeded
 from retrieval_kd.pipeline.costs import measure_latency
 from retrieval_kd.pipeline.pools import draws_unlabelled
@@ -73,6 +73,7 @@ def _planned(config: Config) -> RunContext:
     context = RunContext(config, Workspace(config.out))
     check_splits(context)
     check_models(context)
+    check_cloze(context)
     precision = dtype_name(fast_dtype())  # the type that models compute in changes every score
     for stages in (_query_stages, _teacher_stages, _baseline_stages, _student_stages):
         for stage in stages(context):
@@ -111,7 +112,7 @@ def _query_stages(context: RunContext) -> Iterator[Stage]:
 
 
 def _teacher_stages(context: RunContext) -> Iterator[Stage]:
-    """Fit a teacher, try all of them on dev, weigh them, then score the rest and re-rank test.
+    """Fit a teacher, try all of them on dev or on cut documents, weigh them, then score the rest and re-rank test.
 
     The weights come before most of the scores, as teachers without a weight score no more. What
     uses scores needs `try:MEMBER`, whose key stands for all scores of the member: what

@@ -64,14 +64,15 @@ class RunEnsemble(Ensemble):
     def score(self, member: str, parts: Sequence[str]) -> dict[str, Any]:
         """Score some parts of the run with this teacher and store the scores.
 
-        Pairs that are already stored are skipped. A teacher that got weight 0 on dev is skipped
+        Pairs that are already stored are skipped. A teacher that got weight 0 is skipped
         too, unless a student trains on it alone or it chooses what another teacher compares; that
         teacher is then scored first. Test queries are only scored by teachers with a weight and
         those that choose for them.
         """
         if "dev" not in parts and member not in and_choosers(self.used):
             if member not in and_choosers(self.named_alone):
-                return {"teacher": member, "skipped": "weight 0 on dev"}
+                on = "on cut documents" if self.config.teacher.weights == "cloze" else "on dev"
+                return {"teacher": member, "skipped": f"weight 0 {on}"}
             parts = [part for part in parts if part != "test"]
         by = chosen_by(member)
         before = self.score(by, parts)["scored"] if by else 0

@@ -146,7 +146,7 @@ def tokenizer_of(encoder: SentenceTransformer, model_spec: str) -> Tokenizer:
         raise InputError(
             "this encoder's tokenizer is not a fast one, whose vocabulary a table could use",
             id=model_spec,
-            remedy="save the model with a tokenizer.json",
+            remedy="start from an encoder of another kind, such as BERT for CANINE",
         )
     tokenizer = Tokenizer.from_str(fast.to_str())
     tokenizer.no_padding()

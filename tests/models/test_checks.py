@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from transformers import ByT5Tokenizer
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import SEAL, seal
 from retrieval_kd.models import load
 from retrieval_kd.teachers.llm.rendering import open_renderer
-from tests.tiny_models import tokenizer
+from tests.tiny_models import tokenizer, write_seq2seq
 
 
 def copied(source: Path, folder: Path, tokenizer_class: str | None = None) -> Path:
@@ -75,6 +76,37 @@ def test_a_model_saved_with_an_empty_tokenizer_is_refused(
     assert (folder / "tokenizer.json").exists()
     with pytest.raises(InputError, match=r"knows 0 words of the \d+ of the model\. To fix"):
         load.load_retriever(str(folder))
+
+
+@pytest.mark.parametrize(("words", "warned"), [(4_000, True), (1_000, False)])
+def test_a_model_with_many_more_words_than_its_tokenizer_is_used_with_one_warning(
+    words: int, warned: bool, tiny_encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = load.load_encoder(str(tiny_encoder))
+    known = len(model.tokenizer) - 5  # without the special tokens
+    model[0].auto_model.resize_token_embeddings(words)
+    model.save(str(tmp_path / "e"))
+    with caplog.at_level(logging.WARNING, "retrieval_kd"):
+        vectors = [
+            load.load_encoder(str(f)).encode("sparrow") for f in (tmp_path / "e", tiny_encoder)
+        ]
+    assert (vectors[0] == vectors[1]).all()
+    told = f"knows {known} words of the 4,000 of the model; check that it is its own"
+    own = [r.getMessage() for r in caplog.records if r.name == "retrieval_kd"]
+    assert [told in message for message in own] == [True] * warned
+
+
+def test_a_tokenizer_without_a_fast_form_is_refused_with_what_can_work(
+    tmp_path: Path,
+) -> None:
+    folder = write_seq2seq(tmp_path / "byt5")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    ByT5Tokenizer().save_pretrained(folder)
+    with pytest.raises(InputError, match=r"ByT5Tokenizer, is none.* a server run this one"):
+        load.load_language_model(str(folder))
+    with pytest.raises(InputError, match="To fix: leave --tokenizer out"):
+        open_renderer(str(folder))
 
 
 def test_a_vocabulary_of_another_kind_will_do(tiny_encoder: Path, tmp_path: Path) -> None:

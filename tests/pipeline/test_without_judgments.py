@@ -15,9 +15,10 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_sealed
-from retrieval_kd.pipeline.plan import run
+from retrieval_kd.pipeline.plan import _planned, plan, run
 from retrieval_kd.schema import read_extended
 from tests.pipeline.shrinking import CONFIGS, shrunk, written
+from tests.tiny_models import write_collection
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,29 @@ def test_teachers_are_weighed_by_how_they_find_documents_that_a_sentence_was_cut
     assert bm25 + encoder == pytest.approx(1) and bm25 > encoder
     alone = list(teacher["cloze_ndcg@10_alone"].values())
     assert alone[0] > alone[1] and teacher["cloze_queries"] == 60
+    assert not any("dev" in fact for fact in teacher)
+
+
+def test_a_teacher_that_cloze_dropped_is_not_said_to_have_been_tried_on_dev(finished, monkeypatch):
+    context, member = _planned(finished), finished.teacher.members[1]
+    monkeypatch.setattr(type(context.ensemble), "used", [])
+    facts = context.ensemble.score(member, ["train", "test"])
+    assert facts == {"teacher": member, "skipped": "weight 0 on cut documents"}
+
+
+def test_short_texts_are_refused_before_anything_runs(config_file, tmp_path):
+    lines = [json.dumps({"_id": f"d{n}", "text": f"short text {n}"}) for n in range(50)]
+    long = [json.dumps({"_id": f"l{n}", "text": f"{n} long word " * 12}) for n in range(19)]
+    write_collection(tmp_path / "short")
+    (tmp_path / "short" / "corpus.jsonl").write_text("\n".join([*lines, *long]) + "\n")
+    (tmp_path / "short" / "qrels" / "test.tsv").write_text("q\td\ts\nq-birds4\td1\t1\n")
+    for name in ("train", "dev"):
+        (tmp_path / "short" / "qrels" / f"{name}.tsv").unlink()
+    config = load_config(config_file, [f"collection={tmp_path / 'short'}", f"out={tmp_path / 'o'}"])
+    with pytest.raises(InputError, match=r"needs 20 .* there are 19.*teacher\.weights=\[1, 1\]"):
+        plan(config)
+    plan(load_config(config_file, [f"collection={tmp_path / 'short'}", f"out={tmp_path / 'o'}",
+                                   "teacher.weights=[1, 1]"]))  # fmt: skip
 
 
 def test_teachers_weigh_the_same_where_nothing_says_otherwise(config_file, finished, tmp_path):

@@ -149,13 +149,19 @@ def open_renderer(spec: str) -> Renderer:
     """Open the tokenizer of the model with this name or folder."""
     from transformers import AutoTokenizer
 
-    from retrieval_kd.models.checks import check_vocabulary
+    from retrieval_kd.models.checks import check_offsets, check_vocabulary
     from retrieval_kd.models.load import opening, resolve_model
 
     ref = resolve_model(spec)
     with opening(ref, "model with a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(ref.location, revision=ref.revision)
     check_vocabulary(ref, tokenizer)
+    check_offsets(
+        ref,
+        tokenizer,
+        remedy="leave --tokenizer out: the server formats the prompts, and texts are cut at four "
+        "characters a token",
+    )
     return Renderer(tokenizer, None, spec)  # the server knows how much the model reads
 
 

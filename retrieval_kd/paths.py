@@ -1,0 +1,61 @@
+"""Paths as people write them: a `~` for the home folder, one file under two names."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HOME = re.compile(r"(^|\+|\?prompt=|&prompt=)((?:[\w.-]+[:=])*)(~\w*)(?=/|$)")
+# what commands read of a folder that they are given, and a later output must not replace
+READ = re.compile(
+    r".*\.(safetensors|bin|npy|arrow|faiss|model)|.*/shard-.*\.parquet|qrels/.*|"
+    r".*/(corpus|queries)\.jsonl(\.gz)?|"
+    r".*\b(report|results|config|modules|tokenizer|seal|teacher|manifest|training)\.json"
+)
+
+
+def expanded(value: Any) -> Any:
+    """Replace `~` where a path begins, in lists and mappings too, as a shell does before a word.
+
+    Example:
+        >>> os.environ["HOME"] = "/home/ada"
+        >>> expanded(["~/runs", "yesno:~/model?prompt=~/ask.yaml", "bm25+~/model", "a~", "x ~/y"])
+        ['/home/ada/runs', 'yesno:/home/ada/model?prompt=/home/ada/ask.yaml', \
+'bm25+/home/ada/model', 'a~', 'x ~/y']
+    """
+    if isinstance(value, str) and "~" in value:
+        return HOME.sub(lambda found: found[1] + found[2] + os.path.expanduser(found[3]), value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(expanded, value))
+    if isinstance(value, dict):
+        return {key: expanded(inside) for key, inside in value.items()}
+    return value
+
+
+def places(text: str) -> Iterator[Path]:
+    """Yield the files and folders that a value such as `yesno:MODEL?x=y` or `A+B:SPLIT` names."""
+    for part in {text, *text.split("+")}:
+        words = part.partition("?")[0].partition("@")[0].split(":", 3)
+        for start in range(len(words)):
+            for end in range(start + 1, len(words) + 1):
+                name = ":".join(words[start:end])
+                if name and os.path.exists(name):
+                    yield Path(name)
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths name one file or folder, through links too, and before it exists."""
+    if os.path.exists(one) and os.path.exists(other):
+        return os.path.samefile(one, other)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def is_read_from(file: Path, folder: Path) -> bool:
+    """Whether a file exists in a folder, and is one of those that a folder is read for."""
+    real, above = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
+    if not (real.exists() and above.is_dir() and real.is_relative_to(above)):
+        return False
+    return READ.fullmatch("/".join(real.parts[-2:])) is not None
