@@ -34,6 +34,7 @@ from retrieval_kd.models.load import document_digest, load_encoder
 from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.models.modules.asymmetric import document_side
 from retrieval_kd.models.modules.residual import ResidualEncoder
+from retrieval_kd.models.vectors import say_zeros, warn_of_zeros
 from retrieval_kd.progress import bar
 
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
@@ -77,6 +78,7 @@ def encode_queries(
         batch_size=_batch_size(),
         show_progress_bar=False,
     )
+    warn_of_zeros(model, ~vectors.any(axis=1), "query")
     return finish(vectors, normalise)
 
 
@@ -142,7 +144,8 @@ def encode_documents(
         parts = (read_arrays(path)["vectors"] for path in paths)
         dimensions = read_arrays(paths[0])["vectors"].shape[1]
         merge_arrays(folder / VECTORS, parts, (len(texts), dimensions), np.float32)
-        write_json(folder / MANIFEST, settings)
+        zeros = sum(int((~read_arrays(path)["vectors"].any(axis=1)).sum()) for path in paths)
+        write_json(folder / MANIFEST, settings | {"zeros": zeros})
         seal(folder)
     return _open(folder)
 
@@ -301,6 +304,8 @@ def _open(folder: Path) -> np.memmap:
     """Open a sealed folder's vectors, and delete the shards that they were merged from."""
     for shards in folder.glob(".shards-*"):  # also those of a command killed after the seal
         shutil.rmtree(shards, ignore_errors=True)
+    if zeros := read_json(folder / MANIFEST).get("zeros"):
+        say_zeros(zeros, read_json(folder / MANIFEST)["documents"], "document")
     vectors = np.load(folder / VECTORS, mmap_mode="r")
     assert isinstance(vectors, np.memmap)
     return vectors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -11,8 +12,9 @@ from scipy.sparse import csr_matrix
 from sentence_transformers import MultiVectorEncoder, SparseEncoder
 from sentence_transformers.util import maxsim
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, log
 
+_TOLD: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()  # sides that were warned of
 Tokens = list[np.ndarray]  # one (tokens, D) array per text
 
 
@@ -32,6 +34,7 @@ def sparse_rows(
     weights = _finite(encoded.values().float().numpy())
     rows = csr_matrix((weights, tuple(encoded.indices().numpy())), shape=tuple(encoded.shape))
     rows.sort_indices()
+    warn_of_zeros(model, rows.getnnz(axis=1) == 0, side)
     return rows
 
 
@@ -44,7 +47,9 @@ def token_rows(
     encode: Any = model.encode_query if side == "query" else model.encode_document
     batch = 256 if torch.cuda.is_available() else 32
     encoded = encode(list(texts), prompt=prompt, batch_size=batch, show_progress_bar=False)
-    return [_finite(tokens.float().cpu().numpy()) for tokens in encoded]
+    rows = [_finite(tokens.float().cpu().numpy()) for tokens in encoded]
+    warn_of_zeros(model, np.array([not tokens.any() for tokens in rows]), side)
+    return rows
 
 
 def sparse_scores(queries: csr_matrix, postings: csr_matrix) -> np.ndarray:
@@ -70,6 +75,25 @@ def maxsim_scores(queries: Tokens, documents: Tokens) -> np.ndarray:
         return np.zeros((len(queries), len(documents)), dtype=np.float32)
     left, right = ([torch.from_numpy(row) for row in rows] for rows in (queries, documents))
     return maxsim(left, right).numpy()
+
+
+def warn_of_zeros(model: object, zeros: np.ndarray, side: str) -> None:
+    """Warn once per model and side of texts (n,) whose vectors are `zeros` (n,) alone.
+
+    Where texts come in parts, the count is that of the first part with such a text.
+    """
+    told = _TOLD.setdefault(model, set())
+    if zeros.any() and side not in told:
+        told.add(side)
+        say_zeros(int(zeros.sum()), len(zeros), side)
+
+
+def say_zeros(zeros: int, count: int, side: str) -> None:
+    nouns = {"query": "queries", "document": "documents"}
+    log.warning(
+        "the model gave %d of %d %s vectors of zeros alone: their similarity to everything is 0",
+        *(zeros, count, nouns[side]),
+    )
 
 
 def _finite(numbers: np.ndarray) -> np.ndarray:

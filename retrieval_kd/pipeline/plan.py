@@ -112,7 +112,7 @@ def _query_stages(context: RunContext) -> Iterator[Stage]:
 
 
 def _teacher_stages(context: RunContext) -> Iterator[Stage]:
-    """Fit a teacher, try all of them on dev or on cut documents, weigh them, then score the rest and re-rank test.
+    """Fit a teacher, try all of them, weigh them, then score the rest and re-rank test.
 
     The weights come before most of the scores, as teachers without a weight score no more. What
     uses scores needs `try:MEMBER`, whose key stands for all scores of the member: what

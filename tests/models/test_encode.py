@@ -13,7 +13,9 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
 from retrieval_kd.models import encode
 from retrieval_kd.models.encode import document_vectors, encode_documents, encode_queries
-from retrieval_kd.models.load import load_encoder, model_digest
+from retrieval_kd.models.load import load_encoder, load_retriever, model_digest
+from retrieval_kd.models.vectors import sparse_rows
+from tests.tiny_models import write_masked_lm
 
 
 @pytest.fixture
@@ -51,6 +53,27 @@ def test_dot_product_models_are_not_normalised(
     queries = encode_queries(model, ["sparrow nest"])
     assert np.linalg.norm(queries) > 1.5
     assert read_json(tmp_path / "manifest.json")["normalised"] is False
+
+
+def test_vectors_of_zeros_are_warned_of_with_their_count(
+    model: SentenceTransformer, texts: Texts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_masked_lm(tmp_path / "splade")
+    sparse = load_retriever(str(tmp_path / "splade"), kind="sparse")
+    with caplog.at_level("WARNING", "retrieval_kd"):
+        encode_documents(model, texts, tmp_path / "whole", digest="m")
+        assert encode_queries(model, ["tides"]).any() and not caplog.records
+        for weights in (*model.parameters(), *sparse.parameters()):
+            weights.data.zero_()
+        first, cached = (encode_documents(model, texts, tmp_path / "v", digest="m") for _ in "12")
+        assert not first.any() and not cached.any()
+        assert not encode_queries(model, ["one", "two"]).any()
+        encode_queries(model, ["three"])
+        assert not sparse_rows(sparse, ["one", "two", "three"], "document").nnz
+    told = [record.getMessage().partition(" vectors")[0] for record in caplog.records]
+    documents = "the model gave 60 of 60 documents"
+    queries, rows = "the model gave 2 of 2 queries", "the model gave 3 of 3 documents"
+    assert told == [documents, documents, queries, rows]
 
 
 def test_a_distance_model_is_refused(model: SentenceTransformer) -> None:

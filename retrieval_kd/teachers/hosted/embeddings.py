@@ -13,6 +13,7 @@ from pydantic import Field, field_validator
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir, digest_json
+from retrieval_kd.models.vectors import warn_of_zeros
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.teachers.hosted.answers import VECTORS
 from retrieval_kd.teachers.hosted.options import Cutter, HostedOptions, halves, in_batches
@@ -132,6 +133,9 @@ class EmbeddingTeacher:
 
             self.calls.query("/embeddings", bodies, form=VECTORS, keep=keep)
             batches = halves(batches, bodies, self.calls)
+        for side in SIDES:
+            zeros = [not vector.any() for text, vector in known.items() if text[0] == side]
+            warn_of_zeros(self, np.array(zeros), side)
         if self.options.similarity == "cosine":
             known = {text: _unit(vector) for text, vector in known.items()}
         return known

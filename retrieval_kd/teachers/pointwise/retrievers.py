@@ -32,7 +32,7 @@ from retrieval_kd.models.load import (
     may_be_splade,
     model_digest,
 )
-from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows
+from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows, warn_of_zeros
 from retrieval_kd.retrieval.analysis import VERSION
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
 from retrieval_kd.store.key import TeacherKey
@@ -114,6 +114,7 @@ class DenseTeacher:
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
         assert self._model is not None
         vectors = self._model.encode_document(list(texts), show_progress_bar=False)
+        warn_of_zeros(self._model, ~vectors.any(axis=1), "document")
         return finish(vectors, normalises(self._model))
 
 

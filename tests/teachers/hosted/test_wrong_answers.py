@@ -163,6 +163,17 @@ def test_a_server_that_cannot_cut_its_vectors_is_an_error(own_cache):
     assert not list(own_cache.rglob("*.vectors"))
 
 
+def test_vectors_of_zeros_are_warned_of_once(caplog):
+    with raw_server(lambda n, body, key: vectors(*[[0.0, 0.0] for _ in body["input"]])) as url:
+        asked = teacher("dense", url)
+        for query in ("one", "two"):
+            assert asked.score([query] * 4, DOCUMENTS).tolist() == [0, 0, 0, 0]
+    told = [record.getMessage() for record in caplog.records if "zeros" in record.getMessage()]
+    assert [message.split()[3:7] for message in told] == [
+        ["1", "of", "1", "queries"], ["4", "of", "4", "documents"],
+    ]  # fmt: skip
+
+
 def test_another_model_under_the_same_name_is_an_error_if_its_vectors_are_longer():
     length = 2
     with raw_server(
