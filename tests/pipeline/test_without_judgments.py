@@ -96,7 +96,9 @@ def test_short_texts_are_refused_before_anything_runs(config_file, tmp_path):
     long = [json.dumps({"_id": f"l{n}", "text": f"{n} long word " * 12}) for n in range(19)]
     write_collection(tmp_path / "short")
     (tmp_path / "short" / "corpus.jsonl").write_text("\n".join([*lines, *long]) + "\n")
-    (tmp_path / "short" / "qrels" / "test.tsv").write_text("q\td\ts\nq-birds4\td1\t1\n")
+    (tmp_path / "short" / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nq-birds4\td1\t1\n"
+    )
     for name in ("train", "dev"):
         (tmp_path / "short" / "qrels" / f"{name}.tsv").unlink()
     config = load_config(config_file, [f"collection={tmp_path / 'short'}", f"out={tmp_path / 'o'}"])
