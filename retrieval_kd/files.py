@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -66,6 +67,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove what killed commands left unfinished, of one file or all; the caller has the lock."""
+    for left in folder.glob(f".{glob.escape(name)}.*.part" if name else ".*.part"):
+        shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+
 def check_writable(path: str | Path) -> Path:
     """Return the file that `path` names, through links; refuse all that a rename would destroy."""
     place, hops = Path(path), 0
@@ -77,8 +84,8 @@ def check_writable(path: str | Path) -> Path:
         if not place.exists() or place.is_file():
             return place
     kind = "a folder" if Path(path).is_dir() else "a device or a pipe"
-    raise InputError(f"this is {kind}, and a file is to be written", file=path,
-                     remedy="name a new file, or one to replace")  # fmt: skip
+    problem, remedy = f"this is {kind}, and a file is to be written", "name a file, new or not"
+    raise InputError(problem, file=path, remedy=remedy)
 
 
 def check_movable(folder: Path) -> None:
@@ -388,5 +395,4 @@ def _digest_block(path: Path, start: int) -> str:
 
 def cache_dir() -> Path:
     """The folder of derived data: `$RETRIEVAL_KD_CACHE`, else `~/.cache/retrieval_kd`."""
-    default = Path.home() / ".cache" / "retrieval_kd"
-    return Path(os.environ.get("RETRIEVAL_KD_CACHE") or default)
+    return Path(os.environ.get("RETRIEVAL_KD_CACHE") or "~/.cache/retrieval_kd").expanduser()

@@ -23,6 +23,7 @@ from retrieval_kd.files import (
     is_whole,
     read_sealed,
     sealed,
+    sweep,
     write_json,
 )
 
@@ -111,6 +112,9 @@ class Workspace:
                 "another run is at work here", file=self.folder, remedy=remedy
             ) from error
         try:
+            for stage in self.stages:  # what a killed run left
+                for path in (self._record_path(stage.name), *map(self.path, stage.outputs)):
+                    sweep(path.parent, path.name)
             return self._execute(before)
         finally:
             lock.release()

@@ -47,6 +47,20 @@ def test_a_changed_setting_reruns_what_depends_on_it(tmp_path):
     ]  # fmt: skip
 
 
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path):
+    _workspace(tmp_path, []).execute(_quiet)
+    [record] = (tmp_path / ".stages").glob("one-*.json")
+    left = [tmp_path / ".two.txt.x1.part", record.with_name(f".{record.name}.x2.part")]
+    others = [tmp_path / ".own.json.x3.part", tmp_path / ".two.txt", tmp_path / "two.part"]
+    for path in left + others:
+        path.touch()
+    (tmp_path / ".one.txt.x4.part").mkdir()
+    (tmp_path / ".one.txt.x4.part" / "file").touch()
+    assert _workspace(tmp_path, []).execute(_quiet) == []
+    assert not any(path.exists() for path in [*left, tmp_path / ".one.txt.x4.part"])
+    assert all(path.exists() for path in others)
+
+
 def test_a_missing_output_reruns_its_stage(tmp_path):
     ran: list[str] = []
     _workspace(tmp_path, ran).execute(_quiet)

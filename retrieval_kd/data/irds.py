@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from retrieval_kd.data.rows import Judgment, Reader, Reading, Row
-from retrieval_kd.errors import InputError
+from retrieval_kd.data.numerals import whole_number
+from retrieval_kd.data.rows import BROKEN, Judgment, Reader, Reading, Row
+from retrieval_kd.errors import InputError, kind_of, shown
 
 BODIES = ("text", "body", "abstract", "contents")
 
@@ -79,19 +80,52 @@ def _documents(id: str, dataset: Any, reading: Reading) -> Iterator[Row]:
         title = getattr(document, "title", None)
         body = next((b for n in BODIES if isinstance(b := getattr(document, n, None), str)), None)
         if body is None:
-            title, body = "", document.default_text()
-        yield Row(document.doc_id, title if isinstance(title, str) else "", body, id, number)
+            title, body = "", _default_text(document, id, number)
+        title = title if isinstance(title, str) else ""
+        yield Row(_text(document, "doc_id", id, number), title, body, id, number)
         reading.advance(1)
 
 
 def _queries(id: str, dataset: Any, reading: Reading) -> Iterator[Row]:
     for number, query in enumerate(_guarded(id, dataset.queries_iter), start=1):
-        yield Row(query.query_id, "", query.default_text(), id, number)
+        text = _default_text(query, id, number)
+        yield Row(_text(query, "query_id", id, number), "", text, id, number)
 
 
 def _judgments(id: str, dataset: Any, reading: Reading) -> Iterator[Judgment]:
+    file = f"{id} qrels"
     for number, qrel in enumerate(_guarded(id, dataset.qrels_iter), start=1):
-        yield Judgment(qrel.query_id, qrel.doc_id, int(qrel.relevance), f"{id} qrels", number)
+        query, document = (_text(qrel, name, file, number) for name in ("query_id", "doc_id"))
+        gain = whole_number(getattr(qrel, "relevance", None))
+        if gain is None:
+            told = shown(repr(getattr(qrel, "relevance", None)), 60)
+            raise _wrong(f"the relevance {told} is no whole number", file, number)
+        yield Judgment(query, document, gain, file, number)
+
+
+def _text(record: Any, name: str, file: str, number: int) -> str:
+    value = getattr(record, name, None)
+    if not isinstance(value, str):
+        raise _wrong(f"the {name} is {kind_of(value)} where a text is expected", file, number)
+    if BROKEN.search(value):
+        raise _wrong(f"the {name} has half a character or a zero byte", file, number)
+    return value
+
+
+def _default_text(record: Any, id: str, number: int) -> str:
+    try:
+        text = record.default_text()
+    except Exception as error:  # code of the collection
+        problem = f"its text cannot be read: {type(error).__name__}: {error}"
+        raise _wrong(problem, id, number) from error
+    if not isinstance(text, str):
+        raise _wrong(f"its text is {kind_of(text)}", id, number)
+    return text
+
+
+def _wrong(problem: str, file: str, number: int) -> InputError:
+    remedy = "name another collection, or write this one to a BEIR folder and correct it there"
+    return InputError(problem, file=file, line=number, remedy=remedy)
 
 
 def _guarded(id: str, iterate: Any) -> Iterator[Any]:

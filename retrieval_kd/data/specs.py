@@ -42,7 +42,7 @@ def find_reader(spec: str) -> Reader:
 
 def data_folder() -> Path:
     """The folder for bare names such as `scifact`: `$RETRIEVAL_KD_DATA`."""
-    return Path(os.environ.get("RETRIEVAL_KD_DATA") or "../shared/data")
+    return Path(os.environ.get("RETRIEVAL_KD_DATA") or "../shared/data").expanduser()
 
 
 def _find_irds(id: str) -> Reader:

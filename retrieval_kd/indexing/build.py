@@ -21,7 +21,7 @@ from filelock import FileLock
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_path, sealed, write_json
+from retrieval_kd.files import atomic_path, sealed, sweep, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import dense, multi_vector, sparse
 from retrieval_kd.indexing.index import IDS, MANIFEST, Index, describe_files, read_manifest
@@ -83,8 +83,7 @@ def build_index(
         with contextlib.suppress(InputError):  # one that is damaged has no more to say
             replacing(read_manifest(out))
         (out / MANIFEST).unlink(missing_ok=True)
-        for stale in out.glob(".*.part"):  # left by a killed build: we hold the lock
-            stale.unlink()
+        sweep(out)
 
         model = load_retriever(model_spec, max_length=max_length, dtype=dtype)
         start = time.monotonic()

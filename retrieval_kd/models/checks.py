@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +133,25 @@ def check_offsets(ref: ModelRef, tokenizer: Any, *, remedy: str) -> None:
             "and does not map tokens to characters",
             remedy=remedy,
         )
+
+
+@contextlib.contextmanager
+def report_held() -> Iterator[None]:
+    """Keep transformers' table of missing weights back, for good where the block raises."""
+    library, held = logging.getLogger("transformers.modeling_utils"), []
+
+    def hold(record: logging.LogRecord) -> bool:
+        is_report = "LOAD REPORT" in record.getMessage()
+        held.extend([record] * is_report)
+        return not is_report
+
+    library.addFilter(hold)
+    try:
+        yield
+    finally:
+        library.removeFilter(hold)
+    for record in held:
+        library.handle(record)
 
 
 def about(ref: ModelRef, problem: str, *, remedy: str) -> InputError:

@@ -27,6 +27,7 @@ from retrieval_kd.files import (
     new_array,
     read_json,
     seal,
+    sweep,
     write_json,
 )
 from retrieval_kd.hardware import dtype_name, fast_dtype
@@ -125,8 +126,7 @@ def encode_documents(
     with FileLock(folder / ".lock"):
         if _is_complete(folder) and read_json(folder / MANIFEST).items() >= settings.items():
             return _open(folder)
-        for stale in folder.glob(".*.part"):  # left by a killed process: we hold the lock
-            stale.unlink()
+        sweep(folder)
         if not len(texts):
             raise InputError("the collection has no documents, so there is nothing to encode")
 
@@ -172,8 +172,7 @@ def encode_shards(
         if other != folder:
             shutil.rmtree(other)
     folder.mkdir(exist_ok=True)
-    for stale in folder.glob(".*.part"):
-        stale.unlink()
+    sweep(folder)
     paths = []
     with bar("encoding documents", len(texts)) as progress:
         for number, start in enumerate(range(0, len(texts), size)):

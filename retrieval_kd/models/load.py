@@ -41,6 +41,7 @@ from retrieval_kd.models.checks import (
     check_seal,
     check_vocabulary,
     check_weights,
+    report_held,
 )
 from retrieval_kd.models.modules import class_of
 from retrieval_kd.models.modules.asymmetric import DIGEST
@@ -157,11 +158,12 @@ def opening(ref: ModelRef, noun: str, *, new_head: bool = False) -> Iterator[Non
     def from_pretrained(
         cls: Any, *places: Any, output_loading_info: bool = False, **more: Any
     ) -> Any:
-        model, info = own.__func__(
-            cls, *places, output_loading_info=True, **{**more, "ignore_mismatched_sizes": True}
-        )
-        check_weights(ref, model, info, new_head)
-        check_layers(ref, model, info)
+        with report_held():
+            model, info = own.__func__(
+                cls, *places, output_loading_info=True, **{**more, "ignore_mismatched_sizes": True}
+            )
+            check_weights(ref, model, info, new_head)
+            check_layers(ref, model, info)
         return (model, info) if output_loading_info else model
 
     library.from_pretrained = classmethod(from_pretrained)

@@ -60,7 +60,9 @@ def base_of(folder: str | Path) -> str | None:
         return None
     try:
         place, revision = (read_json(config).get(key) for key in PLACE)
-    except (ValueError, AttributeError) as error:
+        if not isinstance(place, str | None) or not isinstance(revision, str | None):
+            raise ValueError(f"{' and '.join(PLACE)} are texts")
+    except ValueError as error:
         problem = f"not the configuration of an adapter: {error}"
         raise InputError(problem, file=config, remedy="save it again with peft") from error
     if not place or (Path(place).is_absolute() and not Path(place).is_dir()):
@@ -69,7 +71,19 @@ def base_of(folder: str | Path) -> str | None:
             file=config,
             remedy=f"write its present place into {PLACE[0]}",
         )
-    return f"{place}@{revision}" if revision and not Path(place).is_dir() else str(place)
+    _refuse_circle(Path(folder), Path(place))
+    return f"{place}@{revision}" if revision and not Path(place).is_dir() else place
+
+
+def _refuse_circle(folder: Path, place: Path) -> None:
+    """Refuse an adapter that belongs to itself, directly or through others."""
+    seen = {folder.resolve()}
+    while (place / CONFIG).is_file():
+        if place.resolve() in seen:
+            remedy = f"write the model that it was trained on into {PLACE[0]}"
+            raise InputError("this adapter belongs to itself", file=folder / CONFIG, remedy=remedy)
+        seen.add(place.resolve())
+        place = Path(str(read_json(place / CONFIG).get(PLACE[0]) or ""))
 
 
 def root_of(model: str) -> str:
@@ -87,7 +101,10 @@ def config_digest(folder: str | Path) -> str:
     """Digest an adapter's configuration, without its weights and the place of its base."""
     settings = {k: v for k, v in read_json(Path(folder) / CONFIG).items() if k not in PLACE}
     # peft writes layer names, which are a set, in any order
-    return digest_json({k: sorted(v) if isinstance(v, list) else v for k, v in settings.items()})
+    for key, value in settings.items():
+        with contextlib.suppress(TypeError):  # of several kinds, which have no order
+            settings[key] = sorted(value) if isinstance(value, list) else value
+    return digest_json(settings)
 
 
 def add_adapters(model: Any, lora: Lora, dropout: float, place: str, revision: str | None) -> Any:
@@ -143,7 +160,8 @@ def load_adapters(model: Any, folder: str | Path, digest: str) -> Any:
     folder = Path(folder)
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"no {WEIGHTS} in this adapter", file=folder, remedy="save it with peft")
-    base = read_json(folder / BASE) if (folder / BASE).is_file() else {"digest": digest}
+    own = folder / BASE
+    base = read_json(own, "model", "digest") if own.is_file() else {"digest": digest}
     if base["digest"] != digest:
         raise InputError(
             "the model under this adapter is not the one it was trained on",

@@ -75,6 +75,8 @@ def read_teacher(folder: Path) -> TeacherKey:
                 remedy="update retrieval_kd",
             )
         key = TeacherKey(**{field.name: about[field.name] for field in fields(TeacherKey)})
+        if not isinstance(key.model, str) or not isinstance(key.activation, str):
+            raise TypeError("the name is a text")  # the fingerprint is of all the rest
     except files.DamagedFile as error:
         raise InputError(f"not a teacher: {error.problem}", file=path, remedy=again) from error
     except (OSError, KeyError, TypeError, AttributeError) as error:

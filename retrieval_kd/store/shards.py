@@ -68,14 +68,17 @@ def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:
 class ShardWriter:
     """A context manager: rows wait in memory and go to disk a shard at a time.
 
-    Entering it writes teacher.json again if it is missing or damaged and there are shards. Leaving
-    it, even by an exception, writes the waiting rows.
+    Entering it removes what killed writers left, and writes teacher.json again if it is missing or
+    damaged and there are shards. Leaving it, even by an exception, writes the waiting rows.
     """
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
         self._folder, self._about = folder, about
 
     def __enter__(self) -> Self:
+        if self._folder.is_dir():
+            with locked(self._folder):
+                files.sweep(self._folder)
         try:
             files.read_sealed(self._folder / TEACHER_FILE)
         except (OSError, files.DamagedFile):

@@ -6,9 +6,12 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import transformers
+from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 from retrieval_kd.errors import InputError
@@ -169,6 +172,26 @@ def test_a_trained_model_without_its_seal_is_used_with_one_warning(
     assert [r.getMessage() for r in caplog.records] == [
         f"{folder}: there is no seal.json, so damage to this model would not be found"
     ]
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_model_that_is_refused_prints_no_table_of_its_weights(
+    refused: bool, tiny_encoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    if refused:
+        weights.pop(min(weights))
+    weights["own"] = weights[max(weights)].clone()
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    level = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_warning()
+    try:
+        with pytest.raises(InputError, match="no weights that fit") if refused else nullcontext():
+            load.load_encoder(str(folder))
+    finally:
+        transformers.logging.set_verbosity(level)
+    assert ("LOAD REPORT" in caplog.text) != refused
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.models.load import load_language_model
+from retrieval_kd.models.load import load_language_model, model_digest
 from retrieval_kd.models.lora import CONFIG, WEIGHTS, Lora, add_adapters
 from retrieval_kd.teachers.spec import open_teacher
+from tests.mutations import FEW, damaged, result_or_refusal
 from tests.tiny_models import write_decoder
 
 
@@ -23,6 +28,11 @@ def adapter_of(base: Path, out: Path) -> Path:
     lora = Lora(rank=2, targets=["q_proj"])
     add_adapters(model, lora, 0.0, str(base), None).save_pretrained(str(out))
     return out
+
+
+@pytest.fixture(scope="module")
+def own_adapter(tiny_decoder, tmp_path_factory) -> Path:
+    return adapter_of(tiny_decoder, tmp_path_factory.mktemp("adapters") / "own")
 
 
 def set_base(adapter: Path, base: Path) -> None:
@@ -39,6 +49,34 @@ def test_an_adapter_is_prompted_like_its_base(tiny_collection, tmp_path):
     assert open_teacher(f"yesno:{adapter}", collection).template.name == "qwen3-reranker"
     set_base(adapter, base.rename(tmp_path / "rank_zephyr_7b"))
     assert open_teacher(f"listwise:{adapter}", collection).template.name == "rankzephyr"
+
+
+ODD = [None, True, 0, -1, 2, 1.5, 10**30, "", "q_proj", "x", "../x", [], [1, "q"], ["q_proj"], {},
+       {"a": {}}, [[]], [{}], "LORA", "IA3", "\0", "os"]  # fmt: skip
+
+
+@settings(FEW, max_examples=40)
+@given(data=st.data())
+def test_a_damaged_configuration_of_an_adapter(tiny_decoder, own_adapter, data):
+    """It loads, or is refused in one line that names it or its base."""
+    whole = (own_adapter / CONFIG).read_text()
+    config = json.loads(whole)
+    odd = st.dictionaries(st.sampled_from(sorted(config)), st.sampled_from(ODD), min_size=1)
+    edited = odd.map(lambda edits: json.dumps({**config, **edits}).encode())
+    with tempfile.TemporaryDirectory(prefix="odd-adapter") as folder:
+        adapter = Path(shutil.copytree(own_adapter, folder, dirs_exist_ok=True))
+        (adapter / CONFIG).write_bytes(data.draw(edited | damaged(whole)))
+        result_or_refusal(lambda: model_digest(folder), "odd-adapter")
+        result_or_refusal(lambda: load_language_model(folder), "odd-adapter", "not a model on")
+
+
+def test_an_adapter_that_belongs_to_itself_is_refused(own_adapter, tmp_path):
+    one, other = (shutil.copytree(own_adapter, tmp_path / name) for name in ("one", "other"))
+    set_base(one, other)
+    for base in (one, other):
+        set_base(other, base)
+        with pytest.raises(InputError, match="this adapter belongs to itself"):
+            load_language_model(str(one))
 
 
 def test_an_adapter_of_a_model_with_other_layers_is_refused(tmp_path):

@@ -114,6 +114,15 @@ def test_leftovers_of_a_killed_writer_are_ignored_until_cleaned(tmp_path):
     assert not leftover.exists() and store.count(KEY) == 1
 
 
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    store = ScoreStore(tmp_path)
+    add(store, {("q", "d"): 1.0})
+    leftover = store.folder(KEY) / ".shard-000002-00.parquet.x1.part"
+    leftover.write_bytes(b"half")
+    add(store, {("q", "e"): 2.0})
+    assert not leftover.exists() and store.count(KEY) == 2
+
+
 def test_any_changed_byte_is_found(tmp_path):
     store = ScoreStore(tmp_path)
     add(store, {("q", f"d{n}"): float(n) for n in range(50)})

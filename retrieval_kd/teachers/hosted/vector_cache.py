@@ -16,7 +16,7 @@ import numpy as np
 from filelock import FileLock
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import digest_text, named_writes, write_json
+from retrieval_kd.files import digest_text, named_writes, sweep, write_json
 
 ABOUT = "about.json"
 
@@ -66,6 +66,7 @@ class VectorCache:
         with FileLock(self.folder / ".lock"):
             self._catch_up()
             if not self._width:
+                sweep(self.folder)
                 self._width = vectors.shape[1]
                 write_json(self.folder / ABOUT, {**self.about, "width": self._width})
             if vectors.shape[1] != self._width:

@@ -13,7 +13,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from retrieval_kd import files
 from retrieval_kd.errors import InputError, log
-from retrieval_kd.files import DamagedFile, damage, is_whole, read_json, seal, write_json
+from retrieval_kd.files import DamagedFile, damage, is_whole, read_json, seal, sweep, write_json
 from retrieval_kd.training.trainer.card import describe_training
 from retrieval_kd.training.trainer.devices import is_first
 
@@ -47,6 +47,8 @@ def at_work(out: Path) -> Iterator[Path]:
         remedy = "wait for it, or give this training a different folder"
         raise InputError("another training is at work here", file=out, remedy=remedy) from error
     try:
+        if is_first():
+            sweep(out.parent, out.name)
         yield work
     finally:
         if lock.lock_counter == 1 and not any(work.glob("checkpoint-*")):
