@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
+import threading
 import zlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -260,6 +264,38 @@ def test_answers_without_the_options_say_what_was_there_instead(
         "neither 'yes' nor 'no' is" if "yesno" in teacher else "none of 'A', 'B', 'C' is"
     ) in told
     assert "again" not in told.replace("Asking again without a change", "")
+
+
+def test_of_two_commands_at_once_the_second_refuses_and_names_the_first(
+    tiny_collection, candidates, tmp_path
+):
+    asked, go_on = threading.Event(), threading.Event()
+
+    def reply(number: int, body: dict, key: str) -> dict:
+        asked.set()
+        assert go_on.wait(120)
+        return chat("yes", [("yes", -0.5), ("no", -1.0)])
+
+    line = words(tiny_collection, candidates(1, 3), tmp_path / "s", "yesno:m", "--server")
+    with raw_server(reply, together=True) as url:
+        start = partial(
+            subprocess.Popen,
+            [sys.executable, "-m", "retrieval_kd", *line, url],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        first = start()
+        try:
+            assert asked.wait(120)
+            second = start()
+            told = second.communicate(timeout=120)[1]
+        finally:
+            go_on.set()
+        assert second.returncode == 2, told
+        assert f"another command (process {first.pid}) is paying" in told.splitlines()[-1]
+        assert "To fix: wait for it" in told and "Traceback" not in told
+        assert first.wait(120) == 0
+    assert stored_scores(tmp_path / "s") == [0.5] * 3
 
 
 PAGE = b"<!doctype html><title>hello"
