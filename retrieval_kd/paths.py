@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HOME = re.compile(r"(^|\+|\?prompt=|&prompt=)((?:[\w.-]+[:=])*)(~\w*)(?=/|$)")
+HOME = re.compile(r"(^|\+|\?prompt=|&prompt=)((?:[\w.-]+[:=])*)(~\w*)(?=/)")
 # what commands read of a folder that they are given, and a later output must not replace
 READ = re.compile(
     r".*\.(safetensors|bin|npy|arrow|faiss|model)|.*/shard-.*\.parquet|qrels/.*|"
@@ -20,13 +20,17 @@ READ = re.compile(
 def expanded(value: Any) -> Any:
     """Replace `~` where a path begins, in lists and mappings too, as a shell does before a word.
 
+    Alone in a setting, as in `splits.dev=~`, it is YAML's null.
+
     Example:
-        >>> os.environ["HOME"] = "/home/ada"
-        >>> expanded(["~/runs", "yesno:~/model?prompt=~/ask.yaml", "bm25+~/model", "a~", "x ~/y"])
-        ['/home/ada/runs', 'yesno:/home/ada/model?prompt=/home/ada/ask.yaml', \
-'bm25+/home/ada/model', 'a~', 'x ~/y']
+        >>> home = os.path.expanduser("~")
+        >>> expanded(["yesno:~/m?prompt=~/ask.yaml", "bm25+~/m", "a~", "x ~/y", "dev=~"]) == [
+        ...     f"yesno:{home}/m?prompt={home}/ask.yaml", f"bm25+{home}/m", "a~", "x ~/y", "dev=~"]
+        True
     """
     if isinstance(value, str) and "~" in value:
+        if value == "~":
+            return os.path.expanduser(value)
         return HOME.sub(lambda found: found[1] + found[2] + os.path.expanduser(found[3]), value)
     if isinstance(value, list | tuple):
         return type(value)(map(expanded, value))
@@ -36,13 +40,17 @@ def expanded(value: Any) -> Any:
 
 
 def places(text: str) -> Iterator[Path]:
-    """Yield the files and folders that a value such as `yesno:MODEL?x=y` or `A+B:SPLIT` names."""
+    """Yield the files and folders that a value such as `yesno:MODEL?x=y` or `A+B:SPLIT` names.
+
+    A file's name has a suffix, or a kind before it: `bm25` is not a file that is called so.
+    """
     for part in {text, *text.split("+")}:
         words = part.partition("?")[0].partition("@")[0].split(":", 3)
         for start in range(len(words)):
             for end in range(start + 1, len(words) + 1):
                 name = ":".join(words[start:end])
-                if name and os.path.exists(name):
+                is_file = os.path.isfile(name) and (start or Path(name).suffix)
+                if name and (is_file or os.path.isdir(name)):
                     yield Path(name)
 
 
@@ -56,6 +64,6 @@ def is_same(one: Path, other: Path) -> bool:
 def is_read_from(file: Path, folder: Path) -> bool:
     """Whether a file exists in a folder, and is one of those that a folder is read for."""
     real, above = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
-    if not (real.exists() and above.is_dir() and real.is_relative_to(above)):
+    if not (os.path.exists(real) and os.path.isdir(above) and real.is_relative_to(above)):
         return False
     return READ.fullmatch("/".join(real.parts[-2:])) is not None

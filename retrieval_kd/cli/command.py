@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,15 @@ def _read(name: str, value: Any) -> list[Path]:
     """The files and folders that the value of a parameter names."""
     values = value if isinstance(value, list | tuple) else [value]
     paths = [one for one in values if isinstance(one, Path)]
-    return paths + [
-        place for one in values if isinstance(one, str) and name in NAMES for place in places(one)
-    ]
+    named = [one for one in values if isinstance(one, str) and name in NAMES]
+    found = [place for one in named for place in places(one)]
+    return paths + [place for place in found if name != "name" or place.is_file()]  # of a suite
 
 
 def _holds(folder: Path, place: Path) -> bool:
     """Whether an output folder, which is replaced as a whole, has an input in it."""
-    return place.exists() and place.resolve().is_relative_to(folder.resolve())
+    inside, above = (Path(os.path.realpath(path)) for path in (place, folder))
+    return os.path.exists(inside) and inside.is_relative_to(above)
 
 
 def _flag(param: Any) -> str:

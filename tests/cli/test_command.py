@@ -85,12 +85,14 @@ PAIRS = list(pairs())
     ids=[" ".join([*call.path, out, value]) for call, out, value in PAIRS],
 )
 def test_no_output_is_written_over_an_input(call: Call, out: str, value: str, here: Path) -> None:
-    named = {word: here / word for word in re.findall(r"\{(\w+)\}", str(call))}
+    words = re.findall(r"\{(\w+)\}", str(call))
+    named = {word: here / (word if word in FOLDERS else f"{word}.x") for word in words}
     for word, path in named.items():
         path.mkdir() if word in FOLDERS else path.touch()
     [word] = re.findall(r"\{(\w+)\}", value)
-    os.symlink(word, here / "link")
-    for spelling in (str(here / word), f"./{word}", "link", f"{here}/../{here.name}/{word}"):
+    path = named[word]
+    os.symlink(path.name, here / "link")
+    for spelling in (f"{path}", f"./{path.name}", "link", f"{here}/../{here.name}/{path.name}"):
         changed = Option(call.path, out, str, False).put(call, spelling)
         line = [re.sub(r"\{(\w+)\}", lambda m: str(named[m[1]]), w) for w in changed.line()]
         code, said = execute(line)
@@ -114,7 +116,8 @@ def test_pairs_are_of_every_command_with_an_output() -> None:
         ("report folder --out folder/report.json", "--out would overwrite what FOLDER reads"),
         ("scores export folder --out folder/f/shard-1.parquet", "--out would overwrite what DIR"),
         ("retrieve --collection folder:test --out folder/qrels/test.tsv", "what --collection"),
-        ("retrieve --collection folder --with bm25+m --out m", "what --with reads"),
+        ("index --collection folder --model m:folder/f --out folder", "what --model reads"),
+        ("audit --train file:a --eval c:test --json a", "what --train reads"),
         ("train --collection c --student folder/f --out folder", "what --student reads"),
     ],
 )
@@ -151,6 +154,26 @@ def test_a_tilde_makes_no_folder_of_that_name(here: Path) -> None:
     code, said = execute(["evaluate", "--run=~/r.trec", "--qrels=~/q.txt", "--json=~/made/x.json"])
     assert code == 0, said
     assert (here / "made" / "x.json").is_file() and not (here / "~").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["retrieve --collection c --with bm25 --out bm25", "suite nosuch --data folder --out nosuch"],
+)
+def test_an_output_that_is_called_like_a_word_may_be_written_again(line: str, here: Path) -> None:
+    (here / "bm25").touch()
+    (here / "nosuch").mkdir()
+    (here / "folder").mkdir()
+    code, said = execute(line.split())
+    assert code == 2 and "overwrite" not in said, said
+
+
+def test_a_tilde_alone_is_null_in_a_setting_and_the_home_in_an_option(here: Path) -> None:
+    run, index = EVERY["run",], EVERY["index",]
+    values, *_ = run.make_parser(run.context_class(run)).parse_args(["c.yaml", "splits.dev=~"])
+    assert values["overrides"] == ["splits.dev=~"]
+    values, *_ = index.make_parser(index.context_class(index)).parse_args(["--out=~"])
+    assert values["out"] == str(here)
 
 
 def test_a_question_is_no_path() -> None:
