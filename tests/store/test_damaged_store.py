@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retrieval_kd.files import digest_text, sealed
@@ -34,7 +34,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole") / "store"
     store = ScoreStore(folder)
     add(store, {("q", f"d{number}"): number / 2 for number in range(9)})
-    put(store, PAIRWISE, row("ab", Answer("a", log_odds=0.5)), row("ba", Answer("b")))
+    put(
+        store, PAIRWISE, row("ab", Answer("a", log_odds=0.5)), row("ba", Answer("b", log_odds=-0.5))
+    )
     return folder
 
 
@@ -68,7 +70,7 @@ def test_the_store_as_it_is(whole: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [KEY, PAIRWISE], ids=["scores", "answers"])
-@FEW
+@settings(FEW, max_examples=8)
 @given(data=st.data())
 def test_a_damaged_teacher(whole: Path, key: TeacherKey, data: st.DataObject) -> None:
     about = (ScoreStore(whole).folder(key) / TEACHER_FILE).read_text()
@@ -92,7 +94,7 @@ def replaced(folder: Path, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("key", [KEY, PAIRWISE], ids=["scores", "answers"])
-@FEW
+@settings(FEW, max_examples=8)
 @given(data=st.data())
 def test_a_damaged_shard(whole: Path, key: TeacherKey, data: st.DataObject) -> None:
     """Its checksum is compared before Arrow, which some bytes end, reads it."""
@@ -103,7 +105,7 @@ def test_a_damaged_shard(whole: Path, key: TeacherKey, data: st.DataObject) -> N
 
 
 @pytest.mark.parametrize("key", [KEY, PAIRWISE], ids=["scores", "answers"])
-@FEW
+@settings(FEW, max_examples=8)
 @given(data=st.data())
 def test_a_shard_with_odd_values(whole: Path, key: TeacherKey, data: st.DataObject) -> None:
     """Of the right columns and checksum, as another program may have written it."""
