@@ -11,7 +11,7 @@ from typing import Any
 
 from retrieval_kd import files
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.shards import TEACHER_FILE
+from retrieval_kd.store.shards import SHARDS, TEACHER_FILE
 
 STORE_FORMAT = 1
 _NOT_IN_FINGERPRINT = {"model", "activation"}
@@ -74,9 +74,13 @@ def read_teacher(folder: Path) -> TeacherKey:
                 file=path,
                 remedy="update retrieval_kd",
             )
-        key = TeacherKey(**{field.name: about[field.name] for field in fields(TeacherKey)})
-        if not isinstance(key.model, str) or not isinstance(key.activation, str):
-            raise TypeError("the name is a text")  # the fingerprint is of all the rest
+        values = {field.name: about[field.name] for field in fields(TeacherKey)}
+        texts = {name: one for name, one in values.items() if name != "max_length"}
+        if not all(isinstance(one, str) for one in texts.values()):
+            raise TypeError("a part of its key is no text")
+        if type(about.get(SHARDS, 0)) is not int or not texts["kind"] or not texts["digest"]:
+            raise TypeError("a kind, a digest or a number of shards is missing")
+        key = TeacherKey(**values)
     except files.DamagedFile as error:
         raise InputError(f"not a teacher: {error.problem}", file=path, remedy=again) from error
     except (OSError, KeyError, TypeError, AttributeError) as error:

@@ -36,6 +36,7 @@ SCHEMA = pa.schema(
 )
 TEACHER_FILE = "teacher.json"
 SHARDS = "shards"  # key of teacher.json: how many were written
+MAY_LACK = ("logs", "log_odds", "order")  # columns of answers
 OWNER = b"teacher"  # key of a shard's metadata: the fingerprint of its teacher
 SHARD_NAME = re.compile(r"shard-(\d{6,})-([0-9a-f]{32})\.parquet")
 DAMAGED = "delete the file; the next `rkd score` scores its contents again"
@@ -99,8 +100,8 @@ def _describe(folder: Path, about: dict[str, Any]) -> None:
     kept: dict[str, Any] = {}
     with contextlib.suppress(OSError, files.DamagedFile):  # missing or damaged: written again
         kept = files.read_sealed(folder / TEACHER_FILE)
-    last = shard_number(shard_paths(folder)[-1].name)
-    described = {**(kept or about), SHARDS: max(last, kept.get(SHARDS, 0))}
+    last, noted = shard_number(shard_paths(folder)[-1].name), kept.get(SHARDS, 0)
+    described = {**(kept or about), SHARDS: max(last, noted if type(noted) is int else 0)}
     files.write_json(folder / TEACHER_FILE, files.sealed(described))
 
 
@@ -143,12 +144,20 @@ def read_shard(
         raise InputError(
             f"columns {table.schema.names} are not those of a shard", file=path, remedy=DAMAGED
         )
+    for name in table.column_names:
+        if name not in MAY_LACK and table[name].null_count:
+            row = table[name].is_null().to_pylist().index(True)
+            raise InputError(f"{name} is empty in row {row}", file=path, remedy=DAMAGED)
     return table
 
 
 def texts_unknown(path: Path) -> bool:
     """Whether the shard's digests are of IDs because it was imported without a collection."""
-    return (pq.read_schema(path).metadata or {}).get(b"texts") == b"unknown"
+    try:
+        about = pq.read_schema(path).metadata or {}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"not a Parquet file: {error}", file=path, remedy=DAMAGED) from error
+    return about.get(b"texts") == b"unknown"
 
 
 def shard_paths(folder: Path) -> list[Path]:

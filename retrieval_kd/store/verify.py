@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,13 @@ def _foreign_files(folder: Path) -> Iterator[Problem]:
 
 def _missing_shards(folder: Path, shards: list[Path], written: int) -> Iterator[Problem]:
     numbers = {shard_number(path.name) for path in shards}
-    missing = sorted(set(range(1, max(numbers | {written}) + 1)) - numbers)
-    if missing:
-        listed = ", ".join(map(str, missing[:10])) + (", …" if len(missing) > 10 else "")
+    last = max(numbers | {written})
+    missing = last - len(numbers)
+    if missing > 0:
+        first = islice((number for number in range(1, last + 1) if number not in numbers), 10)
+        listed = ", ".join(map(str, first)) + (", …" if missing > 10 else "")
         remedy = "restore them from a copy, or run `rkd score` again: it scores what is missing"
-        yield Problem(folder, f"{len(missing)} shards are missing: {listed}", remedy)
+        yield Problem(folder, f"{missing} shards are missing: {listed}", remedy)
 
 
 def _verify_scores(shards: list[Path]) -> Iterator[Problem]:

@@ -66,7 +66,7 @@ def check(whole: Path, key: TeacherKey, change: Callable[[Path], None]) -> list[
 def test_the_store_as_it_is(whole: Path) -> None:
     teachers, _, _, problems, table, count, *_, rows = check(whole, KEY, lambda folder: None)
     assert len(teachers) == 2 and problems == [] and table.num_rows == count == 9
-    assert [one.ids for one in rows] == [("a", "b"), ("b", "a")]
+    assert [one.document_ids for one in rows] == [("a", "b"), ("b", "a")]
 
 
 @pytest.mark.parametrize("key", [KEY, PAIRWISE], ids=["scores", "answers"])
