@@ -77,8 +77,8 @@ def maxsim_scores(queries: Tokens, documents: Tokens) -> np.ndarray:
     return maxsim(left, right).numpy()
 
 
-def warn_of_zeros(model: object, zeros: np.ndarray, side: str) -> None:
-    """Warn once per model and side of texts (n,) whose vectors are `zeros` (n,) alone.
+def warn_of_zeros(model: object, zeros: Any, side: str) -> None:
+    """Warn once per model and side of texts whose vectors are zeros alone: `zeros` (n,) bool.
 
     Where texts come in parts, the count is that of the first part with such a text.
     """
