@@ -66,8 +66,9 @@ def test_a_damaged_configuration_of_an_adapter(tiny_decoder, own_adapter, data):
     with tempfile.TemporaryDirectory(prefix="odd-adapter") as folder:
         adapter = Path(shutil.copytree(own_adapter, folder, dirs_exist_ok=True))
         (adapter / CONFIG).write_bytes(data.draw(edited | damaged(whole)))
-        result_or_refusal(lambda: model_digest(folder), "odd-adapter")
-        result_or_refusal(lambda: load_language_model(folder), "odd-adapter", "not a model on")
+        named = ("odd-adapter", "model")  # the base, where it is none
+        result_or_refusal(lambda: model_digest(folder), *named)
+        result_or_refusal(lambda: load_language_model(folder), *named)
 
 
 def test_an_adapter_that_belongs_to_itself_is_refused(own_adapter, tmp_path):
