@@ -97,7 +97,7 @@ def score_matrix(queries: Tensor, documents: Tensor, similarity: str) -> Tensor:
 
 def describe_student(model: Any) -> dict[str, int | str | None]:
     """Return a student's layers, parameters, dimensions and similarity, for the report."""
-    first = model[0]
+    first: Any = model[0]
     if isinstance(model, SparseEncoder) and isinstance(first, Router):
         first = first.sub_modules["document"][0]  # queries are a table
     transformer = getattr(first, "auto_model", None)  # none: static embeddings, a router

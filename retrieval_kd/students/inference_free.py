@@ -35,7 +35,7 @@ def has_query_table(model_spec: str) -> bool:
 
 def query_table(model: SparseEncoder) -> SparseStaticEmbedding | None:
     """Return a model's table of word weights; None if a transformer reads its queries."""
-    routes = model[0].sub_modules if isinstance(model[0], Router) else {}
+    routes: Any = model[0].sub_modules if isinstance(model[0], Router) else {}
     first = routes["query"][0] if "query" in routes else None
     return first if isinstance(first, SparseStaticEmbedding) else None
 
