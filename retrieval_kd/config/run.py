@@ -137,10 +137,10 @@ class Student(Part):
     options: dict[str, Any] = Field(
         {},
         description="of the kind. sparse: top_k (words), activation (relu, log1p_relu). "
-        "multi_function: lexical (own, "
-        "vocabulary), weights (of dense, sparse, multi), main (dense, integrated). interaction: "
-        "head (dse, iem), hidden (dimensions), attention_heads. static: saturate (a document's "
-        "words as BM25 does). residual: train_vectors. adapter: rank (of the change)",
+        "multi_function: lexical (own, vocabulary), weights (of dense, sparse, multi), main "
+        "(dense, integrated). interaction: head (dse, iem), hidden (dimensions), attention_heads. "
+        "static: saturate (a document's words as BM25 does). residual: train_vectors. adapter: "
+        "rank (of the change)",
     )
 
     @model_validator(mode="after")

@@ -32,10 +32,11 @@ def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
         splits=own["splits"],
         train=own["train"] | train,
         teacher={**own["teacher"], "fuse_with": ["bm25", f"dense:{encoder}"]},
+        student=own["student"] | {"base": encoder, "layers": [0, 3], "max_length": 32},
     )
     config["unlabelled"]["limit"] = 20
     config["students"]["staged"] = {
-        "student": {"kind": "sparse", "query": "idf", "options": {"activation": "log1p_relu"}},
+        "student": {"options": {"activation": "log1p_relu"}},
         "stages": [{"objective": "kl@batch"}, {"objective": "margin_mse", "refresh": 5}],
         "merge": {"with": "start"},
     }
@@ -117,6 +118,6 @@ def test_the_shipped_configuration_can_be_read():
 
 def test_another_kind_and_objectives_on_states_are_refused_when_it_is_read(config_file):
     with pytest.raises(InputError, match="dense student cannot have `query: idf`"):
-        load_config(config_file, ["students.sparse.student={kind: dense, query: idf}"])
+        load_config(config_file, ["students.sparse.student={kind: dense}"])
     with pytest.raises(InputError, match="queries have none"):
         load_config(config_file, ["students.sparse.objective=[{name: hidden_states, teacher: m}]"])
