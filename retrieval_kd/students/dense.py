@@ -99,7 +99,8 @@ def describe_student(model: Any) -> dict[str, int | str | None]:
     """Return a student's layers, parameters, dimensions and similarity, for the report."""
     first: Any = model[0]
     if isinstance(model, SparseEncoder) and isinstance(first, Router):
-        first = first.sub_modules["document"][0]  # queries are a table
+        routes: Any = first.sub_modules
+        first = routes["document"][0]  # queries are a table
     transformer = getattr(first, "auto_model", None)  # none: static embeddings, a router
     similarity = None  # a cross-encoder has no vectors to compare
     if isinstance(model, SentenceTransformer):
