@@ -105,6 +105,13 @@ def train(
             "adapter or cross_encoder"
         ),
     ] = "dense",
+    query: Annotated[
+        str | None,
+        typer.Option(
+            help="idf: queries of a sparse student are a table of word weights, without a "
+            "transformer; by default one model reads queries and documents"
+        ),
+    ] = None,
     dev_split: Annotated[
         str | None, typer.Option(help="for the learning curve, and to fit --fusion on")
     ] = None,
@@ -148,7 +155,7 @@ def train(
     from retrieval_kd.pipeline.train_stored import train_stored, training_on
 
     teachers = stored_teachers(store, teacher, weight, fusion, calibration, pairs)
-    start: dict[str, Any] = {"kind": kind, "base": student}
+    start: dict[str, Any] = {"kind": kind, "base": student, **({"query": query} if query else {})}
     record = train_stored(
         collection,
         split,

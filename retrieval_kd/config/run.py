@@ -34,7 +34,7 @@ from retrieval_kd.schema import (
     read_extended,
     validate,
 )
-from retrieval_kd.students.options import SEARCHED_AS, TABLES, UNCUT
+from retrieval_kd.students.options import SEARCHED_AS, TABLES, UNCUT, Query
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -123,6 +123,11 @@ class Student(Part):
         None, description="layers to keep, counted from 0; by default all"
     )
     max_length: Tokens = Field(256, description="of a document when encoding (tokens)")
+    query: Query = Field(
+        None,
+        description="idf: queries of a sparse student are a table of word weights, IDF in the "
+        "documents, and no transformer reads them; by default one model reads both",
+    )
     dimensions: Dimensions | None = Field(
         None,
         description="size of each token's vector in a multi_vector student (by default 128 at "
@@ -131,15 +136,16 @@ class Student(Part):
     )
     options: dict[str, Any] = Field(
         {},
-        description="of the kind. sparse: top_k (words). multi_function: lexical (own, "
-        "vocabulary), weights (of dense, sparse, multi), main (dense, integrated). interaction: "
-        "head (dse, iem), hidden (dimensions), attention_heads. static: saturate (a document's "
-        "words as BM25 does). residual: train_vectors. adapter: rank (of the change)",
+        description="of the kind. sparse: top_k (words), activation (relu, log1p_relu). "
+        "multi_function: lexical (own, vocabulary), weights (of dense, sparse, multi), main "
+        "(dense, integrated). interaction: head (dse, iem), hidden (dimensions), attention_heads. "
+        "static: saturate (a document's words as BM25 does). residual: train_vectors. adapter: "
+        "rank (of the change)",
     )
 
     @model_validator(mode="after")
     def _check(self) -> Student:
-        as_value_error(check_student, self.kind, self.dimensions, self.options)
+        as_value_error(check_student, self.kind, self.dimensions, self.options, self.query)
         if self.kind in TABLES and self.layers is not None:
             raise ValueError(f"a {self.kind} student has no layers to keep: set `layers: null`")
         return self
@@ -154,7 +160,8 @@ class Student(Part):
 
         The model is identified by its digest, so moving its folder changes nothing.
         """
-        return self.model_dump(mode="json", exclude={"base"})
+        unset = {"query"} if self.query is None else set()  # keys of before there was one
+        return self.model_dump(mode="json", exclude={"base", *unset})
 
 
 class Config(Part):
@@ -237,7 +244,7 @@ class Config(Part):
             for seed in self.seeds:
                 settings = self.train_settings(training, stage, seed=seed)
                 check_cached(stage, settings.mini_batch_size, student.kind)
-            check_scores(stage, self.teacher.members, student.kind)
+            check_scores(stage, self.teacher.members, student.kind, student.query)
 
     def _check_unjudged(self) -> None:
         """Refuse what needs judgments in a run without a train split."""

@@ -310,12 +310,14 @@ def _trains_only_live(term: Term, stage: TrainingStage) -> bool:
     return all(score.source in stage.live for score in trained)
 
 
-def check_scores(stage: TrainingStage, members: Sequence[str], kind: str) -> None:
+def check_scores(
+    stage: TrainingStage, members: Sequence[str], kind: str, query: str | None = None
+) -> None:
     """Refuse objectives and names of scores that a stage does not have."""
     if kind in RE_RANKS:
         _check_re_ranks(stage)
     else:
-        check_for_texts(stage.objective, kind)
+        check_for_texts(stage.objective, kind, query)
         check_for_collection(stage.objective, kind in FIXED)
     if kind in TABLES:
         check_for_tables(stage.objective, kind)

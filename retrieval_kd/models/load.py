@@ -19,6 +19,7 @@ from sentence_transformers import (
     SparseEncoder,
 )
 from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding
 from sentence_transformers.util import load_file_path
 from transformers import (
     AutoConfig,
@@ -137,6 +138,8 @@ def _load(
                 check_vocabulary(ref, module.tokenizer, module.auto_model.config)
             if max_length is not None:
                 _set_length(ref, module, max_length)
+        elif isinstance(module, SparseStaticEmbedding):
+            module.max_seq_length = None  # it reads whole texts, whatever the model's own length
     return model.eval()
 
 

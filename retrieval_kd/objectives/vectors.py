@@ -38,20 +38,25 @@ def embedding_cosine(student: Tensor, teacher: Tensor) -> Tensor:
     return (1 - torch.nn.functional.cosine_similarity(student, teacher, dim=-1)).mean()
 
 
-def flops(vectors: Tensor, *, progress: float = 1.0, ramp: float = 0.33) -> Tensor:
+def flops(
+    vectors: Tensor, *, progress: float = 1.0, ramp: float = 0.33, threshold: int = 0
+) -> Tensor:
     r"""Σ_j ( mean_i |w_ij| )²: the expected cost of a dot product of sparse vectors.
 
     Paria et al. 2020, https://arxiv.org/abs/2004.05665, as in SPLADE
     (https://arxiv.org/abs/2107.05720, eq. 4), whose weight rises with the square of the step until
-    `ramp` of the training is over (section 5.1: 50k of 150k steps).
+    `ramp` of the training is over (section 5.1: 50k of 150k steps). With a `threshold`, a text with
+    few words is not made to have fewer: the ℓ0 mask of https://arxiv.org/abs/2504.14839.
 
     Args:
         vectors: (n, V) weights of words.
         ramp: share of the steps after which the regulariser has its full weight.
+        threshold: texts with at most so many words count as zero in the mean.
 
     Example:
         >>> flops(torch.tensor([[2.0, 0.0], [0.0, 0.0]])).item()
         1.0
     """
     risen = min(1.0, progress / ramp) ** 2 if ramp > 0 else 1.0
-    return risen * vectors.abs().mean(0).square().sum()
+    long = (vectors != 0).sum(1, keepdim=True) > threshold  # (n, 1)
+    return risen * (vectors.abs() * long).mean(0).square().sum()

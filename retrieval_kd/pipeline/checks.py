@@ -48,6 +48,7 @@ def check_models(context: RunContext) -> None:
             max_length=student.max_length,
             dimensions=student.dimensions,
             widths=widths,
+            query=student.query,
         )
         if training.merged_with == "seeds":
             check_seeds_alike(student.base, student.kind)

@@ -70,7 +70,7 @@ def train_stored(
     """
     own = {**start.model_dump(exclude_unset=True), **training.student}
     start = validate(Student, own)
-    check_trainable(start.base, start.kind)
+    check_trainable(start.base, start.kind, start.query)
     _check(training, start, settings, teachers, dev_split)
     merged = [merged_folder(out)] if training.merge else []
     for folder in [*stage_folders(out, len(training.all_stages)), *merged]:
@@ -199,5 +199,5 @@ def _check(
     for stage in training.all_stages:
         chosen = training.train_settings(stage, settings)
         as_input_error(check_cached, stage, chosen.mini_batch_size, start.kind)
-        as_input_error(check_scores, stage, members, start.kind)
+        as_input_error(check_scores, stage, members, start.kind, start.query)
     as_input_error(check_merge, training.merge, start.kind, dev_split is not None)

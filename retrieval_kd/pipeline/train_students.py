@@ -101,6 +101,7 @@ class StudentTraining:
             seed=self.settings.seed,
             options=self.start.options,
             documents=self.ensemble.collection.documents,
+            query=self.start.query,
         )
 
 

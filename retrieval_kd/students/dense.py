@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from sentence_transformers import CrossEncoder, SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+from sentence_transformers.base.modules import Router
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
@@ -96,7 +97,11 @@ def score_matrix(queries: Tensor, documents: Tensor, similarity: str) -> Tensor:
 
 def describe_student(model: Any) -> dict[str, int | str | None]:
     """Return a student's layers, parameters, dimensions and similarity, for the report."""
-    transformer = getattr(model[0], "auto_model", None)  # none: static embeddings, a router
+    first: Any = model[0]
+    if isinstance(model, SparseEncoder) and isinstance(first, Router):
+        routes: Any = first.sub_modules
+        first = routes["document"][0]  # queries are a table
+    transformer = getattr(first, "auto_model", None)  # none: static embeddings, a router
     similarity = None  # a cross-encoder has no vectors to compare
     if isinstance(model, SentenceTransformer):
         similarity = similarity_of(model)

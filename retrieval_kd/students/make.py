@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from sentence_transformers import CrossEncoder
+from sentence_transformers import CrossEncoder, SparseEncoder
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
@@ -28,10 +28,25 @@ from retrieval_kd.models.modules import mark_of
 from retrieval_kd.students.adapter import make_adapter
 from retrieval_kd.students.asymmetric import make_asymmetric
 from retrieval_kd.students.dense import make_dense, shallow
+from retrieval_kd.students.inference_free import (
+    has_query_table,
+    idf_table,
+    query_table,
+    splade_modules,
+    with_query_table,
+    without_query_table,
+)
 from retrieval_kd.students.interaction import make_interaction
 from retrieval_kd.students.multi_function import make_multi_function
 from retrieval_kd.students.multi_vector import make_multi_vector
-from retrieval_kd.students.options import DRAWN, OPTIONS, STARTS, TABLES, check_options
+from retrieval_kd.students.options import (
+    DRAWN,
+    OPTIONS,
+    STARTS,
+    TABLES,
+    Query,
+    check_options,
+)
 from retrieval_kd.students.residual import make_residual
 from retrieval_kd.students.sparse import make_sparse
 from retrieval_kd.students.static import DIMENSIONS, make_static
@@ -47,6 +62,7 @@ def make_student(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
     documents: Texts | None = None,
+    query: Query = None,
 ) -> Any:
     """Make a float32 student from an encoder, or from a student of the same kind.
 
@@ -64,9 +80,12 @@ def make_student(
             ignored if `model_spec` is already a student of that kind.
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
-            student keeps per text; the keyword arguments of `make_multi_function`,
+            student keeps per text, and its `activation` ("relu": log(1 + ReLU), "log1p_relu": the
+            logarithm of one more than that); the keyword arguments of `make_multi_function`,
             `make_interaction`, `make_static`, `make_residual` and `make_adapter`.
-        documents: the collection, in which static, residual and asymmetric students count words.
+        documents: the collection, in which static, residual and asymmetric students count words,
+            and a sparse one with `query`.
+        query: "idf": a sparse student whose queries are a table of word weights.
 
     Raises:
         InputError: no such kind or option, or the model is a student of a different kind.
@@ -76,8 +95,8 @@ def make_student(
         >>> student.save("my-student")                                           # doctest: +SKIP
     """
     options, common = dict(options or {}), dict[str, Any]()
-    check_options(kind, dimensions, options)
-    check_trainable(model_spec, kind)
+    check_options(kind, dimensions, options, query)
+    check_trainable(model_spec, kind, query)
     saved_kind = saved_as(model_spec)
     if saved_kind not in STARTS.get(kind, ("dense", kind)):
         raise InputError(
@@ -89,16 +108,13 @@ def make_student(
             raise InputError(f"a {kind} student has no layers to keep", remedy="leave layers out")
         if kind == "adapter":
             return make_adapter(model_spec, max_length=max_length, **options)
-        if documents is None:
-            raise InputError(
-                f"a {kind} student counts words in the collection", remedy="give its `documents`"
-            )
+        counted = _needed(documents, kind)
         if kind == "asymmetric":
-            return make_asymmetric(model_spec, documents, max_length=max_length)
+            return make_asymmetric(model_spec, counted, max_length=max_length)
         common = {"dimensions": dimensions, "seed": seed}
         if kind == "static":
-            return make_static(model_spec, documents, max_length=max_length, **common, **options)
-        return make_residual(model_spec, documents, max_length=max_length, **common, **options)
+            return make_static(model_spec, counted, max_length=max_length, **common, **options)
+        return make_residual(model_spec, counted, max_length=max_length, **common, **options)
     if kind == "dense":
         return make_dense(model_spec, layers, max_length=max_length)
     if kind == "cross_encoder":
@@ -108,19 +124,50 @@ def make_student(
         return make_multi_function(model_spec, layers, dimensions=dimensions, **common)
     if kind == "interaction":
         return make_interaction(model_spec, layers, **common)
+    if kind == "sparse":
+        return _make_sparse(model_spec, layers, max_length, options, documents, query)
     if saved_kind == kind:
         model = load_retriever(model_spec, max_length=max_length, dtype=torch.float32)
-        model = shallow(model, layers)
-    elif kind == "sparse":
-        model = make_sparse(model_spec, layers, max_length=max_length)
     else:
         model = make_multi_vector(
             model_spec, dimensions=dimensions, max_length=max_length, seed=seed
         )
-        model = shallow(model, layers)
-    if kind == "sparse" and options.get("top_k"):
+    return shallow(model, layers)
+
+
+def _make_sparse(
+    model_spec: str,
+    layers: Sequence[int] | None,
+    max_length: int | None,
+    options: Mapping[str, Any],
+    documents: Texts | None,
+    query: Query,
+) -> SparseEncoder:
+    """Make a sparse student; with `query`, the layers are those that read documents."""
+    table = None
+    if saved_as(model_spec) == "sparse":
+        model = load_retriever(model_spec, max_length=max_length, dtype=torch.float32)
+        table = query_table(model)
+        model = shallow(model if table is None else without_query_table(model), layers)
+    else:
+        model = make_sparse(model_spec, layers, max_length=max_length)
+    if options.get("activation"):
+        splade_modules(model, model_spec)[1].activation_function = options["activation"]
+    if query is not None:
+        if table is None:
+            table = idf_table(model, model_spec, _needed(documents, "sparse"))
+        model = with_query_table(model, table)
+    if options.get("top_k"):
         model.max_active_dims = int(options["top_k"])
     return model
+
+
+def _needed(documents: Texts | None, kind: str) -> Texts:
+    if documents is None:
+        raise InputError(
+            f"a {kind} student counts words in the collection", remedy="give its `documents`"
+        )
+    return documents
 
 
 def make_cross_encoder(
@@ -158,8 +205,15 @@ def saved_as(model_spec: str) -> str:
     return "cross_encoder" if is_cross_encoder(model_spec) else kind_of(model_spec)
 
 
-def check_trainable(model_spec: str, kind: str) -> None:
+def check_trainable(model_spec: str, kind: str, query: Query = None) -> None:
     """Refuse a base without a transformer, unless it is a table that the kind starts from."""
+    if kind == "sparse" and not is_transformer(model_spec) and has_query_table(model_spec):
+        if query is None:
+            raise InputError(
+                f"queries of {model_spec} are a table of word weights: no transformer reads them",
+                remedy="say so with `query: idf` (rkd train --query idf)",
+            )
+        return
     starts = STARTS.get(kind, (kind,)) if kind in TABLES else ()
     if not is_transformer(model_spec) and saved_as(model_spec) not in starts:
         raise InputError(
@@ -176,13 +230,14 @@ def check_plan(
     max_length: int,
     dimensions: int | None = None,
     widths: Sequence[int] = (),
+    query: Query = None,
 ) -> None:
     """Refuse settings of a student that its base does not allow, by the base's files alone.
 
     Raises:
         InputError: the base has no transformer, or not these layers, positions or dimensions.
     """
-    check_trainable(model_spec, kind)
+    check_trainable(model_spec, kind, query)
     check_base_layers(model_spec, layers)
     if kind != "static":  # which reads whole texts
         check_length(model_spec, max_length)

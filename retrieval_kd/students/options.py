@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.schema import Dimensions, Weight, as_input_error, check_type
 
 OPTIONS: dict[str, tuple[str, ...]] = {
     "dense": (),
-    "sparse": ("top_k",),
+    "sparse": ("top_k", "activation"),
     "multi_vector": (),
     "multi_function": ("lexical", "weights", "main"),
     "interaction": ("head", "hidden", "attention_heads"),
@@ -23,8 +23,9 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 NUMBERS = {  # the types of options
     "top_k": Dimensions, "hidden": Dimensions, "attention_heads": Dimensions,
     "weights": dict[str, Weight], "train_vectors": bool, "saturate": bool,
-    "rank": Dimensions,
+    "rank": Dimensions, "activation": Literal["relu", "log1p_relu"],
 }  # fmt: skip
+Query = Literal["idf"] | None  # what reads a sparse student's queries; None: its transformer
 TABLES = (
     "static",
     "residual",
@@ -53,7 +54,9 @@ SEARCHED_AS = {  # by one vector per text
 }
 
 
-def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any]) -> None:
+def check_options(
+    kind: str, dimensions: int | None, options: Mapping[str, Any], query: str | None = None
+) -> None:
     """Refuse a kind of student that does not exist, and options that the kind does not have.
 
     Example:
@@ -67,6 +70,12 @@ def check_options(kind: str, dimensions: int | None, options: Mapping[str, Any])
         raise InputError(
             f"a {kind} student has no `dimensions` to choose",
             remedy="leave it out, or make the student multi_vector",
+        )
+    as_input_error(check_type, Query, query, "query: ")
+    if query is not None and kind != "sparse":
+        raise InputError(
+            f"a {kind} student cannot have `query: {query}`: it has no weights of words",
+            remedy="leave it out, or make the student sparse",
         )
     wrong = sorted(set(options) - set(OPTIONS[kind]))
     if wrong:

@@ -22,6 +22,7 @@ from retrieval_kd.files import read_json
 from retrieval_kd.models.layers import check_survives_saving, keep_layers
 from retrieval_kd.models.load import ModelRef, load_encoder, resolve_model
 from retrieval_kd.students.dense import Representations, prompts_of
+from retrieval_kd.students.inference_free import query_table
 
 SHIFT = 4.0  # GELU(h + 4) = h + 4 within 0.05 for h > −2
 ACTIVE = 3  # words that a token activates at the start
@@ -150,18 +151,26 @@ class SparseStudent:
 
     A text keeps its `max_active_dims` heaviest words, in training as in `encode`: the top-k
     activation of the vocabulary disentangled retriever (VDR).
+
+    Queries of an inference-free student are a table's, which is not trained: see
+    `inference_free.py`. They are not regularised.
     """
 
     temperature = 1.0
 
     def __init__(self, model: SparseEncoder) -> None:
         self.model = model
+        table = query_table(model) is not None
+        self.regularised = ("documents",) if table else ("queries", "documents")
 
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
         """`vector (n, V)`, as a dense tensor: training needs its gradient everywhere."""
         vector = self.model(dict(features), task=side)["sentence_embedding"].float()  # (n, V)
         vector = vector.to_dense() if vector.is_sparse else vector
-        return {"vector": select_max_active_dims(vector, self.model.max_active_dims)}
+        vector = select_max_active_dims(vector, self.model.max_active_dims)
+        if torch.is_grad_enabled() and not vector.requires_grad:
+            vector.requires_grad_()  # of a table: a cached gradient must end somewhere
+        return {"vector": vector}
 
     def scores(
         self, queries: Representations, documents: Representations, dimensions: int | None = None

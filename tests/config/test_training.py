@@ -14,6 +14,8 @@ from retrieval_kd.training.trainer.settings import FIT_DEFAULTS, LORA_DEFAULTS
 FROZEN = {"big": {"model": "m"}}
 CROSS, CACHED = {"kind": "cross_encoder"}, {"mini_batch_size": 8}
 FEATURES = [{"name": "feature_imitation", "teacher": "m"}]
+FREE = {"kind": "sparse", "query": "idf"}
+STATES = [{"name": "hidden_states", "teacher": "m"}]
 TOKENS = {"kind": "multi_vector"}
 VECTORS = {"name": "embedding_mse", "teacher": "m"}
 TRAINED = {"big": {"model": "m", "kind": "cross_encoder", "trains": True}}
@@ -79,6 +81,10 @@ def config(training: dict, **more) -> Config:
             "a cross-encoder reads query and document together",
         ),
         ({"objective": FEATURES}, "it is for interaction"),
+        ({"objective": "kl", "student": {"query": "idf"}}, "dense student cannot have `query"),
+        ({"objective": "kl", "student": {**FREE, "query": "bm25"}}, "query"),
+        ({"objective": "kl", "student": {**FREE, "options": {"activation": "x"}}}, "activation"),
+        ({"objective": STATES, "student": FREE}, "`query: idf` queries have none"),
         (
             {
                 "objective": [{"name": "infonce", "student": "big"}],

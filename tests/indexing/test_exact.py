@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sentence_transformers import MultiVectorEncoder, SparseEncoder
+from transformers import BertForMaskedLM
 
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import InputError
@@ -81,6 +82,31 @@ def test_an_index_ranks_as_plain_sentence_transformers_does(
         assert kind == "sparse" or not missing
         assert all(expected[id] == 0 for id in missing)  # shares no word with the query
         assert list(found[query].values()) == sorted(found[query].values(), reverse=True)
+
+
+def test_an_index_answers_an_inference_free_models_queries_without_a_transformer(
+    tiny_encoder, collection, tmp_path, float32, monkeypatch
+):
+    made = make_student(
+        str(tiny_encoder), "sparse", [0], documents=collection.documents, query="idf"
+    )
+    made.save(str(tmp_path / "model"))
+    index = build_index(collection, str(tmp_path / "model"), spec_for("sparse"), tmp_path / "index")
+    plain = SparseEncoder(str(tmp_path / "model"), device="cpu")
+    texts = [document.full for document in collection.documents.iterate(0, 60)]
+    documents = plain.encode_document(texts).to_dense()
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a transformer ran")
+
+    monkeypatch.setattr(BertForMaskedLM, "forward", refuse)
+    queries = [*collection.query_texts("test").values(), "", "[SEP] nothing of this"]
+    scores = plain.encode_query(queries).to_dense() @ documents.T  # (Q, n)
+    ids = list(collection.documents.ids())
+    for row, hits in zip(scores.numpy(), index.search(queries, 60), strict=True):
+        expected = {id: float(s) for id, s in zip(ids, row, strict=True) if s > 0}
+        assert dict(hits) == pytest.approx(expected, abs=1e-4)
+    assert index.manifest["dimensions"] == documents.shape[1]
 
 
 def test_an_index_is_opened_searched_timed_and_measured_in_bytes(

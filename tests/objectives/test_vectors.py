@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from sentence_transformers.sentence_transformer import losses as peers
+from sentence_transformers.sparse_encoder import losses as sparse_peers
 
 from retrieval_kd.objectives import vectors as objectives
 
@@ -48,3 +49,19 @@ def test_embedding_objectives_are_zero_at_the_teachers_vectors():
     torch.testing.assert_close(same_direction, torch.zeros_like(same_direction))
     check(objectives.embedding_mse, student, teacher)
     check(objectives.embedding_cosine, student, teacher)
+
+
+def test_a_text_with_few_words_is_not_made_to_have_fewer():
+    """As Sentence Transformers' own threshold, the ℓ0 mask."""
+    weights = torch.relu(vectors(6, 9))
+    words = (weights > 0).sum(1)
+    for threshold in range(10):
+        peer = sparse_peers.FlopsLoss(Given(), threshold=threshold)
+        expected = peer.compute_loss_from_embeddings(weights)
+        torch.testing.assert_close(objectives.flops(weights, threshold=threshold), expected)
+    student = weights.clone().requires_grad_()
+    objectives.flops(student, threshold=int(words.median())).backward()
+    moved = student.grad.abs().sum(1) > 0
+    assert torch.equal(moved, words > int(words.median())) and moved.any() and not moved.all()
+    whole = objectives.flops(weights)
+    assert torch.equal(whole, weights.abs().mean(0).square().sum())

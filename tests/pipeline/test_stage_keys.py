@@ -146,6 +146,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("student.layers=[0, 2]", STUDENTS),
     ("student.max_length=48", f"{EVERYTHING} !queries !search:bm25"),
     ("student.dimensions=8", DISTILLED, TOKENS),
+    ("student.query=idf", DISTILLED, SPARSE),
     ("student.options={top_k: 8}", DISTILLED, SPARSE),
     ("train.steps=9", STUDENTS),
     ("train.batch_queries=9", STUDENTS),

@@ -19,7 +19,7 @@ from retrieval_kd.training.trainer.engine import set_dropout
 from retrieval_kd.training.trainer.settings import TrainSettings
 from tests.students.learning import pools_of
 
-KINDS = ("dense", "sparse", "multi_vector")
+KINDS = ("dense", "sparse", "multi_vector", "inference_free")
 QUERIES, MINI = 3, 3  # as many as a mini-batch holds, see `in_pieces`
 NEEDED: dict[str, dict[str, Any]] = {}
 
@@ -30,7 +30,10 @@ def collection(tiny_collection: Path) -> Collection:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def student(request, tiny_encoder) -> Any:
+def student(request, tiny_encoder, collection) -> Any:
+    if request.param == "inference_free":
+        more: dict[str, Any] = {"documents": collection.documents, "query": "idf"}
+        return make_student(str(tiny_encoder), "sparse", [0, 3], **more)
     return make_student(str(tiny_encoder), request.param, [0, 3])
 
 

@@ -75,6 +75,18 @@ def test_a_share_of_one_is_the_model_itself(pair, tmp_path):
     assert all(torch.equal(merged[name], itself[name]) for name in itself)
 
 
+def test_an_inference_free_student_is_merged_with_its_start(tiny_encoder, documents, tmp_path):
+    def made():
+        return make_student(str(tiny_encoder), "sparse", [0], documents=documents, query="idf")
+
+    moved(made(), 1).save(str(tmp_path / "trained"))
+    merge_with_start(tmp_path / "trained", made(), "ENCODER", 0.5, tmp_path / "out", None)
+    states = [state_of(model) for model in (made(), load(tmp_path / "trained"))]
+    for name, weights in state_of(load(tmp_path / "out")).items():
+        torch.testing.assert_close(weights, (states[0][name] + states[1][name]) / 2)
+    assert saved_as(str(tmp_path / "out")) == "sparse"
+
+
 def test_three_models_have_their_shares(tmp_path, tiny_encoder):
     folders = [str(write_encoder(tmp_path / str(seed), seed=seed)) for seed in (1, 2, 3)]
     assert merge_saved(folders, [2, 1, 1], tmp_path / "out") == [0.5, 0.25, 0.25]

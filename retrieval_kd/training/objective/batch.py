@@ -220,9 +220,10 @@ def _on_layers(term: Term, batch: Batch) -> Tensor:
 
 def _regulariser(term: Term, batch: Batch) -> Tensor:
     part = "sparse" if term.student == "sparse" else "vector"
+    sides = getattr(batch.student, "regularised", ("queries", "documents"))
     losses = [
         term.function(batch.vectors(side, part), progress=batch.progress, **term.parameters)
-        for side in ("queries", "documents")
+        for side in sides
     ]
     return torch.stack(losses).sum()
 

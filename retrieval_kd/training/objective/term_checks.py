@@ -18,9 +18,14 @@ SQUARE = (  # objectives that compare candidates with each other, or the candida
 )  # fmt: skip
 
 
-def check_for_texts(terms: Sequence[Term], kind: str) -> None:
+def check_for_texts(terms: Sequence[Term], kind: str, query: str | None = None) -> None:
     """Refuse terms on states that a student which encodes single texts does not have."""
     for term in terms:
+        if term.kind == "states" and query is not None:
+            raise ValueError(
+                f"{term.name} compares states, and with `query: {query}` queries have none: use an "
+                "objective on scores"
+            )
         if term.name == "feature_imitation" and kind != "interaction":
             raise ValueError(
                 "feature_imitation compares features of an interaction head: it is for interaction"

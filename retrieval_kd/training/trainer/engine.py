@@ -251,6 +251,7 @@ def trained_beside(loss: torch.nn.Module) -> torch.nn.Module | None:
 
 def _positions(model: Any) -> int | None:
     """Return how many tokens a model of Sentence Transformers has positions for, if it says so."""
-    transformer = model[0] if isinstance(model, torch.nn.Sequential) else model
-    config = getattr(getattr(transformer, "auto_model", None), "config", None)
+    parts = model.modules()  # the transformer may be behind a router
+    transformer = next((m.auto_model for m in parts if hasattr(m, "auto_model")), None)
+    config = getattr(transformer, "config", None)
     return getattr(config, "max_position_embeddings", None)
