@@ -62,10 +62,12 @@ what each idea adds to **the same student at the same budget**, compared with ju
 (`labels`) and with plain distillation (`kl`). [experiments/methods.md](experiments/methods.md) says
 what came out.
 
-Three objectives stay although no method or configuration uses them. `embedding_mse` and
-`embedding_cosine` teach a student to search its teacher's index, which no objective on scores can
-([training.md](training.md#slates-and-the-score-matrix)); `bce` is how re-rankers are usually
-trained on soft labels, and the only pointwise one that does not ask for the teacher's scale.
+Four objectives stay although no method here uses them. `embedding_mse` and `embedding_cosine` teach
+a student to search its teacher's index, which no objective on scores can, and
+`embedding_similarity` teaches it which texts are alike, at any width
+([training.md](training.md#vectors-of-a-model)); `configs/smaller.yaml` begins with two of them.
+`bce` is how re-rankers are usually trained on soft labels, and the only pointwise one that does not
+ask for the teacher's scale.
 """
 NOT_YET = "not measured yet"
 

@@ -51,6 +51,7 @@ TYPES = {
     "model": "a mapping, such as {key: value},",
     "literal": "one of these",
 }
+UNION = re.compile(r"list\[.*\]|constrained-\w+")  # how pydantic calls one of a field's types
 LENGTHS = {"too_short": "add to it", "too_long": "shorten it"}
 RANGES = {
     "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
@@ -290,7 +291,7 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
     except ValidationError as error:
         # A misspelt key often leaves another one missing; the misspelling is what helps.
         first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(p) for p in first["loc"] if not UNION.fullmatch(str(p)))
         if first["type"] != "extra_forbidden":
             message = first["msg"].removeprefix("Value error, ")
             raise InputError(

@@ -79,7 +79,8 @@ def train(
         ),
     ] = None,
     candidates: Annotated[
-        Path | None, typer.Option(help="TREC run file; needed without a store")
+        Path | None,
+        typer.Option(help="TREC run file; needed without a store, except by stages over texts"),
     ] = None,
     objective: Annotated[
         str | None,
@@ -153,6 +154,7 @@ def train(
     given = validate(Training, own, training) if training else None
     from retrieval_kd.config.run import Student
     from retrieval_kd.pipeline.train_stored import train_stored, training_on
+    from retrieval_kd.training.trainer.card import learnt_from
 
     teachers = stored_teachers(store, teacher, weight, fusion, calibration, pairs)
     start: dict[str, Any] = {"kind": kind, "base": student, **({"query": query} if query else {})}
@@ -170,7 +172,7 @@ def train(
     size = record["student"]
     say(
         f"{out}: {size['layers'] or 'no'} layers, {size['parameters']:,} parameters, "
-        f"{record['steps']} steps on {record['queries']} queries in {record['seconds']:.0f} s"
+        f"{record['steps']} steps on {learnt_from(record)} in {record['seconds']:.0f} s"
     )
     if "share" in record:
         say(f"{out}-merged: averaged with its start, share {record['share']:g}")

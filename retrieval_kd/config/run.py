@@ -6,7 +6,7 @@ prints all as JSON Schema; an unknown key is an error that names the nearest kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,8 @@ from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.teacher import Teacher
-from retrieval_kd.config.training import (
-    Training,
-    TrainingStage,
-    check_cached,
-    check_merge,
-    check_scores,
-)
+from retrieval_kd.config.training import Training, TrainingStage
+from retrieval_kd.config.training_checks import check_cached, check_merge, check_scores
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.metrics.names import parse_measures
 from retrieval_kd.schema import (
@@ -34,7 +29,7 @@ from retrieval_kd.schema import (
     read_extended,
     validate,
 )
-from retrieval_kd.students.options import SEARCHED_AS, TABLES, UNCUT, Query
+from retrieval_kd.students.options import RE_RANKS, SEARCHED_AS, TABLES, UNCUT, Query
 from retrieval_kd.students.options import check_options as check_student
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.trainer.settings import TrainSettings
@@ -95,6 +90,17 @@ class FirstStage(Part):
     depth: int = Field(50, ge=2, description="candidates per query (documents)")
 
 
+class LayerChoice(Part):
+    """Layers that are chosen by trying subsets of the base's, before any training."""
+
+    keep: int = Field(ge=1, description="number of layers to keep")
+    choose: Literal["dev"] = Field(
+        "dev",
+        description="those that rank best, by nDCG@10 on at most 100 dev queries and about 500 "
+        "documents; all subsets are tried, or 40 around the evenly spaced one",
+    )
+
+
 class Student(Part):
     """The student before training; `students` may change its settings."""
 
@@ -119,8 +125,10 @@ class Student(Part):
         "transformer over the base's own document vectors; adapter: a linear map of those vectors",
     )
     base: str = Field(description="MODEL to make the student from")
-    layers: list[Layer] | None = Field(
-        None, description="layers to keep, counted from 0; by default all"
+    layers: list[Layer] | LayerChoice | None = Field(
+        None,
+        description="layers to keep, counted from 0; by default all. {keep: 3, choose: dev}: the "
+        "best 3 on dev queries",
     )
     max_length: Tokens = Field(256, description="of a document when encoding (tokens)")
     query: Query = Field(
@@ -130,9 +138,10 @@ class Student(Part):
     )
     dimensions: Dimensions | None = Field(
         None,
-        description="size of each token's vector in a multi_vector student (by default 128 at "
-        "most), a multi_function student (by default the encoder's), a static or a residual "
-        "student (by default 1024)",
+        description="size of a dense student's vectors (by default the encoder's; another one adds "
+        "a linear map, saved with it), or of each token's vector in a multi_vector student (by "
+        "default 128 at most), a multi_function student (by default the encoder's), a static or a "
+        "residual student (by default 1024)",
     )
     options: dict[str, Any] = Field(
         {},
@@ -143,12 +152,26 @@ class Student(Part):
         "rank (of the change)",
     )
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _choice(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            as_value_error(validate, LayerChoice, value)
+        return value
+
     @model_validator(mode="after")
     def _check(self) -> Student:
         as_value_error(check_student, self.kind, self.dimensions, self.options, self.query)
         if self.kind in TABLES and self.layers is not None:
             raise ValueError(f"a {self.kind} student has no layers to keep: set `layers: null`")
+        if self.kind in RE_RANKS and self.chooses_layers:
+            raise ValueError(f"layers: a {self.kind} student is not tried on dev: name them")
         return self
+
+    @property
+    def chooses_layers(self) -> bool:
+        """Whether dev queries decide which layers are kept."""
+        return isinstance(self.layers, LayerChoice)
 
     @property
     def searched_as(self) -> str:
@@ -160,8 +183,13 @@ class Student(Part):
 
         The model is identified by its digest, so moving its folder changes nothing.
         """
-        unset = {"query"} if self.query is None else set()  # keys of before there was one
-        return self.model_dump(mode="json", exclude={"base", *unset})
+        return self.model_dump(mode="json", exclude={"base"})
+
+
+def check_layer_choice(student: Student, has_dev: bool) -> None:
+    """Refuse to choose layers on dev queries that there are none of."""
+    if student.chooses_layers and not has_dev:
+        raise ValueError("layers are chosen on dev queries: set a dev split, or name the layers")
 
 
 class Config(Part):
@@ -240,6 +268,8 @@ class Config(Part):
             raise ValueError("all students read the same text: max_length is the common one")
         has_dev = self.splits.dev is not None
         check_merge(training.merge, student.kind, has_dev, len(self.seeds))
+        if self.splits.train is None:
+            check_layer_choice(student, has_dev)
         for stage in training.all_stages:
             for seed in self.seeds:
                 settings = self.train_settings(training, stage, seed=seed)

@@ -26,6 +26,7 @@ from retrieval_kd.indexing.dense import FaissVectors
 from retrieval_kd.indexing.multi_vector import TokenVectors
 from retrieval_kd.indexing.sparse import SparseVectors
 from retrieval_kd.indexing.topk import top_k
+from retrieval_kd.models.facts import imitated_digests
 from retrieval_kd.models.load import document_digest, load_retriever
 
 IDS, MANIFEST = "ids.arrow", "manifest.json"
@@ -79,9 +80,9 @@ class Index:
         """Open an index folder and check it against its manifest.
 
         Args:
-            model_spec: the model to search with; it must be the one that encoded the documents, or
-                an asymmetric student of it. None: the one the manifest names, which is checked when
-                it is first used.
+            model_spec: the model to search with; it must be the one that encoded the documents, an
+                asymmetric student of it, or one whose last training imitated its vectors. None: the
+                one the manifest names, which is checked when it is first used.
             search: FAISS search parameters in place of the specification's, such as `nprobe=64`.
             verify: compare the files' digests too (reads every byte once).
 
@@ -250,8 +251,11 @@ def _check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
 
 
 def _check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
-    """Refuse to search with a model whose documents' side did not encode these documents."""
-    if document_digest(model_spec) != manifest["model_digest"]:
+    """Refuse to search with a model that did not encode these documents, and was not trained to
+    imitate the vectors of the one that did.
+    """
+    built_by = manifest["model_digest"]
+    if document_digest(model_spec) != built_by and built_by not in imitated_digests(model_spec):
         changed = " (its files have changed since)" if model_spec == manifest["model"] else ""
         raise InputError(
             f"this index was built with model {manifest['model']}, not with {model_spec}{changed}: "

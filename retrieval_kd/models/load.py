@@ -57,7 +57,8 @@ MOST = 300  # characters of a library's reason
 WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 SENTENCE_CONFIG, MODULES = "config_sentence_transformers.json", "modules.json"
-IGNORED = {"training.json", SEAL}  # a record with times: equal weights keep equal digests
+TRAINING, IMITATES = "training.json", "imitates"  # a training's record, and its key: MODEL → digest
+IGNORED = {TRAINING, SEAL}  # a record with times: equal weights keep equal digests
 
 
 def model_digest(spec: str) -> str:
@@ -339,19 +340,6 @@ def _config(ref: ModelRef) -> Any:
 def config_of(spec: str) -> Any:
     """Read the configuration of a transformer; None for a model that does not begin with one."""
     return _config(resolve_model(spec)) if is_transformer(spec) and declared(spec) else None
-
-
-def vector_size(spec: str) -> int | None:
-    """Read the size of an encoder's vectors; None where its configuration does not say it."""
-    modules, config = declared(spec, MODULES), config_of(spec)
-    after = [str(module.get("type")).rpartition(".")[2] for module in modules[1:]]
-    paths = [module.get("path") for module in modules[1:2]]
-    pooling = declared(spec, f"{paths[0]}/config.json") if paths else {"pooling_mode": "mean"}
-    # "pooling_mode" is a name or a list; earlier versions wrote "pooling_mode_NAME": true
-    modes = [v for k, v in pooling.items() if k.startswith("pooling_mode") and v]
-    single = len(modes) == 1 and not isinstance(modes[0], list)
-    plain = single and set(after) <= {"Pooling", "Normalize"}
-    return getattr(config, "hidden_size", None) if plain else None
 
 
 def load_language_model(spec: str, *, dtype: torch.dtype | None = None) -> tuple[Any, Any]:

@@ -1,13 +1,12 @@
 """Objectives on one vector per text: student (n, D) and teacher (n, E) have encoded the same texts.
 
-The teacher's vectors are taken as they are: detach them. Where D and E differ, the trainer projects
-the student's vectors first. `flops` reads the student's vectors only.
+The teacher's vectors are taken as they are: detach them. D and E may differ for
+`embedding_similarity` alone. `flops` reads the student's vectors only.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def embedding_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -22,7 +21,7 @@ def embedding_mse(student: Tensor, teacher: Tensor) -> Tensor:
         >>> embedding_mse(torch.zeros(1, 2), torch.tensor([[2.0, 0.0]])).item()
         2.0
     """
-    return torch.nn.functional.mse_loss(student, teacher)
+    return nn.functional.mse_loss(student, teacher)
 
 
 def embedding_cosine(student: Tensor, teacher: Tensor) -> Tensor:
@@ -35,7 +34,24 @@ def embedding_cosine(student: Tensor, teacher: Tensor) -> Tensor:
         >>> embedding_cosine(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 1.0]])).item()
         1.0
     """
-    return (1 - torch.nn.functional.cosine_similarity(student, teacher, dim=-1)).mean()
+    return (1 - nn.functional.cosine_similarity(student, teacher, dim=-1)).mean()
+
+
+def embedding_similarity(student: Tensor, teacher: Tensor) -> Tensor:
+    r"""Mean over all pairs of texts i, j of (cos(s_i, s_j) − cos(t_i, t_j))²: Gram matrices.
+
+    The similarity loss of Jasper and Stella, Zhang et al. 2024, https://arxiv.org/abs/2412.19048,
+    section 3 (RAG-Retrieval's `pair_inbatch_similarity_loss`; its authors weigh it 200 where the
+    cosine loss has 10). The student keeps a space of its own, of any width: turning all its vectors
+    alike changes nothing. It learns which texts are near each other, so it wants large batches.
+
+    Example:
+        >>> student = torch.tensor([[0.0, 2.0], [3.0, 0.0]])
+        >>> embedding_similarity(student, torch.eye(3)[:2]).item()
+        0.0
+    """
+    own, other = (nn.functional.normalize(v, dim=-1) for v in (student, teacher))
+    return nn.functional.mse_loss(own @ own.T, other @ other.T)  # (n, n)
 
 
 def flops(

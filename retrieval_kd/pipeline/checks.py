@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrieval_kd.config.run import ENCODERS
+from retrieval_kd.config.run import ENCODERS, LayerChoice, Student
 from retrieval_kd.config.teacher import and_choosers
+from retrieval_kd.config.training import Training
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.facts import vector_size
 from retrieval_kd.models.load import check_length
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.retrieval.lucene import is_lucene
-from retrieval_kd.students.make import check_base_layers, check_plan, check_seeds_alike
+from retrieval_kd.students.make import (
+    check_base_layers,
+    check_kept,
+    check_plan,
+    check_seeds_alike,
+    planned_size,
+)
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.spec import parse_spec
+from retrieval_kd.training.objective.term_checks import check_width
 
 LOCAL = ("pointwise", *ENCODERS)  # kinds of teachers that never run on a server
 
@@ -44,14 +53,15 @@ def check_models(context: RunContext) -> None:
         check_plan(
             student.base,
             student.kind,
-            student.layers,
+            student.layers if isinstance(student.layers, list) else None,
             max_length=student.max_length,
             dimensions=student.dimensions,
             widths=widths,
             query=student.query,
         )
+        check_start(student, training)
         if training.merged_with == "seeds":
-            check_seeds_alike(student.base, student.kind)
+            check_seeds_alike(student.base, student.kind, student.dimensions)
         for stage in training.all_stages:
             length = training.train_settings(stage, config.train).max_tokens
             for live in stage.live.values():
@@ -67,6 +77,18 @@ def check_models(context: RunContext) -> None:
         spec = parse_spec(member)
         if spec.kind in LOCAL and member != config.teacher.fitted:
             check_length(spec.model, config.max_length_for(spec.kind))
+
+
+def check_start(student: Student, training: Training) -> None:
+    """Refuse layers to choose that the base does not have, and a teacher's vectors to imitate that
+    have another size than the student's, by the models' files alone.
+    """
+    if isinstance(student.layers, LayerChoice):
+        check_kept(student.base, student.layers.keep)
+    terms = [term for stage in training.all_stages for term in stage.objective if term.imitates]
+    size = planned_size(student.base, student.kind, student.dimensions) if terms else None
+    for model in dict.fromkeys(term.teacher for term in terms):
+        check_width(model, vector_size(model), size)
 
 
 def retriever_models(retriever: str) -> list[str]:

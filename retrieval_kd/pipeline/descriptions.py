@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_kd.config.run import Config, merged_system
+from retrieval_kd.config.run import Config, LayerChoice, merged_system
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.evaluation.report.formats import duration
 from retrieval_kd.students.options import RE_RANKS
@@ -41,6 +41,8 @@ def describe_system(
     objectives = ", then ".join(map(_objective, training.all_stages))
     begin = config.student_for(training)
     start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
+    if isinstance(begin.layers, LayerChoice):
+        start = f"{begin.layers.keep} layers of {begin.base}, chosen on dev"
     plain = {"distilled": "distilled", "labels": "labels only"}
     label = f"Student, {plain.get(system, system)}"
     kind = begin.kind.replace("_", "-")
@@ -89,6 +91,32 @@ def teacher_notes(facts: Mapping[str, Any]) -> list[str]:
                 else f"{one} the other four fifths of them: {apart:.4f}."
             )
     return notes
+
+
+def layer_note(student: str, choice: Mapping[str, Any]) -> str:
+    """Describe how dev queries chose a student's layers, with all that was tried.
+
+    Example:
+        >>> print(layer_note("small", {"kept": [0, 2], "queries": 9, "documents": 30, "tried": [
+        ...     {"layers": [0, 1], "ndcg@10": 0.4}, {"layers": [0, 2], "ndcg@10": 0.5}]}))
+        small keeps layers 0, 2: untrained, of 2 choices, it ranks 30 documents best for 9 dev \
+queries. nDCG@10 of each choice: 0, 2: 0.5000; 0, 1: 0.4000.
+    """
+    ranked = sorted(choice["tried"], key=lambda one: -(one["ndcg@10"] or 0))
+    values = [
+        f"{_numbers(one['layers'])}: "
+        + ("not tried" if one["ndcg@10"] is None else f"{one['ndcg@10']:.4f}")
+        for one in ranked
+    ]
+    return (
+        f"{student} keeps layers {_numbers(choice['kept'])}: untrained, of {len(ranked)} choices, "
+        f"it ranks {choice['documents']} documents best for {choice['queries']} dev queries. "
+        f"nDCG@10 of each choice: {'; '.join(values)}."
+    )
+
+
+def _numbers(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def cost_notes(work: Workspace) -> list[str]:

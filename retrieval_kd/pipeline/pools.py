@@ -101,8 +101,9 @@ def _part_pools(
 
 
 def draws_unlabelled(unlabelled: Unlabelled | None, stage: TrainingStage) -> bool:
-    """Whether there are unlabelled queries and the stage can train on them."""
-    return unlabelled is not None and stage.uses_unlabelled and stage.learns_unjudged
+    """Whether there are unlabelled queries that the stage draws slates of."""
+    drawn = unlabelled is not None and stage.uses_unlabelled and stage.learns_unjudged
+    return drawn and not stage.texts
 
 
 def fewer_judged(queries: Queries, most: int | None) -> Queries:

@@ -41,6 +41,7 @@ from retrieval_kd.pipeline.descriptions import (
     cost_notes,
     describe_system,
     gain_sentence,
+    layer_note,
     teacher_notes,
 )
 from retrieval_kd.progress import say
@@ -147,7 +148,12 @@ class RunResults:
             versions=versions(),
             hardware=describe(),
             commands=[shlex.join(["rkd", *sys.argv[1:]])],
-            notes=[*teacher_notes(self._teacher_facts), *cost_notes(self.work), *drops],
+            notes=[
+                *teacher_notes(self._teacher_facts),
+                *self._layer_notes(),
+                *cost_notes(self.work),
+                *drops,
+            ],
             rules=evaluation.rules,
             main=Main(student, baseline, "teacher"),
             measure=measure,
@@ -188,6 +194,15 @@ class RunResults:
         weights = self._teacher_facts.get("weights", {})
         label, description, kind = describe_system(self.config, weights, system)
         return SystemRow(system, label=label, description=description, kind=kind, **shown)
+
+    def _layer_notes(self) -> list[str]:
+        """How the layers of students were chosen, where dev queries did; the same for each seed."""
+        notes = []
+        for student in self.config.students:
+            path = self.work.path("students", self.context.run_names(student)[0], "training.json")
+            choice = read_json(path).get("layers")
+            notes += [layer_note(student, choice)] if choice else []
+        return notes
 
     def _curves(self, student: str) -> list[Curve]:
         names = self.context.run_names(student)

@@ -77,8 +77,8 @@ class StoredEnsemble(Ensemble):
         drops: counts the candidates that have no score.
 
     Raises:
-        InputError: there is nothing to train on, a teacher has scored nothing of it, or a fusion
-            has no queries to be fitted on.
+        InputError: a teacher has scored nothing of the split, or a fusion has no queries to be
+            fitted on.
     """
 
     def __init__(
@@ -92,8 +92,6 @@ class StoredEnsemble(Ensemble):
     ) -> None:
         self.teachers = teachers
         names = teachers.fused() if teachers else []
-        if teachers is None and candidates is None:
-            raise InputError("nothing to train on", remedy="give --store, or --candidates RUN")
         if teachers and teachers.fusion in FITTED_ON_DEV and dev_split is None:
             raise InputError(
                 f"fusion {teachers.fusion} is fitted on judged queries, and none are named",
@@ -105,6 +103,7 @@ class StoredEnsemble(Ensemble):
         run: dict[str, Scores] = {}
         members = teachers.members() if teachers else []
         super().__init__(collection, members, queries.__getitem__, run.__getitem__)
+        self._run = run
         self.normalise = len(names) > 1
         weights = (teachers.weights if teachers else None) or [1.0] * len(names)
         combination = Combination()
@@ -117,14 +116,16 @@ class StoredEnsemble(Ensemble):
         self._fitted = Fitted(dict(zip(names, weights, strict=True)), combination)
         if candidates is not None:
             run["train"] = _candidates(collection, queries["train"], candidates)
-        else:
+        elif names:
             scores = {name: self._stored("train", name, None, drops) for name in names}
             run["train"] = combination.fuse(
                 scores, self._fitted.weights, drops, normalise=self.normalise
             )
 
     def check_scores(self, stages: Sequence[TrainingStage]) -> None:
-        """Refuse stages that need teacher scores if there is no store."""
+        """Refuse stages that need teacher scores if there is no store, and slates without any."""
+        if "train" not in self._run and not all(stage.texts for stage in stages):
+            raise InputError("nothing to train on", remedy="give --store, or --candidates RUN")
         if self.teachers is None and any(stage.needs_teacher_scores for stage in stages):
             raise InputError(
                 "the training needs teacher scores, but none were given",

@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.config.run import Student
+from retrieval_kd.config.run import Student, check_layer_choice
 from retrieval_kd.config.training import (
     Training,
     TrainingStage,
-    check_cached,
-    check_merge,
-    check_scores,
 )
+from retrieval_kd.config.training_checks import check_cached, check_merge, check_scores
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.models.lora import Lora
+from retrieval_kd.pipeline.checks import check_start
 from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.pipeline.stored_ensemble import StoredEnsemble, StoredTeachers
 from retrieval_kd.pipeline.train_students import (
@@ -72,6 +71,7 @@ def train_stored(
     start = validate(Student, own)
     check_trainable(start.base, start.kind, start.query)
     _check(training, start, settings, teachers, dev_split)
+    check_start(start, training)
     merged = [merged_folder(out)] if training.merge else []
     for folder in [*stage_folders(out, len(training.all_stages)), *merged]:
         check_replaceable(folder)
@@ -201,3 +201,4 @@ def _check(
         as_input_error(check_cached, stage, chosen.mini_batch_size, start.kind)
         as_input_error(check_scores, stage, members, start.kind, start.query)
     as_input_error(check_merge, training.merge, start.kind, dev_split is not None)
+    as_input_error(check_layer_choice, start, dev_split is not None)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.config.run import Student, merged_system
-from retrieval_kd.config.training import LiveTeacher, Training
+from retrieval_kd.config.run import LayerChoice, Student, merged_system
+from retrieval_kd.config.training import LiveTeacher, Training, TrainingStage
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import read_json
+from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline.context import RunContext, seeded
 from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.pools import stage_pools
-from retrieval_kd.students.make import check_widths, make_student
+from retrieval_kd.pipeline.texts import stage_texts
+from retrieval_kd.students.make import check_kept, check_widths, make_student
 from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.choose_layers import choose_layers
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import LiveModel, open_live
@@ -49,29 +53,21 @@ class StudentTraining:
         folder, documents = folders[stage_index], self.ensemble.collection.documents
         base = str(folders[stage_index - 1]) if stage_index else self.start.base
         settings = self.training.train_settings(stage, self.settings)
-        pools, groups = stage_pools(stage, self.ensemble, base, drops, max_length=self.max_length)
-        first, end, _ = groups["train"]
         live_folder = folder.with_name(f"{folder.name}.live")
-        live = {
-            name: live_teacher(
-                teacher, base, pools[first:end], documents, settings, live_folder / name
-            )
-            for name, teacher in stage.live.items()
-        }
-        student = self._made_from(base, None if stage_index else self.start.layers)
+        drawn = self._drawn(stage, base, settings, live_folder, drops)
+        student = self._made_from(base, None if stage_index else self.layers)
         if self.start.searched_as == "dense":
             check_widths(int(student.get_embedding_dimension()), self.widths)
         job = TrainingJob(
             student,
-            pools,
-            documents,
-            stage.objective,
-            settings,
-            folder,
+            documents=documents,
+            terms=stage.objective,
+            settings=settings,
+            out=folder,
             dev=self.dev,
-            groups=groups,
             teacher_length=self.max_length,
-            live=live,
+            made={"layers": self.choice} if self.choice else {},
+            **drawn,
         )
         record = train_student(job)
         describe_stages(folder, [read_json(f / RECORD) for f in folders[: stage_index + 1]])
@@ -79,26 +75,77 @@ class StudentTraining:
         seconds = record["seconds"] + sum(read_json(path)["seconds"] for path in fits)
         return {**record, "seconds": seconds, "drops": drops.summary()}
 
+    def _drawn(
+        self,
+        stage: TrainingStage,
+        base: str,
+        settings: TrainSettings,
+        live_folder: Path,
+        drops: Drops,
+    ) -> dict[str, Any]:
+        """Return what of a job says what is drawn: texts, or pools with their groups and teachers.
+
+        Args:
+            base: MODEL of the student as the stage starts.
+        """
+        if stage.texts:
+            rows = settings.steps * settings.batch_queries
+            return {"pools": [], "texts": stage_texts(stage, self.ensemble, rows, drops)}
+        pools, groups = stage_pools(stage, self.ensemble, base, drops, max_length=self.max_length)
+        first, end, _ = groups["train"]
+        documents = self.ensemble.collection.documents
+        live = {
+            name: live_teacher(
+                teacher, base, pools[first:end], documents, settings, live_folder / name
+            )
+            for name, teacher in stage.live.items()
+        }
+        return {"pools": pools, "groups": groups, "live": live}
+
+    @property
+    def layers(self) -> list[int] | None:
+        """The layers of the base that are kept; None: all."""
+        if isinstance(self.start.layers, LayerChoice):
+            return list(self.choice["kept"])
+        return self.start.layers
+
+    @cached_property
+    def choice(self) -> dict[str, Any]:
+        """How dev queries chose the layers, see `choose_layers`; empty if they are named."""
+        start, layers = self.start, self.start.layers
+        if not isinstance(layers, LayerChoice):
+            return {}
+        assert self.dev is not None
+        key = [model_digest(start.base), start.model_dump(exclude={"base", "layers"})]
+
+        def make(kept: list[int]) -> Any:
+            return self._made_from(start.base, kept, seed=0)
+
+        count = check_kept(start.base, layers.keep)
+        return choose_layers(make, count, layers.keep, self.dev, [*key, self.max_length])
+
     def merge(self) -> dict[str, Any]:
         """Average the trained student with its start; save it in `merged_folder(self.out)`."""
         assert self.training.merge is not None
         return merge_with_start(
             self.out,
-            self._made_from(self.start.base, self.start.layers),
+            self._made_from(self.start.base, self.layers),
             self.start.base,
             self.training.merge.share,
             merged_folder(self.out),
             self.dev,
         )
 
-    def _made_from(self, base: str, layers: Sequence[int] | None) -> Any:
+    def _made_from(
+        self, base: str, layers: Sequence[int] | None, *, seed: int | None = None
+    ) -> Any:
         return make_student(
             base,
             self.start.kind,
             layers,
             max_length=self.max_length,
             dimensions=self.start.dimensions,
-            seed=self.settings.seed,
+            seed=self.settings.seed if seed is None else seed,
             options=self.start.options,
             documents=self.ensemble.collection.documents,
             query=self.start.query,

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
-from sentence_transformers.base.modules import Router
+from sentence_transformers.base.modules import Dense, Router
+from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import Tensor, nn
 
 from retrieval_kd.errors import InputError
@@ -19,7 +20,12 @@ Representations = dict[str, Tensor]  # name → (n, …), n texts
 
 
 def make_dense(
-    model_spec: str, layers: Sequence[int] | None = None, *, max_length: int | None = None
+    model_spec: str,
+    layers: Sequence[int] | None = None,
+    *,
+    max_length: int | None = None,
+    dimensions: int | None = None,
+    seed: int = 0,
 ) -> SentenceTransformer:
     """Make a float32 student from some layers of an encoder, by default all.
 
@@ -27,10 +33,36 @@ def make_dense(
     the embeddings and the pooling: the usual start of a shallow student (DistilBERT,
     https://arxiv.org/abs/1910.01108, section 3).
 
+    Args:
+        dimensions: size of the vectors, by default the encoder's. Another one adds y = W h + b
+            after the pooling (LEAF, https://arxiv.org/abs/2509.12539), which is saved with the
+            student, so that it can have the width of a teacher's vectors and search its index.
+        seed: for W.
+
     Raises:
         InputError: the model has no such layer, or its layers cannot be found.
     """
-    return shallow(load_encoder(model_spec, max_length=max_length, dtype=torch.float32), layers)
+    model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
+    if dimensions not in (None, model.get_embedding_dimension()):
+        model = _projected(model, dimensions, seed)
+    return shallow(model, layers)
+
+
+def _projected(model: SentenceTransformer, dimensions: int, seed: int) -> SentenceTransformer:
+    """Put a linear map to so many dimensions behind the pooling, in place.
+
+    W starts with orthonormal columns, or rows if it makes vectors shorter: no cosine changes in the
+    former case, as little as by any random map in the latter.
+    """
+    model.truncate_dim = None  # the map reads, and makes, whole vectors
+    width = int(model.get_embedding_dimension() or 0)
+    start = torch.empty(dimensions, width)  # (E, D)
+    nn.init.orthogonal_(start, generator=torch.Generator().manual_seed(seed))
+    dense = Dense(width, dimensions, activation_function=nn.Identity(), init_weight=start)
+    nn.init.zeros_(dense.linear.bias)
+    last = len(model) - isinstance(model[-1], Normalize)
+    model.insert(last, dense.to(model.device))
+    return model
 
 
 def shallow(model: Any, layers: Sequence[int] | None) -> Any:

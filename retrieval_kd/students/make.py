@@ -10,6 +10,7 @@ from sentence_transformers import CrossEncoder, SparseEncoder
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.facts import vector_size
 from retrieval_kd.models.layers import check_layers
 from retrieval_kd.models.load import (
     check_length,
@@ -22,7 +23,6 @@ from retrieval_kd.models.load import (
     load_retriever,
     pair_length,
     resolve_model,
-    vector_size,
 )
 from retrieval_kd.models.modules import mark_of
 from retrieval_kd.students.adapter import make_adapter
@@ -76,8 +76,9 @@ def make_student(
             re-ranks.
         layers: numbers of the layers to keep, counted from 0; by default all.
         max_length: most tokens per text; by default the encoder's own limit.
-        dimensions: size of each token's vector (multi_vector, multi_function, static, residual);
-            ignored if `model_spec` is already a student of that kind.
+        dimensions: size of a text's vector (dense), which adds a linear map, or of each token's
+            (multi_vector, multi_function, static, residual); the latter is ignored if `model_spec`
+            is already a student of that kind.
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
             student keeps per text, and its `activation` ("relu": log(1 + ReLU), "log1p_relu": the
@@ -116,7 +117,9 @@ def make_student(
             return make_static(model_spec, counted, max_length=max_length, **common, **options)
         return make_residual(model_spec, counted, max_length=max_length, **common, **options)
     if kind == "dense":
-        return make_dense(model_spec, layers, max_length=max_length)
+        return make_dense(
+            model_spec, layers, max_length=max_length, dimensions=dimensions, seed=seed
+        )
     if kind == "cross_encoder":
         return make_cross_encoder(model_spec, layers, max_length=max_length, seed=seed)
     common = {"max_length": max_length, "seed": seed, **options}
@@ -241,20 +244,30 @@ def check_plan(
     check_base_layers(model_spec, layers)
     if kind != "static":  # which reads whole texts
         check_length(model_spec, max_length)
-    size = vector_size(model_spec)
-    if kind == "static" and size is not None:
-        size = dimensions or max(DIMENSIONS, size)
+    size = planned_size(model_spec, kind, dimensions)
     if size is not None and kind != "residual":
         check_widths(size, widths)
 
 
-def check_seeds_alike(model_spec: str, kind: str) -> None:
+def planned_size(model_spec: str, kind: str, dimensions: int | None) -> int | None:
+    """Return the size of a text's vector by the base's files; None where they do not say it."""
+    size = vector_size(model_spec)
+    if kind == "static" and size is not None:
+        return dimensions or max(DIMENSIONS, size)
+    return (dimensions if kind == "dense" else None) or size
+
+
+def check_seeds_alike(model_spec: str, kind: str, dimensions: int | None = None) -> None:
     """Refuse to average seeds of a student whose first weights the seed decides.
+
+    Args:
+        dimensions: of a dense student, whose projection to them is drawn too.
 
     Raises:
         InputError: the kind has such weights, and the base does not bring them.
     """
-    if kind in DRAWN and saved_as(model_spec) != kind:
+    projected = kind == "dense" and dimensions not in (None, vector_size(model_spec))
+    if projected or (kind in DRAWN and saved_as(model_spec) != kind):
         raise InputError(
             f"each seed of a {kind} student made from {model_spec} starts from other random "
             "weights, whose average means nothing: merge: {with: seeds} is not for it",
@@ -265,9 +278,26 @@ def check_seeds_alike(model_spec: str, kind: str) -> None:
 
 def check_base_layers(model_spec: str, layers: Sequence[int] | None) -> None:
     """Refuse layers that a model does not have, by its configuration alone."""
-    count = getattr(config_of(model_spec), "num_hidden_layers", None)
+    count = layer_count(model_spec)
     if layers is not None and count is not None:
         check_layers(list(layers), count)
+
+
+def layer_count(model_spec: str) -> int | None:
+    """Return the number of a model's layers, by its configuration alone; None if it says none."""
+    count: int | None = getattr(config_of(model_spec), "num_hidden_layers", None)
+    return count
+
+
+def check_kept(model_spec: str, keep: int) -> int:
+    """Refuse to choose more layers than a model has; return how many it has."""
+    count = layer_count(model_spec)
+    if count is None or keep > count:
+        raise InputError(
+            f"{keep} layers cannot be chosen of {model_spec}, which has {count or 'none'}",
+            remedy=f"keep at most {count}" if count else "leave `layers` out",
+        )
+    return count
 
 
 def check_widths(dimensions: int, widths: Sequence[int]) -> None:

@@ -39,12 +39,13 @@ DRAWN = (  # kinds with weights that are drawn at random where the base is not o
 )  # fmt: skip
 STARTS = {"asymmetric": ("dense", "residual", "asymmetric")}  # kinds to start from; dense and own
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
-WITH_TOKENS = (
+WITH_DIMENSIONS = (
+    "dense",  # of a text's vector
     "multi_vector",
     "multi_function",
     "static",
     "residual",
-)  # with `dimensions` of token vectors
+)  # of token vectors
 PARTS = {  # names of a student's scores besides `score`
     "multi_function": ("dense", "sparse", "multi", "integrated"),
     "interaction": ("vector",),
@@ -66,10 +67,10 @@ def check_options(
         raise InputError(
             f"no kind of student {kind!r}", remedy=f"choose one of {', '.join(OPTIONS)}"
         )
-    if dimensions is not None and kind not in WITH_TOKENS:
+    if dimensions is not None and kind not in WITH_DIMENSIONS:
         raise InputError(
             f"a {kind} student has no `dimensions` to choose",
-            remedy="leave it out, or make the student multi_vector",
+            remedy="leave it out, or make the student dense or multi_vector",
         )
     as_input_error(check_type, Query, query, "query: ")
     if query is not None and kind != "sparse":

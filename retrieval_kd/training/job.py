@@ -18,6 +18,7 @@ from retrieval_kd.files import digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.models.layers import weights_digest
 from retrieval_kd.models.load import model_digest
+from retrieval_kd.training.batches.plain_texts import PlainTexts
 from retrieval_kd.training.batches.slates import Pool, digest_pools
 from retrieval_kd.training.live_models import LiveModel
 from retrieval_kd.training.objective.terms import Term
@@ -47,6 +48,9 @@ class TrainingJob:
             `out/live/NAME`.
         start: what identifies the model as the training starts, where it is not loaded yet. By
             default its weights and configuration.
+        texts: in place of pools, texts that the student goes through one by one. The objectives
+            are on vectors or states then, and a batch has `batch_queries` texts.
+        made: how the student was made, for `training.json`.
     """
 
     student: Any
@@ -60,18 +64,25 @@ class TrainingJob:
     teacher_length: int | None = None
     live: Mapping[str, LiveModel] = field(default_factory=dict)
     start: Any = None
+    texts: PlainTexts | None = None
+    made: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Cut a batch that is larger than the data: a query twice in it would only cost time."""
-        shared = max(1, len(self.pools) // processes()) * processes()
+        shared = max(1, self.rows // processes()) * processes()
         asked = self.settings.batch_queries
         if asked > shared:
             log.warning(
-                "a batch of %d queries is more than the %d there are to train on; cut to %d",
-                asked, len(self.pools), shared,
+                "a batch of %d %s is more than the %d there are to train on; cut to %d",
+                asked, "queries" if self.texts is None else "texts", self.rows, shared,
             )  # fmt: skip
             fitting = self.settings.model_copy(update={"batch_queries": shared})
             object.__setattr__(self, "settings", fitting)
+
+    @property
+    def rows(self) -> int:
+        """Number of what the schedule draws from: pools, or texts."""
+        return len(self.pools) if self.texts is None else len(self.texts)
 
     @cached_property
     def identity(self) -> str:
@@ -82,7 +93,7 @@ class TrainingJob:
         return digest_json(
             [
                 self.start or state_of(self.student),
-                [digest_pools(self.pools), self.documents.digest],
+                [digest_pools(self.pools), self.documents.digest, *self._texts_digest()],
                 self.settings.model_dump(),
                 dtype_name(fast_dtype()),
                 self.terms_as_json,
@@ -110,6 +121,9 @@ class TrainingJob:
         The keys are the subfolders of `out` that they are saved in.
         """
         return {f"live/{name}": t.model for name, t in self.live.items() if t.trains}
+
+    def _texts_digest(self) -> list[str]:
+        return [] if self.texts is None else [self.texts.digest]
 
     def _models_of(self, kind: str) -> list[str]:
         return list(dict.fromkeys(term.teacher for term in self.terms if term.kind == kind))

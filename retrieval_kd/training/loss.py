@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from retrieval_kd.errors import InputError
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import Student, student_of
+from retrieval_kd.training.batches.collate import NO_QUERIES
 from retrieval_kd.training.objective.batch import Batch, evaluate_terms
 from retrieval_kd.training.objective.policy import FACTS, TeacherPolicy
 from retrieval_kd.training.objective.terms import Term, with_temperature
@@ -35,15 +36,13 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         terms: the objectives. A `student_temperature` that is not set is the student kind's own.
         mini_batch_size: texts encoded at a time with cached gradients; by default all at once,
             with their graph.
-        widths: dimensions of the vectors of each MODEL that is a teacher. Where they differ from
-            the student's, a trained matrix projects the student's vectors.
         live: live teachers by name; those with `trains` are trained with the student. Their
             gradients are not cached.
-        seed: for the projections.
         members: number of stored teachers, for an objective that chooses among them.
 
-    Inputs: features of the queries and of one or more groups of documents, and the label dict of
-    `SlateCollator`. `progress`, the share of steps done, is set by the engine.
+    Inputs: features of the queries and of groups of documents, and the label dict of
+    `SlateCollator` or `TextCollator`; only the latter's batches may lack queries or documents.
+    `progress`, the share of steps done, is set by the engine.
     """
 
     def __init__(
@@ -52,9 +51,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         terms: Sequence[Term],
         *,
         mini_batch_size: int | None = None,
-        widths: Mapping[str, int] | None = None,
         live: Mapping[str, nn.Module] | None = None,
-        seed: int = 0,
         members: int = 0,
     ) -> None:
         super().__init__()
@@ -63,7 +60,7 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         self.terms = [with_temperature(term, self.student.temperature) for term in terms]
         self.mini_batch_size = mini_batch_size or 0
         self.progress = 0.0
-        self.projections = projections(model, self.terms, widths or {}, seed, members)
+        self.policies = policies(model, self.terms, members)
         self.live = nn.ModuleDict(dict(live or {}))
         set_exits(self.student, self.terms)
         for name, teacher in self.live.items():
@@ -75,12 +72,12 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     def forward(
         self, features: Sequence[dict[str, Tensor]], labels: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        sided: list[dict[str, Any]] = [{**f, COLUMN: i} for i, f in enumerate(features)]
+        first = first_column(labels)
+        sided: list[dict[str, Any]] = [{**f, COLUMN: i} for i, f in enumerate(features, first)]
         if self.mini_batch_size:
             total = self.forward_cached(sided, labels)  # type: ignore[arg-type]
             return carried_by_first(self._parts, total)
-        represented = [self._represent(f) for f in sided]
-        return self._losses(represented[0], represented[1:], labels)
+        return self._losses([self._represent(f) for f in sided], labels)
 
     def _represent(self, features: dict[str, Any]) -> dict[str, Tensor]:
         own = {name: value for name, value in features.items() if name != COLUMN}
@@ -90,24 +87,25 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
         return represented | self.imitation.compare(seen, own)
 
     def _losses(
-        self,
-        queries: dict[str, Tensor],
-        groups: Sequence[dict[str, Tensor]],
-        labels: Mapping[str, Any],
+        self, represented: Sequence[dict[str, Tensor]], labels: Mapping[str, Any]
     ) -> dict[str, Tensor]:
+        """Evaluate the terms on what `_represent` made of each column."""
+        states = self.imitation.means(represented)
+        first = first_column(labels)
+        queries: dict[str, Tensor] = {} if first else represented[0]
+        groups: Sequence[dict[str, Tensor]] = represented[1 - first :]
         live, own = dict(self.live.items()), len(groups)
-        states = self.imitation.means([queries, *groups])
         states |= self.imitation.of_slates(self.student, queries, groups, labels)
         if "pool_targets" in labels:
             groups, labels = gather(groups, labels)
         batch = Batch(self.student, queries, groups, labels, self.progress, live, own=own)
         batch.states = states
-        return evaluate_terms(self.terms, batch, self.projections)
+        return evaluate_terms(self.terms, batch, self.policies)
 
     def own_state(self) -> nn.Module:
         """Return what is trained beside the student, which checkpoints must keep too."""
         trained = {name: model for name, model in self.live.items() if model.trains}
-        return nn.ModuleDict({"projections": self.projections, "live": nn.ModuleDict(trained)})
+        return nn.ModuleDict({"policies": self.policies, "live": nn.ModuleDict(trained)})
 
     # -- the methods that Sentence Transformers' GradCache calls ------------------------------
 
@@ -138,9 +136,10 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
     def calculate_loss(
         self, reps: list[list[Tensor]], labels: Any = None, *, with_backward: bool = False
     ) -> Tensor:
-        """Compute the loss of packed representations: queries (`reps[0]`) and document groups."""
-        columns = [unpack(torch.cat(rows), self._layouts[i]) for i, rows in enumerate(reps)]
-        parts = self._losses(columns[0], columns[1:], labels)
+        """Compute the loss of the packed representations of each column."""
+        numbered = enumerate(reps, first_column(labels))
+        columns = [unpack(torch.cat(rows), self._layouts[i]) for i, rows in numbered]
+        parts = self._losses(columns, labels)
         total = torch.stack(list(parts.values())).sum()
         if with_backward:
             total.backward()
@@ -150,6 +149,11 @@ class ScoreMatrixLoss(CachedLossMixin, nn.Module):
 
 
 COLUMN = "_column"  # 0: queries, above: groups of documents
+
+
+def first_column(labels: Mapping[str, Any]) -> int:
+    """Return the column that a batch's features begin with: 1 if it has no queries."""
+    return int(bool(labels.get(NO_QUERIES, False)))
 
 
 def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
@@ -170,25 +174,13 @@ def set_exits(model: Any, terms: Sequence[Term], teacher: str = "") -> None:
         model.exits = tuple(exits)
 
 
-def projections(
-    model: Any, terms: Sequence[Term], widths: Mapping[str, int], seed: int = 0, members: int = 0
-) -> nn.ModuleDict:
-    """Make the modules that are trained besides the student, by their term's label.
-
-    An objective on vectors gets a linear map if teacher and student differ in width; one that
-    chooses among `members` teachers gets a policy.
-    """
-    modules, generator = nn.ModuleDict(), torch.Generator().manual_seed(seed)
+def policies(model: Any, terms: Sequence[Term], members: int = 0) -> nn.ModuleDict:
+    """Make the policy of each term that chooses among `members` teachers, by its label."""
+    modules = nn.ModuleDict()
     for term in terms:
         if "policy" in term.takes and members:
             states = int(model.get_embedding_dimension()) + FACTS
             modules[term.label] = TeacherPolicy(members, states)
-        width = widths.get(term.teacher) if term.kind == "vectors" else None
-        own = int(model.get_embedding_dimension()) if width is not None else None
-        if width is not None and own is not None and width != own:
-            linear = nn.Linear(own, width, bias=False)
-            nn.init.kaiming_uniform_(linear.weight, a=5**0.5, generator=generator)  # as torch does
-            modules[term.label] = linear
     return modules
 
 

@@ -20,6 +20,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import atomic_folder, check_movable, read_json, seal, write_json, write_text
 from retrieval_kd.models import lora
 from retrieval_kd.models.load import (
+    IMITATES,
     LANGUAGE_MODELS,
     MODULES,
     declared,
@@ -150,7 +151,8 @@ def save_merged(model: Any, out: Path, first: Path, parts: Sequence[tuple[str, f
         parts: names of the models, with their shares.
     """
     record = read_json(first / RECORD) if (first / RECORD).is_file() else {}
-    record.pop("identity", None)  # it is not what that training ends in
+    for key in ("identity", IMITATES):  # it is not what that training ends in
+        record.pop(key, None)
     sentence = " + ".join(f"{share:.3g} × {name}" for name, share in parts)
     with atomic_folder(out) as staged:
         model.save(str(staged), safe_serialization=True)

@@ -17,15 +17,21 @@ from sentence_transformers import (
 )
 
 from retrieval_kd.files import read_json
+from retrieval_kd.models.load import IMITATES, document_digest
 from retrieval_kd.schema import as_input_error
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.student import TableStudent, student_of
 from retrieval_kd.training.batches.collate import SlateCollator
-from retrieval_kd.training.batches.teacher_vectors import teacher_vectors
+from retrieval_kd.training.batches.plain_texts import TextCollator
+from retrieval_kd.training.batches.teacher_vectors import TeacherVectors, teacher_vectors
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import prompts_by_column
 from retrieval_kd.training.loss import ScoreMatrixLoss
-from retrieval_kd.training.objective.term_checks import check_for_collection, check_targets
+from retrieval_kd.training.objective.term_checks import (
+    check_for_collection,
+    check_targets,
+    check_width,
+)
 from retrieval_kd.training.train_cross_encoder import train_cross_encoder
 from retrieval_kd.training.train_table import train_table
 from retrieval_kd.training.trainer import checkpoints, engine
@@ -60,38 +66,61 @@ def train_student(job: TrainingJob) -> dict[str, Any]:
     as_input_error(check_for_collection, job.terms, False)
     if checkpoints.finished(job.out, job.identity):
         return read_json(job.out / checkpoints.RECORD)
-    student, pools, settings = job.student, job.pools, job.settings
-    queries = [pool.query for pool in pools]
-    vectors = {
-        model: teacher_vectors(model, queries, job.documents, max_length=job.teacher_length)
-        for model in job.vector_models
+    student, settings = job.student, job.settings
+    vectors = _target_vectors(job)
+    common: dict[str, Any] = {
+        "preprocess_fn": student.preprocess,
+        "prompts": prompts_by_column(student),
+        "texts": job.documents,
+        "settings": settings,
+        "vectors": vectors,
     }
-    collator = SlateCollator(
-        preprocess_fn=student.preprocess,
-        prompts=prompts_by_column(student),
-        pools=pools,
-        texts=job.documents,
-        settings=settings,
-        vectors=vectors,
-        keep_texts=bool(job.live) or any(term.reads_texts for term in job.terms),
-        gathers=processes() > 1,
-    )
+    if job.texts is not None:
+        collator: Any = TextCollator(**common, plain=job.texts)
+    else:
+        collator = SlateCollator(
+            **common,
+            pools=job.pools,
+            keep_texts=bool(job.live) or any(term.reads_texts for term in job.terms),
+            gathers=processes() > 1,
+        )
+    members = None if job.texts is not None else job.pools[0].members
     loss = ScoreMatrixLoss(
         student,
         job.terms,
         mini_batch_size=settings.mini_batch_size,
-        widths={model: encoded.documents.shape[1] for model, encoded in vectors.items()},
         live=job.live,
-        seed=settings.seed,
-        members=0 if pools[0].members is None else len(pools[0].members),
+        members=0 if members is None else len(members),
     )
     return engine.train(
         job,
         *trainer_of(student),
         collator,
         loss,
-        facts=lambda: {"student": describe_student(student)},
+        facts=lambda: {"student": describe_student(student), **job.made, **imitated(job)},
     )
+
+
+def _target_vectors(job: TrainingJob) -> dict[str, TeacherVectors]:
+    """Return the vectors of each MODEL that is a teacher, by its name in the terms."""
+    texts = [pool.query for pool in job.pools] if job.texts is None else job.texts.queries
+    vectors = {}
+    for model in job.vector_models:
+        vectors[model] = teacher_vectors(model, texts, job.documents, max_length=job.teacher_length)
+        if any(term.imitates and term.teacher == model for term in job.terms):
+            own = int(job.student.get_embedding_dimension())
+            check_width(model, vectors[model].documents.shape[1], own)
+    return vectors
+
+
+def imitated(job: TrainingJob) -> dict[str, Any]:
+    """Say whose vectors the student's are now like, for `training.json`: MODEL → its digest.
+
+    An index of such a model can be searched with the student.
+    """
+    models = {term.teacher for term in job.terms if term.imitates}
+    digests = {model: document_digest(model) for model in sorted(models)}
+    return {IMITATES: digests} if digests else {}
 
 
 def trainer_of(model: Any) -> tuple[Any, Any]:

@@ -16,6 +16,7 @@ CROSS, CACHED = {"kind": "cross_encoder"}, {"mini_batch_size": 8}
 FEATURES = [{"name": "feature_imitation", "teacher": "m"}]
 FREE = {"kind": "sparse", "query": "idf"}
 STATES = [{"name": "hidden_states", "teacher": "m"}]
+HIDDEN = [{"name": "hidden_states", "teacher": "m"}]
 TOKENS = {"kind": "multi_vector"}
 VECTORS = {"name": "embedding_mse", "teacher": "m"}
 TRAINED = {"big": {"model": "m", "kind": "cross_encoder", "trains": True}}
@@ -85,6 +86,23 @@ def config(training: dict, **more) -> Config:
         ({"objective": "kl", "student": {**FREE, "query": "bm25"}}, "query"),
         ({"objective": "kl", "student": {**FREE, "options": {"activation": "x"}}}, "activation"),
         ({"objective": STATES, "student": FREE}, "`query: idf` queries have none"),
+        ({"objective": "kl", "texts": "all"}, "kl needs queries with candidates"),
+        ({"objective": "flops", "texts": "all"}, "flops needs queries with candidates"),
+        ({"objective": [VECTORS], "texts": "all", "judged": 3}, "no slates: leave 'judged' out"),
+        ({"objective": [VECTORS], "texts": ["titles", "titles"]}, "has one twice"),
+        ({"objective": [VECTORS], "texts": ["heads"]}, "texts.0: Input should be 'queries'"),
+        (
+            {"objective": HIDDEN, "texts": "all", "student": CROSS},
+            "a cross-encoder student cannot use 'texts'",
+        ),
+        ({"objective": "kl", "student": {"layers": {"keep": 0}}}, "keep: Input should be greater"),
+        ({"objective": "kl", "student": {"layers": {"kep": 2}}}, "did you mean 'keep'"),
+        ({"objective": "kl", "student": {"layers": 3}}, "layers: Input should be a valid list"),
+        ({"objective": "kl", "student": {"layers": {"keep": 2}, "kind": "static"}}, "no layers"),
+        (
+            {"objective": "kl", "student": {"layers": {"keep": 2}, **CROSS}},
+            "a cross_encoder student is not tried on dev: name them",
+        ),
         (
             {
                 "objective": [{"name": "infonce", "student": "big"}],
@@ -98,6 +116,16 @@ def config(training: dict, **more) -> Config:
 def test_what_a_stage_does_not_have_is_named(training, message):
     with pytest.raises(InputError, match=message):
         config(training)
+
+
+def test_layers_are_not_chosen_where_there_are_no_dev_queries():
+    training = {"objective": "kl", "student": {"layers": {"keep": 2, "choose": "dev"}}}
+    given = {"students": {"distilled": training}, "compare": ("distilled", "bm25")}
+    assert config({}, **given)  # dev queries are set aside of the train split
+    unjudged = {"splits": {"train": None}, "unlabelled": {"kind": "titles"}}
+    with pytest.raises(InputError, match=r"students.distilled: layers are chosen on dev queries"):
+        config({}, **given, **unjudged)
+    assert config({}, **given, **{**unjudged, "splits": {"train": None, "dev": "dev"}})
 
 
 def test_a_teacher_that_is_fitted_has_no_cached_gradients():
@@ -146,6 +174,10 @@ def test_what_it_has_is_taken():
     for kind in ("cross_encoder", "dense", "sparse", "multi_vector"):
         assert config({"objective": hidden, "student": {"kind": kind}})
     assert config({"objective": FEATURES, "student": {"kind": "interaction"}})
+    both = [VECTORS, {**HIDDEN[0]}, {"name": "embedding_similarity", "teacher": "m"}]
+    [stage] = config({"objective": both, "texts": "all"}).students["distilled"].all_stages
+    assert stage.texts == ["queries", "titles", "sentences", "documents"]
+    assert not stage.uses_scores and stage.other_models == ["m"] * 3
 
 
 def test_cached_gradients_need_only_some_term_that_trains_the_student():

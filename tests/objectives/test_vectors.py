@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sentence_transformers.sentence_transformer import losses as peers
 from sentence_transformers.sparse_encoder import losses as sparse_peers
 
@@ -65,3 +67,46 @@ def test_a_text_with_few_words_is_not_made_to_have_fewer():
     assert torch.equal(moved, words > int(words.median())) and moved.any() and not moved.all()
     whole = objectives.flops(weights)
     assert torch.equal(whole, weights.abs().mean(0).square().sum())
+
+
+shapes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
+
+
+@given(shapes)
+def test_similarities_equal_those_of_a_loop(shape):
+    n, width, other, seed = shape
+    student, teacher = vectors(n, width, seed=seed), vectors(n, other, seed=seed + 1)
+    cosine = torch.nn.CosineSimilarity(dim=0)
+    errors = [
+        (cosine(student[i], student[j]) - cosine(teacher[i], teacher[j])) ** 2
+        for i in range(n)
+        for j in range(n)
+    ]
+    found = objectives.embedding_similarity(student, teacher)
+    torch.testing.assert_close(found, torch.stack(errors).mean())
+
+
+@given(shapes)
+def test_similarities_are_those_of_any_space_turned_stretched_or_padded(shape):
+    n, width, other, seed = shape
+    student, teacher = vectors(n, width, seed=seed), vectors(n, other, seed=seed + 1)
+    loss = objectives.embedding_similarity(student, teacher)
+    turn, _ = torch.linalg.qr(vectors(width, width, seed=seed + 2))
+    lengths = vectors(n, 1, seed=seed + 3).abs() + 0.1
+    padded = torch.nn.functional.pad(student @ turn * lengths, (0, 2))
+    torch.testing.assert_close(objectives.embedding_similarity(padded, teacher), loss)
+    torch.testing.assert_close(
+        objectives.embedding_similarity(padded, student), torch.zeros_like(loss)
+    )
+
+
+@given(shapes, st.sampled_from([0.0, 1e-20, 1e20]))
+def test_gradients_of_similarities_are_finite_and_right(shape, length):
+    n, width, other, seed = shape
+    student, teacher = vectors(n, width, seed=seed), vectors(n, other, seed=seed + 1)
+    check(objectives.embedding_similarity, student, teacher)
+    extreme = student.float()
+    extreme[0] = length
+    extreme.requires_grad_()
+    objectives.embedding_similarity(extreme, teacher.float()).backward()
+    assert extreme.grad is not None and extreme.grad.isfinite().all()

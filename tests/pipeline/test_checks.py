@@ -9,9 +9,11 @@ import pytest
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.errors import InputError
-from retrieval_kd.models.load import load_encoder, vector_size
+from retrieval_kd.models.facts import vector_size
+from retrieval_kd.models.load import load_encoder
 from retrieval_kd.pipeline.plan import plan, run
 from retrieval_kd.schema import apply_overrides, validate
+from retrieval_kd.students.dense import make_dense
 
 
 @pytest.fixture
@@ -40,6 +42,18 @@ def changed(settings: dict[str, Any], *overrides: str) -> Config:
         ("student.layers=[0, 9]", r"cannot keep layers \[0, 9\] of a model with 4 layers"),
         ("student.layers=[1, 1]", r"cannot keep layers \[1, 1\].*each once"),
         ("students.distilled.student={layers: [7]}", r"cannot keep layers \[7\]"),
+        ("student.layers={keep: 5, choose: dev}", "5 layers cannot be chosen of .*, which has 4"),
+        ("student.layers={keep: 4}", ""),
+        (
+            "students.distilled={objective: [{name: embedding_mse, teacher: WIDE}], texts: all}",
+            "48 dimensions, the student's 32: .*dimensions: 48",
+        ),
+        (
+            "students.distilled={objective: [{name: embedding_mse, teacher: WIDE}], "
+            "student: {dimensions: 48}}",
+            "",
+        ),
+        ("students.distilled.objective=[{name: embedding_similarity, teacher: WIDE}]", ""),
         ("student.max_length=65", "reads 64 tokens, not 65"),
         ("widths=[16, 33]", "33 dimensions of a student with 32"),
         ("teacher={model: bm25, fuse_with: ['dense:ENCODER'], max_length: 9}", ""),
@@ -49,9 +63,12 @@ def changed(settings: dict[str, Any], *overrides: str) -> Config:
     ],
 )
 def test_what_the_models_do_not_allow_is_found_by_a_plan(
-    settings: dict[str, Any], override: str, message: str
+    settings: dict[str, Any], override: str, message: str, tmp_path: Path
 ) -> None:
     override = override.replace("ENCODER", settings["encoder"])
+    if "WIDE" in override:
+        make_dense(settings["encoder"], dimensions=48).save(str(tmp_path / "wide"))
+        override = override.replace("WIDE", str(tmp_path / "wide"))
     if message:
         with pytest.raises(InputError, match=message):
             plan(changed(settings, override))

@@ -88,6 +88,8 @@ LIVE_ENCODER = ("students.live.live.big={model: ENCODER, kind: encoder}",)
 DENOISED = ("students.distilled.denoised={below: 0, above: 1}",)
 ALONE = ("students={distilled: {objective: kl}}", "compare=[distilled, bm25]")
 SPARSE, TOKENS = (*ALONE, "student.kind=sparse"), (*ALONE, "student.kind=multi_vector")
+CHOSEN = (*ALONE, "student.layers={keep: 2}")
+IMITATING = ("students.distilled.objective=[{name: embedding_mse, teacher: ENCODER}]",)
 
 # A setting with another value, the stages that run again, and the settings it needs
 TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
@@ -144,6 +146,8 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("student.kind=sparse", f"{STUDENTS} !*:ranker-*"),
     ("student.base=OTHER", STUDENTS),
     ("student.layers=[0, 2]", STUDENTS),
+    ("student.layers.keep=3", DISTILLED, CHOSEN),
+    ("student.layers.choose=dev", NOTHING, CHOSEN),  # its only value
     ("student.max_length=48", f"{EVERYTHING} !queries !search:bm25"),
     ("student.dimensions=8", DISTILLED, TOKENS),
     ("student.query=idf", DISTILLED, SPARSE),
@@ -174,6 +178,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("students.distilled.objective=[{name: kl, teacher: 'stored:2'}]", DISTILLED),
     ("students.distilled.teachers={bm25: 1}", DISTILLED),
     ("students.distilled.judged=5", DISTILLED),
+    ("students.distilled.texts=[documents]", DISTILLED, IMITATING),
     ("students.staged.stages.1.confused=3", LAST_STAGE),
     ("students.staged.stages.1.refresh=6", LAST_STAGE),
     ("students.staged.stages.1.select.by=uncertainty", LAST_STAGE),

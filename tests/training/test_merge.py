@@ -262,3 +262,9 @@ def test_students_that_each_seed_starts_differently_are_averaged_only_from_one_o
             with pytest.raises(InputError, match="starts from other random weights"):
                 check_seeds_alike(base, kind)
     check_seeds_alike(str(saved), kind)
+
+
+def test_seeds_with_projections_of_their_own_are_not_averaged(tiny_encoder):
+    check_seeds_alike(str(tiny_encoder), "dense", 32)
+    with pytest.raises(InputError, match="other random weights"):
+        check_seeds_alike(str(tiny_encoder), "dense", 48)

@@ -19,6 +19,8 @@ from retrieval_kd.training.batches.slates import Pool, Slate, draw_slates
 from retrieval_kd.training.batches.teacher_vectors import TeacherVectors
 from retrieval_kd.training.trainer.settings import TrainSettings
 
+NO_QUERIES = "no_queries"  # label of a batch that begins with a group of documents
+
 
 @dataclass
 class SlateCollator(SentenceTransformerDataCollator):
@@ -62,19 +64,8 @@ class SlateCollator(SentenceTransformerDataCollator):
         documents = [documents[i] for i in order]
         columns = slate_columns(slates, distinct, self.settings.slate_size)
 
-        batch: dict[str, Any] = {}
-        prompts: Any = self.prompts or {}
-        queries = self.preprocess_fn(
-            [pool.query for pool in pools], task="query", prompt=prompts.get("query")
-        )
-        batch.update({f"query_{name}": value for name, value in queries.items()})
-        step = self.settings.group_size
-        for start in range(0, len(documents), step):
-            tokens = self.preprocess_fn(
-                documents[start : start + step], task="document", prompt=prompts.get("document")
-            )
-            group = f"group{start // step}"
-            batch.update({f"{group}_{name}": value for name, value in tokens.items()})
+        queries = [pool.query for pool in pools]
+        batch = tokenised(self, queries, documents, self.settings.group_size)
         batch["label"] = {
             **slate_tensors(slates, columns),
             **PoolTargets(pools).of(distinct),
@@ -89,11 +80,27 @@ class SlateCollator(SentenceTransformerDataCollator):
                 "pool_targets": PoolTargets(pools),
             }
         if self.keep_texts:
-            batch["label"]["texts"] = {
-                "queries": [pool.query for pool in pools],
-                "documents": documents,
-            }
+            batch["label"]["texts"] = {"queries": queries, "documents": documents}
         return batch
+
+
+def tokenised(
+    collator: SentenceTransformerDataCollator,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    group_size: int,
+) -> dict[str, Any]:
+    """Return the columns `query_*` of queries, if there are any, and `group0_*` … of documents."""
+    prompts: Any = collator.prompts or {}
+    columns = {"query": queries} if queries else {}
+    for start in range(0, len(documents), group_size):
+        columns[f"group{start // group_size}"] = documents[start : start + group_size]
+    batch: dict[str, Any] = {}
+    for column, texts in columns.items():
+        task = "query" if column == "query" else "document"
+        tokens = collator.preprocess_fn(list(texts), task=task, prompt=prompts.get(task))
+        batch.update({f"{column}_{name}": value for name, value in tokens.items()})
+    return batch
 
 
 def slate_columns(slates: Sequence[Slate], distinct: np.ndarray, size: int) -> np.ndarray:

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 
 from retrieval_kd.data.texts import Texts
-from retrieval_kd.files import cache_dir, cached, digest_json
+from retrieval_kd.files import cache_dir, cached, digest_json, is_whole
 from retrieval_kd.hardware import dtype_name
 from retrieval_kd.models.encode import VECTORS, document_vectors, encode_queries, save_array
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.progress import bar
 
-CHUNK = 1024  # queries per update of the progress bar
+CHUNK = 1024  # queries that are cached together: a killed call loses at most these
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def teacher_vectors(
     max_length: int | None = None,
     digest: str | None = None,
 ) -> TeacherVectors:
-    """Encode queries and documents once, and cache both for the next training.
+    """Encode queries and documents once, and cache both: a killed call continues where it was.
 
     Vectors fit the model's own similarity: they have unit length if it is cosine.
 
@@ -55,18 +55,22 @@ def teacher_vectors(
     if isinstance(model, AdapterEncoder) and digest == model.base_digest:
         model = model.encoder
     own = digest or model_digest(model_spec)
-    key = digest_json([own, max_length, dtype_name(next(model.parameters()).dtype), queries])
+    settings = [own, max_length, dtype_name(next(model.parameters()).dtype)]
+    chunks = [list(queries[at : at + CHUNK]) for at in range(0, len(queries), CHUNK)]
+    root = cache_dir() / "query-vectors"
+    folders = [root / digest_json([*settings, chunk]) for chunk in chunks]
+    missing = [pair for pair in zip(folders, chunks, strict=True) if not is_whole(pair[0])]
+    with bar("encoding queries to imitate", sum(len(c) for _, c in missing)) as progress:
+        for folder, chunk in missing:
 
-    def encode(folder: Path) -> None:
-        parts = []
-        with bar("encoding queries for the student to learn", len(queries)) as progress:
-            for start in range(0, len(queries), CHUNK):
-                parts.append(encode_queries(model, queries[start : start + CHUNK]))
-                progress.advance(len(parts[-1]))
-        save_array(folder / VECTORS, np.concatenate(parts))
+            def encode(folder: Path, chunk: list[str] = chunk) -> None:
+                save_array(folder / VECTORS, encode_queries(model, chunk))
 
-    folder = cached(cache_dir() / "query-vectors" / key, encode)
+            cached(folder, encode)
+            progress.advance(len(chunk))
+    parts = [np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False) for folder in folders]
     vectors = document_vectors(
         model_spec, documents, max_length=max_length, model=model, digest=digest
     )
-    return TeacherVectors(np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False), vectors)
+    none = encode_queries(model, [])  # (0, D)
+    return TeacherVectors(parts[0] if len(parts) == 1 else np.concatenate([none, *parts]), vectors)

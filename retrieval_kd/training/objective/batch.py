@@ -99,6 +99,11 @@ class Batch:
         ]
         return torch.cat(rows)[self.labels["columns"][:, 0]]  # (M, M) → (B, M)
 
+    @property
+    def sides(self) -> list[str]:
+        """Which of "queries" and "documents" the batch has: one of texts may lack a side."""
+        return ["queries"] * bool(self.queries) + ["documents"] * bool(self.groups)
+
     def vectors(self, side: str, name: str = "vector") -> Tensor:
         """One vector per text: (B, D) of "queries", or (M, D) of "documents".
 
@@ -114,18 +119,16 @@ class Batch:
         return torch.cat([part[name] for part in parts])
 
 
-def evaluate_terms(
-    terms: Sequence[Term], batch: Batch, projections: Any = None
-) -> dict[str, Tensor]:
+def evaluate_terms(terms: Sequence[Term], batch: Batch, policies: Any = None) -> dict[str, Tensor]:
     """Compute each term's weighted loss, by its label.
 
     Args:
-        projections: modules that are trained for a term beside the student, by its label.
+        policies: modules that choose among teachers for a term, by its label.
 
     Raises:
         InputError: a loss is NaN or infinite; continuing would save a ruined model.
     """
-    losses = {term.label: term.weight * evaluate_term(term, batch, projections) for term in terms}
+    losses = {term.label: term.weight * evaluate_term(term, batch, policies) for term in terms}
     for name, loss in losses.items():
         if not loss.isfinite():
             raise InputError(
@@ -135,7 +138,7 @@ def evaluate_terms(
     return losses
 
 
-def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
+def evaluate_term(term: Term, batch: Batch, policies: Any = None) -> Tensor:
     """Compute the term's loss, without its weight.
 
     With `candidates: batch`, a document that is not a candidate of a query has teacher probability
@@ -143,7 +146,7 @@ def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
     `candidates: collection` is the same, of a batch that has all documents.
     """
     if term.kind == "vectors":
-        return _on_vectors(term, batch, projections)
+        return _on_vectors(term, batch)
     if term.kind == "states":
         return _on_states(term, batch)
     if term.kind == "regulariser":
@@ -151,7 +154,7 @@ def evaluate_term(term: Term, batch: Batch, projections: Any = None) -> Tensor:
     if term.kind == "layers":
         return _on_layers(term, batch)
     if term.kind == "several":
-        return _on_several(term, batch, projections)
+        return _on_several(term, batch, policies)
     [name] = term.students
     names = [replace(name, dimensions=d) for d in term.dimensions] or [name]
     return torch.stack([_on_scores(term, batch, batch.matrix(name)) for name in names]).mean()
@@ -190,17 +193,17 @@ def _on_scores(term: Term, batch: Batch, scores: Tensor) -> Tensor:
     return term.function(student, teacher, mask, **trainer, **term.parameters)
 
 
-def _on_several(term: Term, batch: Batch, projections: Any) -> Tensor:
-    """An objective on all stored teachers; `projections` has the policy that chooses among them."""
+def _on_several(term: Term, batch: Batch, policies: Any) -> Tensor:
+    """An objective on all stored teachers; `policies` has the one that chooses among them."""
     columns, mask = _candidates(term, batch)
     members = batch.labels["batch_members"]  # (T, B, M)
     teachers = members.gather(2, columns.expand(len(members), -1, -1))  # (T, B, N)
     [name] = term.students
     student = batch.matrix(name).gather(1, columns)
     trainer = {}
-    if "policy" in term.takes and projections is not None and term.label in projections:
+    if "policy" in term.takes and policies is not None and term.label in policies:
         trainer = {
-            "policy": projections[term.label],
+            "policy": policies[term.label],
             "queries": batch.vectors("queries"),
             "labels": batch.labels["batch_gains"].gather(1, columns),
         }
@@ -228,15 +231,12 @@ def _regulariser(term: Term, batch: Batch) -> Tensor:
     return torch.stack(losses).sum()
 
 
-def _on_vectors(term: Term, batch: Batch, projections: Any) -> Tensor:
-    losses = []
-    for side in ("queries", "documents"):
-        student = batch.vectors(side)  # (n, D)
-        teacher = batch.labels["vectors"][term.teacher][side].to(student)  # (n, D')
-        if projections is not None and term.label in projections:
-            student = projections[term.label](student)  # (n, D')
-        losses.append(term.function(student, teacher, **term.parameters))
-    return torch.stack(losses).mean()
+def _on_vectors(term: Term, batch: Batch) -> Tensor:
+    """An objective on the vectors of all texts of the batch, queries and documents alike."""
+    targets = batch.labels["vectors"][term.teacher]
+    student = torch.cat([batch.vectors(side) for side in batch.sides])  # (n, D)
+    teacher = torch.cat([targets[side] for side in batch.sides]).to(student)  # (n, D')
+    return term.function(student, teacher, **term.parameters)
 
 
 def _on_states(term: Term, batch: Batch) -> Tensor:

@@ -88,6 +88,17 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             raise ValueError(f"{term.label}: a cross-encoder has no dimensions to cut")
 
 
+def check_width(model: str, teacher: int | None, student: int | None) -> None:
+    """Refuse a teacher whose vectors have another size than the student's; None: not known."""
+    if teacher != student and None not in (teacher, student):
+        raise InputError(
+            f"the vectors of {model} have {teacher} dimensions, the student's {student}: it cannot "
+            "imitate them",
+            remedy=f"give the student a projection, saved with it (student: {{kind: dense, "
+            f"dimensions: {teacher}}}), or use embedding_similarity, which compares no numbers",
+        )
+
+
 def check_targets(pools: Sequence[Pool], terms: Sequence[Term]) -> None:
     """Refuse terms that have nothing to train on in these pools."""
     check_distinct(list(terms))

@@ -26,7 +26,11 @@ FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
     "several": [several.reinforced_teachers, several.teacher_dropping],
     "regulariser": [vectors.flops],
     "layers": [several.layer_relevance],
-    "vectors": [vectors.embedding_cosine, vectors.embedding_mse],
+    "vectors": [
+        vectors.embedding_cosine,
+        vectors.embedding_mse,
+        vectors.embedding_similarity,
+    ],
     "states": [states.feature_imitation, states.hidden_states],
 }
 FUNCTIONS = {function.__name__: function for family in FAMILIES.values() for function in family}
@@ -108,6 +112,11 @@ class Term(Part):
     def learns_model(self) -> bool:
         """Whether `teacher` is a MODEL whose vectors or states are the target."""
         return self.kind in ("vectors", "states")
+
+    @property
+    def imitates(self) -> bool:
+        """Whether the student's vectors become those of the MODEL in `teacher`, of its width."""
+        return self.kind == "vectors" and self.function is not vectors.embedding_similarity
 
     @property
     def reads_texts(self) -> bool:

@@ -74,9 +74,20 @@ def training_section(record: Mapping[str, Any], heading: str = "## Training") ->
         ]
         dev_result = f" On dev queries: {'; '.join(changes)}."
     return (
-        f"{heading}\n\nTrained with `rkd`{aim}: {', '.join(settings)}, on {record['queries']:,} "
-        f"queries.{dev_result}\nAll settings and the learning curve are in `training.json`.\n"
+        f"{heading}\n\nTrained with `rkd`{aim}: {', '.join(settings)}, on {learnt_from(record)}."
+        f"{dev_result}\nAll settings and the learning curve are in `training.json`.\n"
     )
+
+
+def learnt_from(record: Mapping[str, Any]) -> str:
+    """Return what a training drew from.
+
+    Example:
+        >>> learnt_from({"queries": 1200}), learnt_from({"texts": 9})
+        ('1,200 queries', '9 texts')
+    """
+    noun = "texts" if "texts" in record else "queries"
+    return f"{record[noun]:,} {noun}"
 
 
 def _term(term: Mapping[str, Any]) -> str:

@@ -80,7 +80,7 @@ def train(
         trainer: Any = type("Trainer", (SharedTrainer, trainer_class), {})(
             model=model,
             args=_arguments(arguments_class, settings, work, loss, evaluates=evaluator is not None),
-            train_dataset=schedule(len(job.pools), settings, job.groups),
+            train_dataset=schedule(job.rows, settings, job.groups),
             loss=loss,
             evaluator=evaluator,
             data_collator=collator,
@@ -116,7 +116,7 @@ def _record(
         "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
         "settings": job.settings.model_dump(),
         "curve": curve_from_log(history),
-        "queries": len(job.pools),
+        "queries" if job.texts is None else "texts": job.rows,
         "terms": job.terms_as_json,
     }
 

@@ -95,8 +95,8 @@ def test_checkpoints_keep_it_with_what_it_has_not_been_rewarded_for(tiny_encoder
     loss = ScoreMatrixLoss(model, terms, members=T)
     kept = loss.own_state().state_dict()
     names = {"weight", "bias", "taken_weight", "taken_bias", "baseline", "rewards"}
-    assert set(kept) == {f"projections.reinforced_teachers.{name}" for name in names}
-    assert kept["projections.reinforced_teachers.weight"].shape == (T, 32 + 3)
+    assert set(kept) == {f"policies.reinforced_teachers.{name}" for name in names}
+    assert kept["policies.reinforced_teachers.weight"].shape == (T, 32 + 3)
 
 
 def test_a_training_with_it_goes_on_where_it_was_stopped(tiny_collection, tiny_encoder, tmp_path):

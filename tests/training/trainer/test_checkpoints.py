@@ -21,7 +21,6 @@ from retrieval_kd.training.batches.selection import pool_scores
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.job import TrainingJob, state_of
 from retrieval_kd.training.live_models import open_live
-from retrieval_kd.training.loss import projections
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_student import train_student
 from retrieval_kd.training.trainer import checkpoints, engine
@@ -46,15 +45,6 @@ def test_another_option_is_another_training(kind, options, tiny_encoder):
     one, other = (state_of(make_student(str(tiny_encoder), kind, options=own)) for own in options)
     again = state_of(make_student(str(tiny_encoder), kind, options=options[0]))
     assert one == again and one != other
-
-
-def test_projections_start_by_their_seed(tiny_encoder):
-    student, terms = make_dense(str(tiny_encoder)), [Term(name="embedding_mse", teacher="m")]
-    a, b, c = (
-        projections(student, terms, {"m": 16}, seed)["embedding_mse_from_m"].weight
-        for seed in (1, 1, 2)
-    )
-    assert torch.equal(a, b) and not torch.equal(a, c)
 
 
 class Killed(Exception):
