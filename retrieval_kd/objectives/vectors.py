@@ -1,11 +1,12 @@
 """Objectives on one vector per text: student (n, D) and teacher (n, E) have encoded the same texts.
 
 The teacher's vectors are taken as they are: detach them. D and E may differ for
-`embedding_similarity` alone. `flops` reads the student's vectors only.
+`embedding_similarity` alone. `flops` and `spread_out` read the student's vectors only.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -76,3 +77,26 @@ def flops(
     risen = min(1.0, progress / ramp) ** 2 if ramp > 0 else 1.0
     long = (vectors != 0).sum(1, keepdim=True) > threshold  # (n, 1)
     return risen * (vectors.abs() * long).mean(0).square().sum()
+
+
+def spread_out(vectors: Tensor) -> Tensor:
+    r"""m² + max(0, s − 1 / D): m is the mean cosine of two different texts, s that of its square.
+
+    Vectors that point anywhere at random have m = 0 and s = 1 / D. Zhang et al. 2017,
+    https://arxiv.org/abs/1708.06320, eq. 5; EmbeddingGemma has its second half
+    (https://arxiv.org/abs/2509.20354). Sentence Transformers has it as
+    `GlobalOrthogonalRegularizationLoss`.
+
+    Args:
+        vectors: (n, D); of one text alone the value is 0.
+
+    Example:
+        >>> spread_out(torch.tensor([[2.0, 0.0], [1.0, 0.0]])).item()
+        1.5
+    """
+    count, width = vectors.shape
+    if count < 2:
+        return vectors.sum() * 0.0
+    unit = nn.functional.normalize(vectors, dim=-1)
+    cosines = (unit @ unit.T)[~torch.eye(count, dtype=torch.bool, device=vectors.device)]
+    return cosines.mean().square() + (cosines.square().mean() - 1 / width).clamp_min(0.0)

@@ -110,3 +110,21 @@ def test_gradients_of_similarities_are_finite_and_right(shape, length):
     extreme.requires_grad_()
     objectives.embedding_similarity(extreme, teacher.float()).backward()
     assert extreme.grad is not None and extreme.grad.isfinite().all()
+
+
+@given(shapes)
+def test_spread_is_that_of_sentence_transformers(shape):
+    n, width, _, seed = shape
+    texts = vectors(n, width, seed=seed).float()
+    spread = objectives.spread_out(texts)
+    if n == 1:
+        assert spread.item() == 0.0
+        return
+    peer = peers.GlobalOrthogonalRegularizationLoss(Given(), aggregation="sum")
+    expected = peer.compute_loss_from_embeddings([texts])
+    expected = sum(expected.values()) if isinstance(expected, dict) else expected
+    torch.testing.assert_close(spread, expected)
+    torch.testing.assert_close(objectives.spread_out(3 * texts), spread)
+    student = texts.clone().requires_grad_()
+    objectives.spread_out(student).backward()
+    assert student.grad is not None and student.grad.isfinite().all()

@@ -224,10 +224,8 @@ def _on_layers(term: Term, batch: Batch) -> Tensor:
 def _regulariser(term: Term, batch: Batch) -> Tensor:
     part = "sparse" if term.student == "sparse" else "vector"
     sides = getattr(batch.student, "regularised", ("queries", "documents"))
-    losses = [
-        term.function(batch.vectors(side, part), progress=batch.progress, **term.parameters)
-        for side in sides
-    ]
+    step = {"progress": batch.progress} if "progress" in term.takes else {}
+    losses = [term.function(batch.vectors(side, part), **step, **term.parameters) for side in sides]
     return torch.stack(losses).sum()
 
 

@@ -24,7 +24,7 @@ Kind = Literal["scores", "several", "regulariser", "layers", "vectors", "states"
 FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
     "scores": [getattr(objectives, name) for name in objectives.__all__],
     "several": [several.reinforced_teachers, several.teacher_dropping],
-    "regulariser": [vectors.flops],
+    "regulariser": [vectors.flops, vectors.spread_out],
     "layers": [several.layer_relevance],
     "vectors": [
         vectors.embedding_cosine,
