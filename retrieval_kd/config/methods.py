@@ -123,9 +123,7 @@ def find_method(name: str, folder: str | Path | None = None) -> Entry:
     """
     entries = {entry.name: entry for entry in list_methods(folder)}
     if name not in entries:
-        near = difflib.get_close_matches(name, entries, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else "rkd methods lists them"
-        raise InputError(f"no method {name!r}", remedy=remedy)
+        raise InputError(f"no method {name!r}", remedy=_nearest(name, entries))
     return entries[name]
 
 
@@ -139,8 +137,17 @@ def config_file(name: str | Path) -> Path:
     path = Path(name)
     if path.is_file() or path.suffix or path.name != str(name):
         return path
-    own = _folder(None).parent / f"{name}.yaml"
-    return own if own.is_file() else find_method(str(name)).config
+    methods = _folder(None)
+    files = {file.stem: file for at in (methods, methods.parent) for file in at.glob("*.yaml")}
+    if str(name) not in files:
+        remedy = f"{_nearest(str(name), files)}; give a file's path with its .yaml"
+        raise InputError(f"no configuration and no method {str(name)!r}", remedy=remedy)
+    return files[str(name)]
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else "rkd methods lists the methods"
 
 
 def shown(path: Path) -> str:

@@ -257,7 +257,7 @@ class Training(TrainingStage):
     @model_validator(mode="after")
     def _either(self) -> Training:
         if bool(self.objective) == bool(self.stages):
-            raise ValueError("give either `objective` or `stages`")
+            raise ValueError("a student needs an `objective`, or `stages`, and not both")
         if not all(stage.objective for stage in self.all_stages):
             raise ValueError("each stage needs an `objective`")
         if self.stages:

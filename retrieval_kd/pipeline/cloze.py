@@ -53,7 +53,7 @@ def _too_few(context: RunContext, count: int) -> InputError:
     return InputError(
         f"teacher.weights: cloze needs {FEWEST} documents that are long enough to be cut in two, "
         f"and there are {count}",
-        id=context.config.collection,
+        file=context.config.collection,
         remedy=f"set teacher.weights={equal}: all teachers weigh the same",
     )
 

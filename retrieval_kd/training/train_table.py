@@ -148,7 +148,7 @@ class _Training:
             "preparing_seconds": round(prepared - self.started, 1),
             "processes": 1,
             "resumed_from_step": 0,
-            "settings": settings.model_dump(),
+            "settings": settings.model_dump(exclude={"max_tokens"}),  # texts are read whole
             "curve": curve,
             "queries": len(self.job.pools),
             "terms": self.job.terms_as_json,

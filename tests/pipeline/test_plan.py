@@ -226,7 +226,7 @@ def test_a_dev_query_with_a_test_querys_text_is_left_out(tiny_collection, config
         ("measures=[ndgc@10]", "ndgc"),
         ("teacher.weights=[0, 0, 0]", "above 0"),
         ("students.labels.train.stepz=3", "did you mean 'steps'"),
-        ("students.distilled.stages=[{objective: kl}]", "either `objective` or `stages`"),
+        ("students.distilled.stages=[{objective: kl}]", "an `objective`, or `stages`"),
         ("students.distilled.refresh=5", "no earlier student"),
         ("students.distilled.objective=embedding_mse", "the MODEL whose vectors"),
         ("nonsense", "key=value"),

@@ -60,7 +60,7 @@ def teacher_vectors(
     root = cache_dir() / "query-vectors"
     folders = [root / digest_json([*settings, chunk]) for chunk in chunks]
     missing = [pair for pair in zip(folders, chunks, strict=True) if not is_whole(pair[0])]
-    with bar("encoding queries to imitate", sum(len(c) for _, c in missing)) as progress:
+    with bar("encoding training queries", sum(len(c) for _, c in missing)) as progress:
         for folder, chunk in missing:
 
             def encode(folder: Path, chunk: list[str] = chunk) -> None:

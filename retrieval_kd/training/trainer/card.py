@@ -7,8 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.files import write_text
+from retrieval_kd.files import read_json, write_text
 
+# Sentence Transformers' example, which encodes queries as if they were documents
+SAMPLE = re.compile(
+    r"from sentence_transformers import (\w+)\n\n# Download from the(?:(?!```).)*?"
+    r"model\.encode(?:(?!```).)*",
+    flags=re.S,
+)
 SILENT = ("name", "weight")  # settings of a term that are written first
 USUAL = {"candidates": "slate", "student": "score", "teacher": "stored", "joint": False}
 SETTINGS = {
@@ -30,7 +36,41 @@ def describe_training(folder: Path, name: str, record: Mapping[str, Any]) -> Non
     title = re.search(r"^# .*\n+", card, flags=re.M)
     if title:
         section = f"# {name}\n\n{training_section(record)}\n"
-        write_text(path, card[: title.start()] + section + card[title.end() :])
+        card = card[: title.start()] + section + card[title.end() :]
+        write_text(path, SAMPLE.sub(lambda found: usage(found[1], _own_code(folder)), card))
+
+
+def usage(class_name: str, own_code: bool) -> str:
+    """Return the example of a card: queries and documents are encoded by functions of their own.
+
+    Example:
+        >>> print(usage("SentenceTransformer", own_code=True))
+        from sentence_transformers import SentenceTransformer
+        <BLANKLINE>
+        # FOLDER is this folder; the code of the model is in it
+        model = SentenceTransformer("FOLDER", trust_remote_code=True)
+        queries = model.encode_query(["Does vitamin D help?"])
+        documents = model.encode_document(["Vitamin D helps.", "It rains."])
+        print(model.similarity(queries, documents))
+        <BLANKLINE>
+    """
+    code = "; the code of the model is in it" if own_code else ""
+    trust = ", trust_remote_code=True" if own_code else ""
+    return (
+        f"from sentence_transformers import {class_name}\n\n"
+        f"# FOLDER is this folder{code}\n"
+        f'model = {class_name}("FOLDER"{trust})\n'
+        'queries = model.encode_query(["Does vitamin D help?"])\n'
+        'documents = model.encode_document(["Vitamin D helps.", "It rains."])\n'
+        "print(model.similarity(queries, documents))\n"
+    )
+
+
+def _own_code(folder: Path) -> bool:
+    """Whether a module of the saved model is not one of Sentence Transformers'."""
+    path = folder / "modules.json"
+    modules = read_json(path, kind=list) if path.is_file() else []
+    return any(not module["type"].startswith("sentence_transformers.") for module in modules)
 
 
 def describe_stages(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
