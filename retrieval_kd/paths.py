@@ -10,9 +10,9 @@ from typing import Any
 
 HOME = re.compile(r"(^|\+|\?prompt=|&prompt=)((?:[\w.-]+[:=])*)(~\w*)(?=/)")
 # what commands read of a folder that they are given, and a later output must not replace
+COLLECTION = re.compile(r"qrels/.*|.*/(corpus|queries)\.jsonl(\.gz)?")
 READ = re.compile(
-    r".*\.(safetensors|bin|npy|arrow|faiss|model)|.*/shard-.*\.parquet|qrels/.*|"
-    r".*/(corpus|queries)\.jsonl(\.gz)?|"
+    rf"{COLLECTION.pattern}|.*\.(safetensors|bin|npy|arrow|faiss|model)|.*/shard-.*\.parquet|"
     r".*\b(report|results|config|modules|tokenizer|seal|teacher|manifest|training)\.json"
 )
 
@@ -61,9 +61,13 @@ def is_same(one: Path, other: Path) -> bool:
     return os.path.realpath(one) == os.path.realpath(other)
 
 
-def is_read_from(file: Path, folder: Path) -> bool:
-    """Whether a file exists in a folder, and is one of those that a folder is read for."""
+def is_read_from(file: Path, folder: Path, names: re.Pattern[str] = READ) -> bool:
+    """Whether a file exists in a folder, and is one of those that a folder is read for.
+
+    Args:
+        names: of those files, with the name of the folder that they are in.
+    """
     real, above = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
     if not (os.path.exists(real) and os.path.isdir(above) and real.is_relative_to(above)):
         return False
-    return READ.fullmatch("/".join(real.parts[-2:])) is not None
+    return names.fullmatch("/".join(real.parts[-2:])) is not None

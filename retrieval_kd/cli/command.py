@@ -11,7 +11,7 @@ from typer.core import TyperCommand
 
 from retrieval_kd.cli.options import FILES, FOLDERS
 from retrieval_kd.errors import InputError
-from retrieval_kd.paths import expanded, is_read_from, is_same, places
+from retrieval_kd.paths import COLLECTION, READ, expanded, is_read_from, is_same, places
 
 WORDS = ("query",)  # parameters that are texts, and never paths
 # parameters with text that may name a file or a folder to read
@@ -64,7 +64,8 @@ def _refuse_overwriting(ctx: Any) -> None:
     outputs = list((files | folders).items())
     for number, (out, path) in enumerate(outputs):
         for name, place in read:
-            inside = is_read_from(path, place) if out in files else _holds(path, place)
+            names = COLLECTION if name == "collection" else READ
+            inside = is_read_from(path, place, names) if out in files else _holds(path, place)
             if is_same(path, place) or inside:
                 told = f"{_flag(params[out])} would overwrite what {_flag(params[name])} reads"
                 raise InputError(told, file=path, remedy="name another place to write to")

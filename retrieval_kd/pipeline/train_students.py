@@ -116,7 +116,9 @@ class StudentTraining:
         if not isinstance(layers, LayerChoice):
             return {}
         assert self.dev is not None
-        key = [model_digest(start.base), start.model_dump(exclude={"base", "layers"})]
+        key: list[Any] = [model_digest(start.base), start.model_dump(exclude={"base", "layers"})]
+        if start.query is not None:  # whose weights are counted in all documents
+            key.append(self.ensemble.collection.documents.digest)
 
         def make(kept: list[int]) -> Any:
             return self._made_from(start.base, kept, seed=0)

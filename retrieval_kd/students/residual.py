@@ -22,6 +22,7 @@ from retrieval_kd.models.modules.token_table import (
     ResidualEmbedding,
     TokenBags,
     TokenTable,
+    words_of,
 )
 from retrieval_kd.students.dense import Representations, prompts_of
 from retrieval_kd.students.static import inverse_frequencies, random_vectors, tokenizer_of
@@ -63,7 +64,7 @@ def _new(
     encoder: Any, model_spec: str, documents: Texts, dimensions: int, seed: int
 ) -> ResidualEncoder:
     tokenizer = tokenizer_of(encoder, model_spec)
-    vectors = random_vectors(tokenizer.get_vocab_size(), dimensions, seed)
+    vectors = random_vectors(words_of(tokenizer), dimensions, seed)
     bags = TokenBags.of_texts(tokenizer, (document.full for document in documents.iterate()))
     weights = np.sqrt(WORDS * inverse_frequencies(bags, len(vectors)))
     module = ResidualEmbedding(

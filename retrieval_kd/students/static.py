@@ -175,21 +175,25 @@ def token_vectors(
 ) -> np.ndarray:
     """Encode every token of the vocabulary alone: (V, D'), centred, of unit length. Cached.
 
+    A token that the tokenizer has and the encoder does not, as some have, gets zeros.
+
     Args:
         digest: identifies the encoder in the cache; by default its `model_digest`.
         prompt: put before every token.
     """
     key = [1, digest or model_digest(model_spec), *([prompt] if prompt else [])]
     path = cache_dir() / "token-vectors" / f"{digest_json(key)}.npy"
+    vocabulary = 1 + max(encoder.tokenizer.get_vocab().values())
     if not path.exists():
-        vocabulary = len(encoder.tokenizer)
+        words: Any = encoder[0].auto_model.get_input_embeddings()  # type: ignore[operator]
+        known = min(vocabulary, len(words.weight))
         whole = encoder.tokenizer(f"{prompt}a")["input_ids"]
         [plain] = encoder.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
         at = len(whole) - 1 - whole[::-1].index(plain)
         parts = []
-        with bar("encoding the vocabulary", vocabulary) as progress, torch.inference_mode():
-            for start in range(0, vocabulary, CHUNK):
-                tokens = torch.arange(start, min(start + CHUNK, vocabulary))
+        with bar("encoding the vocabulary", known) as progress, torch.inference_mode():
+            for start in range(0, known, CHUNK):
+                tokens = torch.arange(start, min(start + CHUNK, known))
                 rows = torch.tensor([whole]).repeat(len(tokens), 1)  # (n, 3)
                 rows[:, at] = tokens
                 features = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
@@ -199,7 +203,8 @@ def token_vectors(
         save_array(path, np.concatenate(parts))
     vectors = np.load(path, allow_pickle=False)
     vectors = vectors - vectors.mean(0)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    return np.pad(vectors, ((0, vocabulary - len(vectors)), (0, 0)))
 
 
 def split_rows(rows: Tensor) -> TokenTable:

@@ -140,6 +140,13 @@ def test_an_output_beside_what_a_folder_is_read_for_is_written() -> None:
     assert code == 2 and "no finished run there" in said
 
 
+def test_results_beside_a_collection_are_written_again() -> None:
+    Path("results.json").touch()
+    line = "diagnose --collection . --student x.trec --teacher y.trec --json results.json"
+    code, said = execute(line.split())
+    assert code == 2 and "overwrite" not in said, said
+
+
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: " ".join(call.path))
 def test_a_tilde_is_the_home_folder_in_every_option_and_argument(call: Call, here: Path) -> None:
     line = [re.sub(r"\{(\w+)\}", r"~/\1", word) for word in call.line()][len(call.path) :]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
-from retrieval_kd.config.run import Config
+from retrieval_kd.config.run import Config, Student
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
@@ -15,7 +18,9 @@ from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.load import document_digest
+from retrieval_kd.pipeline import train_students
 from retrieval_kd.pipeline.plan import plan, run
+from retrieval_kd.pipeline.train_students import StudentTraining
 from retrieval_kd.schema import validate
 from retrieval_kd.students.dense import make_dense
 from retrieval_kd.training.merge import merge_saved
@@ -112,3 +117,20 @@ def test_the_teachers_index_is_searched_with_what_imitates_it_alone(
     for folder in (students / "one-seed0", students / "one-seed0-merged", tmp_path / "soup"):
         with pytest.raises(InputError, match="their vectors do not compare"):
             Index.open(tmp_path / "index", str(folder))
+
+
+def test_layers_of_a_student_with_idf_are_measured_for_each_collection(tiny_encoder, monkeypatch):
+    """The weights of its queries are counted in all documents, not in those of the dev task."""
+
+    def kept(query: str | None, digest: str) -> str:
+        told = {"kind": "sparse", "base": str(tiny_encoder), "layers": LAYERS, "query": query}
+        ensemble = SimpleNamespace(
+            collection=SimpleNamespace(documents=SimpleNamespace(digest=digest))
+        )
+        values: dict[str, Any] = {f.name: None for f in fields(StudentTraining)}
+        values |= {"start": validate(Student, told), "ensemble": ensemble, "dev": object()}
+        return str(StudentTraining(**values).choice["key"])
+
+    monkeypatch.setattr(train_students, "choose_layers", lambda *given: {"key": given[-1]})
+    assert kept("idf", "one") == kept("idf", "one") != kept("idf", "another")
+    assert kept(None, "one") == kept(None, "another")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -239,6 +241,27 @@ def test_only_the_weights_of_a_residual_student_are_trained(residual, tiny_encod
     both = make_residual(str(tiny_encoder), documents, dimensions=8, train_vectors=True)
     assert len(ResidualStudent(both).vectors) == 1
     assert not any(p.requires_grad for p in both.embedding.encoder.parameters())
+
+
+@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric"])
+def test_tokens_without_a_vector_and_numbers_without_a_token(
+    kind, tiny_encoder, documents, tmp_path
+):
+    """Some tokenizers have words that their model lacks, and leave numbers out."""
+    model = SentenceTransformer(str(tiny_encoder))
+    rows = len(model.tokenizer) + 4
+    model[0].auto_model.resize_token_embeddings(rows, mean_resizing=False)
+    model.save(str(tmp_path / "encoder"))
+    file = tmp_path / "encoder" / "tokenizer.json"
+    told = json.loads(file.read_text())
+    told["model"]["vocab"] |= {"zebra": rows - 1, "giraffe": rows + 2}
+    file.write_text(json.dumps(told))
+    made = make_student(str(tmp_path / "encoder"), kind, documents=documents)
+    made.save(str(tmp_path / "made"))
+    table = student_of(load_encoder(str(tmp_path / "made")))
+    [known, lacking] = (table.bags([word], "query") for word in ("zebra", "giraffe"))
+    assert [*known.tokens, *lacking.tokens] == [rows - 1, rows + 2]
+    assert made.encode_query(["zebra"]).any()
 
 
 def test_related_tokens_have_related_vectors(tiny_encoder):

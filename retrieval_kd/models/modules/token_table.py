@@ -64,7 +64,7 @@ class TokenBags:
     @classmethod
     def of_texts(cls, tokenizer: Tokenizer, texts: Iterable[str]) -> TokenBags:
         """Tokenise texts at full length, without special tokens."""
-        vocabulary = tokenizer.get_vocab_size()
+        vocabulary = words_of(tokenizer)
         parts, rest = [cls.of([], vocabulary)], iter(texts)
         while batch := list(islice(rest, BATCH)):
             encoded = tokenizer.encode_batch(batch, add_special_tokens=False)
@@ -111,6 +111,11 @@ class TokenBags:
             f"{OWN}counts": torch.from_numpy(self.counts),
             f"{OWN}starts": torch.from_numpy(np.ascontiguousarray(self.starts[:-1])),
         }
+
+
+def words_of(tokenizer: Tokenizer) -> int:
+    """Return the number of rows that a tokenizer's IDs need: some tokenizers leave IDs out."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 class TokenTable(nn.Module):
