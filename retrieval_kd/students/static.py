@@ -185,8 +185,8 @@ def token_vectors(
     path = cache_dir() / "token-vectors" / f"{digest_json(key)}.npy"
     vocabulary = 1 + max(encoder.tokenizer.get_vocab().values())
     if not path.exists():
-        words: Any = encoder[0].auto_model.get_input_embeddings()  # type: ignore[operator]
-        known = min(vocabulary, len(words.weight))
+        transformer: Any = encoder[0]
+        known = min(vocabulary, len(transformer.auto_model.get_input_embeddings().weight))
         whole = encoder.tokenizer(f"{prompt}a")["input_ids"]
         [plain] = encoder.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
         at = len(whole) - 1 - whole[::-1].index(plain)
