@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,6 @@ from pydantic import (
 )
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.paths import expanded
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -57,24 +57,22 @@ RANGES = {
     "greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number",
     "multiple_of", "string_pattern_mismatch",
 }  # fmt: skip
+HOME = re.compile(r"(^|\+|\?prompt=|&prompt=)((?:[\w.-]+[:=])*)(~\w*)(?=/)")
 
 
 def check_size(value: Any) -> Any:
     """Refuse whole numbers that no library can compute with, in lists and mappings too.
 
     Example:
-        >>> check_size([1, 2**40])
-        Traceback (most recent call last):
-        ...
-        ValueError: Input should be between -2147483647 and 2147483647
+        >>> check_size([1, 2**31 - 1])
+        [1, 2147483647]
     """
     if isinstance(value, int) and abs(value) > LARGEST:
         raise ValueError(f"Input should be between {-LARGEST} and {LARGEST}")
-    if isinstance(value, Mapping):
-        check_size(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            check_size(item)
+    for item in value.values() if isinstance(value, Mapping) else ():
+        check_size(item)
+    for item in value if isinstance(value, list | tuple) else ():
+        check_size(item)
     return value
 
 
@@ -150,6 +148,22 @@ for tag in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{tag}", _plain_number)
 
 STUMBLES = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def expanded(value: Any) -> Any:
+    """Replace `~` where a path begins by the home folder, in lists and mappings too.
+
+    Example:
+        >>> expanded("bm25+~/m") == "bm25+" + os.path.expanduser("~/m"), expanded("x ~/y")
+        (True, 'x ~/y')
+    """
+    if value == "~":
+        return os.path.expanduser(value)
+    if isinstance(value, str):
+        return HOME.sub(lambda found: found[1] + found[2] + os.path.expanduser(found[3]), value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(expanded, value))
+    return {k: expanded(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def _parse(text: str) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 from typer.core import TyperCommand
 
 from retrieval_kd.cli.options import FILES, FOLDERS
+from retrieval_kd.cli.paths import COLLECTION, READ, is_read_from, is_same, places
 from retrieval_kd.errors import InputError
-from retrieval_kd.paths import COLLECTION, READ, expanded, is_read_from, is_same, places
+from retrieval_kd.schema import expanded
 
 WORDS = ("query",)  # parameters that are texts, and never paths
 # parameters with text that may name a file or a folder to read

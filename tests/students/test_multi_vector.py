@@ -68,7 +68,7 @@ def test_it_learns_and_is_resumed(student, tiny_collection, tmp_path):
     ("arguments", "message"),
     [
         ({"kind": "late"}, "no kind of student 'late'"),
-        ({"kind": "dense", "dimensions": 16}, "dense student has no `dimensions`"),
+        ({"kind": "cross_encoder", "dimensions": 16}, "cross_encoder student has no `dimensions`"),
         ({"kind": "multi_vector", "layers": [7]}, "0 to 3"),
     ],
 )

@@ -88,11 +88,14 @@ def test_sums_and_gradients_are_those_of_a_dense_product(ids):
     dense = counts @ (wanted.log_weights.exp()[:, None] * wanted.vectors)  # (n, D)
     gradient = torch.randn(dense.shape, generator=generator)
     dense.backward(gradient)
-    vectors = table(bags.features())
-    vectors.backward(gradient)
-    torch.testing.assert_close(vectors, dense)
-    torch.testing.assert_close(table.vectors.grad.to_dense(), wanted.vectors.grad)
-    torch.testing.assert_close(table.log_weights.grad, wanted.log_weights.grad)
+    for prepared in (False, True):  # with a dense gradient that is there, by a sparse product
+        for parameter in table.parameters():
+            parameter.grad = torch.zeros_like(parameter) if prepared else None
+        vectors = table(bags.features())
+        vectors.backward(gradient)
+        torch.testing.assert_close(vectors, dense)
+        torch.testing.assert_close(table.vectors.grad, wanted.vectors.grad)
+        torch.testing.assert_close(table.log_weights.grad, wanted.log_weights.grad)
     with torch.no_grad():
         torch.testing.assert_close(table(bags.features()), vectors)
 

@@ -143,7 +143,8 @@ class TokenTable(nn.Module):
         """Return the vectors (n, D) of n texts, from `TokenBags.features`."""
         names = ("tokens", "counts", "starts")
         tokens, counts, starts = (features[f"{OWN}{name}"] for name in names)
-        if torch.is_grad_enabled() and tokens.device.type == "cpu":
+        # A sparse gradient is added to a dense one; alone, most optimisers would refuse it.
+        if self.log_weights.grad is not None and tokens.device.type == "cpu":
             return _SumOfTokens.apply(self.vectors, self.log_weights, tokens, counts, starts)
         return nn.functional.embedding_bag(
             tokens,

@@ -13,7 +13,6 @@ from pydantic import Field, field_validator
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir, digest_json
-from retrieval_kd.models.vectors import warn_of_zeros
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.teachers.hosted.answers import VECTORS
 from retrieval_kd.teachers.hosted.options import Cutter, HostedOptions, halves, in_batches
@@ -135,6 +134,8 @@ class EmbeddingTeacher:
             batches = halves(batches, bodies, self.calls)
         for side in SIDES:
             zeros = [not vector.any() for text, vector in known.items() if text[0] == side]
+            from retrieval_kd.models.vectors import warn_of_zeros  # loads torch
+
             warn_of_zeros(self, np.array(zeros), side)
         if self.options.similarity == "cosine":
             known = {text: _unit(vector) for text, vector in known.items()}

@@ -1,4 +1,4 @@
-"""Paths as people write them: a `~` for the home folder, one file under two names."""
+"""Which files and folders the arguments of a command name, and which of them are the same."""
 
 from __future__ import annotations
 
@@ -6,37 +6,13 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-HOME = re.compile(r"(^|\+|\?prompt=|&prompt=)((?:[\w.-]+[:=])*)(~\w*)(?=/)")
 # what commands read of a folder that they are given, and a later output must not replace
 COLLECTION = re.compile(r"qrels/.*|.*/(corpus|queries)\.jsonl(\.gz)?")
 READ = re.compile(
     rf"{COLLECTION.pattern}|.*\.(safetensors|bin|npy|arrow|faiss|model)|.*/shard-.*\.parquet|"
     r".*\b(report|results|config|modules|tokenizer|seal|teacher|manifest|training)\.json"
 )
-
-
-def expanded(value: Any) -> Any:
-    """Replace `~` where a path begins, in lists and mappings too, as a shell does before a word.
-
-    Alone in a setting, as in `splits.dev=~`, it is YAML's null.
-
-    Example:
-        >>> home = os.path.expanduser("~")
-        >>> expanded(["yesno:~/m?prompt=~/ask.yaml", "bm25+~/m", "a~", "x ~/y", "dev=~"]) == [
-        ...     f"yesno:{home}/m?prompt={home}/ask.yaml", f"bm25+{home}/m", "a~", "x ~/y", "dev=~"]
-        True
-    """
-    if isinstance(value, str) and "~" in value:
-        if value == "~":
-            return os.path.expanduser(value)
-        return HOME.sub(lambda found: found[1] + found[2] + os.path.expanduser(found[3]), value)
-    if isinstance(value, list | tuple):
-        return type(value)(map(expanded, value))
-    if isinstance(value, dict):
-        return {key: expanded(inside) for key, inside in value.items()}
-    return value
 
 
 def places(text: str) -> Iterator[Path]:
