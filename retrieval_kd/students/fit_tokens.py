@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import solve
 from scipy.sparse import csr_matrix, diags
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.progress import bar
 
@@ -13,6 +14,7 @@ MOST = 30_000  # documents that are fitted
 EXACT = 6_000  # up to so many, the equations are solved directly, beyond by conjugate gradients
 STEPS, TOLERANCE = 100, 0.05  # of conjugate gradients: at most, and the norm that may remain
 RIDGE = 0.1  # λ; the one value that was tried
+ALIKE = 1e-6  # the largest number of centred vectors, if documents do not differ
 K, B = 1.2, 0.75  # of BM25's saturation of counts
 
 
@@ -41,6 +43,9 @@ def fit_tokens(
         bags: tokens of all documents.
         rows: (n,) positions of the documents that are fitted.
         vectors: (n, D) of these.
+
+    Raises:
+        InputError: the documents are all alike, or without a known token.
     """
     taken = bags.take(rows).saturated(K, B, float(bags.lengths.mean()))
     counts = csr_matrix((taken.counts, taken.tokens, taken.starts), shape=(len(rows), len(start)))
@@ -50,6 +55,12 @@ def fit_tokens(
     y = np.array(vectors, dtype=np.float32)  # (n, D)
     y -= y.mean(axis=0)
     first = x @ start  # (n, D)
+    if not first.any() or np.abs(y).max() < ALIKE:
+        raise InputError(
+            f"the {len(rows)} documents have no known word, or are all alike to the encoder: no "
+            "vectors of words can be fitted to them",
+            remedy="give more documents, or a residual student, which fits none",
+        )
     g = float((first * y).sum() / max(float((first * first).sum()), 1e-12))
     rest = y - g * first
     rest = _solve(x, rest) if len(rows) <= EXACT else _approach(x, rest)

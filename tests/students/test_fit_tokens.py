@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.models.modules.token_table import TokenBags
 from retrieval_kd.students import fit_tokens as module
 from retrieval_kd.students.fit_tokens import drawn, fit_tokens
@@ -63,3 +64,11 @@ def test_of_many_documents_some_are_drawn_and_the_same_ones_each_time(monkeypatc
     assert all(len({*rows}) == 150 and (np.diff(rows) > 0).all() for rows in made)
     np.testing.assert_array_equal(made[0], made[1])
     assert (made[0] != made[2]).any()
+
+
+@pytest.mark.parametrize("ids", [[[1, 2, 3]], [[1, 2], [1, 2]], [[], []]])
+def test_documents_that_are_all_alike_are_refused(ids):
+    bags, start = TokenBags.of(ids, VOCABULARY), np.ones((VOCABULARY, WIDTH), np.float32)
+    vectors = np.ones((len(ids), WIDTH), np.float32)
+    with pytest.raises(InputError, match="all alike to the encoder"):
+        fit_tokens(start, np.ones(VOCABULARY, np.float32), bags, drawn(len(bags)), vectors)
