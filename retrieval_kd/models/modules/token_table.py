@@ -64,11 +64,11 @@ class TokenBags:
     @classmethod
     def of_texts(cls, tokenizer: Tokenizer, texts: Iterable[str]) -> TokenBags:
         """Tokenise texts at full length, without special tokens."""
-        vocabulary = words_of(tokenizer)
-        parts, rest = [cls.of([], vocabulary)], iter(texts)
+        parts, rest = [cls.of([], 1)], iter(texts)
         while batch := list(islice(rest, BATCH)):
             encoded = tokenizer.encode_batch(batch, add_special_tokens=False)
-            parts.append(cls.of([one.ids for one in encoded], vocabulary))
+            ids = [one.ids for one in encoded]
+            parts.append(cls.of(ids, 1 + max((max(row, default=0) for row in ids), default=0)))
         return cls.joined(parts)
 
     @classmethod
