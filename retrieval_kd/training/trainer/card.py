@@ -51,7 +51,7 @@ def usage(class_name: str, own_code: bool) -> str:
         model = SentenceTransformer("FOLDER", trust_remote_code=True)
         queries = model.encode_query(["Does vitamin D help?"])
         documents = model.encode_document(["Vitamin D helps.", "It rains."])
-        print(model.similarity(queries, documents))
+        scores = model.similarity(queries, documents)  # (1, 2)
         <BLANKLINE>
     """
     code = "; the code of the model is in it" if own_code else ""
@@ -62,7 +62,7 @@ def usage(class_name: str, own_code: bool) -> str:
         f'model = {class_name}("FOLDER"{trust})\n'
         'queries = model.encode_query(["Does vitamin D help?"])\n'
         'documents = model.encode_document(["Vitamin D helps.", "It rains."])\n'
-        "print(model.similarity(queries, documents))\n"
+        "scores = model.similarity(queries, documents)  # (1, 2)\n"
     )
 
 
