@@ -79,10 +79,8 @@ class _Texts:
     def represent(self, rows: np.ndarray | None) -> Representations:
         """Represent the texts at these positions; None: all, whose vectors stay on disk."""
         if rows is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore", UserWarning
-                )  # it must not be written to, and is not
+            with warnings.catch_warnings():  # torch warns of writing to it, which nobody does
+                warnings.simplefilter("ignore", UserWarning)
                 return {"vector": torch.from_numpy(self.base)}  # (N, D)
         features = {} if self.bags is None else self.bags.take(rows).features()
         if self.base is not None:

@@ -132,10 +132,10 @@ class EmbeddingTeacher:
 
             self.calls.query("/embeddings", bodies, form=VECTORS, keep=keep)
             batches = halves(batches, bodies, self.calls)
+        from retrieval_kd.models.vectors import warn_of_zeros  # loads torch
+
         for side in SIDES:
             zeros = [not vector.any() for text, vector in known.items() if text[0] == side]
-            from retrieval_kd.models.vectors import warn_of_zeros  # loads torch
-
             warn_of_zeros(self, np.array(zeros), side)
         if self.options.similarity == "cosine":
             known = {text: _unit(vector) for text, vector in known.items()}
