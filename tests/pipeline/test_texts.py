@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval_kd.config.run import Unlabelled
+from retrieval_kd.config.queries import Unlabelled
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.draw_queries import sentences

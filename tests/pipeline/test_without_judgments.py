@@ -13,9 +13,10 @@ from sentence_transformers import SentenceTransformer
 from retrieval_kd.config.run import load_config
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import read_run
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.files import read_sealed
 from retrieval_kd.pipeline.plan import _planned, plan, run
+from retrieval_kd.pipeline.queries import ChosenQueries
 from retrieval_kd.schema import read_extended
 from tests.pipeline.shrinking import CONFIGS, shrunk, written
 from tests.tiny_models import write_collection
@@ -183,3 +184,52 @@ def test_an_asymmetric_students_index_is_the_encoders(finished):
 def test_what_needs_judgments_is_refused_before_anything_runs(config_file, override, problem):
     with pytest.raises(InputError, match=problem):
         load_config(config_file, [override])
+
+
+def test_a_log_is_trained_on_without_the_queries_that_are_tested(config_file, finished, tmp_path):
+    collection = open_collection(finished.collection)
+    tested = collection.query_texts("test")
+    file = tmp_path / "log.txt"
+    file.write_text("\n".join([*tested.values(), "the birds of the sea", "red stars", ""]))
+    wanted = ["unlabelled.kind=queries", f"out={tmp_path / 'run'}"]
+    context = _planned(load_config(config_file, [*wanted, f"unlabelled.log={file}"]))
+    drops = Drops()
+    parts = ChosenQueries(context.config, collection).parts(drops)
+    assert [*parts["unlabelled"].texts.values()] == ["the birds of the sea", "red stars"]
+    assert drops.counts["logged query with the text of a test query"] == len({*tested.values()})
+
+    context = _planned(load_config(config_file, [*wanted, "unlabelled.log=train"]))
+    parts = ChosenQueries(context.config, collection).parts(Drops())
+    train = collection.query_texts("train")
+    assert parts["unlabelled"].texts.items() <= train.items() and not parts["unlabelled"].qrels
+
+
+def test_another_log_repeats_the_run(config_file, tmp_path):
+    file = tmp_path / "log.txt"
+    keys = []
+    for text in ("the birds of the sea", "red stars"):
+        file.write_text(text)
+        overrides = ["unlabelled.kind=queries", f"unlabelled.log={file}", f"out={tmp_path / 'run'}"]
+        keys.append(plan(load_config(config_file, overrides)).keys["queries"])
+    assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize(
+    ("log", "message"),
+    [
+        ("test", r"a split that the run uses.*name another log"),
+        ("dve", r"neither a file nor a split of the collection \(dev, test, train\)"),
+        ("no/log.tsv", "neither a file nor a split"),
+    ],
+)
+def test_a_log_that_cannot_be_one_is_refused_before_anything_runs(
+    config_file, tmp_path, log, message
+):
+    overrides = ["unlabelled.kind=queries", f"unlabelled.log={log}", f"out={tmp_path / 'run'}"]
+    with pytest.raises(InputError, match=message):
+        plan(load_config(config_file, overrides))
+
+
+def test_a_log_of_sentences_is_refused(config_file):
+    with pytest.raises(InputError, match="a log is of kind queries, not sentences"):
+        load_config(config_file, ["unlabelled.log=train"])
