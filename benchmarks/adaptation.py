@@ -7,10 +7,8 @@
 `documents` is configs/adapt.yaml with two more students (adaptation.yaml): no judgment is trained
 on, and no test query. `judged` is configs/adapt_judged.yaml, where there is a train split. Both
 were chosen on the train claims of SciFact and the dev questions of SQuAD and WikiQA, and are the
-same for every collection. `transformers` (documents alone again, configs/adapt_encoder.yaml) takes
-about twenty minutes a collection and seed. Uses `rkd run`, so a killed benchmark continues where it
-stopped. After every run, results/adaptation.json is updated. Overrides come last, such as
-train.steps=2.
+same for every collection. Uses `rkd run`, so a killed benchmark continues where it stopped. After
+every run, results/adaptation.json is updated. Overrides come last, such as train.steps=2.
 """
 
 from __future__ import annotations
@@ -31,7 +29,6 @@ HERE = Path(__file__).parent
 RECIPES = {
     "documents": HERE / "adaptation.yaml",
     "judged": HERE.parent / "configs" / "adapt_judged.yaml",
-    "transformers": HERE.parent / "configs" / "adapt_encoder.yaml",
 }
 OUT = RESULTS / "adaptation.json"
 COLLECTIONS = (
@@ -47,7 +44,7 @@ COLLECTIONS = (
 JUDGED = ("squad", "scifact", "wikiqa", "python-api", "medquad")  # those with a train split
 BASELINE, MEASURES = "encoder", ("ndcg@10", "recall@100")
 UNTRAINED = ("bm25", "encoder", "teacher")
-FUSED = ("static", "saturated", "residual", "adapted")  # students that are also fused with BM25
+FUSED = ("static", "saturated", "residual")  # students that are also fused with BM25
 COSTS = ("training_seconds", "queries_per_second", "bytes_per_document")
 TIMED = {"queries": 512, "documents": 64}  # texts encoded to measure throughput
 ALONE = 64  # queries encoded one by one to measure what a user waits

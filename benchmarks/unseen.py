@@ -48,7 +48,11 @@ def main() -> None:
         c for c in comparisons if c.measure == "ndcg@10" and "distilled" in (c.a, c.b)
     )
     systems = {name: evaluation.mean(name, "ndcg@10") for name in runs}
-    settings = {"run": "configs/labels_or_teacher.yaml", "queries": len(fresh), "left_out": len(seen)}
+    settings = {
+        "run": "configs/labels_or_teacher.yaml",
+        "queries": len(fresh),
+        "left_out": len(seen),
+    }
     record = {"settings": settings, "ndcg@10": systems, "comparison": asdict(comparison)}
     print(save("unseen", record))
 

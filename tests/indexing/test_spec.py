@@ -19,8 +19,9 @@ def test_the_shipped_specifications_make_an_index_of_a_usual_size(path: Path) ->
     assert index.d == 384 and index.metric_type == faiss.METRIC_INNER_PRODUCT
 
 
-def test_seven_specifications_are_shipped() -> None:
-    names = {"flat", "hnsw", "ivf", "ivfpq", "sq8", "multivector", "sparse"}
+def test_these_specifications_are_shipped() -> None:
+    dense = {"flat", "fp16", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq-rerank", "rabitq"}
+    names = {*dense, "multivector", "sparse"}
     assert {path.stem for path in SHIPPED} == names
 
 
