@@ -46,7 +46,7 @@ def write(
     )[:, :dimensions]
     encoded = time.monotonic()
     with faiss_threads(spec.threads):
-        trained_on = _train(index, spec, vectors, normalised)
+        trained_on = train_index(index, spec, vectors, normalised)
         trained = time.monotonic()
         _add(index, spec, vectors, normalised)
     added = time.monotonic()
@@ -128,7 +128,7 @@ def _dimensions(spec: IndexSpec, whole: int, model_spec: str) -> int:
     return spec.dimensions or whole
 
 
-def _train(index: Any, spec: IndexSpec, vectors: np.ndarray, normalised: bool) -> int:
+def train_index(index: Any, spec: IndexSpec, vectors: np.ndarray, normalised: bool) -> int:
     """Train the index on a random sample if it needs training. Returns the sample's size."""
     if index.is_trained:
         return 0
