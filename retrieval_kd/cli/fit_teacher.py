@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from retrieval_kd.cli.options import (
-    CollectionOption,
     Split,
     bounded,
     out_folder,
@@ -37,7 +36,14 @@ fit_app = typer.Typer()
 @fit_app.command("fit-teacher")
 def fit_teacher(
     context: typer.Context,
-    collection: CollectionOption,
+    collection: Annotated[
+        list[str],
+        typer.Option(
+            "--collection",
+            help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]; may be given several "
+            "times: each gets the same share of the training, however many queries it has",
+        ),
+    ],
     base: Annotated[
         str,
         typer.Option(
@@ -46,8 +52,12 @@ def fit_teacher(
     ],
     out: Annotated[Path, out_folder("folder for the teacher")],
     candidates: Annotated[
-        Path | None,
-        typer.Option(help="TREC run file of the split: the negatives; needed without a store"),
+        list[Path] | None,
+        typer.Option(
+            metavar="RUN",
+            help="TREC run file of the split: the negatives; once for each --collection, in the "
+            "same order; needed without a store",
+        ),
     ] = None,
     store: Store = None,
     teacher: Teachers = None,
@@ -91,10 +101,12 @@ def fit_teacher(
     """Fine-tune a teacher on judged queries with mined negatives, or on stored scores.
 
     The teacher is a cross-encoder, or a decoder that answers yes or no. If the command is killed,
-    running it again resumes from the last checkpoint.
+    running it again resumes from the last checkpoint. For a teacher of several collections, give
+    each --collection and its --candidates.
     """
     from retrieval_kd.pipeline.train_stored import fit_stored
     from retrieval_kd.schema import apply_overrides
+    from retrieval_kd.training.trainer.card import learnt_from
 
     if store is None:
         refuse_unused(context, ("teacher", "weight"), "about teachers of a store", "--store")
@@ -106,12 +118,13 @@ def fit_teacher(
         apply_overrides({"steps": steps, "seed": seed}, set_ or []),
         out,
         teachers=stored_teachers(store, teacher, weight),
-        candidates=candidates,
+        candidates=candidates or (),
         layers=integers(layers) if layers else None,
         lora=lora_of(lora, lora_alpha, lora_targets),
         max_length=max_length,
     )
-    say(f"{out}: {record['steps']} steps in {record['seconds']:.0f} s")
+    steps, seconds = record["steps"], record["seconds"]
+    say(f"{out}: {steps} steps on {learnt_from(record)} in {seconds:.0f} s")
 
 
 def lora_of(rank: int | None, alpha: float | None, targets: str) -> Lora | None:

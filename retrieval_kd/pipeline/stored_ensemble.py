@@ -169,5 +169,6 @@ def _candidates(collection: Collection, queries: Queries, path: Path) -> Scores:
     check_run(run, collection)
     kept = {query: ranked for query, ranked in run.results.items() if query in queries.texts}
     if not kept:
-        raise InputError("none of its queries is in this split", file=path, remedy="check --split")
+        remedy = "check --split, and that the run is of this collection"
+        raise InputError("none of its queries is in this split", file=path, remedy=remedy)
     return kept

@@ -12,7 +12,7 @@ from retrieval_kd.config.training import (
     TrainingStage,
 )
 from retrieval_kd.config.training_checks import check_cached, check_merge, check_scores
-from retrieval_kd.data.collection import open_collection
+from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.pipeline.checks import check_start
@@ -30,6 +30,8 @@ from retrieval_kd.students.make import check_trainable
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.teachers.spec import check_base, parse_spec
+from retrieval_kd.training.batches.joined import join_pools
+from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.checkpoints import at_work, check_replaceable
@@ -123,7 +125,7 @@ def training_on(objective: str, teachers: StoredTeachers | None) -> Training:
 
 
 def fit_stored(
-    collection: str,
+    collections: Sequence[str],
     split: str,
     base: str,
     objective: str,
@@ -131,17 +133,19 @@ def fit_stored(
     out: Path,
     *,
     teachers: StoredTeachers | None = None,
-    candidates: Path | None = None,
+    candidates: Sequence[Path] = (),
     layers: Sequence[int] | None = None,
     lora: Lora | None = None,
     max_length: int | None = None,
 ) -> dict[str, Any]:
-    """Fine-tune a teacher on the queries of a split and save it in `out`, see `fit_teacher`.
+    """Fine-tune a teacher on a split of some collections and save it in `out`, see `fit_teacher`.
 
     Args:
+        collections: each gets the same share of the training.
         settings: settings that differ from `FIT_DEFAULTS`, or with `lora` from `LORA_DEFAULTS`.
         teachers: the stored teachers; none, if only judgments are trained on.
-        candidates: TREC run file; by default the documents that the teachers have scored.
+        candidates: a TREC run file of each collection; by default the documents that the teachers
+            have scored.
 
     Raises:
         InputError: something does not fit; before any model is loaded.
@@ -156,24 +160,85 @@ def fit_stored(
     defaults = LORA_DEFAULTS if lora else FIT_DEFAULTS
     chosen = validate(TrainSettings, {**defaults.model_dump(), **settings})
     as_input_error(check_uncached, chosen.mini_batch_size)
+    _check_files(collections, candidates)
     with at_work(out):
-        opened, drops = open_collection(collection), Drops()
-        ensemble = StoredEnsemble(opened, split, candidates, teachers, None, drops)
-        stage = TrainingStage(objective=terms)
-        ensemble.check_scores([stage])
-        pools, _ = stage_pools(stage, ensemble, base, drops)
-        drops.warn(str(candidates or (teachers and teachers.store)))
+        opened, stage = _open_all(collections, split), TrainingStage(objective=terms)
+        runs: Sequence[Path | None] = candidates or [None] * len(opened)
+        parts = {}
+        for (name, one), found in zip(opened.items(), runs, strict=True):
+            pools = _fitting_pools(one, split, stage, base, teachers, found)
+            parts[name] = (pools, one.documents)
+        joined, documents, groups = join_pools(parts)
         return fit_teacher(
             base,
-            pools,
-            opened.documents,
+            joined,
+            documents,
             out,
             layers=layers,
             lora=lora,
             settings=chosen,
             terms=terms,
             max_length=max_length,
+            collections=groups,
         )
+
+
+def _check_files(collections: Sequence[str], candidates: Sequence[Path]) -> None:
+    """Refuse files of candidates that are missing, or not one for each collection."""
+    if candidates and len(candidates) != len(collections):
+        raise InputError(
+            f"{len(collections)} × --collection, but {len(candidates)} × --candidates",
+            remedy="give --candidates once for each --collection, in the same order",
+        )
+    for run in candidates:
+        if not run.is_file():
+            raise InputError("no such file", file=run, remedy="make it with rkd retrieve")
+
+
+def _open_all(specs: Sequence[str], split: str) -> dict[str, Collection]:
+    """Open collections that all have the split, by name; equal names are numbered."""
+    opened = [open_collection(spec) for spec in specs]
+    folders, names = [one.folder for one in opened], [one.name for one in opened]
+    for spec, one in zip(specs, opened, strict=True):
+        if folders.count(one.folder) > 1:
+            raise InputError(f"collection {spec} is given twice", remedy="give each once")
+        if split not in one.splits and len(opened) > 1:
+            raise InputError(
+                f"collection {one.name} has no split {split!r}",
+                remedy=f"leave the collection out, or name a split that all have: {one.name} has "
+                f"{', '.join(one.splits) or 'none, as it has no judgments'}",
+            )
+    return {
+        name if names.count(name) == 1 else f"{name} ({number})": one
+        for number, (name, one) in enumerate(zip(names, opened, strict=True), start=1)
+    }
+
+
+def _fitting_pools(
+    collection: Collection,
+    split: str,
+    stage: TrainingStage,
+    base: str,
+    teachers: StoredTeachers | None,
+    candidates: Path | None,
+) -> list[Pool]:
+    """Build the pools of one collection, and name it with what is wrong or left out."""
+    drops, about = Drops(), f"{collection.name}/{split}"
+    collection.qrels(split)
+    try:
+        ensemble = StoredEnsemble(collection, split, candidates, teachers, None, drops)
+        ensemble.check_scores([stage])
+        pools, _ = stage_pools(stage, ensemble, base, drops)
+    except InputError as error:
+        raise InputError(
+            f"{about}: {error.problem}",
+            file=error.file,
+            line=error.line,
+            id=error.id,
+            remedy=error.remedy,
+        ) from error
+    drops.warn(f"training on {about}")
+    return pools
 
 
 def _check(

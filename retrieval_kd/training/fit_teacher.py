@@ -16,7 +16,7 @@ from retrieval_kd.models.lora import Lora
 from retrieval_kd.students.make import make_cross_encoder
 from retrieval_kd.teachers.spec import check_base, parse_spec
 from retrieval_kd.training.batches.slates import Pool
-from retrieval_kd.training.job import TrainingJob
+from retrieval_kd.training.job import Groups, TrainingJob
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_cross_encoder import train_cross_encoder
 from retrieval_kd.training.train_yes_no import train_yes_no
@@ -34,6 +34,7 @@ def fit_teacher(
     settings: TrainSettings = FIT_DEFAULTS,
     terms: Sequence[Term] = (Term(name="infonce"),),
     max_length: int | None = None,
+    collections: Groups | None = None,
 ) -> dict[str, Any]:
     """Train a re-ranker on slates and save it in `out`.
 
@@ -49,6 +50,7 @@ def fit_teacher(
         pools: queries with first-stage candidates, from `build_pools`.
         max_length: maximum number of tokens of a pair when the teacher scores, 256 by default (in
             training it is `settings.max_tokens`); for a decoder, of a passage, in training too.
+        collections: the pools of each of several collections, from `join_pools`.
 
     Returns:
         The content of `out/training.json`.
@@ -57,7 +59,10 @@ def fit_teacher(
         InputError: the pools lack what the objective needs, or the base does not fit the options.
     """
     check_base(model_spec, layers=layers, lora=lora)
-    job = TrainingJob(None, pools, documents, terms, settings, out)
+    groups = collections or {}
+    learnt = {name: stop - start for name, (start, stop, _) in groups.items()}
+    made = {"collections": learnt} if learnt else {}
+    job = TrainingJob(None, pools, documents, terms, settings, out, groups=groups, made=made)
     if parse_spec(model_spec).kind == "yesno":
         return train_yes_no(model_spec, job, lora=lora, max_length=max_length)
     model = make_cross_encoder(model_spec, layers, max_length=max_length, seed=settings.seed)

@@ -50,7 +50,7 @@ class TrainingJob:
             default its weights and configuration.
         texts: in place of pools, texts that the student goes through one by one. The objectives
             are on vectors or states then, and a batch has `batch_queries` texts.
-        made: how the student was made, for `training.json`.
+        made: how the model was made, for `training.json`.
     """
 
     student: Any

@@ -69,7 +69,12 @@ def train_on_pairs(
     )
     loss = PairLoss(job.student, job.terms)
     return engine.train(
-        job, trainer_class, CrossEncoderTrainingArguments, collator, loss, facts=facts
+        job,
+        trainer_class,
+        CrossEncoderTrainingArguments,
+        collator,
+        loss,
+        facts=lambda: {**facts(), **job.made},
     )
 
 

@@ -1,4 +1,4 @@
-"""A cheaper yes/no teacher as users make one: by the commands, and as a part of `rkd run`."""
+"""Teachers as users make them: by `rkd fit-teacher`, of one collection or several, or `rkd run`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from retrieval_kd.pipeline.stages import (
     fine_tune_teacher,
     retrieve_candidates,
 )
+from retrieval_kd.pipeline.train_stored import fit_stored
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.schema import validate
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.teachers.spec import open_teacher
 from retrieval_kd.workspace import Workspace
+from tests.students.stopping import assert_same_after_a_stop
+from tests.tiny_models import write_collection
 
 FEW = {"steps": 2, "batch_queries": 2, "slate_size": 2}
 
@@ -110,3 +113,74 @@ def test_folders_of_others_are_no_adapters_of_ours(tmp_path: Path):
     (tmp_path / "plain").mkdir()
     rkd("merge", tmp_path / "plain", "--out", tmp_path / "merged", fails=True)
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory) -> dict[str, Path]:
+    """Two collections of equal IDs with different texts, and a run of each one's train split."""
+    folder = tmp_path_factory.mktemp("two")
+    at = {"a": write_collection(folder / "a"), "b": write_collection(folder / "b", 7)}
+    corpus = at["b"] / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace("sparrow", "robin").replace("hawk", "eagle"))
+    for name in ("a", "b"):
+        collection = open_collection(str(at[name]))
+        at[f"{name}.trec"] = folder / f"{name}.trec"
+        run = bm25_run(collection, collection.query_texts("train"), 6)
+        write_run(run, at[f"{name}.trec"])
+    return at
+
+
+def test_a_teacher_learns_from_two_collections_and_continues(two, tiny_encoder, tmp_path):
+    def run(out: Path) -> dict:
+        settings = {"steps": 8, "batch_queries": 4, "slate_size": 3, "save_steps": 4}
+        specs, runs = [str(two[n]) for n in "ab"], [two[f"{n}.trec"] for n in "ab"]
+        return fit_stored(
+            specs, "train", str(tiny_encoder), "infonce", settings, out, candidates=runs
+        )
+
+    record = assert_same_after_a_stop(run, tmp_path)
+    assert record["collections"] == {"a": 18, "b": 18} and record["queries"] == 36
+    assert "36 queries of a and b" in (tmp_path / "whole" / "README.md").read_text()
+
+
+def test_one_store_has_the_scores_of_several_collections(two, tiny_cross_encoder, tmp_path, capfd):
+    store = ("--store", tmp_path / "store")
+    for name in "ab":
+        data = ("--collection", two[name], "--candidates", two[f"{name}.trec"])
+        rkd("score", *data, *store, "--teacher", tiny_cross_encoder)
+    data = [word for name in "ab" for word in ("--collection", two[name])]
+    few = ("--steps", 2, "--set", "batch_queries=4", "--set", "slate_size=3")
+    made = ("--base", tiny_cross_encoder, "--objective", "kl", "--out", tmp_path / "small")
+    capfd.readouterr()
+    rkd("fit-teacher", *data, *store, *made, *few)
+    assert "2 steps on 36 queries of a and b" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ("--collection {a} --collection {b} --candidates {a.trec}", "2 × --collection, but 1 × --candidates"),
+        ("--collection {a} --collection {a} --candidates {a.trec} --candidates {a.trec}", "twice"),
+        ("--collection {a} --candidates no.trec", "no.trec: no such file"),
+        ("{both} --split dev", "a.trec: a/dev: none of its queries is in this split"),
+        ("{both} --split tset", "collection a has no split 'tset'"),
+        ("--collection {a} --collection {b}", "a/train: nothing to train on"),
+        ("{both} --objective kl", "a/train: the training needs teacher scores"),
+        ("--collection {a} --collection {c} --candidates {a.trec} --candidates {b.trec}",
+         "collection c has no split 'train'"),
+        ("--collection {b} --collection {a} --candidates {a.trec} --candidates {b.trec}",
+         "not in collection b"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_learnt_is_said_of_its_collection(two, arguments, problem, tmp_path, capfd):
+    """Before a model is loaded: there is none."""
+    test_only = write_collection(tmp_path / "c")
+    for split in ("train", "dev"):
+        (test_only / "qrels" / f"{split}.tsv").unlink()
+    both = "--collection {a} --collection {b} --candidates {a.trec} --candidates {b.trec}"
+    words = arguments.replace("{both}", both)
+    for name, place in {**two, "c": test_only}.items():
+        words = words.replace(f"{{{name}}}", str(place))
+    rkd("fit-teacher", *words.split(), "--base", "no/model", "--out", tmp_path / "o", fails=True)
+    said = capfd.readouterr().err
+    assert problem in said and "To fix" in said and not (tmp_path / "o").exists()

@@ -125,9 +125,13 @@ def learnt_from(record: Mapping[str, Any]) -> str:
     Example:
         >>> learnt_from({"queries": 1200}), learnt_from({"texts": 9})
         ('1,200 queries', '9 texts')
+        >>> learnt_from({"queries": 9, "collections": {"squad": 5, "wikiqa": 4}})
+        '9 queries of squad and wikiqa'
     """
     noun = "texts" if "texts" in record else "queries"
-    return f"{record[noun]:,} {noun}"
+    *others, last = record.get("collections") or [""]
+    names = " and ".join([", ".join(others), last] if others else [last])
+    return f"{record[noun]:,} {noun}" + (f" of {names}" if names else "")
 
 
 def _term(term: Mapping[str, Any]) -> str:
