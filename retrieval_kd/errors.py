@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import html
 import json
 import logging
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -107,6 +109,17 @@ def kind_of(value: object) -> str:
     """Name the kind of a JSON value, for messages."""
     names = {bool: "true or false", dict: "an object", list: "a list", str: "a text"}
     return "null" if value is None else names.get(type(value), "a number")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Ask for the known word that is nearest to a misspelt one; empty if none is near.
+
+    Example:
+        >>> did_you_mean("residul", ["dense", "residual"]), did_you_mean("x", ["dense"])
+        ("did you mean 'residual'?", '')
+    """
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 class InputError(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,7 @@ from pydantic import (
     field_validator,
 )
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -312,8 +311,7 @@ def validate(model: type[Model], values: Any, file: str | Path | None = None) ->
                 f"{key or 'configuration'}: {message}", file=file, remedy=_remedy(key, first)
             ) from error
         known = _known_keys(model, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        remedy = did_you_mean(str(first["loc"][-1]), known) or f"known keys: {', '.join(known)}"
         raise InputError(f"{key}: unknown key", file=file, remedy=remedy) from error
 
 
@@ -364,8 +362,10 @@ def _remedy(key: str, mistake: Mapping[str, Any]) -> str:
     """Return what to write instead, if only the value's type or range is wrong."""
     kind, value = str(mistake["type"]), mistake.get("input")
     shown = repr(value) if isinstance(value, str | int | float | None) else "it"
-    if kind == "missing":
-        return f"add {key}"
+    known = re.findall(r"'([^']*)'", mistake["ctx"]["expected"]) if kind == "literal_error" else []
+    near = did_you_mean(str(value), known)
+    if near or kind == "missing":
+        return near or f"add {key}"
     for start, wanted in TYPES.items():
         if kind.startswith(start):
             return f"write {wanted} in place of {shown}"

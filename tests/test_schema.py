@@ -69,6 +69,8 @@ def test_an_override_changes_nothing_that_a_file_said_once_for_several(tmp_path)
         ({"collection": ["a"]}, r"collection: .*To fix: write text in place of it"),
         ({"seeds": []}, r"seeds: .*To fix: add to it"),
         ({"compare": ["a", "b", "c"]}, r"compare: .*To fix: shorten it"),
+        ({"unlabelled": {"kind": "title"}}, r"unlabelled\.kind: .*To fix: did you mean 'titles'"),
+        ({"student": {"kind": "adaptor"}}, r"student\.kind: .*To fix: did you mean 'adapter'"),
         ({"unlabelled": {"kind": "words"}}, r"unlabelled\.kind: .*To fix: write one of these"),
     ],
 )

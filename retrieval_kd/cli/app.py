@@ -127,7 +127,9 @@ def run(
         typer.Argument(help="a YAML file, adapt, or the name of a method (see `rkd methods`)"),
     ] = None,
     overrides: Overrides = None,
-    dry_run: Annotated[bool, typer.Option(help="only list which stages would run")] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="only count documents and queries, and list which stages would run")
+    ] = False,
     schema: Annotated[bool, typer.Option(help="print the configuration's JSON Schema")] = False,
 ) -> None:
     """Run everything in one file: teacher, students, indexes, evaluation, report.
@@ -149,8 +151,13 @@ def run(
     from retrieval_kd.progress import console
 
     if dry_run:
+        from retrieval_kd.data.collection import open_collection
+        from retrieval_kd.pipeline.queries import count_texts
+
         work = plan.plan(loaded)
         work.check_folder()
+        counts = count_texts(loaded, open_collection(loaded.collection))
+        console.print(escape(counts), highlight=False)
         todo = work.todo()
         for stage in work.stages:
             word = "would run" if stage in todo else "done     "

@@ -5,7 +5,6 @@ Reads only YAML and JSON, so that listing needs no torch. `rkd run` runs a metho
 
 from __future__ import annotations
 
-import difflib
 import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, did_you_mean
 from retrieval_kd.files import read_json
 from retrieval_kd.schema import Part, read_extended, validate
 
@@ -146,8 +145,7 @@ def config_file(name: str | Path) -> Path:
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else "rkd methods lists the methods"
+    return did_you_mean(name, known) or "rkd methods lists the methods"
 
 
 def shown(path: Path) -> str:

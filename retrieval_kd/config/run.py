@@ -18,7 +18,7 @@ from retrieval_kd.config.queries import Splits, Unlabelled
 from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.config.training_checks import check_cached, check_merge, check_scores
-from retrieval_kd.errors import InputError, log
+from retrieval_kd.errors import InputError, did_you_mean, log
 from retrieval_kd.metrics.names import parse_measures
 from retrieval_kd.schema import (
     Dimensions,
@@ -191,14 +191,15 @@ class Config(Part):
     @model_validator(mode="after")
     def _check(self) -> Config:
         student, baseline = self.compare
-        if student not in self.systems:
-            default = "" if "compare" in self.model_fields_set else ", as it does by default"
-            known = ", ".join(self.systems)
-            raise ValueError(f"compare names {student!r}{default}; students: {known}")
-        if baseline not in (*REFERENCES, *self.systems):
-            known = ", ".join((*REFERENCES, *self.systems))
-            default = "" if "compare" in self.model_fields_set else ", as it does by default"
-            raise ValueError(f"compare names {baseline!r}{default}; the baseline is one of {known}")
+        systems = [*REFERENCES, *self.systems]
+        for name, known, are in (
+            (student, list(self.systems), "students:"),
+            (baseline, systems, "the baseline is one of"),
+        ):
+            if name not in known:
+                default = "" if "compare" in self.model_fields_set else ", as it does by default"
+                near = did_you_mean(name, known) or f"{are} {', '.join(known)}"
+                raise ValueError(f"compare names {name!r}{default}; {near}")
         if student == baseline:
             raise ValueError(f"compare names {student!r} twice: name another baseline")
         cut = [f"{name}@{width}" for name in self.students for width in self.widths]
@@ -252,7 +253,8 @@ class Config(Part):
                 if needing:
                     problem = f"students.{name}: {needing[0]} needs judgments: set splits.train"
                     raise ValueError(problem)
-                if not stage.uses_unlabelled or not stage.learns_unjudged:
+                unread = not stage.uses_unlabelled and set(stage.texts) <= {"queries"}
+                if unread or not stage.learns_unjudged:
                     raise ValueError(f"students.{name}: a stage has no query to train on")
 
     @field_validator("measures")

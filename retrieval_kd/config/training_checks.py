@@ -95,7 +95,13 @@ def _check_re_ranks(stage: TrainingStage) -> None:
 
 
 def check_vectors(terms: Sequence[Term], kind: str) -> None:
-    """Refuse objectives on one vector per text for a student that has one per token."""
+    """Refuse objectives on one vector per text for a student whose texts have another kind."""
+    for term in terms if kind == "sparse" else ():
+        if term.imitates:
+            raise ValueError(
+                f"{term.name} imitates a MODEL's vectors, and a sparse student's have a weight per "
+                "word: use embedding_similarity, or a dense student"
+            )
     for term in terms if kind == "multi_vector" else ():
         if term.kind in ("vectors", "regulariser") or "policy" in term.takes:
             raise ValueError(

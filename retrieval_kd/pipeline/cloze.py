@@ -20,7 +20,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.metrics.significance import t_test
 from retrieval_kd.pipeline.context import RunContext
-from retrieval_kd.pipeline.queries import Queries
+from retrieval_kd.pipeline.queries import MOST_READ, Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.targets.combine import Combination, fit_combination
@@ -28,7 +28,6 @@ from retrieval_kd.targets.normalise import Scores
 
 FOLDER, SPLIT = "cloze", "test"
 QUERIES, FEWEST = 500, 20
-MOST_READ = 200_000  # documents that are looked at before a run: some seconds
 PARTS, FEWER_PARTS = 10, 4  # weights are tenths; of many teachers quarters
 MOST_IN_TENTHS = 4  # teachers; five have 1,001 ways to share ten parts out
 ALPHA = 0.001  # sentences are not real queries: only clear evidence counts against equal weights

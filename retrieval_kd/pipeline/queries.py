@@ -15,6 +15,7 @@ from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import Drops, InputError
 
 FEWEST_DEV_QUERIES = 10
+MOST_READ = 200_000  # documents that are looked at before a run: some seconds
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,26 @@ class ChosenQueries:
         )
         texts = {query_id: text for query_id, text, _ in rows}
         return Queries(texts, {}, {query_id: source for query_id, _, source in rows})
+
+
+def count_texts(config: Config, collection: Collection) -> str:
+    """Say how many documents and queries a run has, by part, without a model.
+
+    Texts of a collection larger than `MOST_READ` are not read to count the unlabelled queries.
+
+    Raises:
+        InputError: the queries of a part cannot be chosen.
+    """
+    counted, unlabelled = config, config.unlabelled
+    many = len(collection.documents) > MOST_READ
+    if unlabelled is not None and unlabelled.kind != "queries" and many:
+        counted = config.model_copy(update={"unlabelled": None})
+    parts = ChosenQueries(counted, collection).parts(Drops())
+    counts = {part: f"{len(drawn.texts):,}" for part, drawn in parts.items() if drawn.texts}
+    if unlabelled is not None and counted.unlabelled is None:
+        counts["unlabelled"] = f"up to {unlabelled.limit:,}"
+    listed = ", ".join(f"{count} {part}" for part, count in counts.items())
+    return f"{len(collection.documents):,} documents; queries: {listed}"
 
 
 def sample(queries: Mapping[str, str], most: int | None, seed: int) -> dict[str, str]:

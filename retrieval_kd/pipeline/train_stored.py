@@ -228,7 +228,8 @@ def _fitting_pools(
     try:
         ensemble = StoredEnsemble(collection, split, candidates, teachers, None, drops)
         ensemble.check_scores([stage])
-        pools, _ = stage_pools(stage, ensemble, base, drops)
+        made, _ = stage_pools(stage, ensemble, base, drops)
+        pools = _with_candidates(made, ensemble, drops)
     except InputError as error:
         raise InputError(
             f"{about}: {error.problem}",
@@ -239,6 +240,22 @@ def _fitting_pools(
         ) from error
     drops.warn(f"training on {about}")
     return pools
+
+
+def _with_candidates(pools: list[Pool], ensemble: StoredEnsemble, drops: Drops) -> list[Pool]:
+    """Leave out queries with judgments and no candidates: they would have no negatives."""
+    texts, found = ensemble.queries("train").texts, ensemble.candidates("train")
+    known = {texts[query] for query, candidates in found.items() if candidates}
+    kept = [pool for pool in pools if pool.query in known]
+    if len(kept) < len(pools):
+        lacking = next(pool.query for pool in pools if pool.query not in known)
+        drops.add("judged query without candidates", lacking, len(pools) - len(kept))
+    if not kept:
+        raise InputError(
+            "no query to train on: " + "; ".join(drops.summary()),
+            remedy="retrieve candidates for the queries of this split",
+        )
+    return kept
 
 
 def _check(

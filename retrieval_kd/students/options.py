@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, did_you_mean
 from retrieval_kd.schema import Dimensions, Weight, as_input_error, check_type
 
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -64,9 +64,8 @@ def check_options(
         >>> check_options("sparse", None, {"top_k": 128})
     """
     if kind not in OPTIONS:
-        raise InputError(
-            f"no kind of student {kind!r}", remedy=f"choose one of {', '.join(OPTIONS)}"
-        )
+        remedy = did_you_mean(kind, OPTIONS) or f"choose one of {', '.join(OPTIONS)}"
+        raise InputError(f"no kind of student {kind!r}", remedy=remedy)
     if dimensions is not None and kind not in WITH_DIMENSIONS:
         raise InputError(
             f"a {kind} student has no `dimensions` to choose",

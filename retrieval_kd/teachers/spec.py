@@ -5,7 +5,6 @@ Model libraries are imported only to open a teacher, so mistakes are reported at
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl
 
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, did_you_mean
 from retrieval_kd.models.lora import Lora, need_peft
 from retrieval_kd.models.names import check_exists
 from retrieval_kd.schema import Model, validate
@@ -106,8 +105,8 @@ def _unknown_kind(kind: str, spec: str) -> InputError:
 
 def _nearest(word: str, names: Iterable[str]) -> str:
     """A question about the most similar name, as the beginning of a remedy."""
-    nearest = difflib.get_close_matches(word, list(names), n=1)
-    return f"did you mean {nearest[0]!r}? " if nearest else ""
+    near = did_you_mean(word, names)
+    return f"{near} " if near else ""
 
 
 def _parse_options(query: str, spec: str) -> dict[str, str]:

@@ -156,10 +156,22 @@ def test_one_store_has_the_scores_of_several_collections(two, tiny_cross_encoder
     assert "2 steps on 36 queries of a and b" in capfd.readouterr().out
 
 
+def test_a_query_without_candidates_is_not_learnt_from(two, tiny_cross_encoder, tmp_path, caplog):
+    """Its relevant documents alone would teach nothing."""
+    found = read_run(two["a.trec"]).results
+    write_run(Run("part", dict(list(found.items())[:5])), tmp_path / "part.trec")
+    record = fit_stored(
+        [str(two["a"])], "train", str(tiny_cross_encoder), "infonce", FEW, tmp_path / "out",
+        candidates=[tmp_path / "part.trec"],
+    )  # fmt: skip
+    assert record["queries"] == 5 and "collections" not in record
+    assert "training on a/train: 13 × judged query without candidates" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        ("--collection {a} --collection {b} --candidates {a.trec}", "2 × --collection, but 1 × --candidates"),
+        ("--collection {a} --collection {b} --candidates {a.trec}", "2 × --collection, but 1 ×"),
         ("--collection {a} --collection {a} --candidates {a.trec} --candidates {a.trec}", "twice"),
         ("--collection {a} --candidates no.trec", "no.trec: no such file"),
         ("{both} --split dev", "a.trec: a/dev: none of its queries is in this split"),

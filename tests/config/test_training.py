@@ -75,6 +75,9 @@ def config(training: dict, **more) -> Config:
         ({"objective": "reinforced_teachers", "student": TOKENS}, "reinforced_teachers reads one"),
         ({"objective": "kl+flops", "student": TOKENS}, "a multi_vector student has one per token"),
         ({"objective": [VECTORS], "student": TOKENS}, "vector per text"),
+        ({"objective": [VECTORS], "student": {"kind": "sparse"}}, "have a weight per word"),
+        ({"objective": [VECTORS], "texts": "all", "student": FREE}, "have a weight per word"),
+        ({"objective": "kl", "student": {"kind": "residul"}}, "did you mean 'residual'"),
         ({"objective": "kl+flops", "student": {"kind": "multi_function"}}, "`student: sparse`"),
         ({"objective": [{"name": "flops", "student": "sparse"}]}, "`student: score`"),
         (

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from retrieval_kd.config.run import Config
+from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.facts import vector_size
 from retrieval_kd.models.load import load_encoder
+from retrieval_kd.pipeline import queries
 from retrieval_kd.pipeline.plan import plan, run
+from retrieval_kd.pipeline.queries import count_texts
 from retrieval_kd.schema import apply_overrides, validate
 from retrieval_kd.students.dense import make_dense
 
@@ -75,6 +78,15 @@ def test_what_the_models_do_not_allow_is_found_by_a_plan(
     else:
         assert plan(changed(settings, override)).todo()
     assert not Path(settings["out"]).exists()
+
+
+def test_a_plan_counts_documents_and_queries(settings: dict[str, Any], monkeypatch: Any) -> None:
+    config = changed(settings, "unlabelled={limit: 7}", "splits.dev=dev", "splits.test_queries=4")
+    collection = open_collection(config.collection)
+    counted = "60 documents; queries: 18 train, 9 dev, 4 test, {} unlabelled"
+    assert count_texts(config, collection) == counted.format(7)
+    monkeypatch.setattr(queries, "MOST_READ", 59)
+    assert count_texts(config, collection) == counted.format("up to 7")
 
 
 def test_a_system_is_not_compared_with_itself(settings: dict[str, Any]) -> None:

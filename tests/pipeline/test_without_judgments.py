@@ -21,6 +21,11 @@ from retrieval_kd.schema import read_extended
 from tests.pipeline.shrinking import CONFIGS, shrunk, written
 from tests.tiny_models import write_collection
 
+IMITATING = (
+    "students.static={uses_unlabelled: false, texts: [WHAT], "
+    "objective: [{name: embedding_cosine, teacher: org/model}]}"
+)
+
 
 @pytest.fixture(scope="module")
 def config_file(tmp_path_factory, tiny_collection, tiny_encoder) -> Path:
@@ -163,6 +168,7 @@ def test_an_asymmetric_students_index_is_the_encoders(finished):
         ("unlabelled.kind=queries", "without splits.train, set unlabelled.kind"),
         ("students.static.objective=infonce@batch", "infonce_batch needs judgments"),
         ("students.static.uses_unlabelled=false", "a stage has no query to train on"),
+        (IMITATING.replace("WHAT", "queries"), "a stage has no query to train on"),
         ("students.static.student.layers=[0]", "a static student has no layers to keep"),
         ("students.residual.objective=kl(dimensions=[8])@batch", "cannot be cut"),
         ("students.asymmetric.objective=kl(dimensions=[8])@batch", "cannot be cut"),
@@ -233,3 +239,7 @@ def test_a_log_that_cannot_be_one_is_refused_before_anything_runs(
 def test_a_log_of_sentences_is_refused(config_file):
     with pytest.raises(InputError, match="a log is of kind queries, not sentences"):
         load_config(config_file, ["unlabelled.log=train"])
+
+
+def test_a_stage_over_documents_needs_no_query(config_file):
+    assert load_config(config_file, [IMITATING.replace("WHAT", "documents")])

@@ -5,7 +5,6 @@ A sum of terms can be written as text: `kl+infonce:0.5@batch`.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor
 
 from retrieval_kd import objectives
-from retrieval_kd.errors import InputError
+from retrieval_kd.errors import InputError, did_you_mean
 from retrieval_kd.objectives import several, states, vectors
 from retrieval_kd.schema import LARGEST, Part, apply_overrides, validate
 from retrieval_kd.training.objective.score_names import PAIRS, STORED, ScoreName
@@ -228,8 +227,7 @@ def with_temperature(term: Term, student_temperature: float) -> Term:
 def check_name(name: str) -> None:
     """Refuse a name that no objective has."""
     if name not in KINDS:
-        near = difflib.get_close_matches(name, KINDS, n=1)
-        remedy = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(KINDS)}"
+        remedy = did_you_mean(name, KINDS) or f"choose one of {', '.join(KINDS)}"
         raise ValueError(f"no objective {name!r}; {remedy}")
 
 
