@@ -46,12 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder = options.out / "teacher"
     record = fit(options, folder)
     results: dict[str, Any] = {
-        "settings": {
-            "minutes": options.minutes,
-            "depth": options.depth,
-            "queries": options.queries,
-        },
-        "fit": {key: record[key] for key in ("steps", "seconds", "collections", "settings")},
+        "settings": {key: getattr(options, key) for key in ("minutes", "depth", "queries")},
+        "fit": {key: record.get(key) for key in ("steps", "seconds", "collections", "settings")},
         "collections": {},
     }
     for name in options.measured.split(","):
@@ -101,7 +97,8 @@ def candidates(name: str, spec: str, options: argparse.Namespace) -> Path:
     from retrieval_kd.pipeline.queries import sample
     from retrieval_kd.retrieval.retrieve import retrieve
 
-    path = options.out / "candidates" / f"{name}-{options.queries or 'all'}.trec"
+    size = f"{options.queries or 'all'}x{options.depth}"
+    path = options.out / "candidates" / f"{name}-{size}.trec"
     if not path.exists():
         print(f"candidates of {name}", flush=True)
         collection = open_collection(spec)
@@ -125,10 +122,7 @@ def measure(name: str, split: str, teacher: Path, options: argparse.Namespace) -
     runs, weights, qrels = {}, {}, {}
     for system, (members, how) in systems.items():
         print(f"== {name}, {system}", flush=True)
-        work = reranked(name, split, members, how, options)
-        runs[system] = work[0]
-        weights[system] = work[1]
-        qrels = work[2]
+        runs[system], weights[system], qrels = reranked(name, split, members, how, options)
     evaluation = evaluate(qrels, runs, [MEASURE])
     tests = compare(evaluation, pairs=[(THREE, TWO), (ALONE, TWO)])
     return {
@@ -168,11 +162,9 @@ def reranked(
     last = [stage.name for stage in work.stages].index("teacher")
     work.stages = work.stages[: last + 1]
     work.execute(report)
-    run, qrels = (
-        read_run(work.path("runs", "teacher.trec")),
-        read_json(work.path("queries/test.json")),
-    )
-    return run, work.record("weights")["facts"], qrels["qrels"]
+    run = read_run(work.path("runs", "teacher.trec"))
+    queries = read_json(work.path("queries", "test.json"))
+    return run, work.record("weights")["facts"], queries["qrels"]
 
 
 def line(name: str, measured: dict[str, Any]) -> str:
