@@ -198,8 +198,9 @@ class Config(Part):
         ):
             if name not in known:
                 default = "" if "compare" in self.model_fields_set else ", as it does by default"
-                near = did_you_mean(name, known) or f"{are} {', '.join(known)}"
-                raise ValueError(f"compare names {name!r}{default}; {near}")
+                near = did_you_mean(name, known)
+                problem = f"compare names {name!r}{default}; {are} {', '.join(known)}"
+                raise ValueError(f"{problem}; {near}" if near else problem)
         if student == baseline:
             raise ValueError(f"compare names {student!r} twice: name another baseline")
         cut = [f"{name}@{width}" for name in self.students for width in self.widths]

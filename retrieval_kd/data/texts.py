@@ -101,7 +101,7 @@ class Texts:
     def __getitem__(self, id: str) -> Document:
         return self.at(self.position(id))
 
-    def __reduce__(self) -> tuple[type[Texts], tuple[Path]]:
+    def __reduce__(self) -> tuple[type[Texts], tuple[object, ...]]:
         return Texts, (self.folder,)  # worker processes map the same files
 
     def position(self, id: str) -> int:
