@@ -218,10 +218,7 @@ def test_a_dev_query_with_a_test_querys_text_is_left_out(tiny_collection, config
         ("students.labels=null", "compare names 'labels'"),
         ("seeds.7=4", "'7' is not an item of a list of"),
         ("compare=[distilled, other]", "other'; the baseline is one of bm25, encoder, teacher, "),
-        (
-            "compare=[distiled, labels]",
-            "names 'distiled'; students: distilled, labels; did you mean 'distilled'",
-        ),
+        ("compare=[distiled, labels]", "'distiled'; students: .*; did you mean 'distilled'"),
         ("compare=[distilled, encodr]", "did you mean 'encoder'"),
         ("teacher.weights=[1]", "1 weights for 3 teachers"),
         ("seeds=[]", "seeds"),
