@@ -120,8 +120,7 @@ def _encoded(
     """Return the vectors of documents, as an index has them, and of queries."""
     from retrieval_kd.hardware import fast_dtype
     from retrieval_kd.models.encode import document_vectors, encode_queries, finish, normalises
-    from retrieval_kd.models.load import load_retriever
-    from retrieval_kd.models.vectors import kind_of
+    from retrieval_kd.models.load import kind_of, load_retriever
 
     if (kind := kind_of(model_spec)) != "dense":
         raise InputError(f"{model_spec} is a {kind} model", remedy="tune the index of a dense one")

@@ -38,18 +38,7 @@ def check_splits(context: RunContext) -> None:
         )
     for split in filter(None, (splits.train, splits.dev, splits.test)):
         collection.qrels(split)
-    log = context.config.unlabelled and context.config.unlabelled.log
-    if log is None:
-        return
-    if log in (splits.train, splits.dev, splits.test):
-        remedy = "leave splits.train out, or the log" if log == splits.train else "name another log"
-        raise InputError(f"unlabelled.log is {log!r}, a split that the run uses", remedy=remedy)
-    if log not in collection.splits and not Path(log).is_file():
-        raise InputError(
-            f"unlabelled.log {log!r} is neither a file nor a split of the collection "
-            f"({', '.join(collection.splits)})",
-            remedy="name a file of queries: .txt with one a line, .tsv with ID and text, or .jsonl",
-        )
+    _check_log(context)
 
 
 def check_models(context: RunContext) -> None:
@@ -89,6 +78,24 @@ def check_models(context: RunContext) -> None:
         spec = parse_spec(member)
         if spec.kind in LOCAL and member != config.teacher.fitted:
             check_length(spec.model, config.max_length_for(spec.kind))
+
+
+def _check_log(context: RunContext) -> None:
+    """Refuse a query log that is neither a file nor a split, or a split that the run uses."""
+    config, collection = context.config, context.collection
+    log = config.unlabelled.log if config.unlabelled is not None else None
+    if log is None:
+        return
+    if log in (config.splits.train, config.splits.dev, config.splits.test):
+        is_train = log == config.splits.train
+        remedy = "leave splits.train out, or the log" if is_train else "name another log"
+        raise InputError(f"unlabelled.log is {log!r}, a split that the run uses", remedy=remedy)
+    if log not in collection.splits and not Path(log).is_file():
+        raise InputError(
+            f"unlabelled.log {log!r} is neither a file nor a split of the collection "
+            f"({', '.join(collection.splits)})",
+            remedy="name a file of queries: .txt with one a line, .tsv with ID and text, or .jsonl",
+        )
 
 
 def check_start(student: Student, training: Training) -> None:
