@@ -216,6 +216,7 @@ def test_a_dev_query_with_a_test_querys_text_is_left_out(tiny_collection, config
         ("students.distilled.objective=kll", "no objective 'kll'; did you mean 'kl'"),
         ("students.distilled.teachers={who: 1}", "students.distilled: no teacher 'who'"),
         ("students.labels=null", "compare names 'labels'"),
+        ("students.lables=null", "no student 'lables' to leave out.*did you mean 'labels'"),
         ("seeds.7=4", "'7' is not an item of a list of"),
         ("compare=[distilled, other]", "other'; the baseline is one of bm25, encoder, teacher, "),
         ("compare=[distiled, labels]", "'distiled'; students: .*; did you mean 'distilled'"),
