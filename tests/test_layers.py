@@ -26,6 +26,7 @@ FLOORS = (
     "teachers",
     "training",
     "evaluation",
+    "serving",
     "audit",
     "config",
     "pipeline",

@@ -35,6 +35,7 @@ from retrieval_kd.cli.options import out_file
 from retrieval_kd.cli.score import score_app
 from retrieval_kd.cli.scores import scores_app
 from retrieval_kd.cli.search import search_app
+from retrieval_kd.cli.serve import serve_app
 from retrieval_kd.cli.teach import teach_app
 from retrieval_kd.cli.train import train_app
 from retrieval_kd.errors import InputError, shown
@@ -103,7 +104,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 COMMANDS = (
-    search_app, score_app, fit_app, train_app, merge_app, evaluate_app, audit_app,
+    search_app, serve_app, score_app, fit_app, train_app, merge_app, evaluate_app, audit_app,
     diagnose_app, methods_app,
 )  # fmt: skip
 for commands in COMMANDS:

@@ -1,0 +1,1 @@
+"""`rkd serve`: indexes to search in a browser and by JSON. Start at `service.py`."""

@@ -1,0 +1,123 @@
+"""Runs the server: binds its address, loads the models, stops after what it has begun."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+
+import uvicorn
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.progress import say
+from retrieval_kd.serving.api import make_app
+from retrieval_kd.serving.metrics import Metrics
+from retrieval_kd.serving.service import Service
+from retrieval_kd.serving.settings import ServeSettings
+
+PATIENCE = 30  # seconds that a search in flight has when the server stops
+IDLE = 512  # connections beside those of searches
+
+
+def run_server(service: Service, settings: ServeSettings, bound: socket.socket) -> None:
+    """Serve until a signal; probes are answered while the models are loaded.
+
+    Raises:
+        InputError: an index or a model cannot be loaded.
+    """
+    asyncio.run(_run(service, settings, bound))
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with the signals of this project."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _run(service: Service, settings: ServeSettings, bound: socket.socket) -> None:
+    metrics = Metrics()
+    config = uvicorn.Config(
+        make_app(service, settings, metrics),
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        limit_concurrency=settings.concurrency + IDLE,
+        timeout_graceful_shutdown=PATIENCE,
+    )
+    server = _Server(config)
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[None] = loop.create_future()
+    loader = threading.Thread(target=_load, args=(service, loop, loaded), daemon=True)
+    _stop_on_signals(server)
+    loader.start()
+    serving = asyncio.create_task(server.serve([bound]))
+    await asyncio.wait({serving, loaded}, return_when=asyncio.FIRST_COMPLETED)
+    if loaded.done() and not loaded.exception():
+        say(f"serving {len(service.collection.documents):,} documents at {address(bound)}")
+    server.should_exit |= loaded.done() and loaded.exception() is not None
+    await serving
+    if not loaded.done():  # its thread cannot be stopped, and has begun nothing to keep
+        say("stopped before the models were loaded")
+        sys.stdout.flush()
+        os._exit(0)
+    loaded.result()
+    say(f"stopped; {metrics.answered:,} requests were answered")
+
+
+def _load(service: Service, loop: asyncio.AbstractEventLoop, loaded: asyncio.Future[None]) -> None:
+    try:
+        service.load()
+    except BaseException as error:
+        told = error
+        loop.call_soon_threadsafe(lambda: loaded.set_exception(told))
+    else:
+        loop.call_soon_threadsafe(lambda: loaded.set_result(None))
+
+
+def _stop_on_signals(server: uvicorn.Server) -> None:
+    """Finish what is in flight at the first signal, and stop at once at the second."""
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, stop)
+
+
+def bind(settings: ServeSettings) -> socket.socket:
+    """Take the address, before anything is loaded.
+
+    Raises:
+        InputError: it is in use, not this machine's, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        raise InputError(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
+            remedy="give another --port (0: any that is free), or another --host",
+        ) from error
+    return bound
+
+
+def address(bound: socket.socket) -> str:
+    """Return what to open in a browser."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

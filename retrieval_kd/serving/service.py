@@ -1,0 +1,271 @@
+"""Searches side by side: every index, BM25 and their fusion, with what matched and a teacher.
+
+A `Service` knows nothing of the web. It is checked when it is made, before any model is loaded.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.texts import Document
+from retrieval_kd.errors import InputError
+from retrieval_kd.serving.marks import (
+    Match,
+    Matched,
+    Passage,
+    Piece,
+    QueryTerms,
+    pieces,
+    window,
+)
+from retrieval_kd.serving.systems import (
+    BM25_NAME,
+    FUSED,
+    HYBRID,
+    BM25System,
+    Found,
+    Identifiers,
+    IndexSystem,
+    fused,
+)
+from retrieval_kd.teachers.kinds import PointwiseTeacher
+from retrieval_kd.teachers.spec import check_spec, open_teacher, strategy_in
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document in a list.
+
+    `teacher` is the teacher's score if it re-ranked this document, and `rank_before` the rank
+    that the system itself gave it. Marks and words are empty unless they were asked for.
+    """
+
+    id: str
+    score: float
+    rank_before: int
+    teacher: float | None = None
+    title: str = ""
+    text: str = ""
+    title_marks: Sequence[Piece] = ()
+    text_marks: Sequence[Piece] = ()
+    words: Sequence[Match] = ()
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A system's list."""
+
+    system: str
+    found: Found
+    hits: list[Hit]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """All lists of a query; `teacher_ms` is 0 without re-ranking."""
+
+    lists: list[Listed]
+    reranked: int = 0
+    teacher_ms: float = 0.0
+    marks_ms: float = 0.0
+
+
+class Service:
+    """Indexes of one collection.
+
+    Args:
+        folders: index folders, whose names become those of their systems.
+        teacher: a teacher that scores pairs, to re-rank with.
+        rerank: how many documents of each list it re-ranks.
+
+    Raises:
+        InputError: a folder holds no finished index, two have different documents, or the teacher
+            cannot re-rank.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], teacher: str | None = None, rerank: int = 10
+    ) -> None:
+        check_teacher(teacher)
+        self.indexes = [IndexSystem(name, folder) for name, folder in _named(folders).items()]
+        digests = [index.manifest["collection"]["documents_digest"] for index in self.indexes]
+        for index, digest in zip(self.indexes, digests, strict=True):
+            if digest != digests[0]:
+                raise InputError(
+                    f"its documents are not those of {self.indexes[0].folder}",
+                    file=index.folder,
+                    remedy="serve indexes of one collection together, others on another port",
+                )
+        self.bm25 = BM25System()
+        self.teacher_spec, self.rerank = teacher, rerank
+        self.ready = False
+        self._teacher: PointwiseTeacher | None = None
+        self._teaching = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """All systems, in the order they are shown."""
+        return [*(index.name for index in self.indexes), BM25_NAME, HYBRID]
+
+    def kinds(self) -> list[tuple[str, str, str]]:
+        """Return name, kind and description of all systems."""
+        rows = [(one.name, one.kind, one.about) for one in (*self.indexes, self.bm25)]
+        return [*rows, (HYBRID, HYBRID, "all lists, fused by reciprocal rank")]
+
+    def load(self) -> None:
+        """Open the indexes and load the models; a query then loads nothing more.
+
+        Raises:
+            InputError: an index is damaged, its collection has changed, or a model cannot be
+                loaded.
+        """
+        for index in self.indexes:
+            index.load()
+        self.collection: Collection = self.indexes[0].index.collection()
+        self.identifiers = Identifiers(self.collection.documents)
+        self.bm25.load(self.collection.documents)
+        if self.teacher_spec is not None:
+            opened = open_teacher(self.teacher_spec, self.collection)
+            assert isinstance(opened, PointwiseTeacher)
+            opened.score(["a first query"], [self.collection.documents.at(0)])
+            self._teacher = opened
+        self.ready = True
+
+    def search(
+        self,
+        query: str,
+        k: int = 10,
+        *,
+        systems: Sequence[str] | None = None,
+        prefix: str = "",
+        rerank: bool = False,
+        highlight: bool = False,
+    ) -> Answer:
+        """Return the best `k` documents of each system.
+
+        Args:
+            systems: their names; by default all.
+            prefix: beginning of the IDs of the documents that may be found.
+            rerank: have the teacher put the first documents of each list in its order.
+            highlight: mark what matched.
+        """
+        found = self._find(query, k, self.names if systems is None else systems, prefix)
+        lists = {
+            name: [Hit(id, score, rank) for rank, (id, score) in enumerate(one.hits[:k], 1)]
+            for name, one in found.items()
+        }
+        start = time.perf_counter()
+        reranked = self._rerank(query, lists) if rerank else 0
+        teacher_ms = 1000 * (time.perf_counter() - start) if rerank else 0.0
+        start = time.perf_counter()
+        listed = self._with_texts(query, lists, highlight)
+        marks_ms = 1000 * (time.perf_counter() - start)
+        answers = [Listed(name, found[name], hits) for name, hits in listed.items()]
+        return Answer(answers, reranked, teacher_ms, marks_ms)
+
+    def _find(self, query: str, k: int, names: Sequence[str], prefix: str) -> dict[str, Found]:
+        depth = max(k, FUSED) if HYBRID in names else k
+        filter = self.identifiers.with_prefix(prefix)
+        found = {
+            one.name: one.search(query, depth, filter)
+            for one in (*self.indexes, self.bm25)
+            if one.name in names or HYBRID in names
+        }
+        if HYBRID in names:
+            found[HYBRID] = fused(found, k)
+        return {name: found[name] for name in self.names if name in names}
+
+    def _rerank(self, query: str, lists: dict[str, list[Hit]]) -> int:
+        """Put the first documents of each list in the teacher's order; return how many it read."""
+        assert self._teacher is not None
+        documents = self.collection.documents
+        first = {hit.id: None for hits in lists.values() for hit in hits[: self.rerank]}
+        pairs = [documents[id] for id in first if id in documents]
+        if not pairs:
+            return 0
+        with self._teaching:
+            scores = self._teacher.score([query] * len(pairs), pairs)
+        by_id = {d.id: float(s) for d, s in zip(pairs, np.asarray(scores), strict=True)}
+        for name, hits in lists.items():
+            scored = [replace(hit, teacher=by_id.get(hit.id)) for hit in hits[: self.rerank]]
+            order = sorted(scored, key=lambda hit: np.inf if hit.teacher is None else -hit.teacher)
+            lists[name] = order + hits[self.rerank :]
+        return len(pairs)
+
+    def _with_texts(
+        self, query: str, lists: dict[str, list[Hit]], highlight: bool
+    ) -> dict[str, list[Hit]]:
+        """Add titles, the passages' best parts, and what matched."""
+        documents, terms = self.collection.documents, QueryTerms(query)
+        passages = {
+            id: Passage.of(documents[id] if id in documents else Document(id, "", ""))
+            for id in {hit.id: None for hits in lists.values() for hit in hits}
+        }
+        literal = {id: terms.marks(passage.full) for id, passage in passages.items()}
+        indexes = {index.name: index for index in self.indexes}
+        shown = {}
+        for name, hits in lists.items():
+            matched: Sequence[Matched | None] | None = [None] * len(hits)
+            if highlight and name in indexes:
+                texts = [passages[hit.id].full for hit in hits]
+                matched = indexes[name].matches(query, texts)
+            elif highlight:
+                matched = [Matched(literal[hit.id], []) for hit in hits]
+            each = matched if matched is not None else [None] * len(hits)
+            shown[name] = [
+                _shown(hit, passages[hit.id], literal[hit.id], one)
+                for hit, one in zip(hits, each, strict=True)
+            ]
+        return shown
+
+
+def check_teacher(teacher: str | None) -> None:
+    """Refuse a teacher that cannot re-rank, before anything is loaded."""
+    if teacher is None:
+        return
+    if strategy_in(teacher) is not None:
+        raise InputError(
+            "a teacher that compares documents takes too many calls for one search",
+            id=teacher,
+            remedy="give one that scores them one by one: a cross-encoder's MODEL, yesno:, dense:",
+        )
+    check_spec(teacher)
+
+
+def _shown(hit: Hit, passage: Passage, literal: np.ndarray, matched: Matched | None) -> Hit:
+    """Add a passage's title and its best part to a hit."""
+    at = passage.text_start
+    marks = literal if matched is None else matched.marks
+    start, end = window(passage.text, (marks if marks[at:].any() else literal)[at:])
+    before, after = start > 0, end < len(passage.text)
+    text = passage.text[start:end]
+    hit = replace(
+        hit, title=passage.title, text=f"{'… ' if before else ''}{text}{' …' if after else ''}"
+    )
+    if matched is None:
+        return hit
+    cut = pieces(text, marks[at + start : at + end])
+    ends = [Piece("… ", 0.0)] * before, [Piece(" …", 0.0)] * after
+    titles = pieces(passage.title, marks[: len(passage.title)])
+    return replace(
+        hit, title_marks=titles, text_marks=[*ends[0], *cut, *ends[1]], words=matched.words
+    )
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    """Name each index after its folder, or by its path where two folders have one name."""
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("an index is given twice", remedy="give each index once")
+    names = [folder.resolve().name for folder in folders]
+    unusable = {BM25_NAME, HYBRID, *(name for name in names if names.count(name) > 1)}
+    return {
+        str(folder.resolve()) if name in unusable else name: folder
+        for name, folder in zip(names, folders, strict=True)
+    }

@@ -1,0 +1,169 @@
+"""What a query is searched with: an index with its model, BM25, and all of them fused.
+
+A tokenizer may be used by one thread at a time, so each model has a lock around its encoding.
+Searching encoded queries needs none.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retrieval_kd.data.runs import Run
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.indexing.index import Hits, Index, read_manifest
+from retrieval_kd.retrieval.bm25 import BM25
+from retrieval_kd.retrieval.retrieve import hybrid_run
+from retrieval_kd.serving.marks import Matched, sparse_matches, token_matches
+
+BM25_NAME, HYBRID = "bm25", "hybrid"
+FUSED = 100  # documents of each list that are fused
+MOST_LOOKED = 10_000  # best documents among which those with a prefix are looked for
+KEPT = 256  # passages whose matches with one query are kept
+
+
+@dataclass(frozen=True)
+class Found:
+    """A system's best documents and what they cost in milliseconds.
+
+    `complete` is False if documents with the prefix may be missing, as only the best
+    `MOST_LOOKED` were looked through.
+    """
+
+    hits: Hits
+    encode_ms: float
+    search_ms: float
+    complete: bool = True
+
+
+class Filter(NamedTuple):
+    """A beginning of document IDs, how many have it, and how many documents there are."""
+
+    prefix: str
+    matching: int
+    documents: int
+
+
+class Identifiers:
+    """The documents' IDs, to count those with a prefix."""
+
+    def __init__(self, texts: Texts) -> None:
+        self._ids = pa.array(texts.ids(), pa.large_string())
+
+    def with_prefix(self, prefix: str) -> Filter | None:
+        """Return the filter; None for the empty prefix, which all IDs have."""
+        if not prefix:
+            return None
+        matching = pc.sum(pc.starts_with(self._ids, prefix)).as_py() or 0
+        return Filter(prefix, matching, len(self._ids))
+
+
+class IndexSystem:
+    """An index folder under its name. Its kind and description are known before it is loaded."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder = name, folder
+        self.manifest = read_manifest(folder)
+        kind = self.manifest["spec"].get("kind", "faiss")
+        self.kind = "dense" if kind == "faiss" else str(kind)
+        self._lock = threading.Lock()
+
+    @property
+    def about(self) -> str:
+        """Its model and its index."""
+        how = self.manifest["spec"].get("factory", "exact")
+        return f"{self.kind}, {how}: {Path(str(self.manifest['model'])).name}"
+
+    def load(self) -> None:
+        """Open the index, load its model, and search once, so that nothing is left to load."""
+        self.index = Index.open(self.folder)
+        self.search("a first query", 1, None)
+
+    def search(self, query: str, depth: int, filter: Filter | None) -> Found:
+        """Return the best documents; without a filter those of `Index.search`."""
+        start = time.perf_counter()
+        with self._lock:
+            encoded = self.index.encode([query])
+        middle = time.perf_counter()
+        hits, complete = _filtered(
+            lambda depth: self.index.search_vectors(encoded, depth)[0], depth, filter
+        )
+        return Found(hits, *_milliseconds(start, middle), complete)
+
+    def matches(self, query: str, texts: Sequence[str]) -> list[Matched] | None:
+        """Return what matched in each text; None for a dense model, which compares no words."""
+        prompts = self.manifest["query_prompt"], self.manifest.get("document_prompt")
+        model: Any = self.index.model
+        if self.kind == "sparse":
+            with self._lock:
+                encoded = self.index.encode([query])
+                return [sparse_matches(model, encoded, text, prompts[1]) for text in texts]
+        if self.kind == "multi_vector":
+            with self._lock:
+                return [token_matches(model, query, text, *prompts) for text in texts]
+        return None
+
+
+class BM25System:
+    """BM25 over the documents of the indexes."""
+
+    name = kind = BM25_NAME
+    about = "words, stemmed"
+
+    def load(self, texts: Texts) -> None:
+        """Open the cached index, or build it."""
+        self.index = BM25.open(texts)
+
+    def search(self, query: str, depth: int, filter: Filter | None) -> Found:
+        """Return the best documents that share a term with the query."""
+        start = time.perf_counter()
+        hits, complete = _filtered(
+            lambda depth: list(self.index.search(query, depth).items()), depth, filter
+        )
+        return Found(hits, *_milliseconds(start, start), complete)
+
+
+def fused(found: dict[str, Found], depth: int) -> Found:
+    """Fuse the lists by reciprocal rank; its time is theirs together, and the fusion's."""
+    start = time.perf_counter()
+    runs = [Run(name, {"q": dict(one.hits)}) for name, one in found.items()]
+    hits = list(hybrid_run(runs, depth=depth).results["q"].items())
+    spent = 1000 * (time.perf_counter() - start)
+    encode = sum(one.encode_ms for one in found.values())
+    search = sum(one.search_ms for one in found.values()) + spent
+    return Found(hits, encode, search, all(one.complete for one in found.values()))
+
+
+def _filtered(find: Callable[[int], Hits], depth: int, filter: Filter | None) -> tuple[Hits, bool]:
+    """Find the best `depth` documents with a prefix by looking through more and more of the best.
+
+    Returns them, and whether no document that should be among them is missing.
+    """
+    if filter is None:
+        return find(depth), True
+    wanted = min(depth, filter.matching)
+    if not wanted:
+        return [], True
+    share = filter.matching / filter.documents
+    looked = max(depth, math.ceil(1.5 * wanted / share))  # enough if they are spread evenly
+    while True:
+        looked = min(looked, MOST_LOOKED, filter.documents)
+        hits = find(looked)
+        kept = [hit for hit in hits if hit[0].startswith(filter.prefix)][:wanted]
+        if len(kept) == wanted or len(hits) < looked or looked == filter.documents:
+            return kept, True
+        if looked == MOST_LOOKED:
+            return kept, False
+        looked *= 8
+
+
+def _milliseconds(start: float, middle: float) -> tuple[float, float]:
+    return 1000 * (middle - start), 1000 * (time.perf_counter() - middle)
