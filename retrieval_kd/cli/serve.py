@@ -11,6 +11,7 @@ from retrieval_kd.cli.options import refuse_unused, setting
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.progress import say
 from retrieval_kd.schema import validate
+from retrieval_kd.serving.listen import address, bind
 from retrieval_kd.serving.settings import ServeSettings, need_web
 
 serve_app = typer.Typer()
@@ -60,11 +61,11 @@ def serve(
             remedy = "build it with rkd index"
             raise InputError("no finished index here", file=folder, remedy=remedy)
     need_web()
-    # after all that needs no model: these load torch
-    from retrieval_kd.serving.server import address, bind, run_server
-    from retrieval_kd.serving.service import Service
-
     with bind(settings) as bound:
+        # after all that needs no model: these load torch
+        from retrieval_kd.serving.server import run_server
+        from retrieval_kd.serving.service import Service
+
         service = Service(index, teacher, rerank)
         if not settings.is_local:
             log.warning("other machines may search here, and there is no login")

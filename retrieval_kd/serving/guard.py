@@ -1,7 +1,8 @@
-"""What holds of every answer of the server: headers, and a line in the metrics."""
+"""What holds of every request: how long it may take to come, headers, a line in the metrics."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -9,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from retrieval_kd.errors import log
 from retrieval_kd.serving.metrics import Metrics
 
+SLOWEST = 20.0  # seconds until the next part of a request has come
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
@@ -42,6 +44,9 @@ class Guard:
             return
         status, start = 500, time.perf_counter()
 
+        async def patient() -> Message:
+            return await asyncio.wait_for(receive(), SLOWEST)
+
         async def guarded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
@@ -50,7 +55,7 @@ class Guard:
             await send(message)
 
         try:
-            await self.app(scope, receive, guarded)
+            await self.app(scope, patient, guarded)
         except Exception:  # it was answered with 500
             log.exception("a request failed")
         route = scope["path"] if scope["path"] in self.routes else "other"

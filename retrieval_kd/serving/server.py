@@ -1,4 +1,4 @@
-"""Runs the server: binds its address, loads the models, stops after what it has begun."""
+"""Runs the server: loads the models, says when it is ready, stops after what it has begun."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
 from retrieval_kd.serving.api import make_app
+from retrieval_kd.serving.listen import address
 from retrieval_kd.serving.metrics import Metrics
 from retrieval_kd.serving.service import Service
 from retrieval_kd.serving.settings import ServeSettings
@@ -95,29 +95,3 @@ def _stop_on_signals(server: uvicorn.Server) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             loop.add_signal_handler(number, stop)
-
-
-def bind(settings: ServeSettings) -> socket.socket:
-    """Take the address, before anything is loaded.
-
-    Raises:
-        InputError: it is in use, not this machine's, or not allowed.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    bound = socket.socket(family, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((settings.host, settings.port))
-    except OSError as error:
-        bound.close()
-        raise InputError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror}",
-            remedy="give another --port (0: any that is free), or another --host",
-        ) from error
-    return bound
-
-
-def address(bound: socket.socket) -> str:
-    """Return what to open in a browser."""
-    host, port = bound.getsockname()[:2]
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

@@ -110,13 +110,18 @@ class Service:
         self._teaching = threading.Lock()
 
     @property
+    def single(self) -> list[IndexSystem | BM25System]:
+        """All systems that search by themselves."""
+        return [*self.indexes, self.bm25]
+
+    @property
     def names(self) -> list[str]:
         """All systems, in the order they are shown."""
-        return [*(index.name for index in self.indexes), BM25_NAME, HYBRID]
+        return [*(one.name for one in self.single), HYBRID]
 
     def kinds(self) -> list[tuple[str, str, str]]:
         """Return name, kind and description of all systems."""
-        rows = [(one.name, one.kind, one.about) for one in (*self.indexes, self.bm25)]
+        rows = [(one.name, one.kind, one.about) for one in self.single]
         return [*rows, (HYBRID, HYBRID, "all lists, fused by reciprocal rank")]
 
     def load(self) -> None:
@@ -175,7 +180,7 @@ class Service:
         filter = self.identifiers.with_prefix(prefix)
         found = {
             one.name: one.search(query, depth, filter)
-            for one in (*self.indexes, self.bm25)
+            for one in self.single
             if one.name in names or HYBRID in names
         }
         if HYBRID in names:

@@ -286,6 +286,9 @@ SERVER: dict[str, str | bool] = {
     **{"--api": "chat", "--per-minute": "60", "--max-tokens": "1"},
     **{"--prompt-price": "1", "--answer-price": "1"},
 }
+# an address that no machine has: a call with other values that are right must not begin to serve
+SERVE = {"--index": ["{index}"], "--host": "203.0.113.1", "--port": "8123", "--teacher": "bm25"}
+SERVE |= {"--rerank": "3", "--concurrency": "2"}
 OUT = {"--json": "o.json", "--latex": "o.tex", "--markdown": "o.md"}
 CARD = {"--card": "{encoder}", "--card-system": "encoder"}
 SUITE = {"--data": "{data}", "--out": "o", **OUT, "--report": "o.html"}
@@ -299,6 +302,7 @@ CALLS = [
     Call(("index",), [], {**DATA, "--model": "{encoder}", "--spec": "{index_spec}", "--out": "o"}),
     Call(("search",), ["sparrow wing"], {"--index": "{index}"}),
     Call(("search",), [], {"--index": "{index}", "--queries": "{queries}", "--out": "o.trec"}),
+    Call(("serve",), [], SERVE, 2),
     Call(("lucene",), ["t"], {"--index": "i", "--out": "o.trec", "--qrels": "q.tsv"}, 2),
     Call(("score",), [], {**SCORE, "--teacher": "bm25"}),
     Call(("score",), [], {**SCORE, "--teacher": "yesno:m", **SERVER}, 2),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from retrieval_kd.errors import InputError
+from retrieval_kd.serving import guard
 from retrieval_kd.serving import settings as bounds
 from retrieval_kd.serving.api import make_app
 from retrieval_kd.serving.guard import HEADERS
@@ -185,6 +187,24 @@ def test_the_page_asks_no_other_host_and_has_no_inline_code(client):
     policy = HEADERS["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'") and "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
+
+
+def test_a_body_that_never_comes_is_given_up(service, monkeypatch):
+    monkeypatch.setattr(guard, "SLOWEST", 0.01)
+    app = make_app(service, ServeSettings(), Metrics())
+    sent: list[Any] = []
+
+    async def ask() -> None:
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        scope = {"type": "http", "method": "POST", "path": "/api/search", "headers": headers}
+        scope |= {"query_string": b"", "http_version": "1.1", "scheme": "http", "root_path": ""}
+        await app(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+
+    asyncio.run(ask())
+    assert sent[0]["status"] == 400
 
 
 class Waiting:

@@ -16,7 +16,7 @@ import pytest
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.index import Index
-from retrieval_kd.serving.server import address, bind
+from retrieval_kd.serving.listen import address, bind
 from retrieval_kd.serving.settings import ServeSettings
 from tests.serving.conftest import WORDS
 
