@@ -149,7 +149,12 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         500: "the search failed; the server's log says why",
         503: "not ready yet, or at work on as many searches as it takes; try again",
     }
-    return {status: {"model": Problem, "description": told[status]} for status in statuses}
+    return {
+        status: {"description": told[status], "content": {"text/plain": {}}}
+        if status == 413  # FastAPI's own answer
+        else {"description": told[status], "model": Problem}
+        for status in statuses
+    }
 
 
 class Slots:
@@ -165,7 +170,7 @@ class Slots:
         self.metrics.at_work += 1  # only the event loop's thread changes it
         try:
             loop = asyncio.get_running_loop()
-            return await asyncio.shield(loop.run_in_executor(self.pool, function, *arguments))
+            return await loop.run_in_executor(self.pool, function, *arguments)
         finally:
             self.metrics.at_work -= 1
 
@@ -315,10 +320,11 @@ def _handle_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def wrong(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        if first["type"] == "json_invalid":
+            return JSONResponse({"detail": f"body: not JSON: {first['ctx']['error']}"}, 400)
+        where = ".".join(str(part) for part in first["loc"][1:]) or "body"
         what = str(first["msg"]).removeprefix("Value error, ")
-        detail = shown(f"{where}: {what}" if where else what, 500)
-        return JSONResponse({"detail": detail}, 400 if first["type"] == "json_invalid" else 422)
+        return JSONResponse({"detail": shown(f"{where}: {what}", 500)}, 422)
 
     @app.exception_handler(InputError)
     async def failed(request: Request, error: InputError) -> Response:

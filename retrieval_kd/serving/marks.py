@@ -20,7 +20,7 @@ from retrieval_kd.models.vectors import sparse_rows
 from retrieval_kd.retrieval.analysis import UNSPACED_RUN, Analyzer, split_plain
 from retrieval_kd.retrieval.bm25 import DEFAULT
 
-LONGEST = 20_000  # characters of a document that are looked through
+LONGEST = 10_000  # characters of a document that are looked through
 WORDS = 45  # words of a passage that are shown
 WORD = re.compile(r"\S+")
 FAINTEST = 0.25  # share of the strongest match from which a weaker one is marked

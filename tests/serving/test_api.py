@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -68,14 +69,14 @@ HOSTILE = [
     (b'"x"', 422, "valid"),
     (b"{", 400, "JSON"),
     (b'{"query": "a"', 400, "JSON"),
-    (bytes(range(256)), 400, "parsing"),
+    (bytes(range(256)), 400, "JSON"),
     (b'{"query": "\xff\xfe"}', 400, "parsing"),
     (b"[" * 30_000, 400, "parsing"),
     (b'{"query": "a", "k": ' + b"9" * 5_000 + b"}", 400, "parsing"),
     (b'{"query": "\\ud800"}', 422, "query: "),
     (b'{"query": "a", "prefix": "\\udfff"}', 422, "prefix: "),
     (b'{"query": "a", "systems": ["\\ud800"]}', 422, "systems"),
-    (b'{"query": "a", "\\ud800": 1}', 422, "Extra inputs"),
+    (b'{"query": "a", "\\ud800": 1}', 422, "valid string"),
     (b'{"query": "a\\u0000b"}', 422, "control character, U+0000"),
     (b'{"query": "\\u001b[31m"}', 422, "control character, U+001B"),
     (b'{"query": "a", "prefix": "\\u0007"}', 422, "control character"),
@@ -104,7 +105,6 @@ HOSTILE = [
     (json.dumps({"query": "x" * (bounds.LONGEST_QUERY + 1)}).encode(), 422, "at most 2000"),
     (json.dumps({"query": "a", "prefix": "x" * 201}).encode(), 422, "at most 200"),
     (json.dumps({"query": "a", "systems": ["x"] * 33}).encode(), 422, "at most 32"),
-    (b'{"query": "' + b"x" * 100_000 + b'"}', 413, ""),
 ]  # fmt: skip
 
 
@@ -114,6 +114,12 @@ def test_a_hostile_body_gets_one_sentence(client, body, status, told):
     assert (response.status_code, response.headers["content-type"]) == (status, "application/json")
     [(key, detail)] = response.json().items()
     assert key == "detail" and told in detail and len(detail) <= 500 and detail.isprintable()
+
+
+@pytest.mark.parametrize("body", [b"x" * 100_000, iter([b"x" * 30_000] * 4)], ids=["told", "not"])
+def test_a_huge_body_is_refused_whether_it_tells_its_size_or_not(client, body):
+    response = client.post("/api/search", content=body, headers=JSON)
+    assert response.status_code == 413
 
 
 @pytest.mark.parametrize(
@@ -180,7 +186,7 @@ def test_the_page_asks_no_other_host_and_has_no_inline_code(client):
     page, script, style = (client.get(path).text for path in ("/", "/page.js", "/page.css"))
     for text in (page, script, style):
         assert "//" not in "".join(line.partition("// ")[0] for line in text.splitlines())
-    assert "<style" not in page and " style=" not in page and " on" not in page.replace(" one", "")
+    assert not re.search(r"<style|\sstyle=|\son\w+=", page)
     assert page.count("<script") == 1 == page.count('<script src="page.js" defer></script>')
     for sink in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
         assert sink not in script
@@ -311,5 +317,5 @@ def test_the_description_names_every_parameter_with_its_bounds(client):
     assert asked["additionalProperties"] is False and asked["required"] == ["query"]
     told = described["paths"]["/api/search"]["post"]["responses"]
     assert {"200", "400", "413", "422", "500", "503"} <= {*told}
-    for status in ("413", "422", "503"):
+    for status in ("400", "422", "503"):
         assert told[status]["content"]["application/json"]["schema"]["$ref"].endswith("/Problem")
