@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -106,7 +106,7 @@ def pieces(text: str, marks: np.ndarray) -> list[Piece]:
         [Piece(text='a ', weight=0.0), Piece(text='cat', weight=1.0)]
     """
     cut, at = [], 0
-    for weight, run in itertools.groupby(np.round(marks, 2).tolist()):
+    for weight, run in itertools.groupby(np.round(marks.astype(np.float64), 2).tolist()):
         end = at + sum(1 for _ in run)
         cut.append(Piece(text[at:end], float(weight)))
         at = end
@@ -162,8 +162,8 @@ def token_matches(
     left = asked["token_embeddings"][wanted].float()  # (q, D)
     right = read["token_embeddings"][rows].float()  # (t, D)
     best = (left @ right.T).max(dim=1)  # (q,)
-    total: Counter[int] = Counter()  # row → score
-    words: Counter[int] = Counter()  # token → score
+    total: dict[int, float] = defaultdict(float)  # row → score
+    words: dict[int, float] = defaultdict(float)  # token → score
     for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
         total[rows[place]] += score
         words[own[rows[place]]] += score

@@ -154,7 +154,7 @@ function row(hit, system, ranks) {
   if (hit.teacher !== null) meta.append(" · ", make("strong", "", `teacher ${score(hit.teacher)}`),
     hit.rank === hit.rank_before ? "" : `, was ${hit.rank_before}`);
   meta.append(" · ", make("bdi", "", hit.id));
-  if (others.length) meta.append(" · ", others.map(([name, rank]) => `${name} ${rank}`).join(", "));
+  if (others.length) meta.append(" · ", others.map(([name, rank]) => `${name}\u00a0${rank}`).join(", "));
   const body = make("div", "", title, text, meta);
   if (hit.words.length) {
     const words = hit.words.map(({ word, score: part }) => `${word} ${score(part)}`).join(", ");
