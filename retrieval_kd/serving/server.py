@@ -62,9 +62,10 @@ async def _run(service: Service, settings: ServeSettings, bound: socket.socket) 
     loader.start()
     serving = asyncio.create_task(server.serve([bound]))
     await asyncio.wait({serving, loaded}, return_when=asyncio.FIRST_COMPLETED)
-    if loaded.done() and not loaded.exception():
+    if loaded.done() and loaded.exception() is not None:
+        server.should_exit = True
+    elif loaded.done():
         say(f"serving {len(service.collection.documents):,} documents at {address(bound)}")
-    server.should_exit |= loaded.done() and loaded.exception() is not None
     await serving
     if not loaded.done():  # its thread cannot be stopped, and has begun nothing to keep
         say("stopped before the models were loaded")

@@ -27,7 +27,6 @@ from retrieval_kd.serving.marks import Matched, sparse_matches, token_matches
 BM25_NAME, HYBRID = "bm25", "hybrid"
 FUSED = 100  # documents of each list that are fused
 MOST_LOOKED = 10_000  # best documents among which those with a prefix are looked for
-KEPT = 256  # passages whose matches with one query are kept
 
 
 @dataclass(frozen=True)
