@@ -137,7 +137,9 @@ def sparse_matches(model: Any, query: csr_matrix, text: str, prompt: str | None)
     A word that the model adds to the text is listed, and cannot be marked in it.
     """
     shared = sparse_rows(model, [text], "document", prompt=prompt).multiply(query).tocoo()
-    scores = dict(zip(shared.col.tolist(), shared.data.tolist(), strict=True))
+    pairs = zip(shared.col.tolist(), shared.data.tolist(), strict=True)
+    special = _special(model)
+    scores = {word: score for word, score in pairs if word not in special}
     ids, spans = _tokens(model, text, prompt)
     marks = _mark(text, [(span, scores.get(id, 0.0)) for id, span in zip(ids, spans, strict=True)])
     return Matched(marks, _strongest(model, scores))
@@ -153,7 +155,7 @@ def token_matches(
     """
     [asked] = model.encode_query([query], prompt=query_prompt, output_value=None)
     [read] = model.encode_document([text], prompt=prompt, output_value=None)
-    special = set(model.tokenizer.all_special_ids) if model.tokenizer is not None else set()
+    special = _special(model)
     wanted = [row for row, id in _scoring(asked) if id not in special]
     own = dict(_scoring(read))  # row → token
     if not wanted or not own:
@@ -171,6 +173,11 @@ def token_matches(
     found = [(spans[row], total[row]) for row in total if row < len(ids) and ids[row] == own[row]]
     named = {word: score for word, score in words.items() if word not in special}
     return Matched(_mark(text, found), _strongest(model, named))
+
+
+def _special(model: Any) -> set[int]:
+    """Return the tokens that stand for no word."""
+    return set(model.tokenizer.all_special_ids) if model.tokenizer is not None else set()
 
 
 def _scoring(features: dict[str, Any]) -> list[tuple[int, int]]:

@@ -23,6 +23,7 @@ const milliseconds = value => `${value < 10 ? value.toFixed(1) : number(Math.rou
 
 function score(value) {
   const size = Math.abs(value);
+  if (size === 0) return "0";
   const digits = size >= 100 ? 1 : size >= 1 ? 2 : size >= 0.1 ? 3 : 4;
   return value.toFixed(digits).replace("-", "−");
 }
