@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import re
 import signal
 import subprocess
@@ -29,10 +28,7 @@ import numpy as np
 from benchmarks.measure import save
 from retrieval_kd.indexing.index import Index
 
-ROUNDS = {  # what a request asks for: name → body
-    "all": {"k": 10},
-    "index": {"k": 10, "systems": ["INDEX"]},
-}
+DEPTH = 10  # documents of each list
 PATIENCE = 600.0  # seconds for one answer
 
 
@@ -40,14 +36,15 @@ def main() -> None:
     """Serve, ask, print and write results/serving.json."""
     options = parse()
     queries = [query.full for query in Index.open(options.index).collection().queries.iterate()]
+    rounds = {"all": None, "index": [options.index.resolve().name]}  # which systems
     server, url = start(options.index)
     try:
         record = {
             "collection": httpx2.get(f"{url}api/about").json(),
             "concurrency": options.concurrency,
             "rounds": {
-                name: asyncio.run(ask_all(url, queries, named(body, options.index), options))
-                for name, body in ROUNDS.items()
+                name: asyncio.run(ask_all(url, queries, systems, options))
+                for name, systems in rounds.items()
             },
         }
         server.send_signal(signal.SIGTERM)
@@ -72,7 +69,7 @@ def parse() -> argparse.Namespace:
 def start(index: Path) -> tuple[subprocess.Popen[str], str]:
     """Start the server and return it with its address, once its models are loaded."""
     line = [sys.executable, "-m", "retrieval_kd", "serve", "--index", str(index), "--port", "0"]
-    server = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env={**os.environ})
+    server = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     for said in server.stdout:
         if said.startswith("serving ") and (found := re.search(r"http://\S+", said)):
@@ -80,16 +77,8 @@ def start(index: Path) -> tuple[subprocess.Popen[str], str]:
     raise SystemExit(f"the server ended with {server.wait()}")
 
 
-def named(body: dict[str, Any], index: Path) -> dict[str, Any]:
-    """The body with the index's name in it."""
-    systems = [
-        index.resolve().name if name == "INDEX" else name for name in body.get("systems", ())
-    ]
-    return {**body, "systems": systems or None}
-
-
 async def ask_all(
-    url: str, queries: list[str], body: dict[str, Any], options: argparse.Namespace
+    url: str, queries: list[str], systems: list[str] | None, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Send all requests, at most `concurrency` at a time, and sum up the answers."""
     numbers = iter(range(options.requests))
@@ -103,8 +92,9 @@ async def ask_all(
         nonlocal differing
         for number in numbers:
             which, begun = number % len(queries), time.perf_counter()
+            body = {"query": queries[which], "k": DEPTH, "systems": systems}
             try:
-                answer = await http.post("api/search", json={**body, "query": queries[which]})
+                answer = await http.post("api/search", json=body)
             except httpx2.HTTPError as error:
                 statuses[type(error).__name__] += 1
                 continue
