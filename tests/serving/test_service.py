@@ -128,3 +128,13 @@ def test_indexes_of_one_name_are_told_apart(indexes, tmp_path):
         shutil.copytree(indexes["dense"], folder)
     names = Service(folders).names
     assert len(set(names)) == 5 and names[0].endswith("a/index")
+
+
+def test_a_cross_encoder_re_ranks(indexes, tiny_cross_encoder):
+    made = Service([indexes["dense"]], str(tiny_cross_encoder), 4)
+    made.load()
+    [listed] = made.search(WORDS, 5, systems=["my-dense"], rerank=True).lists
+    teacher = open_teacher(str(tiny_cross_encoder), made.collection)
+    for hit in listed.hits[:4]:
+        [score] = teacher.score([WORDS], [made.collection.documents[hit.id]])
+        assert hit.teacher == pytest.approx(score, abs=1e-4)
