@@ -88,10 +88,10 @@ class IndexSystem:
 
     def search(self, query: str, depth: int, filter: Filter | None) -> Found:
         """Return the best documents; without a filter those of `Index.search`."""
-        start = time.perf_counter()
         with self._lock:
+            start = time.perf_counter()  # not the wait for other queries
             encoded = self.index.encode([query])
-        middle = time.perf_counter()
+            middle = time.perf_counter()
         hits, complete = _filtered(
             lambda depth: self.index.search_vectors(encoded, depth)[0], depth, filter
         )
