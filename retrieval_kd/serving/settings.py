@@ -21,7 +21,7 @@ class ServeSettings(Part):
 
     host: str = Field(
         default="127.0.0.1",
-        description="address to listen on; others than this machine's own need 0.0.0.0 or ::",
+        description="address to listen on; with 0.0.0.0 or :: other machines can connect",
     )
     port: int = Field(default=8000, ge=0, le=65_535, description="port; 0: any that is free")
     concurrency: int = Field(
