@@ -1,9 +1,9 @@
-"""The commands `retrieve`, `index`, `search` and `lucene`."""
+"""The commands `retrieve`, `search` and `lucene`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ from retrieval_kd.cli.options import (
     RunOut,
     Split,
     out_file,
-    out_folder,
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -52,39 +51,6 @@ def retrieve(
     )
     write_run(run, out)
     say(f"{out}: {len(run)} queries, up to {depth} documents each")
-
-
-@search_app.command()
-def index(
-    collection: CollectionOption,
-    model: Annotated[str, typer.Option(help="MODEL that encodes documents and queries")],
-    out: Annotated[Path, out_folder("folder for the index")],
-    spec: Annotated[Path, typer.Option(help="index specification, see indexes/*.yaml")] = Path(
-        "indexes/flat.yaml"
-    ),
-    max_length: Length = None,
-) -> None:
-    """Encode a collection and build an index, which records its model and document IDs.
-
-    An existing index with another model, documents or settings is replaced, with a message.
-    """
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.indexing.build import build_index
-    from retrieval_kd.indexing.spec import load_spec
-
-    def report(old: dict[str, Any]) -> None:
-        documents = f"{old.get('count', 0):,} documents by {old.get('model')}"
-        say(f"{out}: replaces the index of {documents}")
-
-    built = build_index(
-        open_collection(collection),
-        model,
-        load_spec(spec),
-        out,
-        max_length=max_length,
-        replacing=report,
-    )
-    say(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
 
 
 @search_app.command()
@@ -126,7 +92,7 @@ def search(
         return
     assert query is not None
     [hits] = opened.search([query], depth)
-    for hit in snippets(opened.collection().documents, hits, query):
+    for hit in snippets(opened.texts(), hits, query):
         say(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
         say(f"     {hit.text}")
 

@@ -140,9 +140,10 @@ class Index:
         There may be fewer: with a sparse model, documents that share no word with the query are
         not hits.
         """
+        found = self.vectors.search(vectors, max(1, min(depth, len(self))))
         return [
             list(top_k(scores, depth, self._id_at, positions=positions).items())
-            for positions, scores in self.vectors.search(vectors, min(depth, len(self)))
+            for positions, scores in found
         ]
 
     def _id_at(self, position: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import shown
+from retrieval_kd.indexing.segments import IndexedTexts
 
 WORD = re.compile(r"\w+")
 
@@ -24,7 +25,7 @@ class Snippet:
 
 
 def snippets(
-    texts: Texts, hits: Sequence[tuple[str, float]], query: str, *, words: int = 30
+    texts: Texts | IndexedTexts, hits: Sequence[tuple[str, float]], query: str, *, words: int = 30
 ) -> list[Snippet]:
     """Return each hit with its title and the `words` words in a row that match the query best."""
     query_words = _content_words(query)
