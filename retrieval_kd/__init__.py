@@ -34,6 +34,7 @@ _PUBLIC = {
     "TrainingJob": "training.job",
     "train_student": "training.train_student",
     "Index": "indexing.index",
+    "Shards": "indexing.shards",
     "build_index": "indexing.build",
     "add_documents": "indexing.change",
     "delete_documents": "indexing.change",

@@ -55,7 +55,10 @@ def retrieve(
 
 @search_app.command()
 def search(
-    index: Annotated[Path, typer.Option(help="folder made by `rkd index`")],
+    index: Annotated[
+        list[Path],
+        typer.Option(help="folder made by `rkd index`; repeat to search several of one model"),
+    ],
     query: Annotated[str | None, typer.Argument(help="a question")] = None,
     queries: Annotated[
         Path | None, typer.Option(help="JSONL ({_id, text}) or TSV of queries, instead of one")
@@ -64,7 +67,10 @@ def search(
     depth: Depth = 10,
     model: Annotated[str | None, typer.Option(help="MODEL, if it was moved")] = None,
 ) -> None:
-    """Search an index for one query (prints titles and snippets) or a file of queries (a run)."""
+    """Search an index for one query (prints titles and snippets) or a file of queries (a run).
+
+    Several indexes of one model are searched as one.
+    """
     from retrieval_kd.data.query_files import read_queries
     from retrieval_kd.data.runs import write_run
     from retrieval_kd.models.names import resolve_model
@@ -75,16 +81,18 @@ def search(
         raise InputError("--queries needs --out, the run file to write")
     if queries is None and out is not None:
         raise InputError("--out is the run file of --queries", remedy="leave it out")
-    if not index.is_dir():
-        raise InputError("no finished index here", file=index, remedy="build it with rkd index")
+    for folder in index:
+        if not folder.is_dir():
+            remedy = "build it with rkd index"
+            raise InputError("no finished index here", file=folder, remedy=remedy)
     if model is not None:
         resolve_model(model)
     texts = {} if queries is None else read_queries(queries)
     # after all that needs no model: these load torch
-    from retrieval_kd.indexing.index import Index
+    from retrieval_kd.indexing.shards import Shards
     from retrieval_kd.indexing.snippets import snippets
 
-    opened = Index.open(index, model)
+    opened = Shards.open(index, model)
     if out is not None:
         run = opened.search_run(texts, depth)
         write_run(run, out)

@@ -8,7 +8,7 @@ which plain FAISS can read), `sparse.py` or `multi_vector.py` writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -167,12 +167,7 @@ class Index:
         name: str | None = None,
     ) -> Run:
         """Search for queries by ID and return a run."""
-        rankings = self.search(list(queries.values()), depth + exclude_self)
-        results = {}
-        for query_id, hits in zip(queries, rankings, strict=True):
-            kept = [hit for hit in hits if not exclude_self or hit[0] != query_id]
-            results[query_id] = dict(kept[:depth])
-        return Run(name or self.folder.name, results)
+        return run_of(self.search, queries, depth, exclude_self, name or self.folder.name)
 
     def collection(self) -> Collection:
         """Open the indexed collection, for titles and texts.
@@ -224,6 +219,22 @@ class Index:
                 if Path(name).name != IDS and TEXTS not in Path(name).parts
             ),
         )
+
+
+def run_of(
+    search: Callable[[Sequence[str], int], list[Hits]],
+    queries: Mapping[str, str],
+    depth: int,
+    exclude_self: bool,
+    name: str,
+) -> Run:
+    """Search for queries by ID and return a run."""
+    rankings = search(list(queries.values()), depth + exclude_self)
+    results = {}
+    for query_id, hits in zip(queries, rankings, strict=True):
+        kept = [hit for hit in hits if not exclude_self or hit[0] != query_id]
+        results[query_id] = dict(kept[:depth])
+    return Run(name, results)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from retrieval_kd.indexing.faiss_import import faiss
 
+FAISS: Any = faiss  # its type stubs lack the constructors that take settings
 WIDER = 8  # times as many cells or candidates, where too few rows were found
 
 
@@ -66,7 +67,7 @@ class Selection:
 
 def bitmap(rows: np.ndarray) -> Any:
     """A FAISS selector of the rows that are True."""
-    return faiss.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
+    return FAISS.IDSelectorBitmap(np.packbits(rows, bitorder="little"))
 
 
 def parameters(index: Any, selector: Any, wider: int = 1) -> Any:
@@ -78,20 +79,20 @@ def parameters(index: Any, selector: Any, wider: int = 1) -> Any:
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
         inner = parameters(index.index, selector, wider)
-        return faiss.SearchParametersPreTransform(index_params=inner)
+        return FAISS.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
         inner = parameters(index.base_index, selector, wider)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+        return FAISS.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(
+        return FAISS.SearchParametersIVF(
             sel=selector,
             nprobe=min(index.nlist, index.nprobe * wider),
             max_codes=index.max_codes if wider == 1 else 0,
         )
     if isinstance(index, faiss.IndexHNSW):
         candidates = min(index.ntotal, index.hnsw.efSearch * wider)
-        return faiss.SearchParametersHNSW(sel=selector, efSearch=candidates)
-    return faiss.SearchParameters(sel=selector)
+        return FAISS.SearchParametersHNSW(sel=selector, efSearch=candidates)
+    return FAISS.SearchParameters(sel=selector)
 
 
 def without(index: Any, live: np.ndarray) -> Any:

@@ -10,7 +10,8 @@ from retrieval_kd.indexing.selection import Selection, without
 
 ROWS, WIDTH = 600, 16
 EXACT = ("Flat", "SQ8", "IVF8,Flat", "IVF8,PQ4x4", "OPQ4,IVF8,PQ4x4", "PQ4x4", "RaBitQ")
-FACTORIES = (*EXACT, "HNSW8", "PCA8,HNSW8", "PQ4x4,RFlat", "PQ4x4fs", "IVF8,PQ4x4fs,RFlat")
+REFINED = ("OPQ4,IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,RaBitQ,Refine(SQ8)", "PQ4x4,RFlat")
+FACTORIES = (*EXACT, *REFINED, "HNSW8", "PCA8,HNSW8", "PQ4x4fs")
 
 
 @pytest.fixture(scope="module")
