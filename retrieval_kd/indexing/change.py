@@ -254,10 +254,7 @@ def _rows(documents: Iterable[Document | Row], drops: Drops) -> Iterator[Row]:
 
 
 def _check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
-    """Refuse a model that would give the documents other vectors, and a graph that is finished."""
-    if "NSG" in manifest["spec"].get("factory", ""):
-        problem, remedy = "FAISS adds nothing to a finished NSG graph", "use HNSW in its place"
-        raise InputError(problem, file=folder, remedy=remedy)
+    """Refuse a model that would give the documents other vectors."""
     if document_digest(model_spec) != manifest["model_digest"]:
         changed = " (its files have changed since)" if model_spec == manifest["model"] else ""
         raise InputError(

@@ -28,7 +28,7 @@ from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.indexing.verify import verify_index
 from retrieval_kd.models.load import load_retriever
 from retrieval_kd.students.make import make_student
-from tests.tiny_models import TOPICS, write_collection
+from tests.tiny_models import TOPICS
 
 SPECS = {
     "flat": IndexSpec(),
@@ -356,15 +356,6 @@ def test_building_again_replaces_what_was_changed(
     assert {path.name for path in folder.iterdir()} == {
         ".lock", "index.faiss", "ids.arrow", "manifest.json"
     }  # fmt: skip
-
-
-def test_a_graph_that_takes_no_more_rows_says_so(tiny_encoder: Path, tmp_path: Path) -> None:
-    collection = open_collection(write_collection(tmp_path / "data", documents_per_topic=20))
-    build_index(collection, str(tiny_encoder), IndexSpec(factory="NSG8"), tmp_path / "ix")
-    with pytest.raises(InputError, match="adds nothing to a finished NSG graph"):
-        add_documents(tmp_path / "ix", [Document("new1", "", "nest")])
-    delete_documents(tmp_path / "ix", ["birds1"])
-    assert "birds1" not in search(tmp_path / "ix")[0]
 
 
 def test_bytes_and_figures_are_of_what_is_there_now(make: Make, tmp_path: Path) -> None:
