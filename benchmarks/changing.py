@@ -185,15 +185,20 @@ class Changing:
             same = all(f.keys() == e.keys() for f, e in pairs)
             worst = max(abs(f[id] - e[id]) for f, e in pairs for id in f.keys() & e.keys())
             return {**facts, "same documents": same, "largest difference of scores": worst}
-        build.build_index(open_collection(data), self.model, IndexSpec(), self.home / "flat")
-        best = Index.open(self.home / "flat").search(self._queries(), DEPTH)
-        for name, one in (("changed", changed), ("anew", anew)):
-            hits = one.search(self._queries(), DEPTH)
-            same = sum(
-                len(dict(h).keys() & dict(b).keys()) for h, b in zip(hits, best, strict=True)
-            )
-            facts[f"recall of {name}"] = round(same / (DEPTH * len(best)), 4)
+        self._build(self.home / "data", self.home / "before")
+        before = Index.open(self.home / "before")
+        for name, one, of in (("before", before, "data"), ("changed", changed, "final"),
+                              ("anew", anew, "final")):  # fmt: skip
+            facts[f"recall {name}"] = self._recall(one, self.home / of)
         return facts
+
+    def _recall(self, one: Index, data: Path) -> float:
+        """The share of the true ten best among an index's ten best."""
+        collection = open_collection(data)
+        flat = build.build_index(collection, self.model, IndexSpec(), self.home / "flat")
+        lists = zip(*(i.search(self._queries(), DEPTH) for i in (one, flat)), strict=True)
+        shares = [len(dict(hits).keys() & dict(best).keys()) / DEPTH for hits, best in lists]
+        return round(sum(shares) / len(shares), 4)
 
 
 def in_parent(model: str) -> Callable[..., Any]:
