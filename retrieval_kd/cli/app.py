@@ -29,6 +29,7 @@ from retrieval_kd.cli.command import Command
 from retrieval_kd.cli.diagnose import diagnose_app
 from retrieval_kd.cli.evaluate import evaluate_app
 from retrieval_kd.cli.fit_teacher import fit_app
+from retrieval_kd.cli.index import index_app
 from retrieval_kd.cli.merge import merge_app
 from retrieval_kd.cli.methods import methods_app
 from retrieval_kd.cli.options import out_file
@@ -109,6 +110,7 @@ COMMANDS = (
 )  # fmt: skip
 for commands in COMMANDS:
     app.registered_commands += commands.registered_commands
+app.add_typer(index_app, name="index")
 app.add_typer(scores_app, name="scores")
 app.add_typer(teach_app, name="teach")
 
@@ -195,7 +197,7 @@ def report(
     say(target)
 
 
-for commands in (app, scores_app, teach_app):
+for commands in (app, index_app, scores_app, teach_app):
     for command in commands.registered_commands:
         command.cls = Command
 

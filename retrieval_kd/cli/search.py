@@ -1,9 +1,9 @@
-"""The commands `retrieve`, `index`, `search` and `lucene`."""
+"""The commands `retrieve`, `search` and `lucene`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,7 +15,6 @@ from retrieval_kd.cli.options import (
     RunOut,
     Split,
     out_file,
-    out_folder,
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -55,41 +54,11 @@ def retrieve(
 
 
 @search_app.command()
-def index(
-    collection: CollectionOption,
-    model: Annotated[str, typer.Option(help="MODEL that encodes documents and queries")],
-    out: Annotated[Path, out_folder("folder for the index")],
-    spec: Annotated[Path, typer.Option(help="index specification, see indexes/*.yaml")] = Path(
-        "indexes/flat.yaml"
-    ),
-    max_length: Length = None,
-) -> None:
-    """Encode a collection and build an index, which records its model and document IDs.
-
-    An existing index with another model, documents or settings is replaced, with a message.
-    """
-    from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.indexing.build import build_index
-    from retrieval_kd.indexing.spec import load_spec
-
-    def report(old: dict[str, Any]) -> None:
-        documents = f"{old.get('count', 0):,} documents by {old.get('model')}"
-        say(f"{out}: replaces the index of {documents}")
-
-    built = build_index(
-        open_collection(collection),
-        model,
-        load_spec(spec),
-        out,
-        max_length=max_length,
-        replacing=report,
-    )
-    say(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
-
-
-@search_app.command()
 def search(
-    index: Annotated[Path, typer.Option(help="folder made by `rkd index`")],
+    index: Annotated[
+        list[Path],
+        typer.Option(help="folder made by `rkd index`; repeat to search several of one model"),
+    ],
     query: Annotated[str | None, typer.Argument(help="a question")] = None,
     queries: Annotated[
         Path | None, typer.Option(help="JSONL ({_id, text}) or TSV of queries, instead of one")
@@ -98,7 +67,10 @@ def search(
     depth: Depth = 10,
     model: Annotated[str | None, typer.Option(help="MODEL, if it was moved")] = None,
 ) -> None:
-    """Search an index for one query (prints titles and snippets) or a file of queries (a run)."""
+    """Search an index for one query (prints titles and snippets) or a file of queries (a run).
+
+    Several indexes of one model are searched as one.
+    """
     from retrieval_kd.data.query_files import read_queries
     from retrieval_kd.data.runs import write_run
     from retrieval_kd.models.names import resolve_model
@@ -109,16 +81,18 @@ def search(
         raise InputError("--queries needs --out, the run file to write")
     if queries is None and out is not None:
         raise InputError("--out is the run file of --queries", remedy="leave it out")
-    if not index.is_dir():
-        raise InputError("no finished index here", file=index, remedy="build it with rkd index")
+    for folder in index:
+        if not folder.is_dir():
+            remedy = "build it with rkd index"
+            raise InputError("no finished index here", file=folder, remedy=remedy)
     if model is not None:
         resolve_model(model)
     texts = {} if queries is None else read_queries(queries)
     # after all that needs no model: these load torch
-    from retrieval_kd.indexing.index import Index
+    from retrieval_kd.indexing.shards import Shards
     from retrieval_kd.indexing.snippets import snippets
 
-    opened = Index.open(index, model)
+    opened = Shards.open(index, model)
     if out is not None:
         run = opened.search_run(texts, depth)
         write_run(run, out)
@@ -126,7 +100,7 @@ def search(
         return
     assert query is not None
     [hits] = opened.search([query], depth)
-    for hit in snippets(opened.collection().documents, hits, query):
+    for hit in snippets(opened.texts(), hits, query):
         say(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
         say(f"     {hit.text}")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from retrieval_kd.data.json_lines import parse_object
 from retrieval_kd.data.qrels import judgment_files, judgment_readers
 from retrieval_kd.data.rows import Reader, Reading, Row
-from retrieval_kd.data.sources import Line, Source, parsed
+from retrieval_kd.data.sources import Line, Source, file_lines, parsed
 from retrieval_kd.errors import InputError, kind_of
 
 BESIDE = r"qrels([._-][^/]+)?\.(tsv|txt|jsonl)(\.gz)?"  # judgments beside the corpus
@@ -70,6 +70,11 @@ def _root(source: Source, depth: int) -> str | None:
             problem, file=source.path, remedy="name one of them, or give each its own zip"
         )
     return next((f"{root}/" if root.name else "" for root in roots), None)
+
+
+def read_documents(path: Path, reading: Reading) -> Iterator[Row]:
+    """Read the documents of one file of JSON lines, plain or gzipped."""
+    return parse_rows(file_lines(path, reading), str(path), reading)
 
 
 def parse_rows(lines: Iterable[Line], file: str, reading: Reading) -> Iterator[Row]:

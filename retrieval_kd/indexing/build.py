@@ -11,24 +11,22 @@ import contextlib
 import shutil
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from filelock import FileLock
 
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import atomic_path, sealed, sweep, write_json
+from retrieval_kd.files import sealed, sweep, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import dense, multi_vector, sparse
-from retrieval_kd.indexing.index import IDS, MANIFEST, Index, describe_files, read_manifest
+from retrieval_kd.indexing.index import Index, describe_files, read_manifest
+from retrieval_kd.indexing.segments import IDS, MANIFEST, OF_CHANGES, remove_unlisted, write_ids
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.load import document_digest, kind_of, load_retriever
 
-BATCH = 65_536  # document IDs written at a time
+NAMES = (*dense.FILES, *sparse.FILES, *multi_vector.FILES, IDS)
 
 
 def build_index(
@@ -95,8 +93,8 @@ def build_index(
             names = kind.FILES
             entries = kind.write(model, texts, out, document_prompt, inputs)
             entries["seconds"] = {"encode": round(time.monotonic() - start, 3)}
-        _write_ids(texts, out / IDS)
-        files = describe_files(out, names)
+        write_ids(texts.ids(), out / IDS)
+        files = describe_files(out, (*names, IDS))
         manifest = {
             "format": 1,
             "model": _portable(model_spec),
@@ -116,6 +114,7 @@ def build_index(
         write_json(out / MANIFEST, sealed(manifest))
         for shards in out.glob(".shards-*"):
             shutil.rmtree(shards)
+        remove_unlisted(out, files, NAMES)
     opened = Index.open(out, verify=False)
     opened.model_spec, opened.model = model_spec, model  # already loaded
     return opened
@@ -127,8 +126,8 @@ def check_foreign(out: Path) -> None:
         raise InputError("this is no folder", file=out, remedy="give a new folder")
     names = {path.name for path in out.glob("[!.]*")}
     # A manifest alone may be another program's; a damaged one stands beside an index's files.
-    ours = {*dense.FILES, *sparse.FILES, *multi_vector.FILES, IDS, MANIFEST}
-    if names <= ours and names != {MANIFEST}:
+    ours = {name for name in names if name in (*NAMES, MANIFEST) or OF_CHANGES.fullmatch(name)}
+    if names == ours and names != {MANIFEST}:
         return
     try:
         read_manifest(out)
@@ -163,15 +162,6 @@ def _finished(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | Non
         return opened
     except InputError:
         return None
-
-
-def _write_ids(texts: Texts, path: Path) -> None:
-    schema = pa.schema([("document_id", pa.large_string())])
-    with atomic_path(path) as temporary, pa.OSFile(str(temporary), "wb") as sink:
-        with pa.ipc.new_file(sink, schema) as writer:
-            ids = texts.ids()
-            while batch := list(islice(ids, BATCH)):
-                writer.write_batch(pa.record_batch([batch], schema=schema))
 
 
 def _portable(spec: str) -> str:

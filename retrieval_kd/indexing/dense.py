@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,16 @@ from retrieval_kd.errors import InputError, log
 from retrieval_kd.files import atomic_path
 from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.indexing.faiss_import import faiss
+from retrieval_kd.indexing.selection import Selection, without
 from retrieval_kd.indexing.spec import IndexSpec, check_parameters
-from retrieval_kd.models.encode import document_vectors, encode_queries, finish, normalises
+from retrieval_kd.models.encode import (
+    Shard,
+    document_vectors,
+    encode_queries,
+    encode_uncached,
+    finish,
+    normalises,
+)
 from retrieval_kd.progress import bar
 
 FAISS = "index.faiss"
@@ -64,6 +72,18 @@ def write(
     }
 
 
+def encoder(model: Any, manifest: dict[str, Any]) -> Callable[[list[str], int], Shard]:
+    """Return what encodes documents for `encode_shards`, as those of an index were."""
+    width, normalised = manifest["dimensions"], manifest["normalised"]
+    prompt = manifest["document_prompt"]
+
+    def encode(documents: list[str], start: int) -> Shard:
+        vectors = encode_uncached(model, documents, prompt=prompt)
+        return {"vectors": finish(vectors[:, :width], normalised)}
+
+    return encode
+
+
 def write_index(index: Any, path: Path) -> None:
     """Write the index, whole or not at all.
 
@@ -91,7 +111,31 @@ class FaissVectors:
         self.index = faiss.read_index(str(folder / FAISS))
         self.dimensions, self.count = self.index.d, self.index.ntotal
         self.prompt, self.normalised = manifest["query_prompt"], manifest["normalised"]
+        self.threads = manifest["spec"].get("threads", 0)
+        self.selection: Selection | None = None
         set_parameters(self.index, search or manifest["spec"]["search"], "search")
+
+    def extend(self, shard: Shard) -> None:
+        """Append documents, with the quantisers that the index has."""
+        with faiss_threads(self.threads):
+            self.index.add(shard["vectors"])
+        self.count = self.index.ntotal
+
+    def hide(self, deleted: np.ndarray) -> None:
+        """Leave these rows out of all results."""
+        self.selection = Selection(self.index, deleted)
+
+    def rewrite(self, live: np.ndarray, out: Path) -> None:
+        """Write the index of the rows that are `live`; this one is then of no use any more."""
+        try:
+            with faiss_threads(self.threads):
+                written = self.index if live.all() else without(self.index, live)
+        except (RuntimeError, MemoryError) as error:
+            raise InputError(
+                f"FAISS cannot remove rows from this index: {_reason(error)}",
+                remedy="build the index again with rkd index",
+            ) from error
+        write_index(written, out / FAISS)
 
     def encode(self, model: Any, texts: Sequence[str]) -> np.ndarray:
         """Encode queries as `(len(texts), dimensions)`, truncated and normalised like the index."""
@@ -102,7 +146,8 @@ class FaissVectors:
         """Return the positions and scores that FAISS finds for each query, at most `depth`."""
         results = []
         for start in range(0, len(queries), BLOCK):
-            scores, positions = self.index.search(queries[start : start + BLOCK], depth)
+            find = (self.selection or self.index).search
+            scores, positions = find(queries[start : start + BLOCK], depth)
             for row, at in zip(scores, positions, strict=True):
                 results.append((at[at >= 0], row[at >= 0]))
         return results

@@ -8,14 +8,13 @@ which plain FAISS can read), `sparse.py` or `multi_vector.py` writes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from retrieval_kd.data.collection import Collection, open_collection
@@ -24,12 +23,23 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import DamagedFile, digest_file, read_sealed
 from retrieval_kd.indexing.dense import FaissVectors
 from retrieval_kd.indexing.multi_vector import TokenVectors
+from retrieval_kd.indexing.segments import (
+    IDS,
+    MANIFEST,
+    TEXTS,
+    VECTORS,
+    IndexedTexts,
+    Layout,
+    read_deleted,
+    read_ids,
+    text_folders,
+)
 from retrieval_kd.indexing.sparse import SparseVectors
 from retrieval_kd.indexing.topk import top_k
+from retrieval_kd.models.encode import read_arrays
 from retrieval_kd.models.facts import imitated_digests
 from retrieval_kd.models.load import document_digest, load_retriever
 
-IDS, MANIFEST = "ids.arrow", "manifest.json"
 ENTRIES = {"model", "model_digest", "max_length", "dtype", "spec", "count", "dimensions",
            "collection", "query_prompt"}  # fmt: skip
 RESTORE = "restore the file, or delete the folder and build the index again"
@@ -62,11 +72,15 @@ class Index:
     ) -> None:
         self.folder, self.manifest, self.vectors = folder, manifest, vectors
         self.model_spec = model_spec
-        with pa.memory_map(str(folder / IDS)) as source:
-            self.ids = pa.ipc.open_file(source).read_all().column(0)
+        self.layout = Layout.of(manifest)
+        self.ids = read_ids(folder, self.layout)
+        self.deleted = read_deleted(folder, self.layout)
+        if len(self.deleted):
+            vectors.hide(self.deleted)
 
     def __len__(self) -> int:
-        return self.vectors.count
+        """The documents that can be found; the deleted ones do not count."""
+        return self.vectors.count - len(self.deleted)
 
     @classmethod
     def open(
@@ -91,15 +105,19 @@ class Index:
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        _check_files(folder, manifest, verify)
-        if model_spec is not None:
-            _check_model(folder, manifest, model_spec)
-        vectors = _open_vectors(folder, manifest, search)
-        if (vectors.count, vectors.dimensions) != (manifest["count"], manifest["dimensions"]):
-            raise _differs(folder / next(iter(manifest["files"])), "documents or dimensions")
-        opened = cls(folder, manifest, vectors, model_spec or manifest["model"])
-        if len(opened.ids) != len(opened):
-            raise _differs(folder / IDS, "number of documents")
+        try:
+            check_files(folder, manifest["files"], verify)
+            if model_spec is not None:
+                _check_model(folder, manifest, model_spec)
+            vectors = open_vectors(folder, manifest, search)
+            opened = cls(folder, manifest, vectors, model_spec or manifest["model"])
+        except (InputError, OSError):
+            if read_manifest(folder) == manifest:
+                raise
+            # it was changed at this moment, and files that it had before were removed
+            return cls.open(folder, model_spec, search=search, verify=verify)
+        if len(opened.ids) != vectors.count or len(opened) != manifest["count"]:
+            raise _differs(folder / opened.layout.base / IDS, "number of documents")
         return opened
 
     @cached_property
@@ -122,9 +140,10 @@ class Index:
         There may be fewer: with a sparse model, documents that share no word with the query are
         not hits.
         """
+        found = self.vectors.search(vectors, max(1, min(depth, len(self))))
         return [
             list(top_k(scores, depth, self._id_at, positions=positions).items())
-            for positions, scores in self.vectors.search(vectors, min(depth, len(self)))
+            for positions, scores in found
         ]
 
     def _id_at(self, position: int) -> str:
@@ -148,12 +167,7 @@ class Index:
         name: str | None = None,
     ) -> Run:
         """Search for queries by ID and return a run."""
-        rankings = self.search(list(queries.values()), depth + exclude_self)
-        results = {}
-        for query_id, hits in zip(queries, rankings, strict=True):
-            kept = [hit for hit in hits if not exclude_self or hit[0] != query_id]
-            results[query_id] = dict(kept[:depth])
-        return Run(name or self.folder.name, results)
+        return run_of(self.search, queries, depth, exclude_self, name or self.folder.name)
 
     def collection(self) -> Collection:
         """Open the indexed collection, for titles and texts.
@@ -170,6 +184,11 @@ class Index:
                 remedy="build the index again",
             )
         return collection
+
+    def texts(self) -> IndexedTexts:
+        """Titles and texts by ID, those of documents that were added too."""
+        folders = text_folders(self.folder, self.layout)
+        return IndexedTexts(folders, lambda: self.collection().documents)
 
     def measure(self, queries: Sequence[str], depth: int = 10) -> Timing:
         """Time these queries one at a time, then all in one call, after an untimed first query."""
@@ -195,9 +214,27 @@ class Index:
             search_ms_p95=_milliseconds(searching, 0.95),
             queries_per_second=round(len(queries) / seconds, 1),
             index_bytes=sum(
-                int(file["bytes"]) for name, file in self.manifest["files"].items() if name != IDS
+                int(file["bytes"])
+                for name, file in self.manifest["files"].items()
+                if Path(name).name != IDS and TEXTS not in Path(name).parts
             ),
         )
+
+
+def run_of(
+    search: Callable[[Sequence[str], int], list[Hits]],
+    queries: Mapping[str, str],
+    depth: int,
+    exclude_self: bool,
+    name: str,
+) -> Run:
+    """Search for queries by ID and return a run."""
+    rankings = search(list(queries.values()), depth + exclude_self)
+    results = {}
+    for query_id, hits in zip(queries, rankings, strict=True):
+        kept = [hit for hit in hits if not exclude_self or hit[0] != query_id]
+        results[query_id] = dict(kept[:depth])
+    return Run(name, results)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -213,7 +250,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def _open_vectors(folder: Path, manifest: dict[str, Any], search: str | None) -> Vectors:
+def open_vectors(folder: Path, manifest: dict[str, Any], search: str | None = None) -> Vectors:
+    """Open an index's base, and append its segments."""
+    layout = Layout.of(manifest)
+    vectors = _open_base(folder / layout.base, manifest, search)
+    for name in layout.segments:
+        vectors.extend(read_arrays(folder / name / VECTORS))
+    if (vectors.count, vectors.dimensions) != (layout.total, manifest["dimensions"]):
+        raise _differs(folder / next(iter(manifest["files"])), "documents or dimensions")
+    return vectors
+
+
+def _open_base(folder: Path, manifest: dict[str, Any], search: str | None) -> Vectors:
     kind = manifest["spec"].get("kind", "faiss")
     if kind == "faiss":
         return FaissVectors(folder, manifest, search)
@@ -234,13 +282,13 @@ def describe_files(folder: Path, names: Sequence[str]) -> dict[str, dict[str, An
     """Sizes and digests of an index's files, for the manifest."""
     return {
         name: {"bytes": (folder / name).stat().st_size, "digest": digest_file(folder / name)}
-        for name in (*names, IDS)
+        for name in names
     }
 
 
-def _check_files(folder: Path, manifest: dict[str, Any], verify: bool) -> None:
-    """Refuse an index whose files differ from its manifest in size, or in digest if `verify`."""
-    for name, recorded in manifest["files"].items():
+def check_files(folder: Path, files: dict[str, Any], verify: bool) -> None:
+    """Refuse files that differ from the manifest in size, or in digest if `verify`."""
+    for name, recorded in files.items():
         path = folder / name
         if not path.exists():
             raise InputError("the index lacks this file", file=path, remedy=RESTORE)

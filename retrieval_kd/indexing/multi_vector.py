@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,19 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
 
     Vectors are stored in float16. Their components are at most 1, so an error is at most 2⁻¹².
     """
+    width = int(model.get_embedding_dimension())
+    paths = encode_shards(encoder(model, prompt), texts, out, inputs)
+    lengths = np.concatenate([read_arrays(path)["lengths"] for path in paths])
+    _save(lengths, (read_arrays(path)["tokens"] for path in paths), width, out)
+    return {
+        "metric": str(model.similarity_fn_name),
+        "dimensions": width,
+        "tokens_per_document": round(int(lengths.sum()) / len(texts), 1),
+    }
+
+
+def encoder(model: Any, prompt: str | None) -> Callable[[list[str], int], Shard]:
+    """Return what encodes documents for `encode_shards`."""
 
     def encode(documents: list[str], start: int) -> Shard:
         rows = token_rows(model, documents, "document", prompt=prompt)
@@ -37,18 +50,14 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
             "tokens": np.concatenate(rows).astype(np.float16),
         }
 
-    width = int(model.get_embedding_dimension())
-    paths = encode_shards(encode, texts, out, inputs)
-    lengths = np.concatenate([read_arrays(path)["lengths"] for path in paths])
+    return encode
+
+
+def _save(lengths: np.ndarray, tokens: Iterator[np.ndarray], width: int, out: Path) -> None:
+    """Write the index of documents with so many tokens each."""
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    parts = (read_arrays(path)["tokens"] for path in paths)
-    merge_arrays(out / TOKENS, parts, (int(offsets[-1]), width), np.float16)
+    merge_arrays(out / TOKENS, tokens, (int(offsets[-1]), width), np.float16)
     save_array(out / OFFSETS, offsets)
-    return {
-        "metric": str(model.similarity_fn_name),
-        "dimensions": width,
-        "tokens_per_document": round(int(offsets[-1]) / len(texts), 1),
-    }
 
 
 class TokenVectors:
@@ -59,6 +68,31 @@ class TokenVectors:
         self.offsets = np.load(folder / OFFSETS, allow_pickle=False)
         self.prompt = manifest["query_prompt"]
         self.dimensions, self.count = int(self.tokens.shape[1]), len(self.offsets) - 1
+        self.rows, self.added = self.count, Tokens()
+        self.live = np.ones(self.count, dtype=bool)
+
+    def extend(self, shard: Shard) -> None:
+        """Append documents."""
+        self.added += np.split(shard["tokens"], np.cumsum(shard["lengths"])[:-1])
+        self.count = self.rows + len(self.added)
+        self.live = np.ones(self.count, dtype=bool)
+
+    def hide(self, deleted: np.ndarray) -> None:
+        """Leave these rows out of all results."""
+        self.live[deleted] = False
+
+    def rewrite(self, live: np.ndarray, out: Path) -> None:
+        """Write the index of the rows that are `live`."""
+
+        def parts() -> Iterator[np.ndarray]:
+            for start in range(0, self.count, CHUNK):
+                documents = self.documents(start, min(start + CHUNK, self.count))
+                kept = [d for d, keep in zip(documents, live[start:], strict=False) if keep]
+                if kept:
+                    yield np.concatenate(kept)
+
+        lengths = [*np.diff(self.offsets), *map(len, self.added)]
+        _save(np.array(lengths)[live], parts(), self.dimensions, out)
 
     def encode(self, model: Any, texts: Sequence[str]) -> Tokens:
         """Token vectors of each query."""
@@ -66,9 +100,12 @@ class TokenVectors:
 
     def documents(self, start: int, stop: int) -> Tokens:
         """Token vectors of documents `start` up to but without `stop`, in float32."""
+        added = self.added[max(0, start - self.rows) : max(0, stop - self.rows)]
+        start, stop = min(start, self.rows), min(stop, self.rows)
         offsets = self.offsets[start : stop + 1]
         tokens = np.asarray(self.tokens[offsets[0] : offsets[-1]], dtype=np.float32)
-        return np.split(tokens, offsets[1:-1] - offsets[0])
+        base = np.split(tokens, offsets[1:-1] - offsets[0]) if start < stop else []
+        return [*base, *(document.astype(np.float32) for document in added)]
 
     def search(self, queries: Tokens, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return the positions and scores of all documents for each query."""
@@ -82,5 +119,6 @@ class TokenVectors:
                 ],
                 axis=1,
             )  # (Q, n)
-            results += [(np.arange(self.count), row) for row in scores]
+            rows = np.flatnonzero(self.live)
+            results += [(rows, row[rows]) for row in scores]
         return results

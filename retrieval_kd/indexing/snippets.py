@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from retrieval_kd.data.texts import Texts
+from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import shown
 
 WORD = re.compile(r"\w+")
+
+
+class ByID(Protocol):
+    """Texts of a collection, of an index, or of several."""
+
+    def __getitem__(self, id: str, /) -> Document: ...
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class Snippet:
 
 
 def snippets(
-    texts: Texts, hits: Sequence[tuple[str, float]], query: str, *, words: int = 30
+    texts: ByID, hits: Sequence[tuple[str, float]], query: str, *, words: int = 30
 ) -> list[Snippet]:
     """Return each hit with its title and the `words` words in a row that match the query best."""
     query_words = _content_words(query)

@@ -6,7 +6,7 @@ rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
 from retrieval_kd.data.texts import Texts
+from retrieval_kd.indexing.segments import Layout
 from retrieval_kd.models.encode import Shard, encode_shards, read_arrays, save_array
 from retrieval_kd.models.vectors import sparse_rows, sparse_scores
 
@@ -23,6 +24,19 @@ CELLS = 2**26  # scores in memory at a time
 
 def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) -> dict[str, Any]:
     """Encode all documents and write the index. Returns manifest entries."""
+    width = model.get_embedding_dimension()
+    paths = encode_shards(encoder(model, prompt), texts, out, inputs)
+    weights = vstack([_matrix(read_arrays(path), width) for path in paths])
+    _save(weights, out)
+    return {
+        "metric": "dot",
+        "dimensions": width,
+        "words_per_document": round(weights.nnz / len(texts), 1),
+    }
+
+
+def encoder(model: Any, prompt: str | None) -> Callable[[list[str], int], Shard]:
+    """Return what encodes documents for `encode_shards`."""
 
     def encode(documents: list[str], start: int) -> Shard:
         rows = sparse_rows(model, documents, "document", prompt=prompt)
@@ -32,24 +46,23 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
             "weights": rows.data,
         }
 
-    width = model.get_embedding_dimension()
-    parts = [
-        csr_matrix(
-            (shard["weights"], shard["words"], np.cumsum([0, *shard["lengths"]])),
-            shape=(len(shard["lengths"]), width),
-        )
-        for shard in map(read_arrays, encode_shards(encode, texts, out, inputs))
-    ]
-    postings = vstack(parts).T.tocsr()  # (V, n)
+    return encode
+
+
+def _matrix(shard: Shard, width: int) -> csr_matrix:
+    """A shard's documents as word weights `(n, V)`."""
+    starts = np.cumsum([0, *shard["lengths"]])
+    shape = (len(shard["lengths"]), width)
+    return csr_matrix((shard["weights"], shard["words"], starts), shape=shape)
+
+
+def _save(weights: csr_matrix, out: Path) -> None:
+    """Write the index of word weights `(n, V)`."""
+    postings = weights.T.tocsr()  # (V, n)
     postings.sort_indices()
     arrays = (postings.indptr.astype(np.int64), postings.indices.astype(np.int32), postings.data)
     for name, array in zip(FILES, arrays, strict=True):
         save_array(out / name, array)
-    return {
-        "metric": "dot",
-        "dimensions": width,
-        "words_per_document": round(postings.nnz / len(texts), 1),
-    }
 
 
 class SparseVectors:
@@ -60,10 +73,24 @@ class SparseVectors:
             np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in FILES
         )
         self.prompt = manifest["query_prompt"]
-        self.dimensions, self.count = len(starts) - 1, int(manifest["count"])
-        self.postings = csr_matrix(
-            (weights, documents, starts), shape=(self.dimensions, self.count), copy=False
-        )
+        self.dimensions, self.count = len(starts) - 1, Layout.of(manifest).rows
+        shape = (self.dimensions, self.count)
+        self.postings = [csr_matrix((weights, documents, starts), shape=shape, copy=False)]
+        self.deleted = np.zeros(0, np.int64)
+
+    def extend(self, shard: Shard) -> None:
+        """Append documents."""
+        added = _matrix(shard, self.dimensions)
+        self.postings.append(added.T.tocsr())
+        self.count += added.shape[0]
+
+    def hide(self, deleted: np.ndarray) -> None:
+        """Leave these rows out of all results."""
+        self.deleted = deleted
+
+    def rewrite(self, live: np.ndarray, out: Path) -> None:
+        """Write the index of the rows that are `live`."""
+        _save(vstack([part.T.tocsr() for part in self.postings], format="csr")[live], out)
 
     def encode(self, model: Any, texts: Sequence[str]) -> csr_matrix:
         """Query weights `(Q, V)`."""
@@ -74,7 +101,9 @@ class SparseVectors:
         results = []
         block = max(1, CELLS // max(1, self.count))
         for start in range(0, queries.shape[0], block):
-            for scores in sparse_scores(queries[start : start + block], self.postings):
+            parts = [sparse_scores(queries[start : start + block], p) for p in self.postings]
+            for scores in np.concatenate(parts, axis=1):
+                scores[self.deleted] = 0
                 positions = np.flatnonzero(scores)
                 results.append((positions, scores[positions]))
         return results

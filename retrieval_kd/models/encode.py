@@ -40,6 +40,7 @@ from retrieval_kd.progress import bar
 
 VECTORS, MANIFEST = "vectors.npy", "manifest.json"
 SHARD = 1_024  # documents
+FINITE = "try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN"
 
 Shard = dict[str, np.ndarray]
 
@@ -81,6 +82,19 @@ def encode_queries(
     )
     warn_of_zeros(model, ~vectors.any(axis=1), "query")
     return finish(vectors, normalise)
+
+
+def encode_uncached(
+    model: SentenceTransformer, texts: list[str], *, prompt: str | None = None
+) -> np.ndarray:
+    """Return vectors `(len(texts), D)` of a few documents, as `document_vectors` has them."""
+    model = document_side(model)
+    vectors = model.encode_document(
+        texts, prompt=prompt, batch_size=_batch_size(), show_progress_bar=False
+    )
+    if not np.isfinite(vectors).all():
+        raise InputError("the model gave vectors that are not finite", remedy=FINITE)
+    return finish(vectors, normalises(model))
 
 
 def encode_documents(
@@ -295,7 +309,7 @@ def _check_finite(vectors: np.ndarray, texts: Texts, start: int) -> None:
         raise InputError(
             f"the model gave {len(bad)} vectors that are not finite",
             id=texts.id_at(start + int(bad[0])),
-            remedy="try RETRIEVAL_KD_DTYPE=float32, and check the model's weights for NaN",
+            remedy=FINITE,
         )
 
 

@@ -228,6 +228,9 @@ def write_world(folder: Path, models: dict[str, Path], collection: Path) -> dict
     at["config"].write_text(yaml.safe_dump(settings))
     at["queries"] = folder / "queries.tsv"
     at["queries"].write_text("one\tsparrow wing\n")
+    at["documents"], at["ids"] = folder / "documents.jsonl", folder / "ids"
+    at["documents"].write_text('{"_id": "birds1", "text": "sparrow"}\n')
+    at["ids"].write_text("birds2\nnobody\n")
     at["qrels"] = at["collection"] / "qrels" / "test.tsv"
     at["scores"] = folder / "published.tsv"
     at["scores"].write_text("query_id\tdocument_id\tscore\nq-birds0\tbirds1\t2.5\n")
@@ -274,6 +277,7 @@ MAKE = [
     "evaluate --collection={collection} --run={other_run} --json={other_result}",
 ]
 DATA = {"--collection": "{collection}"}
+INDEX: dict[str, str | bool | list[str]] = {"--index": "{index}"}
 TRAIN = {**DATA, "--steps": "1", "--set": ["batch_queries=2", "slate_size=2"], "--out": "o"}
 STORED = {**TRAIN, "--store": "{store}", "--teacher": "bm25", "--weight": "1"}
 STUDENT = {**STORED, "--student": "{encoder}", "--max-tokens": "8"}
@@ -299,7 +303,15 @@ IMPORT = {"--store": "s", "--model": "m", **DATA}
 COMPARE = {"--store": "{store}", "--reliability": "o.html", "--json": "o.json"}
 CALLS = [
     Call(("retrieve",), [], {**DATA, "--out": "o.trec", "--depth": "2"}),
-    Call(("index",), [], {**DATA, "--model": "{encoder}", "--spec": "{index_spec}", "--out": "o"}),
+    Call(("index", "add"), [], {**INDEX, "--documents": "{documents}", "--model": "{encoder}"}),
+    Call(("index", "delete"), ["birds1"], {**INDEX, "--ids-from": "{ids}", "--missing": "skip"}),
+    Call(("index", "compact"), [], INDEX),
+    Call(("index", "verify"), [], INDEX),
+    Call(
+        ("index", "build"),
+        [],
+        {**DATA, "--model": "{encoder}", "--spec": "{index_spec}", "--out": "o"},
+    ),
     Call(("search",), ["sparrow wing"], {"--index": "{index}"}),
     Call(("search",), [], {"--index": "{index}", "--queries": "{queries}", "--out": "o.trec"}),
     Call(("serve",), [], SERVE, 2),

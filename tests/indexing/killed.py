@@ -44,7 +44,7 @@ def attempt(collection: str, model: str, home: Path, seconds: float | None) -> b
         encode.save_arrays = slowed(encode.save_arrays, 0.05, home / "saved.log")  # type: ignore[assignment]
         encode.merge_arrays = slowed(encode.merge_arrays, 0.05)  # type: ignore[assignment]
         dense._add = slowed(dense._add, 0.1)  # type: ignore[assignment]
-        build._write_ids = slowed(build._write_ids, 0.1)  # type: ignore[assignment]
+        build.write_ids = slowed(build.write_ids, 0.1)  # type: ignore[assignment]
         build.build_index(open_collection(collection), model, SPEC, home / "index")
         os._exit(0)
     if seconds is not None:
