@@ -1,4 +1,4 @@
-"""The commands `rkd index` and `rkd index add|delete|compact|verify`."""
+"""The commands `rkd index` and `rkd index add|delete|compact|verify|tune`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from retrieval_kd.cli.options import CollectionOption, Length, out_folder
+from retrieval_kd.cli.tune_index import tune
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
 
@@ -27,13 +28,16 @@ class IndexCommands(TyperGroup):
 
 
 index_app = typer.Typer(name="index", cls=IndexCommands)
+index_app.command()(tune)
 
 Folder = Annotated[Path, typer.Option("--index", help="folder made by `rkd index`")]
 
 
 @index_app.callback()
 def index() -> None:
-    """Build an index (`rkd index --collection …`), or change one: add, delete, compact, verify."""
+    """Build an index (`rkd index --collection …`), or change one: add, delete, compact, verify.
+
+    `rkd index tune` chooses its specification."""
 
 
 @index_app.command()

@@ -1,4 +1,4 @@
-"""The command `rkd index tune`. `app.py` mounts it."""
+"""The command `rkd index tune`. `index.py` mounts it."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ A `Service` knows nothing of the web. It is checked when it is made, before any 
 
 from __future__ import annotations
 
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -14,8 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.texts import Document
+from retrieval_kd.data.rows import Row
+from retrieval_kd.data.texts import Document, Texts, build_texts
 from retrieval_kd.errors import InputError
+from retrieval_kd.indexing.index import Index
 from retrieval_kd.serving.marks import (
     Match,
     Matched,
@@ -95,13 +98,14 @@ class Service:
     ) -> None:
         check_teacher(teacher)
         self.indexes = [IndexSystem(name, folder) for name, folder in _named(folders).items()]
-        digests = [index.manifest["collection"]["documents_digest"] for index in self.indexes]
+        digests = [index.manifest["documents_digest"] for index in self.indexes]
         for index, digest in zip(self.indexes, digests, strict=True):
             if digest != digests[0]:
                 raise InputError(
                     f"its documents are not those of {self.indexes[0].folder}",
                     file=index.folder,
-                    remedy="serve indexes of one collection together, others on another port",
+                    remedy="serve indexes of one collection together, changed in the same way, "
+                    "others on another port",
                 )
         self.bm25 = BM25System()
         self.teacher_spec, self.rerank = teacher, rerank
@@ -133,7 +137,11 @@ class Service:
         """
         for index in self.indexes:
             index.load()
-        self.collection: Collection = self.indexes[0].index.collection()
+        first = self.indexes[0].index
+        self.collection: Collection = first.collection()
+        if first.layout.number:
+            self._folder = tempfile.TemporaryDirectory(prefix="rkd-serve-")
+            self.collection.documents = current_texts(first, Path(self._folder.name) / "documents")
         self.identifiers = Identifiers(self.collection.documents)
         self.bm25.load(self.collection.documents)
         if self.teacher_spec is not None:
@@ -229,6 +237,15 @@ class Service:
                 for hit, one in zip(hits, each, strict=True)
             ]
         return shown
+
+
+def current_texts(index: Index, folder: Path) -> Texts:
+    """Write the texts of a changed index's documents, which BM25 and the teacher then read."""
+    live = np.ones(len(index.ids), dtype=bool)
+    live[index.deleted] = False
+    texts = index.texts()
+    ids = (str(index.ids[at].as_py()) for at in np.flatnonzero(live).tolist())
+    return build_texts((Row(*texts[id]) for id in ids), folder)
 
 
 def check_teacher(teacher: str | None) -> None:

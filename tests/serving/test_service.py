@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import Run
+from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.build import build_index
+from retrieval_kd.indexing.change import add_documents, delete_documents
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.retrieval.bm25 import BM25
@@ -138,3 +142,19 @@ def test_a_cross_encoder_re_ranks(indexes, tiny_cross_encoder):
     for hit in listed.hits[:4]:
         [score] = teacher.score([WORDS], [made.collection.documents[hit.id]])
         assert hit.teacher == pytest.approx(score, abs=1e-4)
+
+
+def test_a_changed_index_is_served_with_its_documents_of_now(indexes, tmp_path):
+    folder = shutil.copytree(indexes["dense"], tmp_path / "changed")
+    add_documents(folder, [Document("new-1", "Otters", "an otter holds hands asleep")])
+    delete_documents(folder, ["evil-1"])
+    service = Service([folder], "bm25")
+    service.load()
+    assert len(service.collection.documents) == Index.open(folder).manifest["count"]
+    lists = {one.system: one.hits for one in service.search("otter hands").lists}
+    assert [hit.id for hit in lists["bm25"]] == ["new-1"]
+    assert lists["bm25"][0].title == "Otters"
+    found = service.search(WORDS, 61, rerank=True).lists
+    assert not any(hit.id == "evil-1" for one in found for hit in one.hits)
+    with pytest.raises(InputError, match="changed in the same way"):
+        Service([folder, indexes["sparse"]])
