@@ -66,6 +66,9 @@ def search(
     out: Annotated[Path | None, out_file(help="TREC run file for --queries")] = None,
     depth: Depth = 10,
     model: Annotated[str | None, typer.Option(help="MODEL, if it was moved")] = None,
+    parameters: Annotated[
+        str | None, typer.Option("--search", help="in place of the index's own, such as nprobe=64")
+    ] = None,
 ) -> None:
     """Search an index for one query (prints titles and snippets) or a file of queries (a run).
 
@@ -92,7 +95,7 @@ def search(
     from retrieval_kd.indexing.shards import Shards
     from retrieval_kd.indexing.snippets import snippets
 
-    opened = Shards.open(index, model)
+    opened = Shards.open(index, model, search=parameters)
     if out is not None:
         run = opened.search_run(texts, depth)
         write_run(run, out)

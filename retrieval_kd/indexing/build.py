@@ -20,13 +20,13 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import sealed, sweep, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
-from retrieval_kd.indexing import dense, multi_vector, sparse
+from retrieval_kd.indexing import dense, multi_vector, multi_vector_coded, sparse
 from retrieval_kd.indexing.index import Index, describe_files, read_manifest
 from retrieval_kd.indexing.segments import IDS, MANIFEST, OF_CHANGES, remove_unlisted, write_ids
-from retrieval_kd.indexing.spec import IndexSpec
+from retrieval_kd.indexing.spec import IndexSpec, check_candidates
 from retrieval_kd.models.load import document_digest, kind_of, load_retriever
 
-NAMES = (*dense.FILES, *sparse.FILES, *multi_vector.FILES, IDS)
+NAMES = (*dense.FILES, *sparse.FILES, *multi_vector.FILES, *multi_vector_coded.FILES, IDS)
 
 
 def build_index(
@@ -63,6 +63,8 @@ def build_index(
     out, texts = Path(out), collection.documents
     dtype = fast_dtype()
     _check_kind(model_spec, spec)
+    if spec.bits:
+        check_candidates(spec.search, len(texts))
     inputs: dict[str, Any] = {
         "model_digest": document_digest(model_spec),
         "documents_digest": texts.digest,
@@ -89,7 +91,8 @@ def build_index(
             names = dense.FILES
             entries = dense.write(model, model_spec, texts, spec, out, inputs)
         else:
-            kind = sparse if spec.kind == "sparse" else multi_vector
+            tokens = multi_vector_coded if spec.bits else multi_vector
+            kind = sparse if spec.kind == "sparse" else tokens
             names = kind.FILES
             entries = kind.write(model, texts, out, document_prompt, inputs)
             entries["seconds"] = {"encode": round(time.monotonic() - start, 3)}

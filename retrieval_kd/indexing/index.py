@@ -23,6 +23,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.files import DamagedFile, digest_file, read_sealed
 from retrieval_kd.indexing.dense import FaissVectors
 from retrieval_kd.indexing.multi_vector import TokenVectors
+from retrieval_kd.indexing.multi_vector_coded import CodedTokens
 from retrieval_kd.indexing.segments import (
     IDS,
     MANIFEST,
@@ -44,7 +45,7 @@ ENTRIES = {"model", "model_digest", "max_length", "dtype", "spec", "count", "dim
            "collection", "query_prompt"}  # fmt: skip
 RESTORE = "restore the file, or delete the folder and build the index again"
 
-Vectors = FaissVectors | SparseVectors | TokenVectors
+Vectors = FaissVectors | SparseVectors | TokenVectors | CodedTokens
 
 Hits = list[tuple[str, float]]
 """(document ID, score), best first; a larger score is better in every index."""
@@ -97,7 +98,7 @@ class Index:
             model_spec: the model to search with; it must be the one that encoded the documents, an
                 asymmetric student of it, or one whose last training imitated its vectors. None: the
                 one the manifest names, which is checked when it is first used.
-            search: FAISS search parameters in place of the specification's, such as `nprobe=64`.
+            search: search parameters in place of the specification's, such as `nprobe=64`.
             verify: compare the files' digests too (reads every byte once).
 
         Raises:
@@ -265,6 +266,8 @@ def _open_base(folder: Path, manifest: dict[str, Any], search: str | None) -> Ve
     kind = manifest["spec"].get("kind", "faiss")
     if kind == "faiss":
         return FaissVectors(folder, manifest, search)
+    if manifest["spec"].get("bits"):
+        return CodedTokens(folder, manifest, search)
     if search:
         raise InputError(
             f"search parameters {search!r} are FAISS's, and this index is {kind}",

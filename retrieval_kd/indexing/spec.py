@@ -8,21 +8,27 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from retrieval_kd.errors import InputError
 from retrieval_kd.schema import LARGEST, Count, Dimensions, Part, Seed, read_yaml, validate
 
 MOST_CELLS = 2**24
 LINKS = range(4, 513)  # of a document in a graph: FAISS crashes with fewer than two
 FROM_ZERO = ("ht", "max_codes", "verbose")  # FAISS parameters that may be 0
+TOKEN_SEARCH = {"candidates": 256, "nprobe": 8}  # how coded multi-vector indexes are searched
+TOKEN_FIELDS = {"kind", "bits", "pool", "seed", "search"}  # what decides the content of one
 
 
 class IndexSpec(Part):
     """A FAISS index by its factory string, with its training and search settings.
 
-    The exact indexes of sparse and multi-vector models have no settings.
+    The exact indexes of sparse and multi-vector models have no settings; `bits` makes a
+    multi-vector index small.
 
     Example:
         >>> IndexSpec(factory="IVF256,PQ48", search="nprobe=16").metric
         'auto'
+        >>> IndexSpec(kind="multi_vector", bits=2, pool=3).as_dict()["search"]
+        'candidates=256,nprobe=8'
     """
 
     kind: Literal["faiss", "sparse", "multi_vector"] = Field(
@@ -53,7 +59,10 @@ class IndexSpec(Part):
     )
     search: str = Field(
         default="",
-        description="FAISS parameters for searching, such as nprobe=16 or efSearch=128",
+        description=(
+            "FAISS parameters for searching, such as nprobe=16 or efSearch=128; of a multi-vector "
+            "index with bits, candidates (documents scored) and nprobe (centroids a query token)"
+        ),
     )
     threads: Count = Field(
         default=0,
@@ -61,6 +70,17 @@ class IndexSpec(Part):
         description=(
             "threads that add documents (0: all); HNSW builds the same graph twice only with 1"
         ),
+    )
+
+    bits: Literal[8, 4, 2] | None = Field(
+        default=None,
+        description="multi_vector: bits per number of a token's vector; by default exact (16)",
+    )
+    pool: float = Field(
+        default=1.0,
+        ge=1,
+        le=64,
+        description="multi_vector with bits: average similar tokens, so that one in `pool` remains",
     )
 
     @field_validator("factory")
@@ -76,12 +96,21 @@ class IndexSpec(Part):
         return parameters
 
     @model_validator(mode="after")
-    def _exact_kinds_have_no_settings(self) -> IndexSpec:
-        set_fields = self.model_fields_set - {"kind"}
-        if self.kind != "faiss" and set_fields:
-            raise ValueError(
-                f"an index of kind {self.kind} has no {sorted(set_fields)[0]}: it is exact"
-            )
+    def _settings_fit_the_kind(self) -> IndexSpec:
+        given = sorted(self.model_fields_set - {"kind"})
+        coded = self.kind == "multi_vector" and self.bits is not None
+        for name in given:
+            if self.kind == "faiss" and name in ("bits", "pool"):
+                raise ValueError(
+                    f"{name} is for kind: multi_vector; the factory says how small a dense index is"
+                )
+            if self.kind == "multi_vector" and not coded and name in TOKEN_FIELDS:
+                raise ValueError(f"{name} needs bits: 8, 4 or 2, as the index is exact without")
+            if self.kind != "faiss" and not (coded and name in TOKEN_FIELDS):
+                why = "" if coded else ": it is exact"
+                raise ValueError(f"an index of kind {self.kind} has no {name}{why}")
+        if coded:
+            token_search(self.search)
         return self
 
     @property
@@ -91,10 +120,13 @@ class IndexSpec(Part):
 
     def as_dict(self) -> dict[str, Any]:
         """The settings that decide the index's content, as written to its manifest."""
+        if self.bits is not None:
+            search = ",".join(f"{name}={n}" for name, n in token_search(self.search).items())
+            return self.model_dump(include=TOKEN_FIELDS) | {"search": search}
         if self.kind != "faiss":
             return {"kind": self.kind}
         # manifests of older indexes have no `dimensions`
-        absent = {"kind"} if self.dimensions else {"kind", "dimensions"}
+        absent = {"kind", "bits", "pool"} | (set() if self.dimensions else {"dimensions"})
         return self.model_dump(exclude=absent)
 
 
@@ -131,6 +163,48 @@ def check_parameters(parameters: str) -> None:
             good = False
         if not good:
             raise ValueError(f"parameter {part!r}: write name=number, a number of {least} or more")
+
+
+def token_search(parameters: str) -> dict[str, int]:
+    """Read how a coded multi-vector index is searched; what is not given is as in `TOKEN_SEARCH`.
+
+    Example:
+        >>> token_search("nprobe=4")
+        {'candidates': 256, 'nprobe': 4}
+
+    Raises:
+        ValueError: naming the parameter.
+    """
+    check_parameters(parameters)
+    found = dict(TOKEN_SEARCH)
+    for part in filter(None, parameters.replace(" ", "").split(",")):
+        name, _, number = part.partition("=")
+        if name not in found or not number.isdecimal():
+            raise ValueError(
+                f"parameter {part!r}: a multi-vector index has candidates=… and nprobe=…, integers"
+            )
+        found[name] = int(number)
+    return found
+
+
+def check_candidates(parameters: str, documents: int) -> None:
+    """Refuse search parameters of a coded multi-vector index that do not fit it.
+
+    Raises:
+        InputError: unknown ones, or more candidates than documents.
+    """
+    try:
+        candidates = token_search(parameters)["candidates"]
+    except ValueError as error:
+        raise InputError(
+            f"search parameters {parameters!r} do not fit this index: {error}",
+            remedy="write them as candidates=256,nprobe=8",
+        ) from error
+    if candidates > documents:
+        raise InputError(
+            f"{candidates} candidates are more than the {documents} documents",
+            remedy=f"set search: candidates={documents}, or use indexes/multivector.yaml",
+        )
 
 
 def spec_for(model_kind: str) -> IndexSpec:

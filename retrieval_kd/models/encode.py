@@ -275,9 +275,9 @@ def is_readable(path: Path) -> bool:
 
 
 def merge_arrays(
-    path: Path, parts: Iterable[np.ndarray], shape: tuple[int, int], dtype: type[np.floating]
+    path: Path, parts: Iterable[np.ndarray], shape: tuple[int, ...], dtype: type[np.generic]
 ) -> None:
-    """Write arrays `(n, width)` one below the other into one `.npy` file, atomically.
+    """Write arrays `(n, width)` or `(n,)` one below the other into one `.npy` file, atomically.
 
     One of `parts` is in memory at a time.
     """

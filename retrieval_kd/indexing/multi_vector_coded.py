@@ -1,0 +1,214 @@
+"""The small index of a multi-vector model: pooled tokens in few bits, searched through centroids.
+
+A build encodes the documents into shards, trains the code on a sample of tokens, and codes shard by
+shard; one shard and the sample are in memory at a time. A killed build continues after the last
+shard that it encoded or coded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers.multi_vector_encoder.modules import HierarchicalTokenPooling
+
+from retrieval_kd.data.texts import Texts
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_json, sweep
+from retrieval_kd.indexing import multi_vector, token_candidates
+from retrieval_kd.indexing.maxsim import rows_of, sum_of_best
+from retrieval_kd.indexing.multi_vector import OFFSETS
+from retrieval_kd.indexing.spec import check_candidates, token_search
+from retrieval_kd.indexing.token_codes import POINTS, TokenCodes, centroids_for
+from retrieval_kd.models.encode import (
+    Shard,
+    encode_shards,
+    is_readable,
+    merge_arrays,
+    save_array,
+    save_arrays,
+)
+from retrieval_kd.models.vectors import Tokens, token_rows
+from retrieval_kd.progress import bar
+
+CODES, CELLS, CODE = "codes.npy", "cells.npy", "code.npz"
+FILES = (CODES, CELLS, CODE, OFFSETS, *token_candidates.FILES)
+CHUNK = 4_096  # documents scored at a time
+
+
+def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) -> dict[str, Any]:
+    """Encode all documents, train the code, and write the index. Returns manifest entries."""
+    spec, width = inputs["spec"], int(model.get_embedding_dimension())
+    _check_width(width, spec["bits"])
+    kept = {**inputs, "spec": spec["pool"]}  # another number of bits needs no other shards
+    paths = encode_shards(encoder(model, prompt, spec["pool"]), texts, out, kept)
+    metric = {"metric": str(model.similarity_fn_name), "dimensions": width}
+    return metric | write_codes(paths, spec["bits"], spec["seed"], out)
+
+
+def write_codes(shards: list[Path], bits: int, seed: int, out: Path) -> dict[str, Any]:
+    """Write the index of shards of tokens; what is coded is kept beside them until the end."""
+    lengths = [_read(path, "lengths") for path in shards]
+    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    folder = shards[0].parent / f"codes-{digest_json([bits, seed])}"
+    folder.mkdir(exist_ok=True)
+    sweep(folder)
+    code, sample = _trained(folder / CODE, shards, lengths, bits, seed)
+    coded = _code_shards(code, shards, folder)
+
+    save_array(out / OFFSETS, offsets)
+    tokens, width = int(offsets[-1]), len(code.shift) * bits // 8
+    merge_arrays(out / CELLS, (_read(path, "cells") for path in coded), (tokens,), np.uint16)
+    merge_arrays(out / CODES, (_read(path, "codes") for path in coded), (tokens, width), np.uint8)
+    _save(out / CODE, code)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return zip((_read(path, "cells") for path in coded), lengths, strict=True)
+
+    token_candidates.write(out, parts, len(code.centroids))
+    return {
+        "tokens_per_document": round(tokens / (len(offsets) - 1), 1),
+        "centroids": len(code.centroids),
+        "trained_on_tokens": sample,
+    }
+
+
+def encoder(model: Any, prompt: str | None, pool: float) -> Callable[[list[str], int], Shard]:
+    """Return what encodes documents for `encode_shards`, with one in `pool` tokens.
+
+    The most similar tokens of a document are averaged; its first one, [CLS], stays by itself.
+    """
+    encode_all = multi_vector.encoder(model, prompt)
+    pooling = HierarchicalTokenPooling(pool)
+
+    def encode(documents: list[str], start: int) -> Shard:
+        shard = encode_all(documents, start)
+        if pool == 1:
+            return shard
+        tokens = torch.from_numpy(shard["tokens"].astype(np.float32))
+        rows = [pooling.pool_one(row).numpy() for row in tokens.split(shard["lengths"].tolist())]
+        return {
+            "lengths": np.array([len(row) for row in rows], dtype=np.int32),
+            "tokens": np.concatenate(rows).astype(np.float16),
+        }
+
+    return encode
+
+
+def _check_width(width: int, bits: int) -> None:
+    if width * bits % 8:
+        raise InputError(
+            f"{width} dimensions of {bits} bits do not fill whole bytes",
+            remedy="set bits: 8 in the specification",
+        )
+
+
+def _trained(
+    path: Path, shards: list[Path], lengths: list[np.ndarray], bits: int, seed: int
+) -> tuple[TokenCodes, int]:
+    """Train the code on a random sample of tokens, or read the one of a killed build.
+
+    Also returns the sample's size.
+    """
+    sizes = [int(each.sum()) for each in lengths]
+    centroids = centroids_for(sum(sizes))
+    size = min(sum(sizes), POINTS * centroids)
+    if not is_readable(path):
+        rows = np.sort(np.random.default_rng(seed).choice(sum(sizes), size, replace=False))
+        ends = np.cumsum(sizes)
+        chosen = np.split(rows, np.searchsorted(rows, ends[:-1]))
+        with bar("training the code", 1) as progress:
+            sample = np.concatenate(
+                [
+                    _read(shard, "tokens")[each - (end - own)].astype(np.float32)
+                    for shard, each, end, own in zip(shards, chosen, ends, sizes, strict=True)
+                ]
+            )
+            _save(path, TokenCodes.train(sample, centroids, bits, seed))
+            progress.advance(1)
+    return _load(path), size
+
+
+def _code_shards(code: TokenCodes, shards: list[Path], folder: Path) -> list[Path]:
+    """Code each shard of tokens into a file of its own, unless a killed build did."""
+    paths = [folder / shard.name for shard in shards]
+    with bar("coding tokens", len(paths)) as progress:
+        for shard, path in zip(shards, paths, strict=True):
+            if not is_readable(path):
+                cells, codes = code.encode(_read(shard, "tokens").astype(np.float32))
+                save_arrays(path, cells=cells, codes=codes)
+            progress.advance(1)
+    return paths
+
+
+def _save(path: Path, code: TokenCodes) -> None:
+    arrays = asdict(code)
+    save_arrays(path, **{**arrays, "centroids": arrays["centroids"].astype(np.float16)})
+
+
+def _load(path: Path) -> TokenCodes:
+    with np.load(path, allow_pickle=False) as arrays:
+        return TokenCodes(**{name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+def _read(path: Path, name: str) -> np.ndarray:
+    """Read one array of a file that `save_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        array: np.ndarray = arrays[name]
+    return array
+
+
+class CodedTokens:
+    """The opened index; codes and lists are mapped from disk."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any], search: str | None) -> None:
+        self.code = _load(folder / CODE)
+        self.codes, self.cells = (
+            np.load(folder / name, mmap_mode="r", allow_pickle=False) for name in (CODES, CELLS)
+        )
+        self.offsets = np.load(folder / OFFSETS, allow_pickle=False)
+        self.prompt = manifest["query_prompt"]
+        self.dimensions, self.count = self.code.centroids.shape[1], len(self.offsets) - 1
+        self.lists = token_candidates.Candidates(folder, self.count)
+        parameters = manifest["spec"]["search"]
+        if search:
+            parameters = f"{parameters},{search}"  # the later one counts
+            check_candidates(parameters, self.count)
+        self.candidates, self.nprobe = token_search(parameters).values()
+
+    def encode(self, model: Any, texts: Sequence[str]) -> Tokens:
+        """Token vectors of each query."""
+        return token_rows(model, texts, "query", prompt=self.prompt)
+
+    def search(self, queries: Tokens, depth: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the positions and scores of each query's candidates.
+
+        There are as many as the setting says, or `depth` if that is more; with as many as there are
+        documents, every document is scored.
+        """
+        wanted, results = max(self.candidates, depth), []
+        for query in queries:
+            similar = query @ self.code.centroids.T  # (query tokens, K)
+            if wanted < self.count:
+                positions = self.lists.best(similar, self.nprobe, wanted)
+            else:
+                positions = np.arange(self.count)
+            parts = [
+                self._scores(query, similar, positions[start : start + CHUNK])
+                for start in range(0, len(positions), CHUNK)
+            ]
+            results.append((positions, np.concatenate([np.zeros(0, np.float32), *parts])))
+        return results
+
+    def _scores(self, query: np.ndarray, similar: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """MaxSim of a query to some documents: centroids' share, which is known, plus the rest."""
+        code = self.code
+        rows, lengths = rows_of(positions, self.offsets)
+        known = similar.T + query @ code.shift  # (K, query tokens)
+        products = code.unpack(self.codes[rows]) @ (query * code.scale).T
+        products += np.take(known, self.cells[rows], axis=0)
+        return sum_of_best(products, lengths)
