@@ -23,7 +23,7 @@ from retrieval_kd.indexing import multi_vector, token_candidates
 from retrieval_kd.indexing.maxsim import rows_of, sum_of_best
 from retrieval_kd.indexing.multi_vector import OFFSETS
 from retrieval_kd.indexing.spec import check_candidates, token_search
-from retrieval_kd.indexing.token_codes import POINTS, TokenCodes, centroids_for
+from retrieval_kd.indexing.token_codes import LENGTHS, POINTS, TokenCodes, centroids_for
 from retrieval_kd.models.encode import (
     Shard,
     encode_shards,
@@ -61,7 +61,7 @@ def write_codes(shards: list[Path], bits: int, seed: int, out: Path) -> dict[str
     coded = _code_shards(code, shards, folder)
 
     save_array(out / OFFSETS, offsets)
-    tokens, width = int(offsets[-1]), len(code.shift) * bits // 8
+    tokens, width = int(offsets[-1]), LENGTHS + len(code.shift) * bits // 8
     merge_arrays(out / CELLS, (_read(path, "cells") for path in coded), (tokens,), np.uint16)
     merge_arrays(out / CODES, (_read(path, "codes") for path in coded), (tokens, width), np.uint8)
     _save(out / CODE, code)
@@ -205,10 +205,7 @@ class CodedTokens:
         return results
 
     def _scores(self, query: np.ndarray, similar: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """MaxSim of a query to some documents: centroids' share, which is known, plus the rest."""
-        code = self.code
+        """MaxSim of a query to some documents."""
         rows, lengths = rows_of(positions, self.offsets)
-        known = similar.T + query @ code.shift  # (K, query tokens)
-        products = code.unpack(self.codes[rows]) @ (query * code.scale).T
-        products += np.take(known, self.cells[rows], axis=0)
-        return sum_of_best(products, lengths)
+        cells, codes = self.cells[rows], self.codes[rows]
+        return sum_of_best(self.code.products(query, similar, cells, codes), lengths)

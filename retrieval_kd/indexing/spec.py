@@ -72,7 +72,7 @@ class IndexSpec(Part):
         ),
     )
 
-    bits: Literal[8, 4, 2] | None = Field(
+    bits: Literal[8, 4, 2, 1] | None = Field(
         default=None,
         description="multi_vector: bits per number of a token's vector; by default exact (16)",
     )
@@ -105,7 +105,7 @@ class IndexSpec(Part):
                     f"{name} is for kind: multi_vector; the factory says how small a dense index is"
                 )
             if self.kind == "multi_vector" and not coded and name in TOKEN_FIELDS:
-                raise ValueError(f"{name} needs bits: 8, 4 or 2, as the index is exact without")
+                raise ValueError(f"{name} needs bits: 8, 4, 2 or 1, as the index is exact without")
             if self.kind != "faiss" and not (coded and name in TOKEN_FIELDS):
                 why = "" if coded else ": it is exact"
                 raise ValueError(f"an index of kind {self.kind} has no {name}{why}")
