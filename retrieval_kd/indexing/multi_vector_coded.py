@@ -178,7 +178,8 @@ class CodedTokens:
         if search:
             parameters = f"{parameters},{search}"  # the later one counts
             check_candidates(parameters, self.count)
-        self.candidates, self.nprobe = token_search(parameters).values()
+        settings = token_search(parameters)
+        self.candidates, self.nprobe = settings["candidates"], settings["nprobe"]
 
     def encode(self, model: Any, texts: Sequence[str]) -> Tokens:
         """Token vectors of each query."""

@@ -41,7 +41,8 @@ def test_a_decoded_token_is_near_and_as_long_as_the_token(bits: int, seed: int) 
     code, tokens = CODES[bits], units(50, seed=seed)
     cells, rows = code.encode(tokens)
     decoded = code.decode(cells, rows)
-    np.testing.assert_allclose(np.linalg.norm(decoded, axis=1), 1, atol=0.05)
+    # a length beyond those of the sample is cut
+    assert np.abs(np.linalg.norm(decoded, axis=1) - 1).mean() < 0.01
     rest = tokens - code.centroids[cells]
     assert ((decoded - tokens) ** 2).sum() <= MOST_LOST[bits] * (rest**2).sum()
 
