@@ -21,7 +21,7 @@ from retrieval_kd.data.rows import Row
 from retrieval_kd.data.texts import Document, Texts, build_texts
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.files import atomic_folder, digest_text, sealed, sweep, write_json
-from retrieval_kd.indexing import dense, multi_vector, sparse
+from retrieval_kd.indexing import dense, multi_vector, multi_vector_coded, sparse
 from retrieval_kd.indexing.build import NAMES
 from retrieval_kd.indexing.index import check_files, describe_files, open_vectors, read_manifest
 from retrieval_kd.indexing.segments import (
@@ -274,6 +274,9 @@ def _encode(folder: Path, manifest: dict[str, Any], model_spec: str, texts: Text
     encode: Callable[[list[str], int], Shard]
     if kind == "faiss":
         encode = dense.encoder(model, manifest)
+    elif manifest["spec"].get("bits"):
+        prompt, pool = settings["document_prompt"], manifest["spec"]["pool"]
+        encode = multi_vector_coded.encoder(model, prompt, pool)
     else:
         encode = (sparse if kind == "sparse" else multi_vector).encoder(
             model, settings["document_prompt"]

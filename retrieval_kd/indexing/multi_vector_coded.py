@@ -39,6 +39,9 @@ CODES, CELLS, CODE = "codes.npy", "cells.npy", "code.npz"
 FILES = (CODES, CELLS, CODE, OFFSETS, *token_candidates.FILES)
 CHUNK = 4_096  # documents scored at a time
 
+Part = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""The centroids and the codes of some documents' tokens, and the number of tokens of each."""
+
 
 def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) -> dict[str, Any]:
     """Encode all documents, train the code, and write the index. Returns manifest entries."""
@@ -53,28 +56,37 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
 def write_codes(shards: list[Path], bits: int, seed: int, out: Path) -> dict[str, Any]:
     """Write the index of shards of tokens; what is coded is kept beside them until the end."""
     lengths = [_read(path, "lengths") for path in shards]
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int64)
+    tokens, documents = sum(int(each.sum()) for each in lengths), sum(map(len, lengths))
     folder = shards[0].parent / f"codes-{digest_json([bits, seed])}"
     folder.mkdir(exist_ok=True)
     sweep(folder)
     code, sample = _trained(folder / CODE, shards, lengths, bits, seed)
     coded = _code_shards(code, shards, folder)
 
-    save_array(out / OFFSETS, offsets)
-    tokens, width = int(offsets[-1]), LENGTHS + len(code.shift) * bits // 8
-    merge_arrays(out / CELLS, (_read(path, "cells") for path in coded), (tokens,), np.uint16)
-    merge_arrays(out / CODES, (_read(path, "codes") for path in coded), (tokens, width), np.uint8)
-    _save(out / CODE, code)
+    def parts() -> Iterator[Part]:
+        for path, own in zip(coded, lengths, strict=True):
+            yield _read(path, "cells"), _read(path, "codes"), own
 
-    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        return zip((_read(path, "cells") for path in coded), lengths, strict=True)
-
-    token_candidates.write(out, parts, len(code.centroids))
+    _write(out, code, parts)
     return {
-        "tokens_per_document": round(tokens / (len(offsets) - 1), 1),
+        "tokens_per_document": round(tokens / documents, 1),
         "centroids": len(code.centroids),
         "trained_on_tokens": sample,
     }
+
+
+def _write(out: Path, code: TokenCodes, parts: Callable[[], Iterator[Part]]) -> None:
+    """Write the index of coded documents; each reading has one part in memory at a time."""
+    lengths = np.concatenate([own for _, _, own in parts()])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens, width = int(offsets[-1]), LENGTHS + len(code.shift) * code.bits // 8
+    merge_arrays(out / CELLS, (cells for cells, _, _ in parts()), (tokens,), np.uint16)
+    merge_arrays(out / CODES, (codes for _, codes, _ in parts()), (tokens, width), np.uint8)
+    save_array(out / OFFSETS, offsets)
+    _save(out / CODE, code)
+    token_candidates.write(
+        out, lambda: ((cells, own) for cells, _, own in parts()), len(code.centroids)
+    )
 
 
 def encoder(model: Any, prompt: str | None, pool: float) -> Callable[[list[str], int], Shard]:
@@ -163,7 +175,10 @@ def _read(path: Path, name: str) -> np.ndarray:
 
 
 class CodedTokens:
-    """The opened index; codes and lists are mapped from disk."""
+    """The opened index; codes and lists are mapped from disk.
+
+    Documents that were added are in no list: every query is compared with all of them.
+    """
 
     def __init__(self, folder: Path, manifest: dict[str, Any], search: str | None) -> None:
         self.code = _load(folder / CODE)
@@ -172,14 +187,48 @@ class CodedTokens:
         )
         self.offsets = np.load(folder / OFFSETS, allow_pickle=False)
         self.prompt = manifest["query_prompt"]
-        self.dimensions, self.count = self.code.centroids.shape[1], len(self.offsets) - 1
-        self.lists = token_candidates.Candidates(folder, self.count)
+        self.dimensions, self.rows = self.code.centroids.shape[1], len(self.offsets) - 1
+        self.count, self.live = self.rows, np.ones(self.rows, dtype=bool)
+        self.blocks = [(self.cells, self.codes, self.offsets)]  # the base, and each addition
+        self.lists = token_candidates.Candidates(folder, self.rows)
         parameters = manifest["spec"]["search"]
         if search:
             parameters = f"{parameters},{search}"  # the later one counts
-            check_candidates(parameters, self.count)
+            check_candidates(parameters, self.rows)
         settings = token_search(parameters)
         self.candidates, self.nprobe = settings["candidates"], settings["nprobe"]
+
+    def extend(self, shard: Shard) -> None:
+        """Append documents, with the code that the index has."""
+        cells, codes = self.code.encode(shard["tokens"].astype(np.float32))
+        offsets = np.concatenate([[0], np.cumsum(shard["lengths"])]).astype(np.int64)
+        self.blocks.append((cells, codes, offsets))
+        self.count += len(shard["lengths"])
+        self.live = np.ones(self.count, dtype=bool)
+
+    def hide(self, deleted: np.ndarray) -> None:
+        """Leave these rows out of all results."""
+        self.live[deleted] = False
+
+    def rewrite(self, live: np.ndarray, out: Path) -> None:
+        """Write the index of the rows that are `live`; nothing is trained."""
+
+        def parts() -> Iterator[Part]:
+            for first, (cells, codes, offsets) in self._blocks():
+                for start in range(0, len(offsets) - 1, CHUNK):
+                    stop = min(start + CHUNK, len(offsets) - 1)
+                    kept = start + np.flatnonzero(live[first + start : first + stop])
+                    rows, lengths = rows_of(kept, offsets)
+                    yield cells[rows], codes[rows], lengths
+
+        _write(out, self.code, parts)
+
+    def _blocks(self) -> Iterator[tuple[int, Part]]:
+        """Yield the base and the additions, each with the position of its first document."""
+        first = 0
+        for block in self.blocks:
+            yield first, block
+            first += len(block[2]) - 1
 
     def encode(self, model: Any, texts: Sequence[str]) -> Tokens:
         """Token vectors of each query."""
@@ -194,19 +243,24 @@ class CodedTokens:
         wanted, results = max(self.candidates, depth), []
         for query in queries:
             similar = query @ self.code.centroids.T  # (query tokens, K)
-            if wanted < self.count:
-                positions = self.lists.best(similar, self.nprobe, wanted)
-            else:
-                positions = np.arange(self.count)
-            parts = [
-                self._scores(query, similar, positions[start : start + CHUNK])
-                for start in range(0, len(positions), CHUNK)
-            ]
-            results.append((positions, np.concatenate([np.zeros(0, np.float32), *parts])))
+            found: list[np.ndarray] = []
+            scores = [np.zeros(0, np.float32)]
+            for first, block in self._blocks():
+                live = self.live[first : first + len(block[2]) - 1]
+                positions = np.flatnonzero(live)
+                if first == 0 and wanted < len(positions):
+                    positions = self.lists.best(similar, self.nprobe, wanted, live)
+                found.append(first + positions)
+                for start in range(0, len(positions), CHUNK):
+                    part = positions[start : start + CHUNK]
+                    scores.append(self._scores(query, similar, block, part))
+            results.append((np.concatenate(found), np.concatenate(scores)))
         return results
 
-    def _scores(self, query: np.ndarray, similar: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """MaxSim of a query to some documents."""
-        rows, lengths = rows_of(positions, self.offsets)
-        cells, codes = self.cells[rows], self.codes[rows]
-        return sum_of_best(self.code.products(query, similar, cells, codes), lengths)
+    def _scores(
+        self, query: np.ndarray, similar: np.ndarray, block: Part, positions: np.ndarray
+    ) -> np.ndarray:
+        """MaxSim of a query to some documents of a block."""
+        cells, codes, offsets = block
+        rows, lengths = rows_of(positions, offsets)
+        return sum_of_best(self.code.products(query, similar, cells[rows], codes[rows]), lengths)

@@ -41,13 +41,19 @@ class Shards:
                 )
 
     @classmethod
-    def open(cls, folders: Sequence[str | Path], model_spec: str | None = None) -> Shards:
+    def open(
+        cls,
+        folders: Sequence[str | Path],
+        model_spec: str | None = None,
+        *,
+        search: str | None = None,
+    ) -> Shards:
         """Open index folders, each as `Index.open` does.
 
         Raises:
             InputError: their models or settings differ, so that their scores do not compare.
         """
-        return cls([Index.open(folder, model_spec) for folder in folders])
+        return cls([Index.open(folder, model_spec, search=search) for folder in folders])
 
     def __len__(self) -> int:
         return sum(map(len, self.indexes))

@@ -60,13 +60,16 @@ class Candidates:
         self.starts = np.load(folder / STARTS, allow_pickle=False)
         self.documents = documents
 
-    def best(self, similar: np.ndarray, nprobe: int, count: int) -> np.ndarray:
+    def best(
+        self, similar: np.ndarray, nprobe: int, count: int, live: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return the positions of the `count` best documents by approximate score, rising.
 
         There are fewer if the lists looked up have fewer.
 
         Args:
             similar: of the query's tokens to the centroids `(query tokens, K)`.
+            live: which documents may be found `(documents,)` bool; by default all.
         """
         scores = np.zeros(self.documents, dtype=np.float32)
         place = np.empty(self.documents, dtype=np.int64)
@@ -79,7 +82,7 @@ class Candidates:
             place[found] = order  # of a document found twice, the last and best place stays
             last = place[found] == order
             scores[found[last]] += gains[last]
-        reached = np.flatnonzero(scores)
+        reached = np.flatnonzero(scores if live is None else scores * live)
         if len(reached) > count:
             top = np.argpartition(-scores[reached], count - 1)[:count]
             reached = np.sort(reached[top])

@@ -40,6 +40,7 @@ SPECS = {
     "matryoshka": IndexSpec(dimensions=8),
     "sparse": IndexSpec(kind="sparse"),
     "multi_vector": IndexSpec(kind="multi_vector"),
+    "coded": IndexSpec(kind="multi_vector", bits=4, pool=2, search="candidates=12,nprobe=2"),
 }
 EXACT = ("flat", "sparse", "multi_vector")
 WORDS = [word for words in TOPICS.values() for word in words.split()]
