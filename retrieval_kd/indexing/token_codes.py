@@ -133,8 +133,7 @@ def _kmeans(points: np.ndarray, count: int, each: int, seed: int) -> np.ndarray:
         max_points_per_centroid=each,
     )  # fmt: skip
     kmeans.train(np.ascontiguousarray(points, dtype=np.float32))
-    centres: np.ndarray = kmeans.centroids
-    return centres
+    return np.asarray(kmeans.centroids)
 
 
 def _nearest(centres: np.ndarray, points: np.ndarray) -> np.ndarray:
