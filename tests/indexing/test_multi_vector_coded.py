@@ -113,6 +113,13 @@ def test_search_parameters_that_do_not_fit_are_refused(index, search, problem):
         Index.open(index.folder, search=search)
 
 
+def test_the_command_line_replaces_search_parameters(index, command):
+    code, said = command("search", "--index", index.folder, "wing", "--search", "candidates=30")
+    assert code == 0 and said.count("[") == 10, said
+    code, said = command("search", "--index", index.folder, "wing", "--search", "efSearch=9")
+    assert code != 0 and "candidates=… and nprobe=…" in " ".join(said.split())
+
+
 class Killed(BaseException):
     """What ends a build in these tests."""
 
