@@ -79,7 +79,7 @@ def _write(out: Path, code: TokenCodes, parts: Callable[[], Iterator[Part]]) -> 
     """Write the index of coded documents; each reading has one part in memory at a time."""
     lengths = np.concatenate([own for _, _, own in parts()])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens, width = int(offsets[-1]), LENGTHS + len(code.shift) * code.bits // 8
+    tokens, width = int(offsets[-1]), LENGTHS + len(code.shift) // code.patterns.shape[1]
     merge_arrays(out / CELLS, (cells for cells, _, _ in parts()), (tokens,), np.uint16)
     merge_arrays(out / CODES, (codes for _, codes, _ in parts()), (tokens, width), np.uint8)
     save_array(out / OFFSETS, offsets)

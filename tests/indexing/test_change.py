@@ -87,7 +87,7 @@ def make(
         if (spec := SPECS[kind]).kind != "faiss":
             model = models.setdefault(kind, home / f"{kind}-model")
             if not model.exists():
-                make_student(str(tiny_encoder), kind, [0]).save(str(model))
+                make_student(str(tiny_encoder), spec.kind, [0]).save(str(model))
         if of is not collection:
             build_index(of, str(model), spec, to)
             return to

@@ -13,6 +13,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.indexing import multi_vector_coded as coded
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.index import Index
+from retrieval_kd.indexing.multi_vector_coded import CodedTokens
 from retrieval_kd.indexing.spec import IndexSpec, load_spec
 from retrieval_kd.models import encode as shards
 from retrieval_kd.models.vectors import maxsim_scores
@@ -92,6 +93,24 @@ def test_the_manifest_has_all_parameters_and_what_was_trained(index):
     assert manifest["centroids"] == len(index.vectors.code.centroids)
     assert manifest["trained_on_tokens"] == len(index.vectors.cells)
     assert index.vectors.codes.shape == (len(index.vectors.cells), 2 + 32 * 4 // 8)
+
+
+def test_what_was_added_is_found_and_what_was_deleted_is_not(index, tmp_path):
+    vectors, documents = CodedTokens(index.folder, index.manifest, None), decoded(index)
+    shard = {"lengths": np.array([len(d) for d in documents[:3]]),
+             "tokens": np.concatenate(documents[:3])}  # fmt: skip
+    vectors.extend(shard)
+    vectors.hide(np.array([0, 1, 2]))
+    query = documents[1]
+    [(positions, scores)] = vectors.search([query], 5)
+    assert positions[scores.argmax()] == 61  # the copy of document 1
+    assert not {0, 1, 2} & {*positions.tolist()} and len(positions) == 20 + 3
+    vectors.rewrite(vectors.live, tmp_path)
+    again = CodedTokens(tmp_path, index.manifest, "candidates=60")
+    [(positions, after)] = again.search([query], 5)
+    [(_, before)] = vectors.search([query], 60)
+    assert len(positions) == 60
+    np.testing.assert_array_equal(after, before)
 
 
 def test_search_parameters_are_replaced_one_by_one(index):
