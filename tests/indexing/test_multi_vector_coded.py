@@ -110,7 +110,7 @@ def test_what_was_added_is_found_and_what_was_deleted_is_not(index, tmp_path):
     [(positions, after)] = again.search([query], 5)
     [(_, before)] = vectors.search([query], 60)
     assert len(positions) == 60
-    np.testing.assert_array_equal(after, before)
+    np.testing.assert_allclose(after, before, rtol=1e-5)  # of another block, so rounded otherwise
 
 
 def test_search_parameters_are_replaced_one_by_one(index):
