@@ -93,8 +93,8 @@ def candidates(dimensions: int, documents: int) -> list[str]:
     """
     most = max(1, documents // POINTS_PER_CENTRE)
     cells = 2 ** int(np.log2(max(1.0, min(4 * documents**0.5, most))))
-    codes = [d for d in range(1, dimensions + 1) if dimensions % d == 0 and d <= dimensions / 4]
-    few, many = codes[-2:] if len(codes) > 1 else (1, 1)
+    codes = [d for d in range(1, dimensions + 1) if dimensions % d == 0]
+    few, many = (max([1, *(d for d in codes if d <= dimensions / part)]) for part in (8, 4))
     return [
         "Flat", "SQfp16", "SQ8", "HNSW32", "HNSW32_SQ8",
         f"IVF{cells},Flat", f"IVF{cells},SQ8", f"IVF{cells},PQ{many}", f"IVF{cells},RaBitQ",
