@@ -40,21 +40,22 @@ EXACT_TIMED = 10  # queries
 
 
 def main() -> None:
-    """Print the table and write results/multi_vector_index.json."""
+    """Print the table and write results/multi_vector_index.json (-SPLIT)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--collection", default="squad.zip")
-    parser.add_argument("--queries", type=int, default=300, help="at most so many test queries")
+    parser.add_argument("--split", default="test", help="dev to choose settings, test to report")
+    parser.add_argument("--queries", type=int, default=300, help="at most so many of the split")
     parser.add_argument("--cache", type=Path, required=True, help="folder for model and indexes")
     options = parser.parse_args()
     torch.set_num_threads(1)
     collection = open_collection(options.collection)
     exact = exact_index(collection, options.cache)
-    texts = dict(list(collection.query_texts("test").items())[: options.queries])
+    texts = dict(list(collection.query_texts(options.split).items())[: options.queries])
     queries = exact.encode(list(texts.values()))
     rankings = kernel_rankings(exact, queries)
     timed = search(exact, exact.vectors, queries[:EXACT_TIMED])[1]
     rows: list[dict[str, Any]] = [{"index": "exact", "bytes": size(exact.folder), **timed}]
-    report(rows[0], collection, list(texts), rankings, rankings)
+    report(rows[0], collection, options.split, list(texts), rankings, rankings)
     for pool, bits in VARIANTS:
         out = options.cache / f"pool-{pool:g}-bits-{bits}"
         out.mkdir(exist_ok=True)
@@ -66,11 +67,13 @@ def main() -> None:
             found, timed = search(exact, opened, queries)
             name = f"pool {pool:g}, {bits} bits, {parameters}"
             rows.append({"index": name, "bytes": size(out), **entries, **timed})
-            report(rows[-1], collection, list(texts), found, rankings)
+            report(rows[-1], collection, options.split, list(texts), found, rankings)
         if (pool, bits) == DEFAULT:
             candidates = covered(exact, opened, shards, queries, rankings)
-    record = {"collection": collection.name, "documents": len(exact), "queries": len(texts)}
-    print(save("multi_vector_index", {**record, "model": BASE, "rows": rows, **candidates}))
+    record = {"collection": collection.name, "split": options.split}
+    record |= {"documents": len(exact), "queries": len(texts)}
+    name = "multi_vector_index" + (f"-{options.split}" if options.split != "test" else "")
+    print(save(name, {**record, "model": BASE, "rows": rows, **candidates}))
 
 
 def exact_index(collection: Collection, cache: Path) -> Index:
@@ -168,12 +171,13 @@ def size(folder: Path) -> int:
 def report(
     row: dict[str, Any],
     collection: Collection,
+    split: str,
     ids: list[str],
     rankings: list[Ranking],
     reference: list[Ranking],
 ) -> None:
     """Add an index's quality to its row, and print it."""
-    qrels = collection.qrels("test")
+    qrels = collection.qrels(split)
     run = Run(row["index"], dict(zip(ids, rankings, strict=True)))
     evaluation = evaluate({id: qrels[id] for id in ids}, {"run": run}, ["ndcg@10"])
     row["ndcg@10"] = round(evaluation.mean("run", "ndcg@10"), 4)

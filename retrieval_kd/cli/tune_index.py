@@ -41,7 +41,8 @@ def tune(
         Path | None, typer.Option(help="file of queries that choose: .jsonl, .tsv, or .txt")
     ] = None,
     factory: Annotated[
-        list[str] | None, typer.Option(help="FAISS factory to try; several; by default eleven")
+        list[str] | None,
+        typer.Option(help="FAISS factory to try; several; by default nine or eleven"),
     ] = None,
     max_length: Length = None,
     picture: Annotated[Path | None, out_file(help="Pareto picture to write (.svg)")] = None,

@@ -16,6 +16,7 @@ import numpy as np
 
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.dense import (
+    OPQ_CENTRES,
     POINTS_PER_CENTRE,
     faiss_threads,
     make_index,
@@ -85,20 +86,22 @@ class Tuned:
 
 
 def candidates(dimensions: int, documents: int) -> list[str]:
-    """Return the factories that are tried by default.
+    """Return the factories that are tried by default, some only from 10,000 documents on.
 
     Example:
         >>> candidates(384, 15_809)[-3:]
-        ['IVF256,RaBitQ', 'IVF256,RaBitQ,Refine(SQ8)', 'OPQ48,IVF256,PQ48x4fs,Refine(SQ8)']
+        ['IVF256,RaBitQ,Refine(SQ8)', 'IVF256,PQ96', 'OPQ48,IVF256,PQ48x4fs,Refine(SQ8)']
     """
     most = max(1, documents // POINTS_PER_CENTRE)
     cells = 2 ** int(np.log2(max(1.0, min(4 * documents**0.5, most))))
     codes = [d for d in range(1, dimensions + 1) if dimensions % d == 0]
+    enough = documents >= POINTS_PER_CENTRE * OPQ_CENTRES
     few, many = (max([1, *(d for d in codes if d <= dimensions / part)]) for part in (8, 4))
+    coded = [f"IVF{cells},PQ{many}", f"OPQ{few},IVF{cells},PQ{few}x4fs,Refine(SQ8)"]
     return [
         "Flat", "SQfp16", "SQ8", "HNSW32", "HNSW32_SQ8",
-        f"IVF{cells},Flat", f"IVF{cells},SQ8", f"IVF{cells},PQ{many}", f"IVF{cells},RaBitQ",
-        f"IVF{cells},RaBitQ,Refine(SQ8)", f"OPQ{few},IVF{cells},PQ{few}x4fs,Refine(SQ8)",
+        f"IVF{cells},Flat", f"IVF{cells},SQ8", f"IVF{cells},RaBitQ",
+        f"IVF{cells},RaBitQ,Refine(SQ8)", *(coded if enough else []),
     ]  # fmt: skip
 
 
