@@ -14,7 +14,7 @@ from retrieval_kd.schema import LARGEST, Count, Dimensions, Part, Seed, read_yam
 MOST_CELLS = 2**24
 LINKS = range(4, 513)  # of a document in a graph: FAISS crashes with fewer than two
 FROM_ZERO = ("ht", "max_codes", "verbose")  # FAISS parameters that may be 0
-TOKEN_SEARCH = {"candidates": 256, "nprobe": 4}  # how coded multi-vector indexes are searched
+TOKEN_SEARCH = {"candidates": 256, "nprobe": 16}  # how coded multi-vector indexes are searched
 TOKEN_FIELDS = {"kind", "bits", "pool", "seed", "search"}  # what decides the content of one
 
 
@@ -28,7 +28,7 @@ class IndexSpec(Part):
         >>> IndexSpec(factory="IVF256,PQ48", search="nprobe=16").metric
         'auto'
         >>> IndexSpec(kind="multi_vector", bits=2, pool=3).as_dict()["search"]
-        'candidates=256,nprobe=4'
+        'candidates=256,nprobe=16'
     """
 
     kind: Literal["faiss", "sparse", "multi_vector"] = Field(
@@ -198,7 +198,7 @@ def check_candidates(parameters: str, documents: int) -> None:
     except ValueError as error:
         raise InputError(
             f"search parameters {parameters!r} do not fit this index: {error}",
-            remedy="write them as candidates=256,nprobe=4",
+            remedy="write them as candidates=256,nprobe=16",
         ) from error
     if candidates > documents:
         raise InputError(
