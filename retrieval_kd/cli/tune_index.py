@@ -176,6 +176,7 @@ def _best(tuned: Tuned, target: Target) -> list[Point]:
 
 
 def _draw(tuned: Tuned, target: Target, what: str, picture: Path) -> None:
+    from retrieval_kd.evaluation.report.svg import as_file
     from retrieval_kd.evaluation.report.trade_offs import pareto
     from retrieval_kd.files import write_text
 
@@ -184,7 +185,7 @@ def _draw(tuned: Tuned, target: Target, what: str, picture: Path) -> None:
         (point.factory, getattr(point, target.cheapest), point.quality, 0)
         for point in _best(tuned, target)
     ]
-    write_text(picture, str(pareto(points, axis, what, "pareto")))
+    write_text(picture, as_file(pareto(points, axis, what, "pareto")))
 
 
 def _show(tuned: Tuned, target: Target, what: str, out: Path) -> None:

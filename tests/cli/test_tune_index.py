@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,8 @@ def test_the_specification_is_within_the_budget_and_builds_an_index(
     facts = json.loads(tried.read_text())
     assert facts["chosen"]["factory"] == spec.factory and facts["chosen"]["bytes"] <= 100
     assert {point["factory"] for point in facts["points"]} == {"Flat", "SQ8", "IVF2,SQ8"}
-    assert "<svg" in picture.read_text() and "bytes" not in yaml.safe_load(out.read_text())
+    assert ElementTree.fromstring(picture.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "--paper: #" in picture.read_text() and "bytes" not in yaml.safe_load(out.read_text())
     code, said = command("index", *data[2:], "--spec", out, "--out", tmp_path / "ix")
     assert code == 0 and "60 documents" in said, said
 

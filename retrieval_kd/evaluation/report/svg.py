@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -66,6 +67,16 @@ def to_svg(figure: Figure, name: str, description: str) -> Markup:
         svg = svg.replace(colour, f"var({variable})")
     head = f'<svg viewBox="{box[1]}" role="img" aria-label="{escape(description)}">'
     return Markup(head + svg)  # matplotlib has escaped all texts
+
+
+def as_file(svg: str) -> str:
+    """Turn a picture of a page into a file of its own, with the page's colours."""
+    css = (Path(__file__).parent / "style.css").read_text(encoding="utf-8")
+    colours = css[: css.index("* {")]
+    own = "svg { background: var(--paper); font-family: system-ui, sans-serif; }"
+    head, _, rest = svg.partition(">")
+    rest = rest.replace("xlink:href", "href")  # whose prefix only a page knows
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{colours}{own}</style>{rest}'
 
 
 def new_axes(height: float) -> tuple[Figure, Axes]:
