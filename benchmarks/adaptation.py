@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--results", type=Path, default=OUT)
     parser.add_argument("--table", action="store_true", help="only print what is measured")
+    parser.add_argument("--collect", action="store_true", help="only read what finished runs left")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     for recipe in [] if options.table else options.recipes.split(","):
@@ -82,7 +83,8 @@ def run_one(recipe: str, name: str, options: argparse.Namespace) -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     config = configured(recipe, name, options.out, seeds, options.overrides)
     print(f"== {recipe}, {name}", flush=True)
-    run(config, report)
+    if not options.collect:
+        run(config, report)
     results = read_json(options.results) if options.results.exists() else {"recipes": {}}
     results["recipes"].setdefault(recipe, {})[name] = collect(config)
     write_json(options.results, {**results, "hardware": describe(), "versions": versions()})
@@ -125,14 +127,22 @@ def collect(config: Any) -> dict[str, Any]:
     results = read_json(work.path("results.json"))
     costs, speeds = results["costs"], throughput(config, work)
     effect = results["audit"].get("effect") if config.splits.train else None
+    apart = unshared(config, qrels)
+    alone = evaluate(apart, runs, [MEASURES[0]]).group(groups) if apart else None
     return {
         "queries": len(evaluation.queries),
+        "queries_without_a_document_of_train": len(apart),
         "clean_queries": effect and effect["queries"]["clean"],
         "settings": config.model_dump(by_alias=True, mode="json", exclude={"out", "collection"}),
         "systems": {
             system: {
                 **{measure: evaluation.per_seed(system, measure) for measure in MEASURES},
                 **({"clean": effect["means"].get(system)} if effect else {}),
+                **(
+                    {"without_documents_of_train": alone.per_seed(system, MEASURES[0])}
+                    if alone
+                    else {}
+                ),
                 **{key: costs.get(system, {}).get(key) for key in COSTS},
                 **speeds.get(system, {}),
             }
@@ -141,6 +151,22 @@ def collect(config: Any) -> dict[str, Any]:
         "comparisons": [
             vars(test) for test in compare(evaluation, baseline=BASELINE, measures=[MEASURES[0]])
         ],
+    }
+
+
+def unshared(config: Any, qrels: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    """Return the judgments of test queries that share no relevant document with a train query."""
+    from retrieval_kd.data.collection import open_collection
+
+    collection = open_collection(config.collection)
+    if "train" not in collection.splits:
+        return {}
+    judged = collection.qrels("train").values()
+    known = {document for of in judged for document, gain in of.items() if gain > 0}
+    return {
+        query: of
+        for query, of in qrels.items()
+        if not any(gain > 0 and document in known for document, gain in of.items())
     }
 
 
