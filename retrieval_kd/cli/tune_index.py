@@ -78,7 +78,7 @@ def tune(
         except ValueError as error:
             raise InputError(str(error)) from error
     opened = open_collection(collection)
-    texts = _queries(opened, split, queries)
+    texts = _queries(opened, split, queries, judged=ndcg_loss is not None)
     vectors, asked = _encoded(opened, model, texts, max_length)
     quality: Quality | None = None
     least = 0.95 if recall is None else recall
@@ -99,15 +99,24 @@ def tune(
     _show(tuned, target, what, out)
 
 
-def _queries(collection: Collection, split: str | None, file: Path | None) -> dict[str, str]:
-    from retrieval_kd.data.draw_queries import unlabelled_queries
+def _queries(
+    collection: Collection, split: str | None, file: Path | None, *, judged: bool
+) -> dict[str, str]:
+    """Return the queries; if they are `judged`, those with a relevant document."""
+    from retrieval_kd.data.draw_queries import each_once, unlabelled_queries
     from retrieval_kd.data.query_files import read_log
 
-    if split is not None:
-        return collection.query_texts(split)
     drops = Drops()
+    if split is not None:
+        texts = collection.query_texts(split)
+        qrels = collection.qrels(split) if judged else {}
+        for query in [q for q, of in qrels.items() if not any(gain > 0 for gain in of.values())]:
+            drops.add("query without a relevant document", query)
+            del texts[query]
+        drops.warn("queries")
+        return texts
     if file is not None:
-        texts = read_log(file, drops)
+        texts = each_once(read_log(file), drops)
     else:
         rows = unlabelled_queries(collection, "sentences", seed=0, limit=SENTENCES, drops=drops)
         texts = {id: text for id, text, _ in rows}

@@ -112,6 +112,20 @@ def normalise(text: str) -> str:
     return " ".join(text.split()).casefold().strip(" .,;:!?\"'")
 
 
+def each_once(queries: Mapping[str, str], drops: Drops) -> dict[str, str]:
+    """Keep the first of the queries whose texts are the same, normalised; count the others.
+
+    Example:
+        >>> each_once({"a": "What causes tides?", "b": "what causes tides"}, Drops())
+        {'a': 'What causes tides?'}
+    """
+    kept: dict[str, str] = {}
+    for id, text in queries.items():
+        if kept.setdefault(normalise(text), id) != id:
+            drops.add("repeated query", id)
+    return {id: queries[id] for id in kept.values()}
+
+
 def sentences(text: str) -> list[str]:
     """Split a text into sentences at an end mark and a space, or at an empty line.
 

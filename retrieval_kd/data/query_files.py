@@ -11,7 +11,7 @@ from retrieval_kd.data.beir import parse_rows
 from retrieval_kd.data.msmarco import parse_table
 from retrieval_kd.data.rows import Reading, check_id
 from retrieval_kd.data.sources import file_lines
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.errors import InputError
 
 
 def read_queries(path: str | Path) -> dict[str, str]:
@@ -47,27 +47,27 @@ def read_queries(path: str | Path) -> dict[str, str]:
     return queries
 
 
-def read_log(path: str | Path, drops: Drops) -> dict[str, str]:
+def read_log(path: str | Path) -> dict[str, str]:
     """Read a log's query ID → text. IDs begin with `log:`, so they are those of no collection.
 
-    A line of a `.txt` file is a query, and its number the ID. Of a repeated text the first is kept.
+    A line of a `.txt` file is a query, and its number the ID.
 
     Raises:
-        InputError: as `read_queries`; no query at all.
+        InputError: as `read_queries`; no query at all; a tab in a line of a `.txt` file.
     """
     path = Path(path)
     if path.name.removesuffix(".gz").endswith(".txt"):
         reading = Reading()
-        rows = {str(number): text.strip() for number, text in file_lines(path, reading)}
+        rows = {}
+        for number, text in file_lines(path, reading):
+            if "\t" in text.strip():
+                problem, remedy = "a tab in a query", "name a table of IDs and queries .tsv"
+                raise InputError(problem, file=path, line=number, remedy=remedy)
+            rows[str(number)] = text.strip()
         reading.drops.warn(str(path))
     else:
         rows = read_queries(path)
-    texts: dict[str, str] = {}  # text → ID
-    for id, text in rows.items():
-        if text in texts:
-            drops.add("repeated query of the log", id)
-        elif text:
-            texts[text] = f"log:{id}"
+    texts = {f"log:{id}": text for id, text in rows.items() if text}
     if not texts:
         raise InputError("no query in this file", file=path)
-    return {id: text for text, id in texts.items()}
+    return texts

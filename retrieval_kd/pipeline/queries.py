@@ -9,7 +9,12 @@ import numpy as np
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.draw_queries import held_out, normalise, unlabelled_queries
+from retrieval_kd.data.draw_queries import (
+    each_once,
+    held_out,
+    normalise,
+    unlabelled_queries,
+)
 from retrieval_kd.data.query_files import read_log
 from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import Drops, InputError
@@ -73,9 +78,9 @@ class ChosenQueries:
         if log in self.collection.splits:
             queries = self.collection.query_texts(log)
         else:
-            queries = read_log(log, drops)
+            queries = read_log(log)
         parts = {part: texts for part, (_, texts) in chosen.items()}
-        return self._not_among(queries, "logged", parts, drops)
+        return self._not_among(each_once(queries, drops), "logged", parts, drops)
 
     def _set_aside(self, train: dict[str, str], split: str) -> dict[str, str]:
         """Take dev queries from the train split; they share no relevant document with the rest."""

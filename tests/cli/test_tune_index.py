@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,24 @@ def test_what_may_be_lost_of_ndcg_is_measured_on_judged_queries(
     monkeypatch.setattr(indexing_tune, "FEWEST_QUERIES", 4)
     code, said = command(*data, *options, "--factory", "Flat")
     assert code == 0 and "nDCG@10 gained 0.0000" in said, said
+
+
+def test_a_query_without_a_relevant_document_cannot_lose_ndcg(
+    tiny_collection: Path, tiny_encoder: Path, tmp_path: Path, command: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(indexing_tune, "FEWEST_QUERIES", 4)
+    folder = shutil.copytree(tiny_collection, tmp_path / "some")
+    file = folder / "qrels" / "train.tsv"
+    head, first, *rest = file.read_text().splitlines()
+    query = first.split("\t")[0]
+    none = [row if row.split("\t")[0] != query else row[: row.rindex("\t")] + "\t0" for row in rest]
+    file.write_text("\n".join([head, first[: first.rindex("\t")] + "\t0", *none, ""]))
+    code, said = command(
+        "index", "tune", "--collection", folder, "--model", tiny_encoder, "--split", "train",
+        "--ndcg-loss", 0, "--factory", "Flat", "--out", tmp_path / "o.yaml",
+    )  # fmt: skip
+    assert code == 0 and "1 × query without a relevant document" in said, said
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import gzip
 import pytest
 
 from retrieval_kd.data.query_files import read_log, read_queries
-from retrieval_kd.errors import Drops, InputError
+from retrieval_kd.errors import InputError
 
 
 def test_jsonl_tsv_and_gzip_files_hold_the_same_queries(tmp_path):
@@ -42,29 +42,24 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "ids"),
+    ("name", "content", "texts"),
     [
-        ("log.txt", "why is it blue\n\n  who\tsaid so \nwhy is it blue\n", ("1", "3", "4")),
-        ("log.tsv", "a\twhy is it blue\nb\twho\tsaid so\nc\twhy is it blue\n", None),
-        ("log.tsv", "a\twhy is it blue\nb\twho said so\nc\twhy is it blue\n", ("a", "b", "c")),
+        ("log.txt", "why is it blue\n\n  who said so \n", {"log:1": "why is it blue",
+                                                          "log:3": "who said so"}),
+        ("log.tsv", "a\twhy is it blue\n", {"log:a": "why is it blue"}),
+        ("log.jsonl", '{"_id": "7", "text": "why is it blue"}\n', {"log:7": "why is it blue"}),
     ],
-)
-def test_a_log_has_each_query_once_under_an_id_of_its_own(tmp_path, name, content, ids):
+)  # fmt: skip
+def test_the_queries_of_a_log_have_ids_of_their_own(tmp_path, name, content, texts):
     (tmp_path / name).write_text(content)
-    drops = Drops()
-    if ids is None:
-        with pytest.raises(InputError, match=r"log\.tsv:2"):
-            read_log(tmp_path / name, drops)
-        return
-    first, second, repeated = ids
-    texts = read_log(tmp_path / name, drops)
-    assert list(texts) == [f"log:{first}", f"log:{second}"]
-    assert texts[f"log:{first}"] == "why is it blue" and texts[f"log:{second}"].split()[0] == "who"
-    assert drops.counts == {"repeated query of the log": 1}
-    assert drops.first == {"repeated query of the log": repeated}
+    assert read_log(tmp_path / name) == texts
 
 
-def test_a_log_without_a_query_is_refused(tmp_path):
-    (tmp_path / "log.txt").write_text("\n  \n")
-    with pytest.raises(InputError, match="no query"):
-        read_log(tmp_path / "log.txt", Drops())
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("\n  \n", "no query"), ("fine\nq2\twhy is it blue\n", r"log\.txt:2: a tab.*\.tsv")],
+)
+def test_a_text_that_is_no_log_is_refused(tmp_path, content, message):
+    (tmp_path / "log.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_log(tmp_path / "log.txt")

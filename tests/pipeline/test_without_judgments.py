@@ -196,12 +196,15 @@ def test_a_log_is_trained_on_without_the_queries_that_are_tested(config_file, fi
     collection = open_collection(finished.collection)
     tested = collection.query_texts("test")
     file = tmp_path / "log.txt"
-    file.write_text("\n".join([*tested.values(), "the birds of the sea", "red stars", ""]))
+    file.write_text(
+        "\n".join([*tested.values(), "the birds of the sea", "red stars", "Red stars!", ""])
+    )
     wanted = ["unlabelled.kind=queries", f"out={tmp_path / 'run'}"]
     context = _planned(load_config(config_file, [*wanted, f"unlabelled.log={file}"]))
     drops = Drops()
     parts = ChosenQueries(context.config, collection).parts(drops)
     assert [*parts["unlabelled"].texts.values()] == ["the birds of the sea", "red stars"]
+    assert drops.counts["repeated query"] == 1
     assert drops.counts["logged query with the text of a test query"] == len({*tested.values()})
 
     context = _planned(load_config(config_file, [*wanted, "unlabelled.log=train"]))
