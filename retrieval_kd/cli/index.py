@@ -37,7 +37,8 @@ Folder = Annotated[Path, typer.Option("--index", help="folder made by `rkd index
 def index() -> None:
     """Build an index (`rkd index --collection …`), or change one: add, delete, compact, verify.
 
-    `rkd index tune` chooses its specification."""
+    `rkd index tune` chooses a specification; `rkd index build --help` lists what building takes.
+    """
 
 
 @index_app.command()

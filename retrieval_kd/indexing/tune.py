@@ -90,14 +90,14 @@ def candidates(dimensions: int, documents: int) -> list[str]:
 
     Example:
         >>> candidates(384, 15_809)[-3:]
-        ['IVF256,RaBitQ,Refine(SQ8)', 'IVF256,PQ96', 'OPQ48,IVF256,PQ48x4fs,Refine(SQ8)']
+        ['IVF256,RaBitQ,Refine(SQ8)', 'IVF256,PQ48', 'OPQ48,IVF256,PQ48x4fs,Refine(SQ8)']
     """
     most = max(1, documents // POINTS_PER_CENTRE)
     cells = 2 ** int(np.log2(max(1.0, min(4 * documents**0.5, most))))
     codes = [d for d in range(1, dimensions + 1) if dimensions % d == 0]
     enough = documents >= POINTS_PER_CENTRE * OPQ_CENTRES
-    few, many = (max([1, *(d for d in codes if d <= dimensions / part)]) for part in (8, 4))
-    coded = [f"IVF{cells},PQ{many}", f"OPQ{few},IVF{cells},PQ{few}x4fs,Refine(SQ8)"]
+    count = max([1, *(d for d in codes if d <= dimensions / 8)])
+    coded = [f"IVF{cells},PQ{count}", f"OPQ{count},IVF{cells},PQ{count}x4fs,Refine(SQ8)"]
     return [
         "Flat", "SQfp16", "SQ8", "HNSW32", "HNSW32_SQ8",
         f"IVF{cells},Flat", f"IVF{cells},SQ8", f"IVF{cells},RaBitQ",

@@ -61,6 +61,12 @@ class Comparison:
     def significant(self, alpha: float = 0.05) -> bool:
         return self.p_holm < alpha
 
+    @property
+    def p_text(self) -> str:
+        """The p-value, and that it is corrected, as the interval is not."""
+        corrected = "Holm-corrected " if self.p_holm != self.p else ""
+        return corrected + format_p(self.p_holm)
+
     def sentence(self) -> str:
         """State the comparison in words, for reports and terminals."""
         interval = f"95% CI {self.low:+.4f} to {self.high:+.4f}"
@@ -68,7 +74,7 @@ class Comparison:
         outcome = f"{self.wins} wins, {self.ties} ties, {self.losses} losses"
         return (
             f"{readable(self.measure)}: {means}; difference {self.difference:+.4f} "
-            f"({interval}, {format_p(self.p_holm)}); {outcome}"
+            f"({interval}, {self.p_text}); {outcome}"
         )
 
     def power_sentence(self) -> str:

@@ -164,7 +164,7 @@ class RunResults:
             write_text(self.work.path(self.file(name)), write(self.grid) + "\n")
 
     def print(self) -> None:
-        """Print the table, the main comparison, what each student gains, and the report's path."""
+        """Print the table, the main comparison, what each student gains, and where all is."""
         evaluation, comparisons = self.evaluation
         print_grid(self.grid)
         student, measure = self.config.compare[0], evaluation.measures[0]
@@ -179,6 +179,11 @@ class RunResults:
         for name in self.config.systems:
             say(gain_sentence(name, readable(measure), means, self.costs))
         say(f"Report: {self.work.path(self.file('report.html'))}")
+        name = self.context.run_names(student)[0]
+        index = self.work.path("indexes", name)
+        if index.exists():
+            say(f"Student: {self.work.path('students', name)}")
+            say(f'Search it: rkd search --index {index} "…"')
 
     def _subtitle(self) -> str:
         counts = self.work.record("queries").get("facts", {}).get("queries", {})

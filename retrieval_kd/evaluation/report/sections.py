@@ -41,7 +41,7 @@ def headline(data: ReportData) -> list[str]:
 
 def _finding(data: ReportData, c: Comparison) -> str:
     a, b = data.label(c.a), data.label(c.b)
-    interval = f"95% CI {signed(c.low)} to {signed(c.high)}, {format_p(c.p_holm)}"
+    interval = f"95% CI {signed(c.low)} to {signed(c.high)}, {c.p_text}"
     measure = readable(c.measure)
     if not c.significant():
         return (
