@@ -81,7 +81,8 @@ class ListModel(BaseModel):
     encode_ms: Milliseconds
     search_ms: Milliseconds
     complete: bool = Field(
-        description="false: only the best 10,000 documents were looked through for the prefix"
+        description="false: documents with the prefix may be missing, as only the best 10,000 were "
+        "looked through, or fewer where the index is approximate"
     )
     hits: list[HitModel]
 

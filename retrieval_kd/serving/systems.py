@@ -7,6 +7,7 @@ Searching encoded queries needs none.
 from __future__ import annotations
 
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -33,8 +34,8 @@ MOST_LOOKED = 10_000  # best documents among which those with a prefix are looke
 class Found:
     """A system's best documents and what they cost in milliseconds.
 
-    `complete` is False if documents with the prefix may be missing, as only the best
-    `MOST_LOOKED` were looked through.
+    `complete` is False if documents with the prefix may be missing: only the best `MOST_LOOKED`
+    were looked through, or an approximate index did not give more.
     """
 
     hits: Hits
@@ -78,8 +79,19 @@ class IndexSystem:
     @property
     def about(self) -> str:
         """Its model and its index."""
-        how = self.manifest["spec"].get("factory", "exact")
+        spec = self.manifest["spec"]
+        how = spec.get("factory", "exact")
+        if spec.get("bits"):
+            how = f"{spec['bits']} bits, pool {spec['pool']:g}"
         return f"{self.kind}, {how}: {Path(str(self.manifest['model'])).name}"
+
+    @property
+    def exact(self) -> bool:
+        """Whether a search compares the query with every document."""
+        spec = self.manifest["spec"]
+        if self.kind == "dense":
+            return re.fullmatch(r"Flat|SQ\w+", spec["factory"]) is not None
+        return not spec.get("bits")
 
     def load(self) -> None:
         """Open the index, load its model, and search once, so that nothing is left to load."""
@@ -93,7 +105,7 @@ class IndexSystem:
             encoded = self.index.encode([query])
             middle = time.perf_counter()
         hits, complete = _filtered(
-            lambda depth: self.index.search_vectors(encoded, depth)[0], depth, filter
+            lambda depth: self.index.search_vectors(encoded, depth)[0], depth, filter, self.exact
         )
         return Found(hits, *_milliseconds(start, middle), complete)
 
@@ -125,7 +137,7 @@ class BM25System:
         """Return the best documents that share a term with the query."""
         start = time.perf_counter()
         hits, complete = _filtered(
-            lambda depth: list(self.index.search(query, depth).items()), depth, filter
+            lambda depth: list(self.index.search(query, depth).items()), depth, filter, True
         )
         return Found(hits, *_milliseconds(start, start), complete)
 
@@ -141,7 +153,9 @@ def fused(found: dict[str, Found], depth: int) -> Found:
     return Found(hits, encode, search, all(one.complete for one in found.values()))
 
 
-def _filtered(find: Callable[[int], Hits], depth: int, filter: Filter | None) -> tuple[Hits, bool]:
+def _filtered(
+    find: Callable[[int], Hits], depth: int, filter: Filter | None, exact: bool
+) -> tuple[Hits, bool]:
     """Find the best `depth` documents with a prefix by looking through more and more of the best.
 
     Returns them, and whether no document that should be among them is missing.
@@ -157,8 +171,10 @@ def _filtered(find: Callable[[int], Hits], depth: int, filter: Filter | None) ->
         looked = min(looked, MOST_LOOKED, filter.documents)
         hits = find(looked)
         kept = [hit for hit in hits if hit[0].startswith(filter.prefix)][:wanted]
-        if len(kept) == wanted or len(hits) < looked or looked == filter.documents:
+        if len(kept) == wanted:
             return kept, True
+        if len(hits) < looked or looked == filter.documents:
+            return kept, exact  # an approximate index does not find the others
         if looked == MOST_LOOKED:
             return kept, False
         looked *= 8
