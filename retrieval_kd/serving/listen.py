@@ -19,6 +19,7 @@ def bind(settings: ServeSettings) -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((settings.host, settings.port))
+        bound.listen()  # until now another process can bind it, too
     except OSError as error:
         bound.close()
         raise InputError(
