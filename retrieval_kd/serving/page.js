@@ -1,6 +1,7 @@
 "use strict";
 // The search page. Texts come from anyone: they only ever become text nodes.
 
+const DEFAULT_K = "10";
 const at = id => document.getElementById(id);
 const [form, query, k, prefix, highlight, rerank] =
   ["form", "query", "k", "prefix", "highlight", "rerank"].map(at);
@@ -55,8 +56,7 @@ async function start() {
   query.maxLength = about.longest_query;
   prefix.maxLength = about.longest_prefix;
   if (about.teacher !== null) {
-    const name = about.teacher.split("/").pop();
-    at("teacher").textContent = `Re-rank the first ${about.rerank} with ${name}`;
+    at("teacher").textContent = `Re-rank the first ${about.rerank} with ${about.teacher}`;
     at("teaching").hidden = false;
   }
   chosen = about.systems[0].name;
@@ -68,15 +68,22 @@ function follow() {
   const asked = new URLSearchParams(location.search);
   query.value = asked.get("q") ?? "";
   prefix.value = asked.get("prefix") ?? "";
-  if ([...k.options].some(option => option.value === asked.get("k"))) k.value = asked.get("k");
+  const known = [...k.options].some(option => option.value === asked.get("k"));
+  k.value = known ? asked.get("k") : DEFAULT_K;
   rerank.checked = asked.get("rerank") === "1" && about.teacher !== null;
-  if (query.value.trim()) search();
-  else query.focus();
+  if (query.value.trim()) return search();
+  running?.abort();
+  running = null;
+  at("lists").replaceChildren();
+  at("lists").classList.remove("old");
+  at("tabs").replaceChildren();
+  say("");
+  query.focus();
 }
 
 function remember() {
   const asked = new URLSearchParams({ q: query.value });
-  if (k.value !== "10") asked.set("k", k.value);
+  if (k.value !== DEFAULT_K) asked.set("k", k.value);
   if (prefix.value) asked.set("prefix", prefix.value);
   if (rerank.checked) asked.set("rerank", "1");
   if (`?${asked}` !== location.search) history.pushState(null, "", `?${asked}`);
@@ -140,9 +147,9 @@ function column(list, ranks) {
   const head = make("h2", "", make("bdi", "", list.system), time);
   const rows = make("ol", "", ...list.hits.map(hit => row(hit, list.system, ranks.get(hit.id))));
   const section = make("section", "list", head, make("p", "what", system?.about ?? ""), rows);
-  if (!list.hits.length) section.append(make("p", "what", "Nothing was found."));
+  if (!list.hits.length && list.complete) section.append(make("p", "what", "Nothing was found."));
   if (!list.complete) section.append(make("p", "what",
-    "Only the best 10,000 documents were looked through for this prefix."));
+    "Documents with this prefix may be missing: not all documents were looked through."));
   section.dataset.system = list.system;
   return section;
 }
