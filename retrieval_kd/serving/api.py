@@ -106,7 +106,7 @@ def _add_search(app: FastAPI, service: Service, slots: Slots, metrics: Metrics) 
             collection=shown(service.collection.name),
             documents=len(service.collection.documents),
             systems=[SystemModel(name=n, kind=k, about=a) for n, k, a in service.kinds()],
-            teacher=service.teacher_spec,
+            teacher=service.teacher_name,
             rerank=service.rerank,
             longest_query=LONGEST_QUERY,
             longest_prefix=LONGEST_PREFIX,

@@ -56,6 +56,8 @@ class Guard:
 
         try:
             await self.app(scope, patient, guarded)
+        except asyncio.CancelledError:
+            log.warning("a request was cut off, as the server stops")
         except Exception:  # it was answered with 500
             log.exception("a request failed")
         route = scope["path"] if scope["path"] in self.routes else "other"

@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 import uvicorn
 
@@ -52,27 +53,38 @@ async def _run(service: Service, settings: ServeSettings, bound: socket.socket) 
         proxy_headers=False,
         ws="none",
         limit_concurrency=settings.concurrency + IDLE,
-        timeout_graceful_shutdown=PATIENCE,
     )
     server = _Server(config)
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[None] = loop.create_future()
     loader = threading.Thread(target=_load, args=(service, loop, loaded), daemon=True)
-    _stop_on_signals(server)
+    forced: asyncio.Future[None] = loop.create_future()
+    _stop_on_signals(server, forced)
     loader.start()
     serving = asyncio.create_task(server.serve([bound]))
-    await asyncio.wait({serving, loaded}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({serving, loaded, forced}, return_when=asyncio.FIRST_COMPLETED)
     if loaded.done() and loaded.exception() is not None:
-        server.should_exit = True
+        _stop(server, forced)
     elif loaded.done():
         say(f"serving {len(service.collection.documents):,} documents at {address(bound)}")
-    await serving
-    if not loaded.done():  # its thread cannot be stopped, and has begun nothing to keep
-        say("stopped before the models were loaded")
-        sys.stdout.flush()
-        os._exit(0)
+    await asyncio.wait({serving, forced}, return_when=asyncio.FIRST_COMPLETED)
+    if not loaded.done():
+        _leave(service, "stopped before the models were loaded")
+    elif loaded.exception() is None and not serving.done():
+        _leave(service, f"stopped at once; {metrics.answered:,} requests were answered")
+    service.close()
     loaded.result()
+    await serving
     say(f"stopped; {metrics.answered:,} requests were answered")
+
+
+def _leave(service: Service, told: str) -> NoReturn:
+    """End the process without waiting for its threads, which cannot be stopped."""
+    say(told)
+    service.close()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _load(service: Service, loop: asyncio.AbstractEventLoop, loaded: asyncio.Future[None]) -> None:
@@ -85,14 +97,25 @@ def _load(service: Service, loop: asyncio.AbstractEventLoop, loaded: asyncio.Fut
         loop.call_soon_threadsafe(lambda: loaded.set_result(None))
 
 
-def _stop_on_signals(server: uvicorn.Server) -> None:
-    """Finish what is in flight at the first signal, and stop at once at the second."""
+def _stop_on_signals(server: uvicorn.Server, forced: asyncio.Future[None]) -> None:
     loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, stop)
+            loop.add_signal_handler(number, _stop, server, forced)
+
+
+def _stop(server: uvicorn.Server, forced: asyncio.Future[None]) -> None:
+    """Finish what is in flight the first time; the second time, or when it takes too long, force.
+
+    uvicorn's own `force_exit` and bound may still wait for open connections.
+    """
+
+    def force() -> None:
+        if not forced.done():
+            forced.set_result(None)
+
+    if server.should_exit:
+        force()
+    else:
+        server.should_exit = True
+        asyncio.get_running_loop().call_later(PATIENCE, force)

@@ -5,6 +5,7 @@ A `Service` knows nothing of the web. It is checked when it is made, before any 
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import threading
 import time
@@ -39,7 +40,7 @@ from retrieval_kd.serving.systems import (
     fused,
 )
 from retrieval_kd.teachers.kinds import PointwiseTeacher
-from retrieval_kd.teachers.spec import check_spec, open_teacher, strategy_in
+from retrieval_kd.teachers.spec import check_spec, open_teacher, parse_spec, strategy_in
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,13 @@ class Service:
         self.ready = False
         self._teacher: PointwiseTeacher | None = None
         self._teaching = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def close(self) -> None:
+        """Delete the temporary texts; afterwards nothing can be searched."""
+        self.ready = False
+        if self._folder is not None:
+            self._folder.cleanup()
 
     @property
     def single(self) -> list[IndexSystem | BM25System]:
@@ -122,6 +130,15 @@ class Service:
     def names(self) -> list[str]:
         """All systems, in the order they are shown."""
         return [*(one.name for one in self.single), HYBRID]
+
+    @property
+    def teacher_name(self) -> str | None:
+        """The teacher without the folder of its model and without options, which name files."""
+        if self.teacher_spec is None:
+            return None
+        spec = parse_spec(self.teacher_spec)
+        name = Path(spec.model).name
+        return name if spec.kind in ("pointwise", spec.model) else f"{spec.kind}:{name}"
 
     def kinds(self) -> list[tuple[str, str, str]]:
         """Return name, kind and description of all systems."""
@@ -140,7 +157,10 @@ class Service:
         first = self.indexes[0].index
         self.collection: Collection = first.collection()
         if first.layout.number:
-            self._folder = tempfile.TemporaryDirectory(prefix="rkd-serve-")
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="rkd-serve-",
+                ignore_cleanup_errors=True,  # closed while it is being filled
+            )
             self.collection.documents = current_texts(first, Path(self._folder.name) / "documents")
         self.identifiers = Identifiers(self.collection.documents)
         self.bm25.load(self.collection.documents)
@@ -282,12 +302,17 @@ def _shown(hit: Hit, passage: Passage, literal: np.ndarray, matched: Matched | N
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name each index after its folder, or by its path where two folders have one name."""
+    """Name each index after its folder, with a number where that is not unique.
+
+    Absolute paths would tell everybody who searches how this machine is laid out.
+    """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("an index is given twice", remedy="give each index once")
-    names = [folder.resolve().name for folder in folders]
-    unusable = {BM25_NAME, HYBRID, *(name for name in names if names.count(name) > 1)}
-    return {
-        str(folder.resolve()) if name in unusable else name: folder
-        for name, folder in zip(names, folders, strict=True)
-    }
+    plain = [folder.resolve().name for folder in folders]
+    named: dict[str, Path] = {}
+    for name, folder in zip(plain, folders, strict=True):
+        if name in (BM25_NAME, HYBRID, *named):
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            name = next(other for other in numbered if other not in (*plain, *named))
+        named[name] = folder
+    return named

@@ -228,6 +228,15 @@ class Waiting:
         return self.service.search(*arguments, **named)
 
 
+def test_a_request_that_is_cut_off_by_the_end_leaves_one_line(caplog):
+    async def cancelled(*_: Any) -> None:
+        raise asyncio.CancelledError
+
+    wrapped = guard.Guard(cancelled, Metrics(), set())
+    asyncio.run(wrapped({"type": "http", "path": "/"}, None, None))  # type: ignore[arg-type]
+    assert caplog.messages == ["a request was cut off, as the server stops"]
+
+
 def test_past_the_bound_a_search_gets_503_and_those_at_work_end_well(service):
     waiting = Waiting(service)
     with client_of(waiting, concurrency=2) as client, ThreadPoolExecutor(2) as pool:

@@ -62,6 +62,50 @@ def test_it_answers_and_stops_after_what_it_has_begun(indexes):
         process.kill()
 
 
+SLOW = """
+import time, types
+from retrieval_kd.serving.listen import bind
+from retrieval_kd.serving.server import run_server
+from retrieval_kd.serving.settings import ServeSettings
+
+class Slow:
+    ready, names, teacher_spec = True, ["slow"], None
+    collection = types.SimpleNamespace(documents=[])
+    def load(self): pass
+    def search(self, *_, **__):
+        print("searching", flush=True)
+        time.sleep(3600)
+    def close(self): print("closed")
+
+settings = ServeSettings(port=0)
+with bind(settings) as bound:
+    run_server(Slow(), settings, bound)
+"""
+
+
+def test_a_second_signal_stops_it_while_a_search_runs():
+    line, pipe = [sys.executable, "-c", SLOW], subprocess.PIPE
+    process = subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True)
+    try:
+        assert process.stdout is not None
+        told = re.search(r":(\d+)/", process.stdout.readline())
+        assert told is not None
+        port = int(told[1])
+        body = b'{"query": "sparrow"}'
+        with socket.create_connection(("127.0.0.1", port)) as asking:
+            head = "POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json"
+            asking.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert process.stdout.readline() == "searching\n"
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            said, log = process.communicate(timeout=20)  # less than it waits after one signal
+        assert process.returncode == 0 and "Traceback" not in log
+        assert said == "stopped at once; 0 requests were answered\nclosed\n"
+    finally:
+        process.kill()
+
+
 def test_a_damaged_index_ends_it_with_one_line(indexes, tmp_path, command):
     import shutil
 
@@ -78,6 +122,11 @@ def test_a_port_in_use_is_refused_before_anything_is_loaded(indexes, command):
         code, said = command("serve", "--index", indexes["dense"], "--port", port)
     assert code == 2 and f"port {port}: Address already in use" in said
     assert said.count("\n") == 1
+
+
+def test_a_port_that_was_just_taken_is_in_use():
+    with bind(ServeSettings(port=0)) as first, pytest.raises(InputError, match="already in use"):
+        bind(ServeSettings(port=first.getsockname()[1]))
 
 
 def test_an_address_of_another_machine_is_refused():
