@@ -104,9 +104,9 @@ async function search() {
       method: "POST", body: JSON.stringify(asked), signal: mine.signal,
       headers: { "Content-Type": "application/json" },
     });
-    show(found, performance.now() - begun);
+    if (mine === running) show(found, performance.now() - begun);
   } catch (error) {
-    if (error.name !== "AbortError") say(error.message, true);
+    if (mine === running) say(error.message, true);  // not a search that was aborted
   } finally {
     if (mine === running) at("lists").classList.remove("old");
   }
