@@ -19,6 +19,7 @@ from retrieval_kd.data.rows import Row
 from retrieval_kd.data.texts import Document, Texts, build_texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.index import Index
+from retrieval_kd.indexing.shards import check_distinct
 from retrieval_kd.serving.marks import (
     Match,
     Matched,
@@ -283,8 +284,7 @@ def _shown(hit: Hit, passage: Passage, literal: np.ndarray, matched: Matched | N
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
     """Name each index after its folder, or by its path where two folders have one name."""
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError("an index is given twice", remedy="give each index once")
+    check_distinct(folders)
     names = [folder.resolve().name for folder in folders]
     unusable = {BM25_NAME, HYBRID, *(name for name in names if names.count(name) > 1)}
     return {
