@@ -147,7 +147,8 @@ def verify(index: Folder) -> None:
     problems = verify_index(index)
     for problem in problems:
         say(problem)
-    say(f"{index}: {len(problems)} problems" if problems else f"{index}: all is well")
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    say(f"{index}: {count if problems else 'all is well'}")
     if problems:
         raise typer.Exit(1)
 

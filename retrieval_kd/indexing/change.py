@@ -120,6 +120,9 @@ def delete_documents(
     Raises:
         InputError: an ID is not in the index, or another change is at work.
     """
+    if isinstance(ids, str):  # its letters would be taken for IDs
+        remedy = f"give a list: [{ids!r}]"
+        raise InputError("IDs to delete are one string", file=folder, remedy=remedy)
     folder, wanted = Path(folder), list(dict.fromkeys(ids))
     with _changing(folder) as manifest:
         layout = Layout.of(manifest)
@@ -133,7 +136,7 @@ def delete_documents(
                 file=folder,
                 remedy="check the IDs, or leave them out with --missing skip",
             )
-        done = manifest["count"], _loose(layout, len(deleted))
+        done = manifest["count"], _loose(layout, deleted)
         if found:
             deleted = np.union1d(deleted, np.array(list(found.values()), np.int64))
             digest = digest_text(manifest["documents_digest"], "deleted", *sorted(found))
@@ -154,7 +157,7 @@ def compact_index(folder: str | Path) -> Change:
     with _changing(folder) as manifest:
         layout = Layout.of(manifest)
         deleted = read_deleted(folder, layout)
-        if not _loose(layout, len(deleted)):
+        if not len(deleted) and not layout.segments:
             return Change(manifest["count"], 0.0)
         if not manifest["count"]:
             remedy = "add some, or delete the folder"
@@ -224,7 +227,7 @@ def _publish(
     remove_unlisted(folder, files, NAMES)
     for shards in folder.glob(".shards-*"):
         shutil.rmtree(shards)
-    return count, _loose(layout, len(deleted))
+    return count, _loose(layout, deleted)
 
 
 def _files(folder: Path, known: dict[str, Any], layout: Layout) -> dict[str, Any]:
@@ -241,8 +244,9 @@ def _files(folder: Path, known: dict[str, Any], layout: Layout) -> dict[str, Any
     return {**kept, **describe_files(folder, names)}
 
 
-def _loose(layout: Layout, deleted: int) -> float:
-    return round((deleted + layout.total - layout.rows) / max(1, layout.total), 3)
+def _loose(layout: Layout, deleted: np.ndarray) -> float:
+    of_base = int((deleted < layout.rows).sum())  # those of segments count as rows of segments
+    return round((of_base + layout.total - layout.rows) / max(1, layout.total), 3)
 
 
 def _rows(documents: Iterable[Document | Row], drops: Drops) -> Iterator[Row]:

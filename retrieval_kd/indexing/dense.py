@@ -108,7 +108,14 @@ class FaissVectors:
     """The opened index."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any], search: str | None) -> None:
-        self.index = faiss.read_index(str(folder / FAISS))
+        try:
+            self.index = faiss.read_index(str(folder / FAISS))
+        except RuntimeError as error:  # such as a file that was removed after it was checked
+            raise InputError(
+                f"FAISS cannot read this index: {_reason(error)}",
+                file=folder / FAISS,
+                remedy="open it again, or build it again with rkd index",
+            ) from error
         self.dimensions, self.count = self.index.d, self.index.ntotal
         self.prompt, self.normalised = manifest["query_prompt"], manifest["normalised"]
         self.threads = manifest["spec"].get("threads", 0)

@@ -191,11 +191,14 @@ class CodedTokens:
         self.count, self.live = self.rows, np.ones(self.rows, dtype=bool)
         self.blocks = [(self.cells, self.codes, self.offsets)]  # the base, and each addition
         self.lists = token_candidates.Candidates(folder, self.rows)
-        parameters = manifest["spec"]["search"]
+        settings = token_search(manifest["spec"]["search"])
         if search:
-            parameters = f"{parameters},{search}"  # the later one counts
-            check_candidates(parameters, self.rows)
-        settings = token_search(parameters)
+            documents = max(1, manifest["count"])
+            settings["candidates"] = min(settings["candidates"], documents)  # some were deleted
+            own = ",".join(f"{name}={number}" for name, number in settings.items())
+            parameters = f"{own},{search}"  # the later one counts
+            check_candidates(parameters, documents)
+            settings = token_search(parameters)
         self.candidates, self.nprobe = settings["candidates"], settings["nprobe"]
 
     def extend(self, shard: Shard) -> None:
@@ -241,6 +244,7 @@ class CodedTokens:
         documents, every document is scored.
         """
         wanted, results = max(self.candidates, depth), []
+        least = depth - int(self.live[self.rows :].sum())  # what was added is found anyway
         for query in queries:
             similar = query @ self.code.centroids.T  # (query tokens, K)
             found: list[np.ndarray] = []
@@ -249,13 +253,24 @@ class CodedTokens:
                 live = self.live[first : first + len(block[2]) - 1]
                 positions = np.flatnonzero(live)
                 if first == 0 and wanted < len(positions):
-                    positions = self.lists.best(similar, self.nprobe, wanted, live)
+                    positions = self._looked_up(similar, wanted, least, live)
                 found.append(first + positions)
                 for start in range(0, len(positions), CHUNK):
                     part = positions[start : start + CHUNK]
                     scores.append(self._scores(query, similar, block, part))
             results.append((np.concatenate(found), np.concatenate(scores)))
         return results
+
+    def _looked_up(
+        self, similar: np.ndarray, wanted: int, least: int, live: np.ndarray
+    ) -> np.ndarray:
+        """Return the base's candidates, from more centroids where `nprobe` give too few hits."""
+        nprobe = self.nprobe
+        positions = self.lists.best(similar, nprobe, wanted, live)
+        while len(positions) < least and nprobe < similar.shape[1]:
+            nprobe *= 2
+            positions = self.lists.best(similar, nprobe, wanted, live)
+        return positions
 
     def _scores(
         self, query: np.ndarray, similar: np.ndarray, block: Part, positions: np.ndarray

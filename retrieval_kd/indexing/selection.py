@@ -43,10 +43,10 @@ class Selection:
         if not self.selects:
             return self._filtered(queries, depth)
         scores, positions = self._selected(queries, depth, 1)
-        wider = WIDER
-        while (short := (positions < 0).any(axis=1)).any() and wider < WIDER * self.index.ntotal:
+        wider, most = 1, widest(self.index)
+        while (short := (positions < 0).any(axis=1)).any() and wider < most:
+            wider = min(WIDER * wider, most)
             scores[short], positions[short] = self._selected(queries[short], depth, wider)
-            wider *= WIDER
         return scores, positions
 
     def _selected(
@@ -93,6 +93,21 @@ def parameters(index: Any, selector: Any, wider: int = 1) -> Any:
         candidates = min(index.ntotal, index.hnsw.efSearch * wider)
         return FAISS.SearchParametersHNSW(sel=selector, efSearch=candidates)
     return FAISS.SearchParameters(sel=selector)
+
+
+def widest(index: Any) -> int:
+    """Return the `wider` from which on `parameters` stay the same: all cells, all candidates."""
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return widest(index.index)
+    if isinstance(index, faiss.IndexRefine):
+        return widest(index.base_index)
+    if isinstance(index, faiss.IndexIVF):
+        without_limit = 2 if index.max_codes else 1
+        return max(without_limit, -(-index.nlist // index.nprobe))
+    if isinstance(index, faiss.IndexHNSW):
+        return max(1, -(-index.ntotal // index.hnsw.efSearch))
+    return 1
 
 
 def without(index: Any, live: np.ndarray) -> Any:

@@ -12,8 +12,18 @@ from retrieval_kd.indexing.index import Hits, Index, run_of
 from retrieval_kd.indexing.segments import positions
 
 WORDS = {"model_digest": "model", "max_length": "maximum length", "query_prompt": "query prompt",
-         "dimensions": "number of dimensions"}  # fmt: skip
-SAME = ("model_digest", "max_length", "dtype", "query_prompt", "dimensions", "metric", "normalised")
+         "document_prompt": "document prompt", "dimensions": "number of dimensions"}  # fmt: skip
+SAME = ("model_digest", "max_length", "dtype", "query_prompt", "document_prompt", "dimensions",
+        "metric", "normalised")  # fmt: skip
+
+
+def check_distinct(folders: Sequence[str | Path]) -> None:
+    """Refuse a folder that is given twice, under two names too."""
+    seen: set[Path] = set()
+    for folder in map(Path, folders):
+        if folder.resolve() in seen:
+            raise InputError("an index is given twice", file=folder, remedy="give each once")
+        seen.add(folder.resolve())
 
 
 class Shards:
@@ -51,8 +61,10 @@ class Shards:
         """Open index folders, each as `Index.open` does.
 
         Raises:
-            InputError: their models or settings differ, so that their scores do not compare.
+            InputError: their models or settings differ, so that their scores do not compare, or
+                one is given twice.
         """
+        check_distinct(folders)
         return cls([Index.open(folder, model_spec, search=search) for folder in folders])
 
     def __len__(self) -> int:

@@ -111,7 +111,7 @@ class TokenCodes:
         gains, lengths = self.read_lengths(rows)[:, :, None]
         products = self.unpack(rows) @ (query * self.scale).T
         products *= gains
-        products += np.take(similar.T + query @ self.shift, cells, axis=0)
+        products += (np.take(similar, cells, axis=1) + (query @ self.shift)[:, None]).T
         products *= lengths
         return products
 

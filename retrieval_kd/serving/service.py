@@ -20,6 +20,7 @@ from retrieval_kd.data.rows import Row
 from retrieval_kd.data.texts import Document, Texts, build_texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.indexing.index import Index
+from retrieval_kd.indexing.shards import check_distinct
 from retrieval_kd.serving.marks import (
     Match,
     Matched,
@@ -306,8 +307,7 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
 
     Absolute paths would tell everybody who searches how this machine is laid out.
     """
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise InputError("an index is given twice", remedy="give each index once")
+    check_distinct(folders)
     plain = [folder.resolve().name for folder in folders]
     named: dict[str, Path] = {}
     for name, folder in zip(plain, folders, strict=True):

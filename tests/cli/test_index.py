@@ -57,6 +57,7 @@ def test_documents_are_added_replaced_deleted_and_shown(
 def test_verify_names_the_damaged_file(index: Path, command: Any) -> None:
     path = index / "index.faiss"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert command("index", "verify", "--index", index)[1].endswith("ix: 1 problem\n")
     (index / "ids.arrow").unlink()
     code, said = command("index", "verify", "--index", index)
     assert code == 1 and "index.faiss: digest differs" in said and "ids.arrow: the index" in said

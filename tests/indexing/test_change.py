@@ -295,6 +295,8 @@ def test_wrong_input_changes_nothing(
         add_documents(folder, [new], model_spec=str(tiny_dot_encoder))
     with pytest.raises(InputError, match=r"2 of 3 IDs to delete are not in this index: no, nor"):
         delete_documents(folder, ["no", "birds1", "nor", "no"])
+    with pytest.raises(InputError, match=r"one string. To fix: give a list: \['birds1'\]"):
+        delete_documents(folder, "birds1")
     with pytest.raises(InputError, match="no finished index here"):
         add_documents(tiny_encoder, [new])
     assert not (tiny_encoder / ".lock").exists()
@@ -329,6 +331,43 @@ def test_an_index_is_opened_although_it_changes_at_that_moment(
     assert opened.search(QUERIES, 100) == before  # an open one stays as it was
     with pytest.raises(InputError, match="changed after it was opened"):
         opened.texts()["new1"]
+
+
+@pytest.mark.parametrize("kind", ["flat", "sparse", "coded"])
+def test_an_index_is_opened_although_it_changes_after_its_files_were_checked(
+    kind: str, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(kind, tmp_path / "ix")
+    delete_documents(folder, ["birds1"])
+    before = hits_of(folder)
+    real, changed = index_module.open_vectors, []
+
+    def open_vectors(*arguments: Any) -> Any:
+        if not changed:
+            changed.append(compact_index(folder))
+        return real(*arguments)
+
+    monkeypatch.setattr(index_module, "open_vectors", open_vectors)
+    for found, expected in zip(search(folder), map(dict, before), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5) and changed
+
+
+def test_a_faiss_file_that_cannot_be_read_is_named(make: Make, tmp_path: Path) -> None:
+    folder = make("flat", tmp_path / "ix")
+    path = folder / "index.faiss"
+    path.write_bytes(b"none" + path.read_bytes()[4:])
+    with pytest.raises(InputError, match=r"index\.faiss: FAISS cannot read this index"):
+        Index.open(folder, verify=False)
+
+
+def test_a_row_that_is_deleted_in_a_segment_is_loose_once(
+    make: Make, tmp_path: Path, collection: Collection
+) -> None:
+    folder = make("flat", tmp_path / "ix")
+    new = [Document(f"new{number}", "", "nest") for number in range(20)]
+    assert add_documents(folder, new).loose == 0.25  # 20 of 80
+    assert delete_documents(folder, ["new1", "new2", "birds1"]).loose == 0.263  # 21 of 80
+    assert delete_documents(folder, collection.documents.ids(), missing="skip").loose == 1
 
 
 def test_an_emptied_index_finds_nothing_until_something_is_added(

@@ -215,3 +215,28 @@ def test_settings_that_do_not_fit_the_kind_are_refused(settings, problem):
 def test_the_specification_of_other_kinds_is_written_as_before():
     assert "bits" not in IndexSpec().as_dict() and "pool" not in IndexSpec().as_dict()
     assert IndexSpec(kind="multi_vector").as_dict() == {"kind": "multi_vector"}
+
+
+@pytest.mark.parametrize("added", [0, 3])
+def test_a_list_is_full_although_few_centroids_lead_to_documents_that_are_left(index, added):
+    vectors = CodedTokens(index.folder, index.manifest, "candidates=1,nprobe=1")
+    tokens = decoded(index)[:added]
+    if added:
+        lengths = np.array([len(each) for each in tokens])
+        vectors.extend({"lengths": lengths, "tokens": np.concatenate(tokens)})
+    query = decoded(index)[0][:1]  # one token: one list
+    vectors.hide(np.arange(30))
+    few = len(vectors.lists.best(query @ vectors.code.centroids.T, 1, 60, vectors.live[:60]))
+    for depth in (10, 25 + added):
+        [(positions, scores)] = vectors.search([query], depth)
+        assert len({*positions.tolist()}) == len(scores) >= depth > few
+        assert positions.min() >= 30
+
+
+def test_candidates_are_compared_with_all_documents_and_only_where_they_are_given(index):
+    manifest = {**index.manifest, "count": 10}  # fewer than the index's own 20 candidates
+    assert CodedTokens(index.folder, manifest, "nprobe=3").nprobe == 3
+    with pytest.raises(InputError, match="11 candidates are more than the 10 documents"):
+        CodedTokens(index.folder, manifest, "nprobe=3,candidates=11")
+    manifest = {**index.manifest, "count": 80}  # 20 of them in segments
+    assert CodedTokens(index.folder, manifest, "candidates=70").candidates == 70

@@ -62,3 +62,36 @@ def test_an_index_without_the_deleted_rows_finds_what_one_that_hides_them_finds(
     assert (positions >= 0).all() and positions.max() < len(rows)
     index.add(vectors[:3])  # it is still an index that can be added to
     assert index.ntotal == len(rows) + 3
+
+
+@pytest.mark.parametrize(
+    ("factory", "parameters", "searches"),
+    [
+        ("Flat", "", 1),
+        ("IVF8,Flat", "nprobe=8", 1),
+        ("IVF8,Flat", "nprobe=2", 2),
+        ("OPQ4,IVF8,PQ4x4fs,Refine(SQ8)", "nprobe=8", 1),
+        ("HNSW8", "efSearch=600", 1),
+        ("HNSW8", "efSearch=100", 2),
+    ],
+)
+def test_what_looked_at_everything_is_not_searched_again(
+    factory: str,
+    parameters: str,
+    searches: int,
+    vectors: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index = filled(factory, vectors)
+    space: Any = faiss.ParameterSpace()
+    space.set_index_parameters(index, parameters)
+    selection, made = Selection(index, np.arange(590)), []
+    real = selection._selected
+
+    def search(queries: np.ndarray, depth: int, wider: int) -> Any:
+        made.append(wider)
+        return real(queries, depth, wider)
+
+    monkeypatch.setattr(selection, "_selected", search)
+    selection.search(vectors[:3], 11)  # one more than there are
+    assert len(made) == searches

@@ -17,13 +17,15 @@ from retrieval_kd.indexing.snippets import snippets
 from retrieval_kd.indexing.spec import IndexSpec
 
 
-def build(documents: list[Document], model: Path, to: Path, **spec: Any) -> Path:
+def build(
+    documents: list[Document], model: Path, to: Path, prompt: str | None = None, **spec: Any
+) -> Path:
     data = to.with_suffix(".data")
     data.mkdir(parents=True)
     rows = [{"_id": d.id, "title": d.title, "text": d.text} for d in documents]
     (data / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (data / "queries.jsonl").write_text('{"_id": "q1", "text": "sparrow nest"}\n')
-    build_index(open_collection(data), str(model), IndexSpec(**spec), to)
+    build_index(open_collection(data), str(model), IndexSpec(**spec), to, document_prompt=prompt)
     return to
 
 
@@ -78,6 +80,20 @@ def test_indexes_whose_scores_do_not_compare_are_refused(
     narrow = build(documents[:5], tiny_encoder, tmp_path / "narrow", dimensions=8)
     with pytest.raises(InputError, match=r"its number of dimensions is 8, and that of .* 32"):
         Shards.open([parts[0], narrow])
+    prompted = build(documents[:5], tiny_encoder, tmp_path / "prompted", prompt="passage: ")
+    with pytest.raises(InputError, match=r"its document prompt is passage: , and that of .* None"):
+        Shards.open([parts[0], prompted])
+
+
+def test_an_index_that_is_given_twice_is_refused(
+    parts: list[Path], tmp_path: Path, command: Any
+) -> None:
+    (tmp_path / "link").symlink_to(parts[0])
+    for again in (parts[0], tmp_path / "link"):
+        with pytest.raises(InputError, match=r"an index is given twice. To fix: give each once"):
+            Shards.open([parts[0], parts[1], again])
+    code, said = command("search", "--index", parts[0], "--index", parts[0], "nest")
+    assert code == 2 and "an index is given twice" in said and "delete" not in said, said
 
 
 def test_a_document_in_two_indexes_is_an_error_that_names_both(
