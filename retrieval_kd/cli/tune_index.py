@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, Length, out_file
+from retrieval_kd import schema
+from retrieval_kd.cli.options import CollectionOption, Length, bounded, out_file
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.progress import say
 
@@ -18,23 +19,21 @@ if TYPE_CHECKING:
     from retrieval_kd.indexing.tune import Point, Quality, Target, Tuned
 
 SENTENCES = 1_000  # of the documents, where there are no queries
-Share = typer.Option(min=0.01, max=1, help="share of exact search's ten hits to keep")
 
 
 def tune(
     collection: CollectionOption,
     model: Annotated[str, typer.Option(help="MODEL that encodes documents and queries; dense")],
     out: Annotated[Path, out_file(help="specification to write (.yaml)")],
-    recall: Annotated[float | None, Share] = None,
+    recall: Annotated[
+        float | None, bounded(schema.Share, "share of exact search's ten hits to keep")
+    ] = None,
     ndcg_loss: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="nDCG@10 to lose against exact search, at most"),
+        float | None, bounded(schema.Weight, "nDCG@10 to lose against exact search, at most")
     ] = None,
-    bytes_: Annotated[
-        float | None, typer.Option("--bytes", min=1, help="per document, at most")
-    ] = None,
-    ms: Annotated[
-        float | None, typer.Option(min=0, help="per query, alone, with one thread, at most")
+    max_bytes: Annotated[float | None, bounded(schema.Weight, "per document, at most")] = None,
+    max_ms: Annotated[
+        float | None, bounded(schema.Weight, "per query, alone, with one thread, at most")
     ] = None,
     split: Annotated[str | None, typer.Option(help="judged split whose queries choose")] = None,
     queries: Annotated[
@@ -51,10 +50,10 @@ def tune(
     """Find the cheapest index that keeps enough of exact search, and write its specification.
 
     Of what keeps `--recall` (0.95 by default) or loses at most `--ndcg-loss`, it takes the fastest
-    within `--bytes`, or the smallest within `--ms`. Half of the queries choose, the other half
-    check. Without `--split` and `--queries`, 1,000 sentences of the documents are the queries.
+    within `--max-bytes`, or the smallest within `--max-ms`. Half of the queries choose, the other
+    half check. Without `--split` and `--queries`, 1,000 sentences of the documents are the queries.
 
-    Example: rkd index tune --collection C --model M --recall 0.98 --bytes 500 --out my.yaml
+    Example: rkd index tune --collection C --model M --recall 0.98 --max-bytes 500 --out my.yaml
     """
     from dataclasses import asdict
 
@@ -84,7 +83,7 @@ def tune(
     least = 0.95 if recall is None else recall
     if ndcg_loss is not None and split is not None:
         quality, least = _ndcg(opened, split, vectors, asked, list(texts)), -ndcg_loss
-    target = Target(least, bytes_, ms)
+    target = Target(least, max_bytes, max_ms)
     tuned = choose(vectors, asked, target, quality=quality, factories=factory or ())
     what = "nDCG@10 gained" if ndcg_loss is not None else "recall of exact search's ten"
     note = f"# {collection}, {model}: {what} {tuned.checked:.4f} on queries that did not choose"

@@ -312,11 +312,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     Raises:
         InputError: naming the file, the key and the nearest known key.
     """
-    written = read_extended(path)
-    values = apply_overrides(written, overrides)
+    values = read_extended(path)
+    known = list(values.get("students") or {})
+    values = apply_overrides(values, overrides)
     students = values.get("students")
     if isinstance(students, dict):
-        known = list(written.get("students") or {})
         for name in [name for name, own in students.items() if own is None and name not in known]:
             remedy = did_you_mean(name, known) or f"students: {', '.join(known)}"
             raise InputError(f"no student {name!r} to leave out", file=path, remedy=remedy)

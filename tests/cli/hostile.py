@@ -222,6 +222,7 @@ def write_world(folder: Path, models: dict[str, Path], collection: Path) -> dict
         "out": "out",
         "encoder": str(at["encoder"]),
     }
+    settings["splits"] = {"dev": "dev"}
     settings["teacher"] = {"fuse_with": ["bm25"]}
     settings["student"] = {"base": str(at["encoder"]), "max_length": 48}
     settings |= {"students": {name: {"objective": "kl"} for name in ("distilled", "labels")}}
@@ -315,13 +316,14 @@ CALLS = [
             "--model": "{encoder}",
             "--out": "o.yaml",
             "--recall": "0.5",
-            "--bytes": "9",
-            "--ms": "9",
+            "--max-bytes": "9",
+            "--max-ms": "9",
             "--queries": "{queries}",
             "--factory": ["Flat"],
             "--picture": "o.svg",
             "--json": "o.json",
         },
+        2,  # too few queries to choose by
     ),
     Call(
         ("index", "tune"),
@@ -334,6 +336,7 @@ CALLS = [
             "--split": "dev",
             "--max-length": "32",
         },
+        2,  # too few queries to choose by
     ),
     Call(
         ("index", "build"),

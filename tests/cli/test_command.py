@@ -176,7 +176,7 @@ def test_an_output_that_is_called_like_a_word_may_be_written_again(line: str, he
 
 
 def test_a_tilde_alone_is_null_in_a_setting_and_the_home_in_an_option(here: Path) -> None:
-    run, index = EVERY["run",], EVERY["index",]
+    run, index = EVERY["run",], EVERY["index", "build"]
     values, *_ = run.make_parser(run.context_class(run)).parse_args(["c.yaml", "splits.dev=~"])
     assert list(values["overrides"]) == ["splits.dev=~"]
     values, *_ = index.make_parser(index.context_class(index)).parse_args(["--out=~"])

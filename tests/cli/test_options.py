@@ -40,7 +40,7 @@ OPTIONS = list(numbers(app))
 def test_options_that_are_numbers_are_found() -> None:
     found = {(*path, flag) for path, flag, _ in OPTIONS}
     assert {
-        ("index", "--max-length"),
+        ("index", "build", "--max-length"),
         ("train", "--weight"),
         ("teach", "compare", "--worst"),
     } < found

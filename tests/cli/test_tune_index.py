@@ -36,7 +36,7 @@ def test_the_specification_is_within_the_budget_and_builds_an_index(
 ) -> None:
     out, tried, picture = (tmp_path / name for name in ("my.yaml", "tried.json", "front.svg"))
     code, said = command(
-        *data, "--queries", log, "--recall", 0.5, "--bytes", 100, *FACTORIES, "--out", out,
+        *data, "--queries", log, "--recall", 0.5, "--max-bytes", 100, *FACTORIES, "--out", out,
         "--json", tried, "--picture", picture,
     )  # fmt: skip
     assert code == 0 and "on queries that did not choose" in said and "Factory" in said, said
