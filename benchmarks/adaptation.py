@@ -133,7 +133,11 @@ def collect(config: Any) -> dict[str, Any]:
         "queries": len(evaluation.queries),
         "queries_without_a_document_of_train": len(apart),
         "clean_queries": effect and effect["queries"]["clean"],
-        "settings": config.model_dump(by_alias=True, mode="json", exclude={"out", "collection"}),
+        "settings": config.model_dump(
+            by_alias=True,
+            mode="json",
+            exclude={"out": True, "collection": True, "teacher": {"store"}},
+        ),
         "systems": {
             system: {
                 **{measure: evaluation.per_seed(system, measure) for measure in MEASURES},
