@@ -9,13 +9,15 @@ import statistics
 
 import torch
 
-from benchmarks.measure import matrix_peak, save, seconds
+from benchmarks.measure import RESULTS, matrix_peak, seconds
+from retrieval_kd.files import read_json, write_json
+from retrieval_kd.hardware import describe, versions
 
 SHAPES = {"attention": (4096, 384, 384), "feed-forward": (4096, 384, 1536), "square": (2048,) * 3}
 
 
 def main() -> None:
-    """Time matrix products of MiniLM's shapes in both dtypes and write results/dtype.json."""
+    """Time matrix products of MiniLM's shapes in both dtypes; results/dtype.json keeps processors."""
     record: dict[str, dict[str, float]] = {}
     for name, (rows, inner, columns) in SHAPES.items():
         rates = {}
@@ -28,7 +30,14 @@ def main() -> None:
         record[name] = {key: round(value, 3) for key, value in rates.items()}
         print(f"{name:14}", record[name])
     peaks = {str(t): round(matrix_peak(t), 3) for t in (torch.float32, torch.bfloat16)}
-    print("TFLOP/s; written to", save("dtype", {"tflops": record, "square_peak": peaks}))
+    path = RESULTS / "dtype.json"
+    known = read_json(path) if path.exists() else {}
+    machine = describe()
+    known[machine["processor"]] = {
+        "tflops": record, "square_peak": peaks, "hardware": machine, "versions": versions()
+    }  # fmt: skip
+    write_json(path, known)
+    print("TFLOP/s; written to", path)
 
 
 if __name__ == "__main__":
