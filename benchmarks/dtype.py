@@ -17,7 +17,7 @@ SHAPES = {"attention": (4096, 384, 384), "feed-forward": (4096, 384, 1536), "squ
 
 
 def main() -> None:
-    """Time matrix products of MiniLM's shapes in both dtypes; results/dtype.json keeps processors."""
+    """Time matrix products of MiniLM's shapes in both dtypes; dtype.json keeps each processor's."""
     record: dict[str, dict[str, float]] = {}
     for name, (rows, inner, columns) in SHAPES.items():
         rates = {}

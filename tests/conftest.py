@@ -15,6 +15,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # One thread, here and in the processes that tests start: faster on tiny models, and the same bytes.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["RETRIEVAL_KD_DTYPE"] = "float32"  # figures are compared with plain libraries' own
 
 # Slow machines must not fail examples, and what fails must fail again: the same examples each time.
 # HYPOTHESIS_PROFILE=explore draws new ones.

@@ -152,7 +152,7 @@ def train(
     }
     settings = validate(TrainSettings, apply_overrides(options, set_ or []))
     given = validate(Training, own, training) if training else None
-    from retrieval_kd.config.run import Student
+    from retrieval_kd.config.student import Student
     from retrieval_kd.pipeline.train_stored import train_stored, training_on
     from retrieval_kd.training.trainer.card import learnt_from
 

@@ -7,14 +7,14 @@ known one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from retrieval_kd.config.methods import Method
 from retrieval_kd.config.queries import Splits, Unlabelled
+from retrieval_kd.config.student import Student, check_layer_choice
 from retrieval_kd.config.teacher import Teacher
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.config.training_checks import check_cached, check_merge, check_scores
@@ -22,17 +22,13 @@ from retrieval_kd.errors import InputError, did_you_mean, log
 from retrieval_kd.metrics.names import parse_measures
 from retrieval_kd.schema import (
     Dimensions,
-    Layer,
     Part,
     Seed,
-    Tokens,
     apply_overrides,
-    as_value_error,
     read_extended,
     validate,
 )
-from retrieval_kd.students.options import RE_RANKS, SEARCHED_AS, TABLES, UNCUT, Query
-from retrieval_kd.students.options import check_options as check_student
+from retrieval_kd.students.options import SAVED_AS, STARTS, UNCUT
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.training.trainer.settings import TrainSettings
 
@@ -45,108 +41,6 @@ class FirstStage(Part):
 
     with_: str = Field("bm25", alias="with", description="bm25, a MODEL, or A+B for their fusion")
     depth: int = Field(50, ge=2, description="candidates per query (documents)")
-
-
-class LayerChoice(Part):
-    """Layers that are chosen by trying subsets of the base's, before any training."""
-
-    keep: int = Field(ge=1, description="number of layers to keep")
-    choose: Literal["dev"] = Field(
-        "dev",
-        description="those that rank best, by nDCG@10 on at most 100 dev queries and about 500 "
-        "documents; all subsets are tried, or 40 around the evenly spaced one",
-    )
-
-
-class Student(Part):
-    """The student before training; `students` may change its settings."""
-
-    kind: Literal[
-        "dense",
-        "sparse",
-        "multi_vector",
-        "multi_function",
-        "interaction",
-        "cross_encoder",
-        "static",
-        "residual",
-        "asymmetric",
-        "adapter",
-    ] = Field(
-        "dense",
-        description="dense: one vector per text; sparse: a weight per word of the vocabulary; "
-        "multi_vector: a vector per token; multi_function: all three of one encoder; interaction: "
-        "a dense one with a head that scores two vectors; cross_encoder: no vectors, re-ranks what "
-        "the first stage found; static: the sum of its words' vectors, no transformer; residual: "
-        "the base's frozen vector and a sketch of the words; asymmetric: queries without a "
-        "transformer over the base's own document vectors; adapter: a linear map of those vectors",
-    )
-    base: str = Field(description="MODEL to make the student from")
-    layers: list[Layer] | LayerChoice | None = Field(
-        None,
-        description="layers to keep, counted from 0; by default all. {keep: 3, choose: dev}: the "
-        "best 3 on dev queries",
-    )
-    max_length: Tokens = Field(256, description="of a document when encoding (tokens)")
-    query: Query = Field(
-        None,
-        description="idf: queries of a sparse student are a table of word weights, IDF in the "
-        "documents, and no transformer reads them; by default one model reads both",
-    )
-    dimensions: Dimensions | None = Field(
-        None,
-        description="size of a dense student's vectors (by default the encoder's; another one adds "
-        "a linear map, saved with it), or of each token's vector in a multi_vector student (by "
-        "default 128 at most), a multi_function student (by default the encoder's), a static or a "
-        "residual student (by default 1024)",
-    )
-    options: dict[str, Any] = Field(
-        {},
-        description="of the kind. sparse: top_k (words), activation (relu, log1p_relu). "
-        "multi_function: lexical (own, vocabulary), weights (of dense, sparse, multi), main "
-        "(dense, integrated). interaction: head (dse, iem), hidden (dimensions), attention_heads. "
-        "static: saturate (a document's words as BM25 does). residual: train_vectors. adapter: "
-        "rank (of the change)",
-    )
-
-    @field_validator("layers", mode="before")
-    @classmethod
-    def _choice(cls, value: object) -> object:
-        if isinstance(value, Mapping):
-            as_value_error(validate, LayerChoice, value)
-        return value
-
-    @model_validator(mode="after")
-    def _check(self) -> Student:
-        as_value_error(check_student, self.kind, self.dimensions, self.options, self.query)
-        if self.kind in TABLES and self.layers is not None:
-            raise ValueError(f"a {self.kind} student has no layers to keep: set `layers: null`")
-        if self.kind in RE_RANKS and self.chooses_layers:
-            raise ValueError(f"layers: a {self.kind} student is not tried on dev: name them")
-        return self
-
-    @property
-    def chooses_layers(self) -> bool:
-        """Whether dev queries decide which layers are kept."""
-        return isinstance(self.layers, LayerChoice)
-
-    @property
-    def searched_as(self) -> str:
-        """The kind of index that holds its vectors."""
-        return SEARCHED_AS.get(self.kind, self.kind)
-
-    def cache_key(self) -> Any:
-        """Return all settings but `base`.
-
-        The model is identified by its digest, so moving its folder changes nothing.
-        """
-        return self.model_dump(mode="json", exclude={"base"})
-
-
-def check_layer_choice(student: Student, has_dev: bool) -> None:
-    """Refuse to choose layers on dev queries that there are none of."""
-    if student.chooses_layers and not has_dev:
-        raise ValueError("layers are chosen on dev queries: set a dev split, or name the layers")
 
 
 class Config(Part):
@@ -190,6 +84,13 @@ class Config(Part):
 
     @model_validator(mode="after")
     def _check(self) -> Config:
+        if self.student.start is not None:
+            raise ValueError("student.start: only a student in `students` starts from another one")
+        for at, (name, training) in enumerate(self.students.items()):
+            try:
+                self._check_start(training, list(self.students)[:at])
+            except ValueError as error:
+                raise ValueError(f"students.{name}: {error}") from error
         student, baseline = self.compare
         systems = [*REFERENCES, *self.systems]
         for name, known, are in (
@@ -219,6 +120,26 @@ class Config(Part):
             except (ValueError, InputError) as error:
                 raise ValueError(f"students.{name}: {error}") from error
         return self
+
+    def _check_start(self, training: Training, earlier: Sequence[str]) -> None:
+        """Refuse another student to start from that this kind cannot, or that comes later."""
+        start = training.student.get("start")
+        if start is None:
+            return
+        if "base" in training.student:
+            raise ValueError("base and start both say what it is made from: leave one out")
+        if start not in earlier:
+            where = "comes later in the file" if start in self.students else "is no student"
+            problem = f"start {start!r} {where}; students before it: {', '.join(earlier) or 'none'}"
+            near = did_you_mean(start, earlier)
+            raise ValueError(f"{problem}; {near}" if near else problem)
+        if training.student.get("layers") is not None:
+            raise ValueError(f"it has the layers of its start, {start}: leave `layers` out")
+        kind = self.student_for(training).kind
+        other = self.student_for(self.students[start]).kind
+        saved = SAVED_AS.get(other, other)
+        if saved not in STARTS.get(kind, ("dense", kind)):
+            raise ValueError(f"a {kind} student cannot start from {start}, a {other} one")
 
     def _check_training(self, training: Training) -> None:
         """Refuse training settings that are impossible together with the common settings."""
@@ -288,8 +209,14 @@ class Config(Part):
         return self.student.max_length if kind in ENCODERS else None
 
     def student_for(self, training: Training) -> Student:
-        """Return the common student with the training's own settings."""
-        return validate(Student, {**self.student.model_dump(), **training.student})
+        """Return the common student with the training's own settings.
+
+        One that starts from another student has the `base` of that one, and all of its layers.
+        """
+        common, start = self.student.model_dump(), training.student.get("start")
+        if start in self.students:
+            common |= {"base": self.student_for(self.students[start]).base, "layers": None}
+        return validate(Student, {**common, **training.student})
 
     def train_settings(
         self, training: Training, stage: TrainingStage, *, seed: int

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from retrieval_kd.config.run import ENCODERS, LayerChoice, Student
+from retrieval_kd.config.run import ENCODERS
+from retrieval_kd.config.student import LayerChoice, Student
 from retrieval_kd.config.teacher import and_choosers
 from retrieval_kd.config.training import Training
 from retrieval_kd.errors import InputError
@@ -104,6 +105,8 @@ def check_start(student: Student, training: Training) -> None:
     """
     if isinstance(student.layers, LayerChoice):
         check_kept(student.base, student.layers.keep)
+    if student.start is not None:  # whose size only its folder says
+        return
     terms = [term for stage in training.all_stages for term in stage.objective if term.imitates]
     size = planned_size(student.base, student.kind, student.dimensions) if terms else None
     for model in dict.fromkeys(term.teacher for term in terms):

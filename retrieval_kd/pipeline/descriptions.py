@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from retrieval_kd.config.run import Config, LayerChoice, merged_system
+from retrieval_kd.config.run import Config, merged_system
+from retrieval_kd.config.student import LayerChoice
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.evaluation.report.formats import duration
 from retrieval_kd.students.options import RE_RANKS
@@ -43,6 +44,7 @@ def describe_system(
     start = f"layers {begin.layers} of {begin.base}" if begin.layers else begin.base
     if isinstance(begin.layers, LayerChoice):
         start = f"{begin.layers.keep} layers of {begin.base}, chosen on dev"
+    start = begin.start or start
     plain = {"distilled": "distilled", "labels": "labels only"}
     label = f"Student, {plain.get(system, system)}"
     kind = begin.kind.replace("_", "-")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.config.run import Config, merged_system
+from retrieval_kd.config.student import Student
 from retrieval_kd.config.teacher import and_choosers, chosen_by
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.files import digest_file
@@ -242,7 +243,7 @@ def _training_stages(
     context: RunContext, name: str, training: Training, seed: int
 ) -> Iterator[Stage]:
     config, student = context.config, context.config.student_for(training)
-    previous: tuple[str, ...] = ()
+    previous: tuple[str, ...] = _starts(config, student, seed)
     for stage_index, stage in enumerate(training.all_stages):
         folder = student_folders(name, training, seed)[stage_index]
         settings = config.train_settings(training, stage, seed=seed)
@@ -253,7 +254,7 @@ def _training_stages(
             outputs=(str(folder), f"{folder}/training.json"),
             settings=[
                 student.cache_key(),
-                model_digest(student.base),
+                None if student.start else model_digest(student.base),
                 settings.model_dump(),
                 stage.cache_key(),
                 [model_digest(model) for model in stage.other_models],
@@ -278,6 +279,14 @@ def _training_stages(
             needs=("candidates", *previous),
             label=f"merge:{context.label(name, seed)}",
         )
+
+
+def _starts(config: Config, student: Student, seed: int) -> tuple[str, ...]:
+    """The stage that makes the student which this one starts from, if that is one of the run."""
+    if student.start is None:
+        return ()
+    made = "merge" if config.students[student.start].merged_with == "start" else "train"
+    return (f"{made}:{seeded(student.start, seed)}",)
 
 
 def _search_stages(

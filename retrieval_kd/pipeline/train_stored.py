@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.config.run import Student, check_layer_choice
+from retrieval_kd.config.student import Student, check_layer_choice
 from retrieval_kd.config.training import (
     Training,
     TrainingStage,
@@ -71,6 +71,10 @@ def train_stored(
     """
     own = {**start.model_dump(exclude_unset=True), **training.student}
     start = validate(Student, own)
+    if start.start is not None:
+        raise InputError(
+            f"student.start: {start.start!r} is a student of `rkd run`", remedy="name a --student"
+        )
     check_trainable(start.base, start.kind, start.query)
     _check(training, start, settings, teachers, dev_split)
     check_start(start, training)

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from retrieval_kd.config.run import LayerChoice, Student, merged_system
+from retrieval_kd.config.run import merged_system
+from retrieval_kd.config.student import LayerChoice, Student
 from retrieval_kd.config.training import LiveTeacher, Training, TrainingStage
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
@@ -183,7 +184,7 @@ def _student_training(
     first = Run("first", context.candidates("dev"))
     return StudentTraining(
         training,
-        config.student_for(training),
+        _start(context, training, seed),
         config.train.model_copy(update={"seed": seed}),
         context.ensemble,
         context.work.folder / student_folders(name, training, seed)[-1],
@@ -191,6 +192,15 @@ def _student_training(
         max_length=config.student.max_length,
         widths=config.widths,
     )
+
+
+def _start(context: RunContext, training: Training, seed: int) -> Student:
+    """Return how the student starts; one that starts from another has its folder as `base`."""
+    student = context.config.student_for(training)
+    if student.start is None:
+        return student
+    folder = final_folder(student.start, context.config.students[student.start], seed)
+    return student.model_copy(update={"base": str(context.work.path(str(folder)))})
 
 
 def stage_folders(out: Path, stages: int) -> list[Path]:

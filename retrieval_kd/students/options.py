@@ -38,6 +38,7 @@ DRAWN = (  # kinds with weights that are drawn at random where the base is not o
     "multi_vector", "multi_function", "interaction", "cross_encoder", "static", "residual",
 )  # fmt: skip
 STARTS = {"asymmetric": ("dense", "residual", "asymmetric")}  # kinds to start from; dense and own
+SAVED_AS = {"adapter": "dense"}  # kinds whose saved model is one of another kind
 RE_RANKS = ("cross_encoder",)  # kinds without vectors: they re-rank a first stage's candidates
 WITH_DIMENSIONS = (
     "dense",  # of a text's vector

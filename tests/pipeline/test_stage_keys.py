@@ -146,6 +146,7 @@ TABLE: list[tuple[str, str] | tuple[str, str, tuple[str, ...]]] = [
     ("teacher.server.answer_price=9", NOTHING, SERVED),
     ("student.kind=sparse", f"{STUDENTS} !*:ranker-*"),
     ("student.base=OTHER", STUDENTS),
+    ("student.start=null", NOTHING),  # one student of another: test_start.py
     ("student.layers=[0, 2]", STUDENTS),
     ("student.layers.keep=3", DISTILLED, CHOSEN),
     ("student.layers.choose=dev", NOTHING, CHOSEN),  # its only value

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from retrieval_kd.config.run import Config, Student
+from retrieval_kd.config.run import Config
+from retrieval_kd.config.student import Student
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json
