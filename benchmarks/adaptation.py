@@ -5,10 +5,13 @@
     python -m benchmarks.adaptation --table                  # print the tables of what is measured
 
 `documents` is configs/adapt.yaml with two more students (adaptation.yaml): no judgment is trained
-on, and no test query. `judged` is configs/adapt_judged.yaml, where there is a train split. Both
-were chosen on the train claims of SciFact and the dev questions of SQuAD and WikiQA, and are the
-same for every collection. Uses `rkd run`, so a killed benchmark continues where it stopped. After
-every run, results/adaptation.json is updated. Overrides come last, such as train.steps=2.
+on, and no test query. `judged` is configs/adapt_judged.yaml, where there is a train split. `layers`
+(adaptation_layers.yaml) and `tokens` (adaptation_tokens.yaml) are documents alone again: students
+of three layers, students that start from other students, and a vector per token. All were chosen
+on the train claims of SciFact and the dev questions of SQuAD and WikiQA, `layers` and `tokens` on
+SQuAD's alone, and are the same for every collection. Uses `rkd run`, so a killed benchmark
+continues where it stopped. After every run, results/adaptation.json is updated. Overrides come
+last, such as train.steps=2.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ HERE = Path(__file__).parent
 RECIPES = {
     "documents": HERE / "adaptation.yaml",
     "judged": HERE.parent / "configs" / "adapt_judged.yaml",
+    "layers": HERE / "adaptation_layers.yaml",
+    "tokens": HERE / "adaptation_tokens.yaml",
 }
 OUT = RESULTS / "adaptation.json"
 COLLECTIONS = (
@@ -44,7 +49,9 @@ COLLECTIONS = (
 JUDGED = ("squad", "scifact", "wikiqa", "python-api", "medquad")  # those with a train split
 BASELINE, MEASURES = "encoder", ("ndcg@10", "recall@100")
 UNTRAINED = ("bm25", "encoder", "teacher")
-FUSED = ("static", "saturated", "residual")  # students that are also fused with BM25
+FUSED = (  # students that are also fused with BM25
+    "static", "saturated", "residual", "three_residual", "multi_vector",
+)  # fmt: skip
 COSTS = ("training_seconds", "queries_per_second", "bytes_per_document")
 TIMED = {"queries": 512, "documents": 64}  # texts encoded to measure throughput
 ALONE = 64  # queries encoded one by one to measure what a user waits
@@ -57,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--collections", default=",".join(COLLECTIONS))
-    parser.add_argument("--recipes", default=",".join(RECIPES))
+    parser.add_argument(
+        "--recipes", default=",".join(RECIPES), help="documents,judged,layers,tokens"
+    )
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--results", type=Path, default=OUT)
@@ -181,7 +190,7 @@ def throughput(config: Any, work: Any) -> dict[str, dict[str, float]]:
     the encoder reads and, by tables, whole.
     """
     from retrieval_kd.data.collection import open_collection
-    from retrieval_kd.models.load import load_encoder
+    from retrieval_kd.models.load import load_retriever
 
     documents = open_collection(config.collection).documents
     texts = {
@@ -191,7 +200,7 @@ def throughput(config: Any, work: Any) -> dict[str, dict[str, float]]:
     seed = config.seeds[0]
     places = {name: str(work.path("students", f"{name}-seed{seed}")) for name in config.students}
     models = {
-        name: load_encoder(place, max_length=config.student.max_length)
+        name: load_retriever(place, max_length=config.student.max_length)
         for name, place in {"encoder": config.encoder, **places}.items()
     }
     speeds: dict[str, dict[str, float]] = {name: {} for name in models}
