@@ -1,4 +1,4 @@
-"""The commands `rkd index` and `rkd index add|delete|compact|verify|tune`."""
+"""The commands `rkd index` and `rkd index add|delete|compact|verify|tune|vectors`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from retrieval_kd.cli.index_vectors import vectors
 from retrieval_kd.cli.options import CollectionOption, Length, out_folder
 from retrieval_kd.cli.tune_index import tune
 from retrieval_kd.errors import InputError
@@ -29,6 +30,7 @@ class IndexCommands(TyperGroup):
 
 index_app = typer.Typer(name="index", cls=IndexCommands)
 index_app.command()(tune)
+index_app.command()(vectors)
 
 Folder = Annotated[Path, typer.Option("--index", help="folder made by `rkd index`")]
 
@@ -37,7 +39,8 @@ Folder = Annotated[Path, typer.Option("--index", help="folder made by `rkd index
 def index() -> None:
     """Build an index (`rkd index --collection …`), or change one: add, delete, compact, verify.
 
-    `rkd index tune` chooses a specification; `rkd index build --help` lists what building takes.
+    `rkd index tune` chooses a specification, `rkd index vectors` builds from vectors that you have;
+    `rkd index build --help` lists what building takes.
     """
 
 

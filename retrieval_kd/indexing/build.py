@@ -1,8 +1,7 @@
 """Builds an index folder. The manifest is written last, so a folder that has one is whole.
 
 A killed build continues from the document vectors it has encoded so far, which are kept in shards
-(`models/encode.py`). Training an index and adding documents takes seconds to minutes and starts
-over.
+(`models/encode.py`), and of a large index of cells from the parts it has added (`parts.py`).
 """
 
 from __future__ import annotations
@@ -10,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
 
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import sealed, sweep, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import dense, multi_vector, multi_vector_coded, sparse
 from retrieval_kd.indexing.index import Index, describe_files, read_manifest
+from retrieval_kd.indexing.parts import fill
 from retrieval_kd.indexing.segments import IDS, MANIFEST, OF_CHANGES, remove_unlisted, write_ids
 from retrieval_kd.indexing.spec import IndexSpec, check_candidates
+from retrieval_kd.models.encode import document_vectors, normalises
 from retrieval_kd.models.load import document_digest, kind_of, load_retriever
 
 NAMES = (*dense.FILES, *sparse.FILES, *multi_vector.FILES, *multi_vector_coded.FILES, IDS)
@@ -62,7 +65,7 @@ def build_index(
     """
     out, texts = Path(out), collection.documents
     dtype = fast_dtype()
-    _check_kind(model_spec, spec)
+    check_kind(model_spec, spec)
     if spec.bits:
         check_candidates(spec.search, len(texts))
     inputs: dict[str, Any] = {
@@ -77,7 +80,7 @@ def build_index(
     check_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(out / ".lock"):
-        finished = _finished(out, inputs, model_spec)
+        finished = finished_index(out, inputs, model_spec)
         if finished is not None:
             return finished
         with contextlib.suppress(InputError):  # one that is damaged has no more to say
@@ -89,38 +92,86 @@ def build_index(
         start = time.monotonic()
         if spec.kind == "faiss":
             names = dense.FILES
-            entries = dense.write(model, model_spec, texts, spec, out, inputs)
+            entries = _write_dense(model, model_spec, texts, spec, out, inputs)
         else:
             tokens = multi_vector_coded if spec.bits else multi_vector
             kind = sparse if spec.kind == "sparse" else tokens
             names = kind.FILES
             entries = kind.write(model, texts, out, document_prompt, inputs)
             entries["seconds"] = {"encode": round(time.monotonic() - start, 3)}
-        write_ids(texts.ids(), out / IDS)
-        files = describe_files(out, (*names, IDS))
-        manifest = {
-            "format": 1,
-            "model": _portable(model_spec),
-            **inputs,
-            "count": len(texts),
-            "collection": {
-                "name": collection.name,
-                "spec": _portable(collection.spec),
-                "documents_digest": texts.digest,
-            },
-            "files": files,
-            "bytes": sum(file["bytes"] for file in files.values()),
-            **entries,
-            "machine": describe(),
-            "versions": versions(),
+        source = {
+            "name": collection.name,
+            "spec": portable(collection.spec),
+            "documents_digest": texts.digest,
         }
-        write_json(out / MANIFEST, sealed(manifest))
-        for shards in out.glob(".shards-*"):
-            shutil.rmtree(shards)
-        remove_unlisted(out, files, NAMES)
+        write_ids(texts.ids(), out / IDS)
+        counted = {"count": len(texts), "collection": source}
+        complete(out, {"model": portable(model_spec), **inputs, **counted, **entries}, names)
     opened = Index.open(out, verify=False)
     opened.model_spec, opened.model = model_spec, model  # already loaded
     return opened
+
+
+def _write_dense(
+    model: Any, model_spec: str, texts: Texts, spec: IndexSpec, out: Path, inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """Encode all documents, and build their FAISS index. Returns manifest entries."""
+    normalised = dense.scaled(spec, normalises(model))
+    dimensions = dense.indexed_dimensions(spec, model.get_embedding_dimension(), model_spec)
+    index = dense.make_index(spec, dimensions, len(texts))
+    start = time.monotonic()
+    vectors = document_vectors(
+        model_spec,
+        texts,
+        max_length=inputs["max_length"],
+        dtype=fast_dtype(),
+        prompt=inputs["document_prompt"],
+        model=model,
+    )[:, :dimensions]
+    encoded = time.monotonic() - start
+    entries = write_vectors(index, spec, vectors, normalised, out, inputs)
+    entries["seconds"] = {"encode": round(encoded, 3), **entries["seconds"]}
+    return entries
+
+
+def write_vectors(
+    index: Any,
+    spec: IndexSpec,
+    vectors: np.ndarray,
+    normalised: bool,
+    out: Path,
+    inputs: dict[str, Any],
+) -> dict[str, Any]:
+    """Fill an empty FAISS index with vectors (n, dimensions), and write it into `out`.
+
+    Returns entries for the manifest.
+    """
+    index, entries = fill(index, spec, vectors, normalised, out, inputs)
+    dense.write_index(index, out / dense.FAISS)
+    metric = "cosine" if normalised else "dot"
+    sizes = {"normalised": normalised, "dimensions": vectors.shape[1]}
+    return {"metric": metric, **sizes, **entries}
+
+
+def complete(out: Path, entries: dict[str, Any], names: Sequence[str]) -> None:
+    """Write the manifest of an index whose files and IDs are written, and remove all else.
+
+    Args:
+        names: of the files that hold the vectors.
+    """
+    files = describe_files(out, (*names, IDS))
+    manifest = {
+        "format": 1,
+        **entries,
+        "files": files,
+        "bytes": sum(file["bytes"] for file in files.values()),
+        "machine": describe(),
+        "versions": versions(),
+    }
+    write_json(out / MANIFEST, sealed(manifest))
+    for unfinished in out.glob(".shards-*"):
+        shutil.rmtree(unfinished)
+    remove_unlisted(out, files, NAMES)
 
 
 def check_foreign(out: Path) -> None:
@@ -142,7 +193,8 @@ def check_foreign(out: Path) -> None:
         ) from error
 
 
-def _check_kind(model_spec: str, spec: IndexSpec) -> None:
+def check_kind(model_spec: str, spec: IndexSpec) -> None:
+    """Refuse a specification for another kind of model."""
     kind = kind_of(model_spec)
     if kind != spec.model_kind:
         fitting = {"sparse": "sparse.yaml", "multi_vector": "multivector.yaml"}
@@ -152,21 +204,21 @@ def _check_kind(model_spec: str, spec: IndexSpec) -> None:
         )
 
 
-def _finished(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | None:
+def finished_index(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | None:
     """The index in `out`, if it was built from these inputs and is undamaged."""
     try:
         manifest = read_manifest(out)
         if any(manifest.get(name) != value for name, value in inputs.items()):
             return None
         opened = Index.open(out, model_spec)
-        if manifest["model"] != _portable(model_spec) and kind_of(model_spec) == "dense":
-            opened.manifest["model"] = _portable(model_spec)  # its queries may be other ones
+        if manifest["model"] != portable(model_spec) and kind_of(model_spec) == "dense":
+            opened.manifest["model"] = portable(model_spec)  # its queries may be other ones
             write_json(out / MANIFEST, sealed(opened.manifest))
         return opened
     except InputError:
         return None
 
 
-def _portable(spec: str) -> str:
+def portable(spec: str) -> str:
     """Make a path absolute, so that the index can be searched from any folder."""
     return str(Path(spec).resolve()) if Path(spec).exists() else spec

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.files import atomic_path
-from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.selection import Selection, without
 from retrieval_kd.indexing.spec import IndexSpec, check_parameters
 from retrieval_kd.models.encode import (
     Shard,
-    document_vectors,
     encode_queries,
     encode_uncached,
     finish,
-    normalises,
 )
-from retrieval_kd.progress import bar
 
 FAISS = "index.faiss"
 FILES = (FAISS,)
@@ -34,42 +28,6 @@ CHUNK = 65_536  # documents added at a time
 BLOCK = 1_024  # queries searched at a time
 POINTS_PER_CENTRE = 39  # FAISS's k-means warns below this
 OPQ_CENTRES = 256  # OPQ trains 8-bit codes, whatever codes follow it
-
-
-def write(
-    model: Any, model_spec: str, texts: Texts, spec: IndexSpec, out: Path, inputs: dict[str, Any]
-) -> dict[str, Any]:
-    """Encode all documents, train the index, add them and write it. Returns manifest entries."""
-    normalised = _normalised(spec, normalises(model))
-    dimensions = _dimensions(spec, model.get_embedding_dimension(), model_spec)
-    index = make_index(spec, dimensions, len(texts))
-    start = time.monotonic()
-    vectors = document_vectors(
-        model_spec,
-        texts,
-        max_length=inputs["max_length"],
-        dtype=fast_dtype(),
-        prompt=inputs["document_prompt"],
-        model=model,
-    )[:, :dimensions]
-    encoded = time.monotonic()
-    with faiss_threads(spec.threads):
-        trained_on = train_index(index, spec, vectors, normalised)
-        trained = time.monotonic()
-        _add(index, spec, vectors, normalised)
-    added = time.monotonic()
-    write_index(index, out / FAISS)
-    return {
-        "metric": "cosine" if normalised else "dot",
-        "normalised": normalised,
-        "dimensions": dimensions,
-        "trained_on": trained_on,
-        "seconds": {
-            "encode": round(encoded - start, 3),
-            "train": round(trained - encoded, 3),
-            "add": round(added - trained, 3),
-        },
-    }
 
 
 def encoder(model: Any, manifest: dict[str, Any]) -> Callable[[list[str], int], Shard]:
@@ -160,7 +118,8 @@ class FaissVectors:
         return results
 
 
-def _normalised(spec: IndexSpec, model_normalises: bool) -> bool:
+def scaled(spec: IndexSpec, model_normalises: bool) -> bool:
+    """Return whether vectors are scaled to unit length."""
     if spec.metric == "dot" and model_normalises:
         raise InputError(
             "metric dot does not fit: the model's own similarity is cosine",
@@ -169,8 +128,8 @@ def _normalised(spec: IndexSpec, model_normalises: bool) -> bool:
     return model_normalises or spec.metric == "cosine"
 
 
-def _dimensions(spec: IndexSpec, whole: int, model_spec: str) -> int:
-    """How many of the model's dimensions are indexed."""
+def indexed_dimensions(spec: IndexSpec, whole: int, model_spec: str) -> int:
+    """Return how many of the model's dimensions are indexed."""
     if spec.dimensions is not None and spec.dimensions > whole:
         raise InputError(
             f"the specification indexes {spec.dimensions} dimensions, but the vectors of "
@@ -196,13 +155,19 @@ def train_index(index: Any, spec: IndexSpec, vectors: np.ndarray, normalised: bo
     return size
 
 
-def _add(index: Any, spec: IndexSpec, vectors: np.ndarray, normalised: bool) -> None:
-    with bar("adding documents", len(vectors)) as progress:
-        for start in range(0, len(vectors), CHUNK):
-            chunk = finish(vectors[start : start + CHUNK], normalised)
-            with _adding(spec):
-                index.add(chunk)
-            progress.advance(len(chunk))
+def add_rows(
+    index: Any,
+    spec: IndexSpec,
+    vectors: np.ndarray,
+    normalised: bool,
+    added: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Add vectors (n, dimensions) chunk by chunk; `added` is called with the rows of each."""
+    for start in range(0, len(vectors), CHUNK):
+        chunk = finish(vectors[start : start + CHUNK], normalised)
+        with _adding(spec):
+            index.add(chunk)
+        added(len(chunk))
 
 
 def make_index(spec: IndexSpec, dimensions: int, documents: int) -> Any:

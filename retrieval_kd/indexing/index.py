@@ -31,6 +31,7 @@ from retrieval_kd.indexing.segments import (
     VECTORS,
     IndexedTexts,
     Layout,
+    WithoutTexts,
     read_deleted,
     read_ids,
     text_folders,
@@ -177,6 +178,12 @@ class Index:
             InputError: its documents have changed since they were indexed.
         """
         source = self.manifest["collection"]
+        if not source.get("has_texts", True):
+            raise InputError(
+                "this index was built from a file of vectors and has no texts",
+                file=self.folder,
+                remedy="look up its document IDs where the texts are",
+            )
         collection = open_collection(source["spec"])
         if collection.documents.digest != source["documents_digest"]:
             raise InputError(
@@ -189,6 +196,8 @@ class Index:
     def texts(self) -> IndexedTexts:
         """Titles and texts by ID, those of documents that were added too."""
         folders = text_folders(self.folder, self.layout)
+        if not self.manifest["collection"].get("has_texts", True):
+            return IndexedTexts(folders, WithoutTexts)
         return IndexedTexts(folders, lambda: self.collection().documents)
 
     def measure(self, queries: Sequence[str], depth: int = 10) -> Timing:

@@ -85,10 +85,19 @@ class Layout:
         return stay, {name: rows for name, rows in self.segments.items() if name not in stay}
 
 
+class WithoutTexts:
+    """Documents of which only the ID is known: of an index that was built from vectors."""
+
+    def __getitem__(self, id: str) -> Document:
+        return Document(id, "", "")
+
+
 class IndexedTexts:
     """Titles and texts of an index's documents: of those that were added, and of its collection."""
 
-    def __init__(self, folders: Sequence[Path], collection: Callable[[], Texts]) -> None:
+    def __init__(
+        self, folders: Sequence[Path], collection: Callable[[], Texts | WithoutTexts]
+    ) -> None:
         """Look into `folders` of texts first, in this order, then into the collection's."""
         self._folders, self._open = folders, collection
 
@@ -100,7 +109,7 @@ class IndexedTexts:
         return [Texts(folder) for folder in self._folders]
 
     @cached_property
-    def _collection(self) -> Texts:
+    def _collection(self) -> Texts | WithoutTexts:
         return self._open()
 
     def __getitem__(self, id: str) -> Document:
