@@ -5,6 +5,7 @@ The folder appears whole or not at all. `hybrid_folder.py` says what is in it.
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 import shutil
@@ -23,7 +24,7 @@ from retrieval_kd.files import (
     write_json,
 )
 from retrieval_kd.hardware import describe, versions
-from retrieval_kd.indexing.index import Index, check_files, run_of
+from retrieval_kd.indexing.index import Index, check_files, read_manifest, run_of
 from retrieval_kd.indexing.shards import check_distinct
 from retrieval_kd.retrieval.analysis import VERSION
 from retrieval_kd.retrieval.bm25 import BM25, DEFAULT, LUCENE, BM25Parameters, for_language
@@ -107,21 +108,12 @@ def combine_indexes(
         fusion = {"how": how, "candidates": candidates, "weights": chosen}
         content = folder / FIRST
         _copy_sealed(texts.folder, content / DOCUMENTS)
-        described = []
-        for name in named:
-            if name in bm25s:
-                _copy_sealed(bm25s[name].folder, content / name)
-                settings = lexical[name].model_dump(), VERSION
-                mark = digest_file(content / name / SEAL)
-                described.append(Part(name, LEXICAL, mark, *settings))
-                continue
-            index = indexes[name]
-            files = index.manifest["files"]
-            copy_tree(index.folder, content / name, [*files, MANIFEST])
-            check_files(content / name, files, verify=True)
-            kind = index.manifest["spec"].get("kind", "faiss")
-            mark = digest_file(content / name / MANIFEST)
-            described.append(Part(name, "dense" if kind == "faiss" else kind, mark))
+        described = [
+            _write_bm25(name, bm25s[name], content)
+            if name in bm25s
+            else _write_index(name, indexes[name], content)
+            for name in named
+        ]
         manifest = {
             "format": 1,
             "kind": HYBRID,
@@ -248,6 +240,7 @@ def _source(indexes: Mapping[str, Index], collection: Collection | None, folder:
         digests = {index.manifest["documents_digest"] for index in indexes.values()}
         if len(digests) > 1:
             log.warning("the parts were changed in different ways: their texts may differ")
+        collection = copy.copy(collection)  # the caller's stays as it is
         collection.documents = changed[0].live_texts(folder)
     return collection
 
@@ -295,6 +288,23 @@ def _weights(
     lists = Lists(runs, candidates, by_words)
     chosen, facts = fit_weights(lists, qrels, how, careful=split is None)
     return chosen, {**origin, **facts}
+
+
+def _write_bm25(name: str, bm25: BM25, content: Path) -> Part:
+    _copy_sealed(bm25.folder, content / name)
+    mark = digest_file(content / name / SEAL)
+    return Part(name, LEXICAL, mark, bm25.parameters.model_dump(), VERSION)
+
+
+def _write_index(name: str, index: Index, content: Path) -> Part:
+    files, place = index.manifest["files"], content / name
+    copy_tree(index.folder, place, [*files, MANIFEST])
+    check_files(place, files, verify=True)
+    if read_manifest(place) != index.manifest:
+        problem = "this index was changed while it was combined"
+        raise InputError(problem, file=index.folder, remedy="combine again")
+    kind = index.manifest["spec"].get("kind", "faiss")
+    return Part(name, "dense" if kind == "faiss" else kind, digest_file(place / MANIFEST))
 
 
 def _copy_sealed(source: Path, target: Path) -> None:

@@ -62,9 +62,9 @@ def normalised(
     """Return the IDs of all lists' documents, descending, and their values (L, N).
 
     Example:
-        >>> normalised([{"a": 9.0, "b": 3.0}, {"b": 0.8}], "min_max", [0.0, 0.8])[1].round(3)
-        array([[0.333, 1.   ],
-               [0.   , 0.   ]])
+        >>> normalised([{"a": 9.0, "b": 3.0}, {"c": 0.8}], "min_max", [0.0, 0.6])[1].round(3)
+        array([[0.   , 0.333, 1.   ],
+               [1.   , 0.   , 0.   ]])
     """
     ids = sorted({id for one in lists for id in one}, reverse=True)
     if not ids:

@@ -146,10 +146,10 @@ class Service:
         """Show the parts of a hybrid index, and their fusion with its weights."""
         self._manifest = manifest = read_hybrid(folder)
         check_parts(folder, manifest)
-        places = {part: folder / manifest["content"] / part.name for part in parts_of(manifest)}
+        places = [(part, folder / manifest["content"] / part.name) for part in parts_of(manifest)]
         self.single = [
             BM25System(part, at) if part.kind == LEXICAL else IndexSystem(part.name, at)
-            for part, at in places.items()
+            for part, at in places
         ]
         self.indexes = [one for one in self.single if isinstance(one, IndexSystem)]
         self._fuse = partial(fuse_by_manifest, manifest)

@@ -267,6 +267,21 @@ def test_a_killed_combination_leaves_the_old_folder_or_the_new_one(
     assert combine_indexes(parts, out, weights={"bm25": 1, "dense": 3}).weights["dense"] == 0.75
 
 
+def test_an_index_that_is_changed_while_it_is_copied_is_not_combined(
+    indexes: dict[str, Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    other, copy = shutil.copytree(indexes["dense"], tmp_path / "other"), combine.copy_tree
+
+    def late(source: Path, target: Path, names: Any) -> None:
+        delete_documents(source, ["birds1"])
+        copy(source, target, names)
+
+    monkeypatch.setattr(combine, "copy_tree", late)
+    with pytest.raises(InputError, match="was changed while it was combined"):
+        combine_indexes(["bm25", other], tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
+
+
 def test_runs_name_no_document_that_is_the_query(
     hybrid: HybridIndex, collection: Collection
 ) -> None:
