@@ -39,6 +39,8 @@ _PUBLIC = {
     "add_documents": "indexing.change",
     "delete_documents": "indexing.change",
     "compact_index": "indexing.change",
+    "HybridIndex": "retrieval.hybrid",
+    "combine_indexes": "retrieval.combine",
     "evaluate": "metrics.measures",
     "compare": "metrics.significance",
     "load_config": "config.run",

@@ -1,4 +1,4 @@
-"""The commands `rkd index` and `rkd index add|delete|compact|verify|tune|vectors`."""
+"""The commands `rkd index` and `rkd index add|delete|compact|verify|combine|tune|vectors`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from retrieval_kd.cli.combine import combine
 from retrieval_kd.cli.index_vectors import vectors
-from retrieval_kd.cli.options import CollectionOption, Length, out_folder
+from retrieval_kd.cli.options import (
+    CollectionOption,
+    Length,
+    one_model,
+    out_folder,
+    part_models,
+)
 from retrieval_kd.cli.tune_index import tune
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -31,16 +38,18 @@ class IndexCommands(TyperGroup):
 index_app = typer.Typer(name="index", cls=IndexCommands)
 index_app.command()(tune)
 index_app.command()(vectors)
+index_app.command()(combine)
 
-Folder = Annotated[Path, typer.Option("--index", help="folder made by `rkd index`")]
+Folder = Annotated[Path, typer.Option("--index", help="folder made by `rkd index`, or by combine")]
 
 
 @index_app.callback()
 def index() -> None:
     """Build an index (`rkd index --collection …`), or change one: add, delete, compact, verify.
 
-    `rkd index tune` chooses a specification, `rkd index vectors` builds from vectors that you have;
-    `rkd index build --help` lists what building takes.
+    `rkd index tune` chooses a specification, `rkd index vectors` builds from vectors that you have,
+    `rkd index combine` makes one index of several and BM25. `rkd index build --help` lists what
+    building takes.
     """
 
 
@@ -84,22 +93,29 @@ def add(
     documents: Annotated[
         Path, typer.Option(help="JSONL ({_id, text, title}) of documents, plain or .gz")
     ],
-    model: Annotated[str | None, typer.Option(help="the index's MODEL, if it was moved")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="the index's MODEL, if it was moved; of a hybrid's part: PART=MODEL"),
+    ] = None,
 ) -> None:
     """Add documents to an index; one whose ID is in the index replaces what was there."""
     from retrieval_kd.data.beir import read_documents
     from retrieval_kd.data.rows import Reading
-    from retrieval_kd.models.names import resolve_model
 
-    _check_folder(index)
+    hybrid = _is_hybrid(index)
     if not documents.is_file():
         raise InputError("no such file of documents", file=documents, remedy="check the path")
-    if model is not None:
-        resolve_model(model)
-    from retrieval_kd.indexing.change import add_documents
-
     reading = Reading()
-    change = add_documents(index, read_documents(documents, reading), model_spec=model)
+    if hybrid:
+        models = part_models(model)
+        from retrieval_kd.retrieval.change_hybrid import add_to_hybrid
+
+        change = add_to_hybrid(index, read_documents(documents, reading), models=models)
+    else:
+        only = one_model(model)
+        from retrieval_kd.indexing.change import add_documents
+
+        change = add_documents(index, read_documents(documents, reading), model_spec=only)
     reading.drops.warn(str(documents))
     _report(index, f"{change.added:,} documents added, {change.replaced:,} replaced", change)
 
@@ -118,15 +134,20 @@ def delete(
     from retrieval_kd.data.rows import Reading
     from retrieval_kd.data.sources import file_lines
 
-    _check_folder(index)
+    hybrid = _is_hybrid(index)
     wanted, reading = list(ids or []), Reading()
     if ids_from is not None:
         wanted += [text.strip() for _, text in file_lines(ids_from, reading)]
     if not wanted:
         raise InputError("no document ID to delete", remedy="name IDs, or give --ids-from FILE")
-    from retrieval_kd.indexing.change import delete_documents
+    if hybrid:
+        from retrieval_kd.retrieval.change_hybrid import delete_from_hybrid
 
-    change = delete_documents(index, wanted, missing=missing)
+        change = delete_from_hybrid(index, wanted, missing=missing)
+    else:
+        from retrieval_kd.indexing.change import delete_documents
+
+        change = delete_documents(index, wanted, missing=missing)
     reading.drops.warn(str(ids_from))
     unknown = f", {change.missing:,} IDs were not there" if change.missing else ""
     _report(index, f"{change.deleted:,} documents deleted{unknown}", change)
@@ -135,19 +156,30 @@ def delete(
 @index_app.command()
 def compact(index: Folder) -> None:
     """Write an index anew, with what was added in one piece and without what was deleted."""
-    _check_folder(index)
-    from retrieval_kd.indexing.change import compact_index
+    hybrid = _is_hybrid(index)
+    if hybrid:
+        from retrieval_kd.retrieval.change_hybrid import compact_hybrid
 
-    _report(index, "compacted", compact_index(index))
+        change = compact_hybrid(index)
+    else:
+        from retrieval_kd.indexing.change import compact_index
+
+        change = compact_index(index)
+    _report(index, "compacted", change)
 
 
 @index_app.command()
 def verify(index: Folder) -> None:
     """Read every byte of an index and compare it with its manifest. Exits 1 on a problem."""
-    _check_folder(index)
-    from retrieval_kd.indexing.verify import verify_index
+    hybrid = _is_hybrid(index)
+    if hybrid:
+        from retrieval_kd.retrieval.hybrid import verify_hybrid
 
-    problems = verify_index(index)
+        problems = verify_hybrid(index)
+    else:
+        from retrieval_kd.indexing.verify import verify_index
+
+        problems = verify_index(index)
     for problem in problems:
         say(problem)
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -156,10 +188,13 @@ def verify(index: Folder) -> None:
         raise typer.Exit(1)
 
 
-def _check_folder(index: Path) -> None:
-    """Refuse what is no index before torch is loaded."""
+def _is_hybrid(index: Path) -> bool:
+    """Whether an index is one of several; what is no index is refused before torch is loaded."""
+    from retrieval_kd.retrieval.hybrid_folder import is_hybrid
+
     if not (index / "manifest.json").is_file():
         raise InputError("no finished index here", file=index, remedy="build it with rkd index")
+    return is_hybrid(index)
 
 
 def _report(index: Path, what: str, change: Change) -> None:

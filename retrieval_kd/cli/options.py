@@ -103,6 +103,32 @@ def out_folder(help: str, *, of: Any = typer.Option, replaced: bool = True) -> A
     return of(callback=note, help=help)
 
 
+def one_model(models: list[str] | None) -> str | None:
+    """Return the one MODEL of an index, checked that it exists."""
+    from retrieval_kd.models.names import resolve_model
+
+    if models and len(models) > 1:
+        raise InputError("--model is given several times", remedy="an index has one model")
+    for model in models or ():
+        resolve_model(model)
+    return models[0] if models else None
+
+
+def part_models(models: list[str] | None) -> dict[str, str]:
+    """Read PART=MODEL of a hybrid index; each model must exist."""
+    from retrieval_kd.models.names import resolve_model
+
+    named = {}
+    for text in models or ():
+        name, equals, model = text.partition("=")
+        if not equals:
+            remedy = "a hybrid index has several: write PART=MODEL"
+            raise InputError(f"--model {text} names no part", remedy=remedy)
+        resolve_model(model)
+        named[name] = model
+    return named
+
+
 CollectionOption = Annotated[
     str,
     typer.Option("--collection", help="BEIR folder or zip, ir_datasets ID, or python-api[:FOLDER]"),

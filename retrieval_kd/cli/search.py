@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,7 +14,9 @@ from retrieval_kd.cli.options import (
     Length,
     RunOut,
     Split,
+    one_model,
     out_file,
+    part_models,
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -57,7 +59,10 @@ def retrieve(
 def search(
     index: Annotated[
         list[Path],
-        typer.Option(help="folder made by `rkd index`; repeat to search several of one model"),
+        typer.Option(
+            help="folder made by `rkd index` or `rkd index combine`; repeat to search several of "
+            "one model"
+        ),
     ],
     query: Annotated[str | None, typer.Argument(help="a question")] = None,
     queries: Annotated[
@@ -65,18 +70,21 @@ def search(
     ] = None,
     out: Annotated[Path | None, out_file(help="TREC run file for --queries")] = None,
     depth: Depth = 10,
-    model: Annotated[str | None, typer.Option(help="MODEL, if it was moved")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="MODEL, if it was moved; of a hybrid's part: PART=MODEL"),
+    ] = None,
     parameters: Annotated[
         str | None, typer.Option("--search", help="in place of the index's own, such as nprobe=64")
     ] = None,
 ) -> None:
     """Search an index for one query (prints titles and snippets) or a file of queries (a run).
 
-    Several indexes of one model are searched as one.
+    Several indexes of one model are searched as one. An index that `rkd index combine` made is
+    searched with all its parts, which are fused with its weights.
     """
     from retrieval_kd.data.query_files import read_queries
     from retrieval_kd.data.runs import write_run
-    from retrieval_kd.models.names import resolve_model
 
     if (query is None) == (queries is None):
         raise InputError("give either a question or --queries FILE")
@@ -88,14 +96,10 @@ def search(
         if not folder.is_dir():
             remedy = "build it with rkd index"
             raise InputError("no finished index here", file=folder, remedy=remedy)
-    if model is not None:
-        resolve_model(model)
     texts = {} if queries is None else read_queries(queries)
-    # after all that needs no model: these load torch
-    from retrieval_kd.indexing.shards import Shards
+    opened = _open(index, model, parameters)
     from retrieval_kd.indexing.snippets import snippets
 
-    opened = Shards.open(index, model, search=parameters)
     if out is not None:
         run = opened.search_run(texts, depth)
         write_run(run, out)
@@ -106,6 +110,28 @@ def search(
     for hit in snippets(opened.texts(), hits, query):
         say(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
         say(f"     {hit.text}")
+
+
+def _open(folders: list[Path], models: list[str] | None, parameters: str | None) -> Any:
+    """Open a hybrid index, or others as one. What needs no model is checked before torch loads."""
+    from retrieval_kd.retrieval.hybrid_folder import is_hybrid
+
+    hybrid = next((folder for folder in folders if is_hybrid(folder)), None)
+    if hybrid is None:
+        only = one_model(models)
+        from retrieval_kd.indexing.shards import Shards
+
+        return Shards.open(folders, only, search=parameters)
+    if len(folders) > 1:
+        remedy = "give it alone"
+        raise InputError("a hybrid index is not searched with others", file=hybrid, remedy=remedy)
+    if parameters is not None:
+        remedy = "leave it out, and combine indexes that have these parameters"
+        raise InputError("--search is for an index of one model", file=hybrid, remedy=remedy)
+    named = part_models(models)
+    from retrieval_kd.retrieval.hybrid import HybridIndex
+
+    return HybridIndex.open(hybrid, models=named)
 
 
 @search_app.command()

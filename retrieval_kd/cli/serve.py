@@ -23,7 +23,10 @@ def serve(
     context: typer.Context,
     index: Annotated[
         list[Path],
-        typer.Option(help="folder made by `rkd index`; repeat it for several of one collection"),
+        typer.Option(
+            help="folder made by `rkd index`, repeated for several of one collection; or one made "
+            "by `rkd index combine`"
+        ),
     ],
     teacher: Annotated[
         str | None,

@@ -98,6 +98,19 @@ class Collection:
         return self.folder / "qrels" / f"{self.splits.index(split)}.tsv"
 
 
+class DocumentsAlone(Collection):
+    """Documents without queries and judgments, as an index may hold them."""
+
+    def __init__(self, name: str, documents: Texts) -> None:
+        self.folder, self.spec, self.name = documents.folder, name, name
+        self.splits, self.documents, self.drops, self._qrels = [], documents, Drops(), {}
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute != "queries":
+            raise AttributeError(attribute)
+        raise InputError(f"there are no queries beside the documents of {self.name}")
+
+
 def open_collection(spec: str | Path) -> Collection:
     """Open a collection by folder, zip, `ir_datasets` ID or `python-api`.
 

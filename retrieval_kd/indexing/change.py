@@ -88,8 +88,8 @@ def add_documents(
         layout, spec = Layout.of(manifest), model_spec or manifest["model"]
         name, deleted = layout.name("segment"), read_deleted(folder, layout)
         with atomic_folder(folder / name) as part:
-            new = build_texts(_rows(documents, drops), part / NEW)
-            _check_model(folder, manifest, spec)
+            new = build_texts(new_rows(documents, drops), part / NEW)
+            check_encoder(folder, manifest, spec)
             found = positions(read_ids(folder, layout), list(new.ids()), deleted)
             shard = _encode(folder, manifest, spec, new)
             deleted = np.union1d(deleted, np.array(list(found.values()), np.int64))
@@ -130,12 +130,7 @@ def delete_documents(
         found = positions(read_ids(folder, layout), wanted, deleted)
         unknown = [id for id in wanted if id not in found]
         if unknown and missing == "error":
-            raise InputError(
-                f"{len(unknown)} of {len(wanted)} IDs to delete are not in this index: "
-                f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}",
-                file=folder,
-                remedy="check the IDs, or leave them out with --missing skip",
-            )
+            raise unknown_ids(folder, unknown, len(wanted))
         done = manifest["count"], _loose(layout, deleted)
         if found:
             deleted = np.union1d(deleted, np.array(list(found.values()), np.int64))
@@ -183,14 +178,7 @@ def compact_index(folder: str | Path) -> Change:
 def _changing(folder: Path) -> Iterator[dict[str, Any]]:
     """Lock an index, remove what a killed change left, and yield the manifest."""
     read_manifest(folder)  # before a lock is left in some other folder
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            "another command is changing this index", file=folder, remedy="wait until it has ended"
-        ) from error
-    try:
+    with change_lock(folder):
         manifest = read_manifest(folder)
         files = manifest["files"]
         check_files(folder, files, verify=False)
@@ -199,8 +187,32 @@ def _changing(folder: Path) -> Iterator[dict[str, Any]]:
         sweep(folder)
         remove_unlisted(folder, files, NAMES)
         yield manifest
+
+
+@contextlib.contextmanager
+def change_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder's changes, or raise that another command has it."""
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            "another command is changing this index", file=folder, remedy="wait until it has ended"
+        ) from error
+    try:
+        yield
     finally:
         lock.release()
+
+
+def unknown_ids(folder: Path, unknown: Sequence[str], wanted: int) -> InputError:
+    """The error for IDs to delete that are not there."""
+    return InputError(
+        f"{len(unknown)} of {wanted} IDs to delete are not in this index: "
+        f"{', '.join(unknown[:5])}{', …' if len(unknown) > 5 else ''}",
+        file=folder,
+        remedy="check the IDs, or leave them out with --missing skip",
+    )
 
 
 def _publish(
@@ -249,7 +261,8 @@ def _loose(layout: Layout, deleted: np.ndarray) -> float:
     return round((of_base + layout.total - layout.rows) / max(1, layout.total), 3)
 
 
-def _rows(documents: Iterable[Document | Row], drops: Drops) -> Iterator[Row]:
+def new_rows(documents: Iterable[Document | Row], drops: Drops) -> Iterator[Row]:
+    """Yield documents as rows, and count the empty ones."""
     for number, document in enumerate(documents, start=1):
         if not document.title.strip() and not document.text.strip():
             drops.add("empty document kept", document.id)
@@ -257,7 +270,7 @@ def _rows(documents: Iterable[Document | Row], drops: Drops) -> Iterator[Row]:
         yield document if is_row else Row(*document[:3], "documents", number)  # type: ignore[misc]
 
 
-def _check_model(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
+def check_encoder(folder: Path, manifest: dict[str, Any], model_spec: str) -> None:
     """Refuse a model that would give the documents other vectors."""
     if document_digest(model_spec) != manifest["model_digest"]:
         changed = " (its files have changed since)" if model_spec == manifest["model"] else ""

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.rows import Row
 from retrieval_kd.data.runs import Run
+from retrieval_kd.data.texts import Texts, build_texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import DamagedFile, digest_file, read_sealed
 from retrieval_kd.indexing.dense import FaissVectors
@@ -148,6 +150,10 @@ class Index:
             for positions, scores in found
         ]
 
+    def live_ids(self) -> list[str]:
+        """The IDs of all documents that can be found, in row order."""
+        return [str(id) for id in np.delete(np.array(self.ids.to_pylist(), object), self.deleted)]
+
     def _id_at(self, position: int) -> str:
         return str(self.ids[position].as_py())
 
@@ -199,6 +205,11 @@ class Index:
         if not self.manifest["collection"].get("has_texts", True):
             return IndexedTexts(folders, WithoutTexts)
         return IndexedTexts(folders, lambda: self.collection().documents)
+
+    def live_texts(self, folder: Path) -> Texts:
+        """Write the titles and texts of all documents that can be found, in row order."""
+        texts = self.texts()
+        return build_texts((Row(*texts[id]) for id in self.live_ids()), folder)
 
     def measure(self, queries: Sequence[str], depth: int = 10) -> Timing:
         """Time these queries one at a time, then all in one call, after an untimed first query."""
@@ -255,6 +266,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(
             "no finished index here", file=folder, remedy="build it with rkd index"
         ) from error
+    if manifest.get("kind") == "hybrid":
+        problem = "this folder holds several indexes that are searched as one, and not one of them"
+        raise InputError(problem, file=folder, remedy="open it with HybridIndex.open")
     if not isinstance(manifest.get("files"), dict) or not manifest.keys() >= ENTRIES:
         raise DamagedFile("not the manifest of an index", file=folder / MANIFEST, remedy=RESTORE)
     return manifest

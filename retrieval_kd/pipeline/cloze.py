@@ -7,7 +7,7 @@ simply taken. Of all weights that are not clearly worse, those nearest to equal 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -18,19 +18,16 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.rows import Qrels
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
-from retrieval_kd.metrics.significance import t_test
 from retrieval_kd.pipeline.context import RunContext
 from retrieval_kd.pipeline.queries import MOST_READ, Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.targets.combine import Combination, fit_combination
 from retrieval_kd.targets.normalise import Scores
+from retrieval_kd.targets.weights import cautious, shares
 
 FOLDER, SPLIT = "cloze", "test"
 QUERIES, FEWEST = 500, 20
-PARTS, FEWER_PARTS = 10, 4  # weights are tenths; of many teachers quarters
-MOST_IN_TENTHS = 4  # teachers; five have 1,001 ways to share ten parts out
-ALPHA = 0.001  # sentences are not real queries: only clear evidence counts against equal weights
 
 
 def check_cloze(context: RunContext) -> None:
@@ -129,26 +126,10 @@ def cautious_weights(
     Tried are equal weights, and all in tenths that sum to 1 (quarters of more than four teachers).
     Worse is less nDCG@10, by a paired t-test with p < .001.
     """
-    names, steps = list(lists), PARTS if len(lists) <= MOST_IN_TENTHS else FEWER_PARTS
-    shares = [[1 / len(names)] * len(names)]
-    shares += [[part / steps for part in parts] for parts in _shared_out(steps, len(names))]
-    tried = []
-    for share in shares:
-        weights = dict(zip(names, share, strict=True))
-        tried.append((weights, _ndcg(qrels, combination.fuse(lists, weights))))
-    best = max(tried, key=lambda one: one[1].mean())[1]
-    possible = [weights for weights, values in tried if t_test(best - values) >= ALPHA]
-    return min(possible, key=lambda weights: np.var(list(weights.values())))
-
-
-def _shared_out(parts: int, holders: int) -> Iterator[tuple[int, ...]]:
-    """All ways to share so many equal parts out among so many holders."""
-    if holders == 1:
-        yield (parts,)
-        return
-    for first in range(parts + 1):
-        for rest in _shared_out(parts - first, holders - 1):
-            yield (first, *rest)
+    names, tried = list(lists), shares(len(lists))
+    each = (dict(zip(names, share, strict=True)) for share in tried)
+    values = np.array([_ndcg(qrels, combination.fuse(lists, weights)) for weights in each])
+    return dict(zip(names, cautious(tried, values), strict=True))
 
 
 def _ndcg(qrels: Qrels, scores: Scores) -> np.ndarray:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.files import cache_dir, cached, digest_json
+from retrieval_kd.files import cache_dir, cached, digest_json, seal
 from retrieval_kd.indexing.topk import Ranking, top_k
 from retrieval_kd.progress import bar
 from retrieval_kd.retrieval.analysis import VERSION, Analysis, Analyzer
@@ -89,6 +89,15 @@ class BM25:
         matching = np.flatnonzero(scores > 0)
         return top_k(scores[matching], depth, self.texts.id_at, positions=matching, exclude=exclude)
 
+    def search_all(self, queries: Sequence[str], depth: int) -> list[list[tuple[str, float]]]:
+        """Search for several queries, as `Index.search` does."""
+        found = []
+        with bar("bm25: searching", len(queries)) as progress:
+            for query in queries:
+                found.append(list(self.search(query, depth).items()))
+                progress.advance()
+        return found
+
     def scores_at(self, query: str, positions: np.ndarray) -> np.ndarray:
         """Score the documents at `positions (n,)`, exactly as `search` does. Returns `(n,)`."""
         columns = self._index.scores
@@ -158,6 +167,12 @@ def locate(
     if query_id not in queries:
         raise InputError("candidates for a query without text", id=query_id)
     return queries[query_id], np.array([texts.position(id) for id in ids], dtype=np.int64)
+
+
+def write_bm25(texts: Texts, parameters: BM25Parameters, folder: Path) -> None:
+    """Build the index of these texts in a folder, and seal it."""
+    _build(texts, parameters).save(folder, show_progress=False)
+    seal(folder)
 
 
 def _ensure(texts: Texts, parameters: BM25Parameters) -> Path:

@@ -11,16 +11,25 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from retrieval_kd.data.collection import Collection
-from retrieval_kd.data.rows import Row
-from retrieval_kd.data.texts import Document, Texts, build_texts
+from retrieval_kd.data.collection import Collection, DocumentsAlone
+from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
-from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.shards import check_distinct
+from retrieval_kd.retrieval.hybrid import fuse_by_manifest
+from retrieval_kd.retrieval.hybrid_folder import (
+    LEXICAL,
+    check_parts,
+    is_hybrid,
+    open_texts,
+    parts_of,
+    read_hybrid,
+    weights_of,
+)
 from retrieval_kd.serving.marks import (
     Match,
     Matched,
@@ -36,8 +45,10 @@ from retrieval_kd.serving.systems import (
     HYBRID,
     BM25System,
     Found,
+    Fuse,
     Identifiers,
     IndexSystem,
+    by_rank,
     fused,
 )
 from retrieval_kd.teachers.kinds import PointwiseTeacher
@@ -83,10 +94,10 @@ class Answer:
 
 
 class Service:
-    """Indexes of one collection.
+    """Indexes of one collection, or a hybrid index.
 
     Args:
-        folders: index folders, whose names become those of their systems.
+        folders: index folders, whose names become those of their systems; or one hybrid index.
         teacher: a teacher that scores pairs, to re-rank with.
         rerank: how many documents of each list it re-ranks.
 
@@ -99,6 +110,23 @@ class Service:
         self, folders: Sequence[Path], teacher: str | None = None, rerank: int = 10
     ) -> None:
         check_teacher(teacher)
+        self.single: list[IndexSystem | BM25System]
+        self.hybrid = next((folder for folder in folders if is_hybrid(folder)), None)
+        if self.hybrid is None:
+            self._take_indexes(folders)
+        elif len(folders) > 1:
+            remedy = "serve it alone: its parts are shown beside it"
+            raise InputError("a hybrid index with others", file=self.hybrid, remedy=remedy)
+        else:
+            self._take_parts(self.hybrid)
+        self.teacher_spec, self.rerank = teacher, rerank
+        self.ready = False
+        self._teacher: PointwiseTeacher | None = None
+        self._teaching = threading.Lock()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def _take_indexes(self, folders: Sequence[Path]) -> None:
+        """Show indexes, BM25, and all of them fused by reciprocal rank."""
         self.indexes = [IndexSystem(name, folder) for name, folder in _named(folders).items()]
         digests = [index.manifest["documents_digest"] for index in self.indexes]
         for index, digest in zip(self.indexes, digests, strict=True):
@@ -109,23 +137,32 @@ class Service:
                     remedy="serve indexes of one collection together, changed in the same way, "
                     "others on another port",
                 )
-        self.bm25 = BM25System()
-        self.teacher_spec, self.rerank = teacher, rerank
-        self.ready = False
-        self._teacher: PointwiseTeacher | None = None
-        self._teaching = threading.Lock()
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.single = [*self.indexes, BM25System()]
+        self._fuse: Fuse = by_rank
+        self._asked = FUSED
+        self._how = "all lists, fused by reciprocal rank"
+
+    def _take_parts(self, folder: Path) -> None:
+        """Show the parts of a hybrid index, and their fusion with its weights."""
+        self._manifest = manifest = read_hybrid(folder)
+        check_parts(folder, manifest)
+        places = [(part, folder / manifest["content"] / part.name) for part in parts_of(manifest)]
+        self.single = [
+            BM25System(part, at) if part.kind == LEXICAL else IndexSystem(part.name, at)
+            for part, at in places
+        ]
+        self.indexes = [one for one in self.single if isinstance(one, IndexSystem)]
+        self._fuse = partial(fuse_by_manifest, manifest)
+        self._asked = int(manifest["fusion"]["candidates"])
+        weights = weights_of(manifest).items()
+        told = ", ".join(f"{name} {weight:.2g}" for name, weight in weights)
+        self._how = f"{manifest['fusion']['how']}, weights: {told}"
 
     def close(self) -> None:
         """Delete the temporary texts; afterwards nothing can be searched."""
         self.ready = False
         if self._folder is not None:
             self._folder.cleanup()
-
-    @property
-    def single(self) -> list[IndexSystem | BM25System]:
-        """All systems that search by themselves."""
-        return [*self.indexes, self.bm25]
 
     @property
     def names(self) -> list[str]:
@@ -144,7 +181,7 @@ class Service:
     def kinds(self) -> list[tuple[str, str, str]]:
         """Return name, kind and description of all systems."""
         rows = [(one.name, one.kind, one.about) for one in self.single]
-        return [*rows, (HYBRID, HYBRID, "all lists, fused by reciprocal rank")]
+        return [*rows, (HYBRID, HYBRID, self._how)]
 
     def load(self) -> None:
         """Open the indexes and load the models; a query then loads nothing more.
@@ -155,22 +192,32 @@ class Service:
         """
         for index in self.indexes:
             index.load()
-        first = self.indexes[0].index
-        self.collection: Collection = first.collection()
-        if first.layout.number:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix="rkd-serve-",
-                ignore_cleanup_errors=True,  # closed while it is being filled
-            )
-            self.collection.documents = current_texts(first, Path(self._folder.name) / "documents")
+        self.collection = self._documents()
         self.identifiers = Identifiers(self.collection.documents)
-        self.bm25.load(self.collection.documents)
+        for one in self.single:
+            if isinstance(one, BM25System):
+                one.load(self.collection.documents)
         if self.teacher_spec is not None:
             opened = open_teacher(self.teacher_spec, self.collection)
             assert isinstance(opened, PointwiseTeacher)
             opened.score(["a first query"], [self.collection.documents.at(0)])
             self._teacher = opened
         self.ready = True
+
+    def _documents(self) -> Collection:
+        """The documents as they are in the indexes, which may have been changed."""
+        if self.hybrid is not None:
+            texts = open_texts(self.hybrid, self._manifest)
+            return DocumentsAlone(self._manifest["collection"]["name"], texts)
+        first = self.indexes[0].index
+        collection = first.collection()
+        if first.layout.number:
+            self._folder = tempfile.TemporaryDirectory(
+                prefix="rkd-serve-",
+                ignore_cleanup_errors=True,  # closed while it is being filled
+            )
+            collection.documents = first.live_texts(Path(self._folder.name) / "documents")
+        return collection
 
     def search(
         self,
@@ -205,7 +252,7 @@ class Service:
         return Answer(answers, reranked, teacher_ms, marks_ms)
 
     def _find(self, query: str, k: int, names: Sequence[str], prefix: str) -> dict[str, Found]:
-        depth = max(k, FUSED) if HYBRID in names else k
+        depth = max(k, self._asked) if HYBRID in names else k
         filter = self.identifiers.with_prefix(prefix)
         found = {
             one.name: one.search(query, depth, filter)
@@ -213,7 +260,7 @@ class Service:
             if one.name in names or HYBRID in names
         }
         if HYBRID in names:
-            found[HYBRID] = fused(found, k)
+            found[HYBRID] = fused(found, k, depth, self._fuse)
         return {name: found[name] for name in self.names if name in names}
 
     def _rerank(self, query: str, lists: dict[str, list[Hit]]) -> int:
@@ -258,15 +305,6 @@ class Service:
                 for hit, one in zip(hits, each, strict=True)
             ]
         return shown
-
-
-def current_texts(index: Index, folder: Path) -> Texts:
-    """Write the texts of a changed index's documents, which BM25 and the teacher then read."""
-    live = np.ones(len(index.ids), dtype=bool)
-    live[index.deleted] = False
-    texts = index.texts()
-    ids = (str(index.ids[at].as_py()) for at in np.flatnonzero(live).tolist())
-    return build_texts((Row(*texts[id]) for id in ids), folder)
 
 
 def check_teacher(teacher: str | None) -> None:

@@ -10,7 +10,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +22,15 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.indexing.index import Hits, Index, read_manifest
 from retrieval_kd.retrieval.bm25 import BM25
+from retrieval_kd.retrieval.hybrid_folder import Part, open_bm25
 from retrieval_kd.retrieval.retrieve import hybrid_run
 from retrieval_kd.serving.marks import Matched, sparse_matches, token_matches
 
 BM25_NAME, HYBRID = "bm25", "hybrid"
 FUSED = 100  # documents of each list that are fused
+Lists = Mapping[str, Mapping[str, float]]
+Fuse = Callable[[Lists, int], dict[str, float]]
+"""Fuses a query's lists, by system, of at most so many documents each."""
 MOST_LOOKED = 10_000  # best documents among which those with a prefix are looked for
 
 
@@ -124,14 +128,20 @@ class IndexSystem:
 
 
 class BM25System:
-    """BM25 over the documents of the indexes."""
+    """BM25 over the documents of the indexes: the part of a hybrid index, or one in the cache."""
 
-    name = kind = BM25_NAME
+    kind = BM25_NAME
     about = "words, stemmed"
 
+    def __init__(self, part: Part | None = None, folder: Path | None = None) -> None:
+        self.name, self._part, self._folder = part.name if part else BM25_NAME, part, folder
+
     def load(self, texts: Texts) -> None:
-        """Open the cached index, or build it."""
-        self.index = BM25.open(texts)
+        """Open the index; one in the cache is built if it is missing."""
+        if self._part is None or self._folder is None:
+            self.index = BM25.open(texts)
+        else:
+            self.index = open_bm25(self._folder, texts, self._part)
 
     def search(self, query: str, depth: int, filter: Filter | None) -> Found:
         """Return the best documents that share a term with the query."""
@@ -142,11 +152,17 @@ class BM25System:
         return Found(hits, *_milliseconds(start, start), complete)
 
 
-def fused(found: dict[str, Found], depth: int) -> Found:
-    """Fuse the lists by reciprocal rank; its time is theirs together, and the fusion's."""
+def by_rank(lists: Lists, asked: int) -> dict[str, float]:
+    """Fuse lists by reciprocal rank."""
+    runs = [Run(name, {"q": dict(one)}) for name, one in lists.items()]
+    return hybrid_run(runs).results["q"]
+
+
+def fused(found: dict[str, Found], depth: int, asked: int, fuse: Fuse = by_rank) -> Found:
+    """Fuse lists of at most `asked` documents; its time is theirs together, and the fusion's."""
     start = time.perf_counter()
-    runs = [Run(name, {"q": dict(one.hits)}) for name, one in found.items()]
-    hits = list(hybrid_run(runs, depth=depth).results["q"].items())
+    lists = {name: dict(one.hits) for name, one in found.items()}
+    hits = list(fuse(lists, asked).items())[:depth]
     spent = 1000 * (time.perf_counter() - start)
     encode = sum(one.encode_ms for one in found.values())
     search = sum(one.search_ms for one in found.values()) + spent

@@ -30,6 +30,18 @@ def z_scores(values: np.ndarray) -> np.ndarray:
     return (values - values.mean()) / values.std()
 
 
+def min_max(values: np.ndarray) -> np.ndarray:
+    """Return (x − min) / (max − min) of one query's scores (N,), 0 to 1; zeros if all are equal.
+
+    Example:
+        >>> min_max(np.array([2.0, 3.0, 6.0])).tolist(), min_max(np.array([2.0, 2.0])).tolist()
+        ([0.0, 0.25, 1.0], [0.0, 0.0])
+    """
+    if all_alike(values):
+        return np.zeros_like(values)
+    return (values - values.min()) / np.ptp(values)
+
+
 def all_alike(values: np.ndarray) -> bool:
     """Whether scores (N,) differ by no more than rounding errors.
 

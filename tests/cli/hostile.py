@@ -294,6 +294,8 @@ SERVER: dict[str, str | bool] = {
 # an address that no machine has: a call with other values that are right must not begin to serve
 SERVE = {"--index": ["{index}"], "--host": "203.0.113.1", "--port": "8123", "--teacher": "bm25"}
 SERVE |= {"--rerank": "3", "--concurrency": "2"}
+COMBINE = {"--part": ["bm25", "{index}"], "--collection": "{collection}", "--out": "o"}
+COMBINE |= {"--fusion": "ranks", "--candidates": "9", "--language": "english"}
 OUT = {"--json": "o.json", "--latex": "o.tex", "--markdown": "o.md"}
 CARD = {"--card": "{encoder}", "--card-system": "encoder"}
 SUITE = {"--data": "{data}", "--out": "o", **OUT, "--report": "o.html"}
@@ -307,6 +309,13 @@ CALLS = [
     Call(("index", "add"), [], {**INDEX, "--documents": "{documents}", "--model": "{encoder}"}),
     Call(("index", "delete"), ["birds1"], {**INDEX, "--ids-from": "{ids}", "--missing": "skip"}),
     Call(("index", "compact"), [], INDEX),
+    Call(("index", "combine"), [], {**COMBINE, "--weights": "equal"}),
+    Call(
+        ("index", "combine"),
+        [],
+        {**COMBINE, "--split": "test", "--allow-test": True},
+        2,  # too few queries to choose by
+    ),
     Call(("index", "verify"), [], INDEX),
     Call(
         ("index", "tune"),
