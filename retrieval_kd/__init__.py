@@ -36,6 +36,7 @@ _PUBLIC = {
     "Index": "indexing.index",
     "Shards": "indexing.shards",
     "build_index": "indexing.build",
+    "index_vectors": "indexing.from_vectors",
     "add_documents": "indexing.change",
     "delete_documents": "indexing.change",
     "compact_index": "indexing.change",
