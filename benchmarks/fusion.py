@@ -18,13 +18,14 @@ import numpy as np
 
 from benchmarks.measure import save
 from retrieval_kd import Collection, ScoreStore, compare, evaluate, open_collection
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.evaluation.diagnostics.calibration import expected_calibration_error, reliability
 from retrieval_kd.evaluation.report.grid import print_grid
 from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.files import read_json
 from retrieval_kd.targets.calibrate import Method, fit_on, log_loss
 from retrieval_kd.targets.combine import How, fit_combination
-from retrieval_kd.targets.normalise import Scores, rerank
+from retrieval_kd.targets.normalise import rerank
 from retrieval_kd.teachers.score import scores_of
 
 BASELINE = "z_scores"

@@ -8,10 +8,10 @@ from functools import cached_property
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, read_run
+from retrieval_kd.data.scores import ScoreTable
 from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
-from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.workspace import Workspace
 
 PARTS = ("train", "dev", "test", "unlabelled")
@@ -61,9 +61,10 @@ class RunContext:
         """Return the queries of one part."""
         return Queries(**read_json(self.work.path("queries", f"{part}.json")))
 
-    def candidates(self, part: str) -> Scores:
+    def candidates(self, part: str) -> ScoreTable:
         """Return the first stage's candidates of one part: query ID → document ID → score."""
-        return read_json(self.work.path("candidates", f"{part}.json"))
+        found = read_json(self.work.path("candidates", f"{part}.json"))
+        return ScoreTable.of(found, self.collection.documents)
 
     def runs(self, names: Sequence[str]) -> dict[str, Run]:
         """Read run files of the test part, by name."""

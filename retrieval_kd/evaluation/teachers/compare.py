@@ -16,6 +16,7 @@ import numpy as np
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.rows import Qrels
 from retrieval_kd.data.runs import Run
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.evaluation.diagnostics.calibration import calibration
 from retrieval_kd.evaluation.diagnostics.fidelity import kendall, rbo
@@ -28,7 +29,7 @@ from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.summary import order_bias
 from retrieval_kd.store.usage import Spent, read_usage
 from retrieval_kd.targets import CalibrationMethod
-from retrieval_kd.targets.normalise import Scores, aligned, rerank, z_scores
+from retrieval_kd.targets.normalise import aligned, rerank, z_scores
 from retrieval_kd.teachers.comparing.conclude import aggregation
 from retrieval_kd.teachers.score import scores_of
 from retrieval_kd.teachers.stored import known_pairs
@@ -168,7 +169,7 @@ def _stored_scores(
     }
     pairs = {query: ids for query, ids in pairs.items() if ids}
     chosen = aggregation(key, aggregate)
-    scores = scores_of(collection, queries, pairs, store, key, chosen)
+    scores = dict(scores_of(collection, queries, pairs, store, key, chosen))
     return key, chosen, sum(map(len, pairs.values())), scores
 
 
@@ -376,8 +377,10 @@ def disagreement(
     """
     pairs = apart = judged = right = 0
     worst: list[Clash] = []
-    for query, documents, scores in aligned([of_a, of_b]):
-        a, b = (z_scores(row) for row in scores)  # (N,), (N,)
+    both, scores = aligned([of_a, of_b])
+    for query, at in both.slices():
+        documents = list(both[query])
+        a, b = (z_scores(values[at]) for values in scores)  # (N,), (N,)
         lead_a, lead_b = a[:, None] - a, b - b[:, None]  # (N, N), of i by A, of j by B
         strengths = np.minimum(lead_a, lead_b)  # of a clash: above 0
         gains = np.array([max(qrels.get(query, {}).get(d, 0), 0) for d in documents])
