@@ -75,20 +75,36 @@ def main() -> None:
     print(save("columns", {**kept, "settings": settings, f"{args.pairs} pairs": of_size}))
 
 
-def measured(phase: Callable[..., dict[str, float]], folder: Path, pairs: int) -> dict[str, Any]:
+def measured(phase: Callable[..., None], folder: Path, pairs: int) -> dict[str, Any]:
     """Run a phase in this process: its seconds, the pairs in a second, and its memory."""
-    collection = open_collection(str(folder / "collection"))
-    before, started = peak_bytes(), time.perf_counter()
-    seconds = phase(collection, folder / "store", pairs)
-    whole = time.perf_counter() - started
-    more = peak_bytes() - before
+    collection, clock = open_collection(str(folder / "collection")), Clock()
+    before = peak_bytes()
+    phase(collection, folder / "store", pairs, clock)
+    peak = peak_bytes()
+    whole = sum(wall for step, (wall, _) in clock.steps.items() if "slates" not in step)
     return {
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "seconds": {step: round(wall, 2) for step, (wall, _) in clock.steps.items()},
+        "processor_seconds": {step: round(own, 2) for step, (_, own) in clock.steps.items()},
         "pairs_per_second": round(len(TEACHERS) * pairs / whole),
-        "peak_mib": round(peak_bytes() / 2**20),
+        "peak_mib": round(peak / 2**20),
         "mib_before": round(before / 2**20),
-        "bytes_per_pair": round(more / (len(TEACHERS) * pairs), 1),
+        "bytes_per_pair": round((peak - before) / (len(TEACHERS) * pairs), 1),
     }
+
+
+class Clock:
+    """Wall and processor seconds by step, of which each ends as the next begins."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, tuple[float, float]] = {}
+        self.start()
+
+    def start(self) -> None:
+        self._wall, self._own = time.perf_counter(), time.process_time()
+
+    def end(self, step: str) -> None:
+        self.steps[step] = (time.perf_counter() - self._wall, time.process_time() - self._own)
+        self.start()
 
 
 def peak_bytes() -> int:
@@ -117,15 +133,14 @@ def candidates(query: int, documents: int) -> np.ndarray:
     return (query * 37 + np.arange(DEPTH) * 7_919) % documents
 
 
-def write(collection: Collection, store: Path, pairs: int) -> dict[str, float]:
+def write(collection: Collection, store: Path, pairs: int, clock: Clock) -> None:
     """Write the scores of each teacher, a hundred queries at a time."""
-    seconds = {}
     queries, documents = pairs // DEPTH, pairs // 10
     digests = [document_digest(d.title, d.text) for d in collection.documents.iterate()]
     of_query = [query_digest(q.full) for q in collection.queries.iterate()]
     rng = np.random.default_rng(1)
     for name in TEACHERS:
-        started = time.perf_counter()
+        clock.start()
         with ScoreStore(store).writer(TeacherKey("pointwise", name, digest=name)) as writer:
             for first in range(0, queries, 100):
                 rows = range(first, min(first + 100, queries))
@@ -137,32 +152,25 @@ def write(collection: Collection, store: Path, pairs: int) -> dict[str, float]:
                     [digests[document] for document in asked],
                     rng.normal(size=len(asked)),
                 )
-        seconds[name] = time.perf_counter() - started
-    return seconds
+        clock.end(f"write teacher {name}")
 
 
-def read(collection: Collection, store: Path, pairs: int) -> dict[str, float]:
+def read(collection: Collection, store: Path, pairs: int, clock: Clock) -> None:
     """Read what the store has, fuse it, build the pools and draw slates of them."""
-    settings, seconds, drops = TrainSettings(batch_queries=BATCH), {}, Drops()
+    settings, drops = TrainSettings(batch_queries=BATCH), Drops()
     stage = TrainingStage(objective="kl")
-
-    def clock(name: str, started: float) -> float:
-        seconds[name] = time.perf_counter() - started
-        return time.perf_counter()
-
-    started = time.perf_counter()
     teachers = StoredTeachers(store=store, names=list(TEACHERS))
+    clock.start()
     ensemble = StoredEnsemble(collection, "train", None, teachers, None, drops)
-    started = clock("find and fuse the stored pairs", started)
+    clock.end("find and fuse the stored pairs")
     pools, _ = stage_pools(stage, ensemble, "", drops)
-    started = clock("fuse for the stage and build its pools", started)
+    clock.end("fuse for the stage and build its pools")
     rng = np.random.default_rng(2)
     for batch in range(BATCHES):
         rows = [(int(pool), batch) for pool in rng.integers(0, len(pools), BATCH)]
         draw_slates(pools, rows, settings)
-    clock(f"draw {BATCHES * BATCH} slates", started)
+    clock.end(f"draw {BATCHES * BATCH} slates")
     assert not drops.counts and sum(len(pool.positions) for pool in pools) == pairs
-    return seconds
 
 
 PHASES = {"write": write, "read": read}

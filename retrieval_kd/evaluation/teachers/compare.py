@@ -363,9 +363,8 @@ def disagreement(
     """Measure how often two teachers order a pair differently, and who is right.
 
     `judged` counts clashes between documents of different gain, `a_right` is the share of them in
-    which A prefers the better document (None if there are no such pairs). Unjudged
-    documents have gain 0.
-    `worst` holds the strongest clash of each of `most` queries.
+    which A prefers the better document (None if there are no such pairs). Unjudged documents have
+    gain 0. `worst` holds the strongest clash of each of `most` queries.
 
     Example:
         >>> found = disagreement(
@@ -379,15 +378,13 @@ def disagreement(
     worst: list[Clash] = []
     both, scores = aligned([of_a, of_b])
     for query, at in both.slices():
-        documents = list(both[query])
-        a, b = (z_scores(values[at]) for values in scores)  # (N,), (N,)
+        documents, (a, b) = list(both[query]), (z_scores(values[at]) for values in scores)
         lead_a, lead_b = a[:, None] - a, b - b[:, None]  # (N, N), of i by A, of j by B
         strengths = np.minimum(lead_a, lead_b)  # of a clash: above 0
         gains = np.array([max(qrels.get(query, {}).get(d, 0), 0) for d in documents])
         clash = strengths > 0
         better = np.sign(gains[:, None] - gains)[clash]
-        pairs += int(((lead_a > 0) & (lead_b != 0)).sum())
-        apart += int(clash.sum())
+        pairs, apart = pairs + int(((lead_a > 0) & (lead_b != 0)).sum()), apart + int(clash.sum())
         judged, right = judged + int((better != 0).sum()), right + int((better > 0).sum())
         if clash.any():
             i, j = np.unravel_index(int(strengths.argmax()), strengths.shape)

@@ -45,7 +45,7 @@ class Pools(Sequence[Pool]):
     members: np.ndarray | None
     ignored_starts: np.ndarray
     ignored: np.ndarray
-    pairs: list[PoolPairs | None]
+    pairs: Sequence[PoolPairs | None]
 
     @classmethod
     def of(cls, pools: Iterable[Pool]) -> Pools:
