@@ -372,12 +372,14 @@ def scores_of(
         )
     check_queries(wanted.queries, queries)
     of_query = digests_to_words([query_digest(queries[id]) for id in wanted.queries])  # (Q, 2)
-    distinct = np.unique(wanted.documents)
-    of_document = _document_words(collection.documents, distinct)  # (D, 2)
+    asked = np.zeros(len(collection.documents), bool)
+    asked[wanted.documents] = True
+    of_document = _document_words(collection.documents, np.flatnonzero(asked))  # (D, 2)
+    place = np.cumsum(asked) - 1
     owners, values = wanted.owners, np.empty(wanted.pairs, np.float32)
     for start in range(0, wanted.pairs, LOOKED_UP):
         part = slice(start, start + LOOKED_UP)
-        document_words = of_document[np.searchsorted(distinct, wanted.documents[part])]
+        document_words = of_document[place[wanted.documents[part]]]
         values[part] = store.lookup(key, of_query[owners[part]], document_words)
     return wanted.with_scores(values).keep(~np.isnan(values))
 

@@ -124,16 +124,19 @@ def known_pairs(
     by_name = pc.sort_indices(encoded.dictionary).to_numpy()  # UTF-8 sorts as the characters do
     rank = np.empty(len(names), np.int64)
     rank[by_name] = np.arange(len(names))
-    asked, first_rows = np.unique(rows, return_index=True)
-    asked = asked[np.argsort(first_rows)]  # in the order they were stored
+    first_row = np.full(len(ids), len(rows))
+    np.minimum.at(first_row, rows, np.arange(len(rows)))
+    asked = np.argsort(first_row)[: (first_row < len(rows)).sum()]  # in the order they were stored
     place = np.empty(len(ids), np.int64)
     place[asked] = np.arange(len(asked))
-    owners, ranks = np.divmod(np.unique(place[rows] * len(names) + rank[codes]), max(1, len(names)))
+    pairs = np.sort(place[rows] * len(names) + rank[codes])
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+    owners, ranks = np.divmod(pairs, max(1, len(names)))
     return ScoreTable(
         [ids[row] for row in asked.tolist()],
         np.searchsorted(owners, np.arange(len(asked) + 1)),
         positions[by_name[ranks]],
-        np.full(len(owners), np.nan, np.float32),
+        np.full(len(pairs), np.nan, np.float32),
         collection.documents,
     )
 
