@@ -8,7 +8,6 @@ from functools import cached_property
 from retrieval_kd.config.run import Config
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run, read_run
-from retrieval_kd.data.scores import ScoreTable
 from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
@@ -61,10 +60,9 @@ class RunContext:
         """Return the queries of one part."""
         return Queries(**read_json(self.work.path("queries", f"{part}.json")))
 
-    def candidates(self, part: str) -> ScoreTable:
+    def candidates(self, part: str) -> dict[str, dict[str, float]]:
         """Return the first stage's candidates of one part: query ID → document ID → score."""
-        found = read_json(self.work.path("candidates", f"{part}.json"))
-        return ScoreTable.of(found, self.collection.documents)
+        return read_json(self.work.path("candidates", f"{part}.json"))
 
     def runs(self, names: Sequence[str]) -> dict[str, Run]:
         """Read run files of the test part, by name."""

@@ -274,7 +274,7 @@ def diagnose_run(context: RunContext, measure: str, names: Sequence[str]) -> dic
         runs["teacher"],
         students,
         measure=measure,
-        first_stage=Run("first stage", dict(context.candidates("test"))),
+        first_stage=Run("first stage", context.candidates("test")),
     )
     try:
         scores = context.ensemble.fused("train", drops)

@@ -182,7 +182,7 @@ def _student_training(
     context: RunContext, name: str, training: Training, seed: int
 ) -> StudentTraining:
     config, dev = context.config, context.queries("dev")
-    first = Run("first", dict(context.candidates("dev")))
+    first = Run("first", context.candidates("dev"))
     return StudentTraining(
         training,
         _start(context, training, seed),
