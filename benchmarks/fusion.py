@@ -18,13 +18,15 @@ import numpy as np
 
 from benchmarks.measure import save
 from retrieval_kd import Collection, ScoreStore, compare, evaluate, open_collection
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.evaluation.diagnostics.calibration import expected_calibration_error, reliability
 from retrieval_kd.evaluation.report.grid import print_grid
 from retrieval_kd.evaluation.report.table import to_grid
 from retrieval_kd.files import read_json
-from retrieval_kd.targets.calibrate import Method, fit_on, log_loss
-from retrieval_kd.targets.combine import How, fit_combination
-from retrieval_kd.targets.normalise import Scores, rerank
+from retrieval_kd.targets import CalibrationMethod, Fusion
+from retrieval_kd.targets.calibrate import fit_on, log_loss
+from retrieval_kd.targets.combine import fit_combination
+from retrieval_kd.targets.normalise import rerank
 from retrieval_kd.teachers.score import scores_of
 
 BASELINE = "z_scores"
@@ -49,7 +51,7 @@ def measure(folder: Path, collection: Collection) -> dict[str, Any]:
     test, test_qrels = part(folder, collection, "test")
     weights = dict.fromkeys(dev, 1.0)
     runs = {name: rerank(name, scores) for name, scores in test.items()}
-    for how in get_args(How):
+    for how in get_args(Fusion):
         fitted = fit_combination(how, dev, dev_qrels)
         runs[how] = rerank(how, fitted.fuse(test, weights))
     evaluation = evaluate(test_qrels, runs, ["ndcg@10"])
@@ -75,7 +77,7 @@ def part(folder: Path, collection: Collection, name: str) -> tuple[dict[str, Sco
         for key in store.teachers()
     }
     pairs = sum(map(len, candidates.values()))
-    complete = {model: s for model, s in stored.items() if sum(map(len, s.values())) == pairs}
+    complete: dict[str, Scores] = {m: table for m, table in stored.items() if table.pairs == pairs}
     return complete, queries["qrels"]
 
 
@@ -93,7 +95,7 @@ def calibrations(fit_to: Scores, fit_qrels: Any, scores: Scores, qrels: Any) -> 
         "raw": {"log_loss": log_loss(values, labels)},
         "base_rate": {"log_loss": log_loss(np.broadcast_to(rate, values.shape), labels)},
     }
-    for method in get_args(Method):
+    for method in get_args(CalibrationMethod):
         fitted = fit_on(fit_to, fit_qrels, method)
         ece = expected_calibration_error(reliability(fitted.probabilities(values), labels))
         table[method] = {"log_loss": log_loss(fitted.log_odds(values), labels), "ece": ece}

@@ -33,12 +33,13 @@ from retrieval_kd import (
     open_teacher,
     parse_terms,
 )
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.errors import Drops
 from retrieval_kd.files import read_json
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.targets.normalise import Scores, fuse, rerank
+from retrieval_kd.targets.normalise import fuse, rerank
 from retrieval_kd.teachers.score import score, scores_of
 from retrieval_kd.training.fit_teacher import fit_teacher
 

@@ -27,7 +27,7 @@ _PUBLIC = {
     "score": "teachers.score",
     "scores_of": "teachers.score",
     "Pool": "training.batches.slates",
-    "build_pools": "training.batches.slates",
+    "build_pools": "training.batches.pools",
     "parse_terms": "training.objective.terms",
     "TrainSettings": "training.trainer.settings",
     "make_student": "students.make",

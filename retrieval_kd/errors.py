@@ -10,11 +10,13 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
+
+import numpy as np
 
 log = logging.getLogger("retrieval_kd")
 
@@ -164,6 +166,20 @@ class Drops:
     def add(self, reason: str, example: str, count: int = 1) -> None:
         self.counts[reason] += count
         self.first.setdefault(reason, example)
+
+    def add_all(self, counts: Mapping[str, np.ndarray], examples: Sequence[str]) -> None:
+        """Add counts (n,) of reasons, one for each example, as if example by example.
+
+        Example:
+            >>> drops = Drops()
+            >>> drops.add_all({"late": np.array([0, 2]), "empty": np.array([1, 1])}, ["a", "b"])
+            >>> drops.summary()
+            ['2 × empty (first: a)', '2 × late (first: b)']
+        """
+        some = {reason: count for reason, count in counts.items() if count.any()}
+        first = {reason: int(np.flatnonzero(count)[0]) for reason, count in some.items()}
+        for reason in sorted(some, key=first.__getitem__):  # equal ones stay in order
+            self.add(reason, examples[first[reason]], int(some[reason].sum()))
 
     def summary(self) -> list[str]:
         first = {why: shown(example, LONGEST_ID) for why, example in self.first.items()}

@@ -112,4 +112,4 @@ def _fused_scores(
     lists = stored_scores(collection, collection.query_texts(split), store, names, None, drops)
     fused = fuse(lists, [1.0] * len(lists), drops)
     drops.warn(str(store))
-    return fused
+    return dict(fused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
@@ -83,24 +83,6 @@ def single(scores: np.ndarray) -> np.ndarray:
     """Round scores to single precision; beyond its range they are infinite, and so tie."""
     with np.errstate(over="ignore"):
         return scores.astype(np.float32)
-
-
-def with_relevant(
-    candidates: Mapping[str, Iterable[str]],
-    qrels: Mapping[str, Mapping[str, int]],
-    documents: Container[str],
-) -> dict[str, list[str]]:
-    """Append each query's missing relevant documents to its candidates, as training does.
-
-    Example:
-        >>> with_relevant({"q": ["d1"]}, {"q": {"d2": 2, "d3": 0, "gone": 1}}, {"d1", "d2"})
-        {'q': ['d1', 'd2']}
-    """
-    extended = {}
-    for query, ids in candidates.items():
-        relevant = [d for d, gain in qrels.get(query, {}).items() if gain > 0 and d in documents]
-        extended[query] = list(dict.fromkeys([*ids, *relevant]))
-    return extended
 
 
 def write_run(run: Run, path: str | Path) -> None:

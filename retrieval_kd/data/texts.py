@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from retrieval_kd.files import atomic_folder, damage, read_json, seal, write_jso
 
 SCHEMA = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 BATCH_ROWS, BATCH_CHARACTERS = 4_096, 4_000_000
+BULK = 100_000  # IDs that are looked up at once
 
 
 class Document(NamedTuple):
@@ -111,6 +112,27 @@ class Texts:
             remedy = f"check that the {self.noun} IDs belong to this collection"
             raise UnknownID(f"unknown {self.noun} ID", id=str(id), remedy=remedy)
         return position
+
+    def positions(self, ids: Sequence[str]) -> np.ndarray:
+        """The positions (n,) of IDs, −1 for one that is missing."""
+        found = np.empty(len(ids), np.int64)
+        for start in range(0, len(ids), BULK):
+            some = ids[start : start + BULK]
+            keys = np.fromiter(map(hash_id, some), np.uint64, len(some))
+            place = np.minimum(np.searchsorted(self._hashes, keys), self._count - 1)
+            at = self._positions[place].astype(np.int64)
+            same = self._hashes[place] == keys
+            for row, (id, hashes_agree) in enumerate(zip(some, same.tolist(), strict=True)):
+                if not hashes_agree:
+                    at[row] = -1
+                elif self.id_at(int(at[row])) != id:  # another ID has the same hash
+                    at[row] = self._find(id)
+            found[start : start + BULK] = at
+        return found
+
+    def ids_at(self, positions: np.ndarray) -> list[str]:
+        """The IDs (n,) at positions (n,)."""
+        return [self.id_at(position) for position in positions.tolist()]
 
     def id_at(self, position: int) -> str:
         batch, row = self._locate(position)

@@ -16,6 +16,7 @@ import numpy as np
 from retrieval_kd.data.cloze import cut_out, write_cloze
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.rows import Qrels
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.pipeline.context import RunContext
@@ -23,7 +24,6 @@ from retrieval_kd.pipeline.queries import MOST_READ, Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.targets.combine import Combination, fit_combination
-from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.targets.weights import cautious, shares
 
 FOLDER, SPLIT = "cloze", "test"

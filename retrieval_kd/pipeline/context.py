@@ -11,7 +11,6 @@ from retrieval_kd.data.runs import Run, read_run
 from retrieval_kd.files import read_json
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
-from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.workspace import Workspace
 
 PARTS = ("train", "dev", "test", "unlabelled")
@@ -61,7 +60,7 @@ class RunContext:
         """Return the queries of one part."""
         return Queries(**read_json(self.work.path("queries", f"{part}.json")))
 
-    def candidates(self, part: str) -> Scores:
+    def candidates(self, part: str) -> dict[str, dict[str, float]]:
         """Return the first stage's candidates of one part: query ID → document ID → score."""
         return read_json(self.work.path("candidates", f"{part}.json"))
 

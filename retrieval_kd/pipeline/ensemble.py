@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 from retrieval_kd.config.queries import Unlabelled
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.scores import Scores, ScoreTable
 from retrieval_kd.errors import Drops
 from retrieval_kd.pipeline.queries import Queries
 from retrieval_kd.targets.combine import Combination
-from retrieval_kd.targets.normalise import Scores, fuse
+from retrieval_kd.targets.normalise import fuse
 from retrieval_kd.teachers.comparing.conclude import PairPreferences
 
 
@@ -56,7 +57,7 @@ class Ensemble(ABC):
         """The weights and the combination."""
 
     @abstractmethod
-    def scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
+    def scores(self, part: str, member: str, candidates: Scores | None = None) -> ScoreTable:
         """Return one teacher's raw scores of a part's candidates, or of `candidates`."""
 
     @abstractmethod
@@ -69,7 +70,7 @@ class Ensemble(ABC):
         drops: Drops,
         candidates: Scores | None = None,
         weights: Mapping[str, float] | None = None,
-    ) -> Scores:
+    ) -> ScoreTable:
         """Return the fused scores of a part's candidates, or of `candidates`."""
         used = _positive(weights or self.fitted.weights)
         lists = {member: self.scores(part, member, candidates) for member in used}

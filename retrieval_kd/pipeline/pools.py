@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from retrieval_kd.config.queries import Unlabelled
 from retrieval_kd.config.training import Select, TrainingStage
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.scores import Scores, ScoreTable
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.queries import Queries, sample
 from retrieval_kd.retrieval.retrieve import retrieve
-from retrieval_kd.targets.normalise import Scores
+from retrieval_kd.training.batches.pools import Pools, build_pools
 from retrieval_kd.training.batches.selection import (
     denoised,
     pool_scores,
     select_pools,
     without_false_negatives,
 )
-from retrieval_kd.training.batches.slates import Pool, build_pools
 from retrieval_kd.training.job import Groups
 
 
@@ -33,19 +33,25 @@ def stage_pools(
     drops: Drops,
     *,
     max_length: int | None = None,
-) -> tuple[list[Pool], Groups]:
+) -> tuple[Pools, Groups]:
     """Build the pools of one training stage, and the shares of its parts.
 
     Raises:
         InputError: no query is left to train on.
     """
-    pools: list[Pool] = []
+    pools: list[Pools] = []
     groups: dict[str, tuple[int, int, float]] = {}
+
+    def add(name: str, more: Pools, share: float) -> None:
+        first = sum(map(len, pools))
+        groups[name] = (first, first + len(more), share)
+        pools.append(more)
+
     student = EarlierStudent(ensemble.collection, start, max_length)
     drawn = draws_unlabelled(ensemble.unlabelled, stage)
     for part in ["train", "unlabelled"] if drawn else ["train"]:
         if drawn and not ensemble.queries(part).texts:
-            groups[part] = (len(pools), len(pools), 0.0)  # a run without a train split
+            add(part, Pools.of([]), 0.0)  # a run without a train split
             continue
         made = _part_pools(stage, ensemble, student, part, drops)
         share = 1.0
@@ -55,23 +61,23 @@ def stage_pools(
         if stage.denoised and part == "train":
             sure = denoised(made, stage.denoised.below, stage.denoised.above, drops)
             sure_share = share * stage.denoised.share
-            groups["denoised"] = (len(pools), len(pools) + len(sure), sure_share)
-            pools, share = pools + sure, share - sure_share
-        groups[part] = (len(pools), len(pools) + len(made), share)
-        pools += made
-    return pools, groups
+            add("denoised", sure, sure_share)
+            share -= sure_share
+        add(part, made, share)
+    return Pools.joined([some for some in pools if len(some)]), groups
 
 
 def _part_pools(
     stage: TrainingStage, ensemble: Ensemble, student: EarlierStudent, part: str, drops: Drops
-) -> list[Pool]:
+) -> Pools:
     queries = fewer_judged(ensemble.queries(part), stage.judged)
-    texts, candidates = queries.texts, ensemble.candidates(part)
+    texts, documents = queries.texts, ensemble.collection.documents
+    candidates = ScoreTable.of(ensemble.candidates(part), documents)
     if stage.confused and part == "train":
         texts = student.confused_by(queries, stage.confused, drops)
     if stage.refresh:
         candidates = student.refreshed(queries, texts, candidates, stage.refresh)
-    candidates = {query: candidates.get(query, {}) for query in texts}
+    candidates = candidates.of_queries(texts)
     # Without a teacher in the objective, its order must not choose the negatives either.
     fused = None
     if stage.needs_teacher_scores:
@@ -147,7 +153,7 @@ class EarlierStudent:
             )
         return kept
 
-    def selected(self, select: Select, pools: list[Pool], drops: Drops) -> list[Pool]:
+    def selected(self, select: Select, pools: Pools, drops: Drops) -> Pools:
         """Keep a share of the queries, by a criterion on the student's scores."""
         documents = self.collection.documents
         scores, temperature = pool_scores(self.model, pools, documents, max_length=self.max_length)
@@ -160,7 +166,7 @@ class EarlierStudent:
 
     def refreshed(
         self, queries: Queries, texts: Mapping[str, str], candidates: Scores, depth: int
-    ) -> Scores:
+    ) -> ScoreTable:
         """Put the student's own best `depth` documents before each query's candidates."""
         run = retrieve(self.collection, texts, self.model, depth + 1, max_length=self.max_length)
         merged = {}
@@ -168,4 +174,4 @@ class EarlierStudent:
             results = run.results.get(query, {})
             own = {d: s for d, s in results.items() if d != queries.sources.get(query)}
             merged[query] = {**dict(list(own.items())[:depth]), **candidates.get(query, {})}
-        return merged
+        return ScoreTable.of(merged, self.collection.documents)

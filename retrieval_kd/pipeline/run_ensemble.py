@@ -15,7 +15,7 @@ from retrieval_kd.config.run import Config
 from retrieval_kd.config.teacher import and_choosers, chosen_by
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.rows import Qrels
-from retrieval_kd.data.runs import with_relevant
+from retrieval_kd.data.scores import Scores, ScoreTable, with_relevant
 from retrieval_kd.errors import Drops, log
 from retrieval_kd.files import read_json, write_json
 from retrieval_kd.metrics.measures import evaluate
@@ -25,7 +25,7 @@ from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.usage import ScoreReport
 from retrieval_kd.targets.combine import Combination, fit_combination, held_out
-from retrieval_kd.targets.normalise import Scores, rerank
+from retrieval_kd.targets.normalise import rerank
 from retrieval_kd.teachers.comparing.conclude import PairPreferences, conclude_pairs
 from retrieval_kd.teachers.kinds import Teacher
 from retrieval_kd.teachers.llm.server.budget import Budget
@@ -138,7 +138,7 @@ class RunEnsemble(Ensemble):
         combination = Combination() if fitted is None else Combination.from_dict(fitted)
         return Fitted(kept["weights"], combination)
 
-    def scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
+    def scores(self, part: str, member: str, candidates: Scores | None = None) -> ScoreTable:
         """Return one teacher's scores of a part; pairs that the store lacks are scored first."""
         return self._scores(member, self.queries(part).texts, self.wanted(part, candidates))
 
@@ -151,7 +151,7 @@ class RunEnsemble(Ensemble):
         answers = AnswerStore(self.store.folder(key), key)
         chosen, by = self._choose(member, texts, wanted)
         return conclude_pairs(
-            self.collection, texts, chosen, answers, strategy=strategy_in(member), by=by
+            self.collection, texts, chosen.ids(), answers, strategy=strategy_in(member), by=by
         )
 
     def answer(self, text: str, candidates: Mapping[str, float]) -> None:
@@ -184,12 +184,14 @@ class RunEnsemble(Ensemble):
         stages = [s for training in self.config.students.values() for s in training.all_stages]
         return {member for stage in stages for member in stage.named_teachers(self.members)}
 
-    def wanted(self, part: str, candidates: Scores | None = None) -> dict[str, list[str]]:
+    def wanted(self, part: str, candidates: Scores | None = None) -> ScoreTable:
         """The candidates of a part; for the train part also its judged relevant documents."""
         judged = self.queries(part).qrels if part == "train" else {}
+        documents = self.collection.documents
         if candidates is None:
-            candidates = {**{query: {} for query in judged}, **self.candidates(part)}
-        return with_relevant(candidates, judged, self.collection.documents)
+            found = ScoreTable.of(self.candidates(part), documents)
+            candidates = found.of_queries(dict.fromkeys([*judged, *found]))
+        return with_relevant(candidates, judged, documents)
 
     @cached_property
     def _on_server(self) -> dict[str, Any]:
@@ -215,9 +217,7 @@ class RunEnsemble(Ensemble):
             **(self._on_server if member in teacher.served else {}),
         )
 
-    def _scores(
-        self, member: str, texts: Mapping[str, str], candidates: Mapping[str, list[str]]
-    ) -> Scores:
+    def _scores(self, member: str, texts: Mapping[str, str], candidates: ScoreTable) -> ScoreTable:
         teacher = self._open(member)
         chosen, by = self._choose(member, texts, candidates)
         read = partial(
@@ -232,7 +232,7 @@ class RunEnsemble(Ensemble):
             by=by,
         )
         scores = read()
-        if sum(map(len, scores.values())) < sum(map(len, chosen.values())):
+        if scores.pairs < chosen.pairs:
             self._score_missing(member, teacher, texts, candidates)
             scores = read()
         return scores
@@ -242,20 +242,20 @@ class RunEnsemble(Ensemble):
         member: str,
         teacher: Teacher,
         texts: Mapping[str, str],
-        candidates: Mapping[str, list[str]],
+        candidates: ScoreTable,
     ) -> ScoreReport:
         """Score the candidates that the store lacks, after the teacher that chooses the pairs."""
         chosen, by = self._choose(member, texts, candidates)
         report, _ = score_and_record(
-            self.collection, texts, chosen, teacher, self.store, chooser_scores=by
+            self.collection, texts, chosen.ids(), teacher, self.store, chooser_scores=by
         )
         for line in report.unanswered("the next run"):
             log.warning("%s: %s", report.teacher, line)
         return report
 
     def _choose(
-        self, member: str, texts: Mapping[str, str], candidates: Mapping[str, list[str]]
-    ) -> tuple[Mapping[str, list[str]], Scores | None]:
+        self, member: str, texts: Mapping[str, str], candidates: ScoreTable
+    ) -> tuple[ScoreTable, ScoreTable | None]:
         """The candidates of a teacher, and the scores by which its pairs are chosen, if any.
 
         Candidates without a score of the teacher that chooses are in no pair.
@@ -264,8 +264,8 @@ class RunEnsemble(Ensemble):
         if by is None:
             return candidates, None
         scores = self._scores(by, texts, candidates)
-        chosen = {q: [d for d in ids if d in scores.get(q, {})] for q, ids in candidates.items()}
-        return chosen, scores
+        chosen = candidates.keep(scores.places(candidates) >= 0)
+        return chosen.of_queries(candidates), scores
 
 
 def best_weights(

@@ -9,6 +9,7 @@ from typing import Any
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import Run, write_run
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.efficiency import timed_build
 from retrieval_kd.files import write_json
@@ -19,9 +20,9 @@ from retrieval_kd.pipeline.context import PARTS, RunContext
 from retrieval_kd.pipeline.queries import ChosenQueries
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.dense import describe_student
-from retrieval_kd.targets.normalise import Scores, rerank
+from retrieval_kd.targets.normalise import rerank
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
-from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.batches.pools import build_pools
 from retrieval_kd.training.fit_teacher import fit_teacher
 
 
@@ -130,7 +131,7 @@ def score_candidates(
     pairs = [(query, id) for query in queries for id in candidates.get(query, {})]
     documents = [collection.documents[id] for _, id in pairs]
     logits = model.score([queries[query] for query, _ in pairs], documents).tolist()
-    scores: Scores = {}
+    scores: dict[str, dict[str, float]] = {}
     for (query, id), logit in zip(pairs, logits, strict=True):
         scores.setdefault(query, {})[id] = logit
     return scores

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import check_run, read_run
+from retrieval_kd.data.scores import Scores, ScoreTable
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.pipeline.ensemble import Ensemble, Fitted
 from retrieval_kd.pipeline.queries import Queries
@@ -17,7 +18,6 @@ from retrieval_kd.schema import Part, check_weights
 from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.targets import FITTED_ON_DEV, CalibrationMethod, Fusion
 from retrieval_kd.targets.combine import Combination, fit_combination
-from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import PairPreferences
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 
@@ -100,7 +100,7 @@ class StoredEnsemble(Ensemble):
         queries = {"train": _queries(collection, split)}
         if dev_split is not None:
             queries["dev"] = _queries(collection, dev_split)
-        run: dict[str, Scores] = {}
+        run: dict[str, ScoreTable] = {}
         members = teachers.members() if teachers else []
         super().__init__(collection, members, queries.__getitem__, run.__getitem__)
         self._run = run
@@ -136,7 +136,7 @@ class StoredEnsemble(Ensemble):
     def fitted(self) -> Fitted:
         return self._fitted
 
-    def scores(self, part: str, member: str, candidates: Scores | None = None) -> Scores:
+    def scores(self, part: str, member: str, candidates: Scores | None = None) -> ScoreTable:
         wanted = self.candidates(part) if candidates is None else candidates
         return self._stored(part, member, wanted, Drops())
 
@@ -147,14 +147,13 @@ class StoredEnsemble(Ensemble):
             self.collection, queries.texts, self.teachers.store, member, candidates, queries.qrels
         )
 
-    def _stored(self, part: str, member: str, wanted: Scores | None, drops: Drops) -> Scores:
+    def _stored(self, part: str, member: str, wanted: Scores | None, drops: Drops) -> ScoreTable:
         """Read a teacher's scores of the wanted candidates; None: of all in the store."""
         assert self.teachers is not None
         queries = self.queries(part)
-        lists = None if wanted is None else {query: list(ids) for query, ids in wanted.items()}
         judged = queries.qrels if part == "train" else {}  # relevant documents are candidates too
         [scores] = stored_scores(
-            self.collection, queries.texts, self.teachers.store, [member], lists, drops, judged
+            self.collection, queries.texts, self.teachers.store, [member], wanted, drops, judged
         )
         return scores
 
@@ -163,7 +162,7 @@ def _queries(collection: Collection, split: str) -> Queries:
     return Queries(collection.query_texts(split), collection.qrels(split), {})
 
 
-def _candidates(collection: Collection, queries: Queries, path: Path) -> Scores:
+def _candidates(collection: Collection, queries: Queries, path: Path) -> ScoreTable:
     """Read the candidates of these queries from a TREC run file."""
     run = read_run(path)
     check_run(run, collection)
@@ -171,4 +170,4 @@ def _candidates(collection: Collection, queries: Queries, path: Path) -> Scores:
     if not kept:
         remedy = "check --split, and that the run is of this collection"
         raise InputError("none of its queries is in this split", file=path, remedy=remedy)
-    return kept
+    return ScoreTable.of(kept, collection.documents)

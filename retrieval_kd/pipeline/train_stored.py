@@ -13,6 +13,7 @@ from retrieval_kd.config.training import (
 )
 from retrieval_kd.config.training_checks import check_cached, check_merge, check_scores
 from retrieval_kd.data.collection import Collection, open_collection
+from retrieval_kd.data.scores import ScoreTable
 from retrieval_kd.errors import Drops, InputError, log
 from retrieval_kd.models.lora import Lora
 from retrieval_kd.pipeline.checks import check_start
@@ -31,7 +32,7 @@ from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.targets import FITTED_ON_DEV
 from retrieval_kd.teachers.spec import check_base, parse_spec
 from retrieval_kd.training.batches.joined import join_pools
-from retrieval_kd.training.batches.slates import Pool
+from retrieval_kd.training.batches.pools import Pools
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.trainer.checkpoints import at_work, check_replaceable
@@ -225,7 +226,7 @@ def _fitting_pools(
     base: str,
     teachers: StoredTeachers | None,
     candidates: Path | None,
-) -> list[Pool]:
+) -> Pools:
     """Build the pools of one collection, and name it with what is wrong or left out."""
     drops, about = Drops(), f"{collection.name}/{split}"
     collection.qrels(split)
@@ -246,11 +247,13 @@ def _fitting_pools(
     return pools
 
 
-def _with_candidates(pools: list[Pool], ensemble: StoredEnsemble, drops: Drops) -> list[Pool]:
+def _with_candidates(pools: Pools, ensemble: StoredEnsemble, drops: Drops) -> Pools:
     """Leave out queries with judgments and no candidates: they would have no negatives."""
-    texts, found = ensemble.queries("train").texts, ensemble.candidates("train")
-    known = {texts[query] for query, candidates in found.items() if candidates}
-    kept = [pool for pool in pools if pool.query in known]
+    texts = ensemble.queries("train").texts
+    found = ScoreTable.of(ensemble.candidates("train"))
+    counts = zip(found.queries, found.counts.tolist(), strict=True)
+    known = {texts[query] for query, count in counts if count}
+    kept = Pools.of(pool for pool in pools if pool.query in known)
     if len(kept) < len(pools):
         lacking = next(pool.query for pool in pools if pool.query not in known)
         drops.add("judged query without candidates", lacking, len(pools) - len(kept))

@@ -21,6 +21,7 @@ from retrieval_kd.pipeline.ensemble import Ensemble
 from retrieval_kd.pipeline.pools import stage_pools
 from retrieval_kd.pipeline.texts import stage_texts
 from retrieval_kd.students.make import check_kept, check_widths, make_student
+from retrieval_kd.training.batches.pools import Pools
 from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.choose_layers import choose_layers
 from retrieval_kd.training.fit_teacher import fit_teacher
@@ -253,7 +254,7 @@ def live_teacher(
     """
     model, layers = start if teacher.model == "start" else teacher.model, teacher.layers
     if teacher.fit is not None:
-        relevant = [pool for pool in judged if (pool.gains > 0).any()]
+        relevant = Pools.of(pool for pool in judged if (pool.gains > 0).any())
         fitting = teacher.fitting(seed=settings.seed)
         fit_teacher(model, relevant, documents, folder, layers=layers, settings=fitting)
         model, layers = str(folder), None

@@ -56,6 +56,11 @@ def digests_to_words(digests: Sequence[str]) -> np.ndarray:
     return np.frombuffer(data, dtype="<u8").reshape(-1, 2)  # (n, 2)
 
 
+def as_words(digests: Sequence[str] | np.ndarray) -> np.ndarray:
+    """The (n, 2) words of digests that are given in hex, or as words already."""
+    return digests if isinstance(digests, np.ndarray) else digests_to_words(digests)
+
+
 def words_to_column(words: np.ndarray) -> pa.Array:
     """Convert (n, 2) words to a column of 16-byte digests."""
     data = pa.py_buffer(np.ascontiguousarray(words).tobytes())

@@ -59,7 +59,14 @@ class _Run:
 
 def sort_order(keys: np.ndarray) -> np.ndarray:
     """Positions that sort the keys; equal keys keep their order."""
-    return np.lexsort((keys[:, 1], keys[:, 0]))
+    order = np.argsort(keys[:, 0], kind="stable")
+    high = keys[order, 0]
+    equal = high[1:] == high[:-1]
+    if equal.any():  # equal keys; different ones hardly ever share their first word
+        tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((keys[rows, 1], keys[rows, 0]))]
+    return order
 
 
 def first_of_each(keys: np.ndarray) -> np.ndarray:
@@ -85,7 +92,8 @@ class PairIndex:
     Example:
         >>> index = PairIndex()
         >>> keys = np.array([[1, 1], [2, 2], [1, 1]], dtype=np.uint64)
-        >>> index.add(keys, np.array([0.5, 0.25, 9], dtype=np.float32))
+        >>> index.add(keys, np.array([0.5, 0.25, 9], dtype=np.float32)).tolist()
+        [0, 1]
         >>> index.lookup(np.array([[2, 2], [1, 1], [3, 3]], dtype=np.uint64)).tolist()
         [0.25, 0.5, nan]
         >>> len(index)
@@ -105,11 +113,15 @@ class PairIndex:
             run.fill(keys, scores)
         return scores
 
-    def add(self, keys: np.ndarray, scores: np.ndarray) -> None:
-        """Add keys (n, 2) with their scores (n,); pairs already in the index keep their score."""
-        rows = first_of_each(keys)
-        rows = rows[np.isnan(self.lookup(keys[rows]))]
-        keys, scores = keys[rows], scores[rows]
+    def add(self, keys: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        """Add keys (n, 2) with their scores (n,); pairs already in the index keep their score.
+
+        Returns:
+            The rows that are new, ascending.
+        """
+        new = first_of_each(keys)
+        new = new[np.isnan(self.lookup(keys[new]))]
+        keys, scores = keys[new], scores[new]
         while self._runs and len(self._runs[-1]) < 2 * len(keys):
             last = self._runs.pop()
             keys = np.concatenate([np.stack([last.high, last.low], axis=1), keys])
@@ -119,3 +131,4 @@ class PairIndex:
             high, low = keys[order].T
             run = _Run(np.ascontiguousarray(high), np.ascontiguousarray(low), scores[order])
             self._runs.append(run)
+        return new

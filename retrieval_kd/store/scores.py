@@ -6,16 +6,16 @@ answers of comparing teachers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from retrieval_kd.errors import InputError
-from retrieval_kd.store.digests import digests_to_words, hash_ids, words_to_column
+from retrieval_kd.store.digests import as_words, digests_to_words, hash_ids, words_to_column
 from retrieval_kd.store.key import TeacherKey, read_teacher, short_names
-from retrieval_kd.store.pair_index import PairIndex, first_of_each, pair_keys, table_keys
+from retrieval_kd.store.pair_index import PairIndex, pair_keys, table_keys
 from retrieval_kd.store.shards import (
     SCHEMA,
     TEACHER_FILE,
@@ -26,6 +26,9 @@ from retrieval_kd.store.shards import (
     write_shard,
 )
 from retrieval_kd.store.verify import Problem, clean_folder, verify_folder
+
+Digests = Sequence[str] | np.ndarray
+READ_ROWS = 500_000
 
 
 class ScoreStore:
@@ -120,27 +123,34 @@ class ScoreStore:
         return len(self._index(key))
 
     def lookup(
-        self, key: TeacherKey, query_digests: Sequence[str], document_digests: Sequence[str]
+        self, key: TeacherKey, query_digests: Digests, document_digests: Digests
     ) -> np.ndarray:
         """The teacher's scores (n,) float32 of n pairs, NaN where a pair is not stored.
 
         The first score of a pair counts. Each shard is read once; new shards are noticed.
+
+        Args:
+            query_digests, document_digests: in hex, or words (n, 2).
         """
         if len(query_digests) != len(document_digests):
             raise ValueError(f"{len(query_digests)} queries, {len(document_digests)} documents")
-        keys = pair_keys(digests_to_words(query_digests), digests_to_words(document_digests))
+        keys = pair_keys(as_words(query_digests), as_words(document_digests))
         return self._index(key).lookup(keys)
 
     def read(self, key: TeacherKey) -> pa.Table:
         """Read all scores of a pointwise teacher, each pair once, in the order stored."""
+        return pa.concat_tables(list(self.tables(key)))
+
+    def tables(self, key: TeacherKey) -> Iterator[pa.Table]:
+        """Read the same piece by piece; `lookup` then needs not read the shards again."""
         check_pointwise(key)
-        shards = shard_paths(self.folder(key))
-        if not shards:
+        index, paths = PairIndex(), shard_paths(self.folder(key))
+        if not paths:
             raise InputError("no scores of this teacher", file=self.path, id=key.model)
-        table = pa.concat_tables([read_shard(path).replace_schema_metadata() for path in shards])
-        first = np.zeros(table.num_rows, dtype=bool)
-        first[first_of_each(table_keys(table))] = True
-        return table if first.all() else table.filter(pa.array(first))
+        for table in _tables(paths, SCHEMA.names):
+            new = index.add(table_keys(table), table["score"].to_numpy())
+            yield table if len(new) == len(table) else table.take(new)
+        self._loaded[key.fingerprint] = (index, paths)
 
     def id_pairs(self, key: TeacherKey) -> np.ndarray:
         """Hashes of all (query ID, document ID) pairs that a teacher scored; see `hash_ids`."""
@@ -170,12 +180,7 @@ class ScoreStore:
         paths = shard_paths(self.folder(key))
         if paths[: len(read)] != read:  # an earlier shard appeared or disappeared: start over
             index, read = PairIndex(), []
-        new = paths[len(read) :]
-        if new:
-            columns = ["query_digest", "document_digest", "score"]
-            table = pa.concat_tables(
-                [read_shard(path, columns).replace_schema_metadata() for path in new]
-            )
+        for table in _tables(paths[len(read) :], ["query_digest", "document_digest", "score"]):
             index.add(table_keys(table), table["score"].to_numpy())
         self._loaded[key.fingerprint] = (index, paths)
         return index
@@ -243,6 +248,18 @@ class ScoreWriter(ShardWriter):
             write_shard(self._folder, self._about, table[: self._rows])
             table = table[self._rows :]
             self._parts, self._waiting = [table], table.num_rows
+
+
+def _tables(paths: Sequence[Path], columns: list[str]) -> Iterator[pa.Table]:
+    """Read shards, and join small ones to tables of about `READ_ROWS` rows."""
+    waiting: list[pa.Table] = []
+    for path in paths:
+        waiting.append(read_shard(path, columns).replace_schema_metadata())
+        if sum(map(len, waiting)) >= READ_ROWS:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def check_pointwise(key: TeacherKey) -> None:

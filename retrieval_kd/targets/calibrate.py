@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit
 
+from retrieval_kd.data.scores import Scores, ScoreTable
 from retrieval_kd.errors import InputError
 from retrieval_kd.targets import CalibrationMethod
-from retrieval_kd.targets.normalise import Scores, all_alike
+from retrieval_kd.targets.normalise import all_alike
 
 COLDEST, HOTTEST = 1e-3, 1e3  # temperatures tried, as multiples of the scores' size
 
@@ -117,23 +118,15 @@ def fit_on(
     return fit(np.array(values), np.array(labels, dtype=np.int64), method)
 
 
-def calibrated(scores: Scores, calibration: Calibration) -> Scores:
+def calibrated(scores: Scores, calibration: Calibration) -> ScoreTable:
     """Turn all scores into log-odds of relevance.
 
     Example:
-        >>> calibrated({"q": {"a": 3.0}}, Calibration("temperature", labels=9, slope=2.0))
+        >>> dict(calibrated({"q": {"a": 3.0}}, Calibration("temperature", labels=9, slope=2.0)))
         {'q': {'a': 6.0}}
     """
-    return {
-        query: dict(
-            zip(
-                documents,
-                calibration.log_odds(np.array(list(documents.values()))).tolist(),
-                strict=True,
-            )
-        )
-        for query, documents in scores.items()
-    }
+    table = ScoreTable.of(scores)
+    return table.with_scores(calibration.log_odds(table.scores.astype(np.float64)))
 
 
 def log_loss(log_odds: np.ndarray, labels: np.ndarray) -> float:

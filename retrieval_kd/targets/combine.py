@@ -15,13 +15,13 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from retrieval_kd.data.runs import Run
+from retrieval_kd.data.scores import Scores, ScoreTable, in_one_numbering
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.targets import CalibrationMethod, Fusion
 from retrieval_kd.targets.calibrate import Calibration, calibrated, fit_on
 from retrieval_kd.targets.chooser import Chooser, features, fit_chooser, subsets
 from retrieval_kd.targets.normalise import (
-    Scores,
     agreement_weighted,
     aligned,
     fuse,
@@ -56,7 +56,7 @@ class Combination:
         drops: Drops | None = None,
         *,
         normalise: bool | None = None,
-    ) -> Scores:
+    ) -> ScoreTable:
         """Fuse the teachers that have a weight.
 
         Args:
@@ -70,7 +70,8 @@ class Combination:
             {'x': 0.0489, 'y': 0.0487}
         """
         names = [name for name, weight in weights.items() if weight]
-        lists, share = [teachers[name] for name in names], [weights[name] for name in names]
+        lists = in_one_numbering([teachers[name] for name in names])
+        share = [weights[name] for name in names]
         if self.how == "z_scores":
             return fuse(lists, share, drops, normalise=normalise, names=names)
         if self.how == "calibrated":
@@ -117,7 +118,11 @@ def chooser_examples(teachers: Sequence[Scores], qrels: Judged) -> tuple[np.ndar
 
     The reward of a set of teachers is the nDCG@10 of the sum of their z-scores.
     """
-    lists = {query: (ids, scores) for query, ids, scores in aligned(teachers)}
+    shared, raw = aligned(teachers)
+    lists = {
+        query: (list(shared[query]), np.array([scores[at] for scores in raw], np.float64))
+        for query, at in shared.slices()
+    }
     judged = {
         query: dict(qrels[query])
         for query in lists
@@ -162,7 +167,8 @@ def held_out(
         The fused scores, or None if no query with a relevant document is left.
     """
     queries = [query for query in qrels if any(query in scores for scores in teachers.values())]
-    fused: Scores = {query: {} for query in qrels}
+    tables = dict(zip(teachers, in_one_numbering(list(teachers.values())), strict=True))
+    fused: dict[str, Mapping[str, float]] = {query: {} for query in qrels}
     folds = min(FOLDS, len(queries))
     for fold in range(folds):
         held = set(queries[fold::folds])
@@ -173,8 +179,8 @@ def held_out(
             fused = {query: scores for query, scores in fused.items() if query not in held}
             continue
         held_scores = {
-            name: {query: documents for query, documents in scores.items() if query in held}
-            for name, scores in teachers.items()
+            name: table.of_queries(query for query in table if query in held)
+            for name, table in tables.items()
         }
         with suppress(InputError):  # no document that all teachers scored
             fused |= combination.fuse(held_scores, weights)

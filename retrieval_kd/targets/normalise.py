@@ -7,27 +7,26 @@ scores of a query are all equal does not change the order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import kendalltau, rankdata
 
 from retrieval_kd.data.runs import Run
+from retrieval_kd.data.scores import Scores, ScoreTable, in_one_numbering
 from retrieval_kd.errors import Drops, InputError
-
-Scores = dict[str, dict[str, float]]  # query ID → document ID → score
 
 
 def z_scores(values: np.ndarray) -> np.ndarray:
-    """Return (x − mean) / standard deviation of one query's scores (N,); zeros if all are equal.
+    """Return (x − mean) / standard deviation of a query's scores (…, N); zeros if all are equal.
 
     Example:
         >>> z_scores(np.array([1.0, 3.0])).tolist(), z_scores(np.array([2.0, 2.0])).tolist()
         ([-1.0, 1.0], [0.0, 0.0])
     """
-    if all_alike(values):
-        return np.zeros_like(values)
-    return (values - values.mean()) / values.std()
+    alike = all_alike(values)[..., None]
+    spread = np.where(alike, 1, values.std(-1, keepdims=True))
+    return np.where(alike, 0, (values - values.mean(-1, keepdims=True)) / spread)
 
 
 def min_max(values: np.ndarray) -> np.ndarray:
@@ -42,12 +41,12 @@ def min_max(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / np.ptp(values)
 
 
-def all_alike(values: np.ndarray) -> bool:
-    """Whether scores (N,) differ by no more than rounding errors.
+def all_alike(values: np.ndarray) -> np.ndarray:
+    """Whether a query's scores (…, N) differ by no more than rounding errors.
 
     These are about 1e-16 of the scores' size, or of 1 if a fit found all of them to be 0.
     """
-    return bool(values.std() <= 1e-7 * max(1.0, float(np.abs(values).max(initial=0.0))))
+    return np.asarray(values.std(-1) <= 1e-7 * np.abs(values).max(-1, initial=1.0))
 
 
 def fuse(
@@ -57,7 +56,7 @@ def fuse(
     *,
     normalise: bool | None = None,
     names: Sequence[str] = (),
-) -> Scores:
+) -> ScoreTable:
     """Sum Σ_k w_k · z_k per query, with each teacher's scores z-normalised over the candidates.
 
     Only candidates that all teachers scored are kept; the others are counted in `drops`.
@@ -75,13 +74,13 @@ def fuse(
         )
     prepare = z_scores if (len(teachers) > 1 if normalise is None else normalise) else np.asarray
 
-    def weighted(scores: np.ndarray) -> np.ndarray:
+    def weighted(scores: np.ndarray) -> np.ndarray:  # (T, Q, N) → (Q, N)
         return sum(
-            (weight * prepare(row) for weight, row in zip(weights, scores, strict=True)),
-            np.zeros(scores.shape[1]),
+            (weight * prepare(rows) for weight, rows in zip(weights, scores, strict=True)),
+            np.zeros(scores.shape[1:]),
         )
 
-    return fuse_by(weighted, teachers, drops, names)
+    return _fuse_stacks(weighted, teachers, drops, names)
 
 
 def fuse_by(
@@ -89,24 +88,40 @@ def fuse_by(
     teachers: Sequence[Scores],
     drops: Drops | None = None,
     names: Sequence[str] = (),
-) -> Scores:
+) -> ScoreTable:
     """Fuse teachers by a function that turns a query's scores (T, N) into (N,).
 
     Only candidates that all teachers scored are kept; the others are counted in `drops`.
 
     Example:
-        >>> fuse_by(lambda scores: scores.max(0), [{"q": {"a": 1.0}}, {"q": {"a": 3.0, "b": 9.0}}])
+        >>> teachers = [{"q": {"a": 1.0}}, {"q": {"a": 3.0, "b": 9.0}}]
+        >>> dict(fuse_by(lambda scores: scores.max(0), teachers))
         {'q': {'a': 3.0}}
     """
-    fused: Scores = {}
-    for query_id, documents, scores in aligned(teachers, drops, names):
-        fused[query_id] = dict(zip(documents, function(scores).tolist(), strict=True))
-    if not fused:
+
+    def one_by_one(scores: np.ndarray) -> np.ndarray:  # (T, Q, N) → (Q, N)
+        return np.stack([function(row) for row in np.ascontiguousarray(scores.swapaxes(0, 1))])
+
+    return _fuse_stacks(one_by_one, teachers, drops, names)
+
+
+def _fuse_stacks(
+    function: Callable[[np.ndarray], np.ndarray],
+    teachers: Sequence[Scores],
+    drops: Drops | None,
+    names: Sequence[str],
+) -> ScoreTable:
+    """Fuse by a function of the scores (T, Q, N) of queries with equally many candidates."""
+    shared, scores = aligned(teachers, drops, names)
+    if not shared.pairs:
         raise InputError(
             "no candidate was scored by all teachers",
             remedy="score the same candidates with each teacher",
         )
-    return fused
+    fused = np.empty(shared.pairs)
+    for at in shared.stacks():
+        fused[at] = function(np.array([values[at] for values in scores], np.float64))
+    return shared.with_scores(fused)
 
 
 def rank_fusion(scores: np.ndarray, weights: Sequence[float]) -> np.ndarray:
@@ -162,31 +177,38 @@ def agreement_weighted(scores: np.ndarray, weights: Sequence[float]) -> np.ndarr
 
 def aligned(
     teachers: Sequence[Scores], drops: Drops | None = None, names: Sequence[str] = ()
-) -> Iterator[tuple[str, list[str], np.ndarray]]:
-    """Yield each query's ID, the documents that all teachers scored (N), and their scores (T, N).
+) -> tuple[ScoreTable, list[np.ndarray]]:
+    """Return the pairs that all teachers scored, and the scores (n,) of each teacher.
 
     With `names`, a candidate that is left out is counted for each teacher that lacks it.
     """
-    for query_id in dict.fromkeys(q for teacher in teachers for q in teacher):
-        lists = [teacher.get(query_id, {}) for teacher in teachers]
-        shared = [d for d in lists[0] if all(d in other for other in lists[1:])]
-        if drops is not None:
-            _count_lost(query_id, lists, len(shared), names, drops)
-        if shared:
-            rows = [[scores[d] for d in shared] for scores in lists]
-            yield query_id, shared, np.array(rows, dtype=np.float64)
+    tables = in_one_numbering(teachers)
+    first, values = tables[0], [table.scores_for(tables[0]) for table in tables]
+    both = np.logical_and.reduce([~np.isnan(scores) for scores in values])
+    shared = first.keep(both)
+    if drops is not None:
+        _count_lost(tables, shared, names, drops)
+    return shared, values if both.all() else [scores[both] for scores in values]
 
 
 def _count_lost(
-    query: str, lists: Sequence[dict[str, float]], kept: int, names: Sequence[str], drops: Drops
+    tables: Sequence[ScoreTable], shared: ScoreTable, names: Sequence[str], drops: Drops
 ) -> None:
-    every = len({document for scores in lists for document in scores})
+    if all(table.pairs == shared.pairs for table in tables):
+        return
+    queries = list(dict.fromkeys(query for table in tables for query in table))
+    tables, kept = [table.of_queries(queries) for table in tables], shared.of_queries(queries)
+    size = 1 + max(int(table.documents.max(initial=0)) for table in tables)
+    pairs = [table.owners * np.int64(size) + table.documents for table in tables]
+    every = np.bincount(np.unique(np.concatenate(pairs)) // size, minlength=len(queries))
     if names:
-        for name, scores in zip(names, lists, strict=True):
-            if len(scores) < every:
-                drops.add(f"candidate that {name} did not score", query, every - len(scores))
-    elif kept < every:
-        drops.add("candidate not scored by every teacher", query, every - kept)
+        lost = {
+            f"candidate that {name} did not score": every - table.counts
+            for name, table in zip(names, tables, strict=True)
+        }
+    else:
+        lost = {"candidate not scored by every teacher": every - kept.counts}
+    drops.add_all(lost, queries)
 
 
 def rerank(name: str, scores: Scores) -> Run:

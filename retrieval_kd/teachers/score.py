@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -16,12 +16,18 @@ from typing import NamedTuple
 import numpy as np
 
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.data.runs import check_run, read_run, with_relevant
-from retrieval_kd.data.texts import Document
+from retrieval_kd.data.runs import check_run, read_run
+from retrieval_kd.data.scores import Scores, ScoreTable, with_relevant
+from retrieval_kd.data.texts import Document, Texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import bar
 from retrieval_kd.store.answers import AnswerStore
-from retrieval_kd.store.digests import document_digest, hash_ids, query_digest
+from retrieval_kd.store.digests import (
+    digests_to_words,
+    document_digest,
+    hash_ids,
+    query_digest,
+)
 from retrieval_kd.store.key import TeacherKey
 from retrieval_kd.store.requests import Strategy
 from retrieval_kd.store.scores import ScoreStore
@@ -30,7 +36,6 @@ from retrieval_kd.teachers.comparing.conclude import conclude_scores
 from retrieval_kd.teachers.comparing.run_strategies import (
     Candidates,
     OnPart,
-    Scores,
     check_queries,
     run_strategies,
 )
@@ -49,6 +54,7 @@ from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from retrieval_kd.teachers.spec import check_spec, open_teacher
 
 SHARD_PAIRS = 2_048
+LOOKED_UP = 100_000  # pairs, or texts, at once
 SERVER_SHARD_PAIRS = 256  # so that progress shows and a stop loses little
 
 
@@ -84,7 +90,7 @@ def score_job(
     return score_and_record(
         opened,
         {query: opened.queries[query].full for query in run.results},
-        with_relevant(run.results, qrels, opened.documents),
+        with_relevant(run.results, qrels, opened.documents).ids(),
         open_teacher(
             teacher,
             opened,
@@ -337,14 +343,14 @@ def _spent_by(teacher: Teacher) -> Spent:
 def scores_of(
     collection: Collection,
     queries: Mapping[str, str],
-    candidates: Candidates,
+    candidates: Mapping[str, Iterable[str]],
     store: ScoreStore,
     key: TeacherKey,
     aggregate: str | None = None,
     *,
     strategy: Strategy | None = None,
     by: Scores | None = None,
-) -> dict[str, dict[str, float]]:
+) -> ScoreTable:
     """Read the candidates' stored scores: query ID → document ID → raw score.
 
     Comparisons become scores by `aggregate`; they are those of one `strategy`, with the chooser's
@@ -353,19 +359,36 @@ def scores_of(
     Raises:
         InputError: the aggregation does not suit this teacher.
     """
+    wanted = ScoreTable.of(candidates, collection.documents)
     if not key.is_pointwise:
-        answers = AnswerStore(store.folder(key), key)
-        return conclude_scores(
-            collection, queries, candidates, answers, aggregate, strategy=strategy, by=by
+        answers, ids = AnswerStore(store.folder(key), key), wanted.ids()
+        concluded = conclude_scores(
+            collection, queries, ids, answers, aggregate, strategy=strategy, by=by
         )
+        return ScoreTable.of(concluded, collection.documents)
     if aggregate is not None:
         raise InputError(
             f"{aggregate!r} is for pairs or lists, this teacher scores one by one", id=key.model
         )
-    scores: dict[str, dict[str, float]] = {}
-    for chunk in _chunks(candidates, 100_000):
-        pairs = _look_up_texts(collection, queries, chunk)
-        for (query_id, id), value in zip(chunk, _stored_scores(store, key, pairs), strict=True):
-            if not math.isnan(value):
-                scores.setdefault(query_id, {})[id] = value
-    return scores
+    check_queries(wanted.queries, queries)
+    of_query = digests_to_words([query_digest(queries[id]) for id in wanted.queries])  # (Q, 2)
+    asked = np.zeros(len(collection.documents), bool)
+    asked[wanted.documents] = True
+    of_document = _document_words(collection.documents, np.flatnonzero(asked))  # (D, 2)
+    place = np.cumsum(asked) - 1
+    owners, values = wanted.owners, np.empty(wanted.pairs, np.float32)
+    for start in range(0, wanted.pairs, LOOKED_UP):
+        part = slice(start, start + LOOKED_UP)
+        document_words = of_document[place[wanted.documents[part]]]
+        values[part] = store.lookup(key, of_query[owners[part]], document_words)
+    return wanted.with_scores(values).keep(~np.isnan(values))
+
+
+def _document_words(documents: Texts, positions: np.ndarray) -> np.ndarray:
+    """Digests (n, 2) of the texts at these positions."""
+    words = np.empty((len(positions), 2), np.uint64)
+    for start in range(0, len(positions), LOOKED_UP):
+        texts = map(documents.at, positions[start : start + LOOKED_UP].tolist())
+        digests = [document_digest(text.title, text.text) for text in texts]
+        words[start : start + LOOKED_UP] = digests_to_words(digests)
+    return words

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.rows import Qrels
-from retrieval_kd.data.runs import with_relevant
+from retrieval_kd.data.scores import ScoreTable, ranges, with_relevant
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.store.answers import AnswerStore
 from retrieval_kd.store.digests import query_digest
@@ -20,7 +23,7 @@ from retrieval_kd.teachers.comparing.conclude import (
     conclude_pairs,
     latest_strategies,
 )
-from retrieval_kd.teachers.score import Candidates, scores_of
+from retrieval_kd.teachers.score import scores_of
 
 
 def stored_scores(
@@ -28,10 +31,10 @@ def stored_scores(
     queries: Mapping[str, str],
     store_path: Path,
     teachers: Sequence[str],
-    candidates: Candidates | None,
+    candidates: Mapping[str, Iterable[str]] | None,
     drops: Drops,
     qrels: Qrels | None = None,
-) -> list[dict[str, dict[str, float]]]:
+) -> list[ScoreTable]:
     """For each teacher: query ID → document ID → raw score.
 
     Scores of texts that have changed in the collection are left out and counted in `drops`.
@@ -52,9 +55,10 @@ def stored_scores(
     aggregations = [how or None for _, _, how in names] or [None]
     all_scores = []
     for key, aggregate in zip(keys, aggregations, strict=True):
-        pairs = candidates
-        if pairs is None:
+        if candidates is None:
             pairs = known_pairs(collection, queries, store, key, drops)
+        else:
+            pairs = ScoreTable.of(candidates, collection.documents)
         judged = with_relevant(pairs, qrels or {}, collection.documents)
         scores = scores_of(collection, queries, judged, store, key, aggregate)
         if not scores:
@@ -63,11 +67,11 @@ def stored_scores(
                 file=store_path,
                 remedy="run `rkd score` with candidates of this collection and split",
             )
-        missing = sum(d not in scores.get(q, {}) for q, ids in pairs.items() for d in ids)
+        missing = int((scores.places(pairs) < 0).sum())
         if missing:
             drops.add(
                 f"pair without an answer of {key.model} about its present texts",
-                next(iter(pairs)),
+                pairs.queries[0],
                 missing,
             )
         all_scores.append(scores)
@@ -91,7 +95,7 @@ def stored_pairs(
     store = ScoreStore(store_path)
     key = store.resolve(teacher)
     ours = {query: ids for query, ids in candidates.items() if query in queries}
-    judged = with_relevant(ours, qrels, collection.documents)
+    judged = with_relevant(ours, qrels, collection.documents).ids()
     return conclude_pairs(collection, queries, judged, AnswerStore(store.folder(key), key))
 
 
@@ -101,30 +105,78 @@ def known_pairs(
     store: ScoreStore,
     key: TeacherKey,
     drops: Drops,
-) -> dict[str, list[str]]:
-    """The stored pairs of these queries: query ID → document IDs.
+) -> ScoreTable:
+    """The stored pairs of these queries, without their scores; each query's in order of their IDs.
 
     Queries are matched by text: the store may have the text under another query's ID.
     """
-    ids_of_text: dict[str, list[str]] = {}
-    for id, text in queries.items():
-        ids_of_text.setdefault(query_digest(text), []).append(id)
-    if not key.is_pointwise:
-        answers = AnswerStore(store.folder(key), key)
-        lists = latest_strategies(answers, answers.queries())
-        stored = ((row.query_id, row.query_digest, id) for row in lists for id in row.document_ids)
-    else:
-        table = store.read(key)
-        names = ("query_id", "query_digest", "document_id")
-        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-        stored = ((query, digest.hex(), document) for query, digest, document in rows)
-    pairs: dict[str, list[str]] = {}
-    for stored_query, text, document in stored:
-        for query in ids_of_text.get(text, [stored_query]):
-            if query not in queries:
-                continue
-            if document in collection.documents:
-                pairs.setdefault(query, []).append(document)
-            else:
-                drops.add("stored score of a document that the collection lacks", document)
-    return {query: list(np.unique(ids).tolist()) for query, ids in pairs.items()}
+    ids = list(queries)
+    rows, documents = _stored_pairs(queries, store, key)
+    encoded = documents.dictionary_encode().combine_chunks()
+    names = encoded.dictionary.to_pylist()
+    positions, codes = collection.documents.positions(names), encoded.indices.to_numpy()
+    lacking = positions[codes] < 0
+    if lacking.any():
+        first = names[codes[lacking.argmax()]]
+        what = "stored score of a document that the collection lacks"
+        drops.add(what, first, int(lacking.sum()))
+        rows, codes = rows[~lacking], codes[~lacking]
+    by_name = pc.sort_indices(encoded.dictionary).to_numpy()  # UTF-8 sorts as the characters do
+    rank = np.empty(len(names), np.int64)
+    rank[by_name] = np.arange(len(names))
+    first_row = np.full(len(ids), len(rows))
+    np.minimum.at(first_row, rows, np.arange(len(rows)))
+    asked = np.argsort(first_row)[: (first_row < len(rows)).sum()]  # in the order they were stored
+    place = np.empty(len(ids), np.int64)
+    place[asked] = np.arange(len(asked))
+    pairs = np.sort(place[rows] * len(names) + rank[codes])
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
+    owners, ranks = np.divmod(pairs, max(1, len(names)))
+    return ScoreTable(
+        [ids[row] for row in asked.tolist()],
+        np.searchsorted(owners, np.arange(len(asked) + 1)),
+        positions[by_name[ranks]],
+        np.full(len(pairs), np.nan, np.float32),
+        collection.documents,
+    )
+
+
+def _stored_pairs(
+    queries: Mapping[str, str], store: ScoreStore, key: TeacherKey
+) -> tuple[np.ndarray, pa.ChunkedArray]:
+    """Find the stored pairs of queries, by the digests of their texts, else by their IDs.
+
+    Returns:
+        Row of the query (n,) and document ID (n,) of each pair, in the order stored.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, text in enumerate(queries.values()):
+        rows_of.setdefault(query_digest(text), []).append(row)
+    texts = pa.array([bytes.fromhex(digest) for digest in rows_of], pa.binary(16))
+    ids, count = pa.array(list(queries), pa.string()), len(rows_of)
+    # a pair is of the queries of a text or, if no query has it, of a query by ID
+    asked = np.array([*chain.from_iterable(rows_of.values()), *range(len(ids))], np.int64)
+    starts = np.cumsum([0, *map(len, rows_of.values()), *([1] * len(ids))])
+    rows, documents = [np.zeros(0, np.int64)], [pa.array([], pa.string())]
+    for table in _stored_rows(store, key):
+        by_id = pc.add(pc.index_in(table["query_id"], ids), count)
+        found = pc.coalesce(pc.index_in(table["query_digest"], texts), by_id)
+        known = np.flatnonzero(found.is_valid().to_numpy())
+        group = found.drop_null().to_numpy()
+        counts = np.diff(starts)[group]
+        rows.append(asked[ranges(starts[group], counts)])
+        documents += table["document_id"].take(pa.array(np.repeat(known, counts))).chunks
+    return np.concatenate(rows), pa.chunked_array(documents)
+
+
+def _stored_rows(store: ScoreStore, key: TeacherKey) -> Iterator[pa.Table]:
+    """Read the IDs and the query's digest of every stored pair."""
+    columns = {"query_id": pa.string(), "query_digest": pa.binary(16), "document_id": pa.string()}
+    if key.is_pointwise:
+        yield from (table.select(list(columns)) for table in store.tables(key))
+        return
+    answers = AnswerStore(store.folder(key), key)
+    for row in latest_strategies(answers, answers.queries()):
+        digest, count = bytes.fromhex(row.query_digest), len(row.document_ids)
+        values = [[row.query_id] * count, [digest] * count, list(row.document_ids)]
+        yield pa.table(values, schema=pa.schema(columns))

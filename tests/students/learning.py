@@ -14,7 +14,8 @@ from transformers import TrainerCallback
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.training.batches.slates import Pool, build_pools
+from retrieval_kd.training.batches.pools import build_pools
+from retrieval_kd.training.batches.slates import Pool
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.terms import parse_terms
 from retrieval_kd.training.train_student import train_student

@@ -17,7 +17,7 @@ from retrieval_kd.errors import Drops
 from retrieval_kd.files import write_json
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.make import make_student
-from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.batches.pools import build_pools
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.live_models import open_live
 from retrieval_kd.training.objective.policy import TeacherPolicy

@@ -9,7 +9,8 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import Drops
 from retrieval_kd.models.load import load_cross_encoder
 from retrieval_kd.retrieval.bm25 import bm25_run
-from retrieval_kd.training.batches.slates import build_pools, draw
+from retrieval_kd.training.batches.pools import build_pools
+from retrieval_kd.training.batches.slates import draw
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.training.train_cross_encoder import PairCollator, PairLoss

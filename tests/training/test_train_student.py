@@ -23,7 +23,8 @@ from retrieval_kd.files import seal
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.dense import make_dense, score_matrix
 from retrieval_kd.training.batches.collate import SlateCollator
-from retrieval_kd.training.batches.slates import Pool, build_pools, draw
+from retrieval_kd.training.batches.pools import build_pools
+from retrieval_kd.training.batches.slates import Pool, draw
 from retrieval_kd.training.job import TrainingJob, schedule
 from retrieval_kd.training.live_models import prompts_by_column
 from retrieval_kd.training.loss import ScoreMatrixLoss

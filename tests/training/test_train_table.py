@@ -19,7 +19,7 @@ from retrieval_kd.models.load import load_retriever
 from retrieval_kd.retrieval.bm25 import bm25_run, bm25_scores
 from retrieval_kd.students.make import make_student, saved_as
 from retrieval_kd.students.student import student_of
-from retrieval_kd.training.batches.slates import build_pools
+from retrieval_kd.training.batches.pools import build_pools
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.terms import parse_terms
 from retrieval_kd.training.train_student import train_student

@@ -21,7 +21,8 @@ from retrieval_kd.objectives import kl
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.teachers.pointwise.yes_no import merge_adapter
 from retrieval_kd.teachers.spec import open_teacher
-from retrieval_kd.training.batches.slates import Pool, build_pools, draw
+from retrieval_kd.training.batches.pools import build_pools
+from retrieval_kd.training.batches.slates import Pool, draw
 from retrieval_kd.training.fit_teacher import fit_teacher
 from retrieval_kd.training.objective.terms import Term, parse_terms
 from retrieval_kd.training.train_cross_encoder import PairCollator, PairLoss

@@ -16,6 +16,7 @@ import numpy as np
 from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.rows import Qrels
 from retrieval_kd.data.runs import Run
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.evaluation.diagnostics.calibration import calibration
 from retrieval_kd.evaluation.diagnostics.fidelity import kendall, rbo
@@ -28,7 +29,7 @@ from retrieval_kd.store.scores import ScoreStore
 from retrieval_kd.store.summary import order_bias
 from retrieval_kd.store.usage import Spent, read_usage
 from retrieval_kd.targets import CalibrationMethod
-from retrieval_kd.targets.normalise import Scores, aligned, rerank, z_scores
+from retrieval_kd.targets.normalise import aligned, rerank, z_scores
 from retrieval_kd.teachers.comparing.conclude import aggregation
 from retrieval_kd.teachers.score import scores_of
 from retrieval_kd.teachers.stored import known_pairs
@@ -168,7 +169,7 @@ def _stored_scores(
     }
     pairs = {query: ids for query, ids in pairs.items() if ids}
     chosen = aggregation(key, aggregate)
-    scores = scores_of(collection, queries, pairs, store, key, chosen)
+    scores = dict(scores_of(collection, queries, pairs, store, key, chosen))
     return key, chosen, sum(map(len, pairs.values())), scores
 
 
@@ -362,9 +363,8 @@ def disagreement(
     """Measure how often two teachers order a pair differently, and who is right.
 
     `judged` counts clashes between documents of different gain, `a_right` is the share of them in
-    which A prefers the better document (None if there are no such pairs). Unjudged
-    documents have gain 0.
-    `worst` holds the strongest clash of each of `most` queries.
+    which A prefers the better document (None if there are no such pairs). Unjudged documents have
+    gain 0. `worst` holds the strongest clash of each of `most` queries.
 
     Example:
         >>> found = disagreement(
@@ -376,15 +376,15 @@ def disagreement(
     """
     pairs = apart = judged = right = 0
     worst: list[Clash] = []
-    for query, documents, scores in aligned([of_a, of_b]):
-        a, b = (z_scores(row) for row in scores)  # (N,), (N,)
+    both, scores = aligned([of_a, of_b])
+    for query, at in both.slices():
+        documents, (a, b) = list(both[query]), (z_scores(values[at]) for values in scores)
         lead_a, lead_b = a[:, None] - a, b - b[:, None]  # (N, N), of i by A, of j by B
         strengths = np.minimum(lead_a, lead_b)  # of a clash: above 0
         gains = np.array([max(qrels.get(query, {}).get(d, 0), 0) for d in documents])
         clash = strengths > 0
         better = np.sign(gains[:, None] - gains)[clash]
-        pairs += int(((lead_a > 0) & (lead_b != 0)).sum())
-        apart += int(clash.sum())
+        pairs, apart = pairs + int(((lead_a > 0) & (lead_b != 0)).sum()), apart + int(clash.sum())
         judged, right = judged + int((better != 0).sum()), right + int((better > 0).sum())
         if clash.any():
             i, j = np.unravel_index(int(strengths.argmax()), strengths.shape)

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.errors import InputError
 from retrieval_kd.store.answers import AnswerStore, QueryAnswers, Row
 from retrieval_kd.store.key import TeacherKey
@@ -23,7 +24,6 @@ from retrieval_kd.teachers.comparing.listwise import ListwiseOptions
 from retrieval_kd.teachers.comparing.run_strategies import (
     Candidates,
     QueryCandidates,
-    Scores,
     answers_of_strategy,
     query_candidates,
     replay,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from retrieval_kd.data.collection import Collection
+from retrieval_kd.data.scores import Scores
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text
@@ -168,9 +169,6 @@ def _batches(
         alike = [(run, request) for run, request in requests if len(request.shown) == count]
         for start in range(0, len(alike), size):
             yield alike[start : start + size]
-
-
-Scores = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.files import digest_text
+from retrieval_kd.training.batches.pools import Pools
 from retrieval_kd.training.batches.slates import Pool
 
 
@@ -46,8 +47,8 @@ class JoinedTexts(Texts):
 
 
 def join_pools(
-    parts: Mapping[str, tuple[Sequence[Pool], Texts]],
-) -> tuple[list[Pool], Texts, dict[str, tuple[int, int, float]]]:
+    parts: Mapping[str, tuple[Iterable[Pool], Texts]],
+) -> tuple[Pools, Texts, dict[str, tuple[int, int, float]]]:
     """Join the pools of several collections, by name.
 
     Returns:
@@ -57,14 +58,13 @@ def join_pools(
     """
     if len(parts) == 1:
         [(pools, texts)] = parts.values()
-        return list(pools), texts, {}
+        return Pools.of(pools), texts, {}
     joined = JoinedTexts([texts for _, texts in parts.values()])
-    moved: list[Pool] = []
-    groups = {}
+    moved: list[Pools] = []
+    groups, first = {}, 0
     for (name, (pools, _)), offset in zip(parts.items(), joined.offsets, strict=True):
-        groups[name] = (len(moved), len(moved) + len(pools), 1 / len(parts))
-        moved += [
-            replace(pool, positions=pool.positions + offset, ignored=pool.ignored + offset)
-            for pool in pools
-        ]
-    return moved, joined, groups
+        own = Pools.of(pools)
+        groups[name] = (first, first + len(own), 1 / len(parts))
+        first += len(own)
+        moved.append(replace(own, positions=own.positions + offset, ignored=own.ignored + offset))
+    return Pools.joined(moved), joined, groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from retrieval_kd.models.load import kind_of, load_retriever
 from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, sparse_scores, token_rows
 from retrieval_kd.students.dense import DenseStudent
 from retrieval_kd.students.student import student_of
+from retrieval_kd.training.batches.pools import Pools
 from retrieval_kd.training.batches.slates import Pool
 
 Criterion = Literal["uncertainty", "divergence", "learnability"]
@@ -28,7 +29,7 @@ def select_pools(
     by: Criterion,
     *,
     student_temperature: float = 0.05,
-) -> list[Pool]:
+) -> Pools:
     r"""Keep the `share` of queries with the highest value of a criterion, in their order.
 
     With p = softmax(s / τ_s) of the student and q = softmax(t) of the teacher over a query's
@@ -61,7 +62,7 @@ def select_pools(
     ]
     count = max(1, round(share * len(pools)))
     kept = np.sort(np.argsort(-np.array(values), kind="stable")[:count])
-    return [pools[i] for i in kept]
+    return Pools.of(pools[i] for i in kept.tolist())
 
 
 def _value(pool: Pool, scores: np.ndarray, by: Criterion) -> float:
@@ -110,7 +111,7 @@ def pool_scores(
     ], temperature
 
 
-def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) -> list[Pool]:
+def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) -> Pools:
     """Leave out unjudged candidates that the teacher scores between `below` and `above`.
 
     An unjudged candidate with t > `above` counts as relevant (gain 1), one with t < `below` as not:
@@ -128,24 +129,24 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
         >>> found.positions.tolist(), found.gains.tolist()
         ([0, 1, 3], [1, 1, 0])
     """
-    kept = []
-    for pool in pools:
-        relevant = (pool.gains > 0) | (pool.teacher > above)
-        sure = relevant | (pool.teacher < below)
-        if (~sure).any():
-            drops.add(
-                "unsure candidate left out of denoised slates", pool.query[:40], (~sure).sum()
-            )
-        if not relevant.any() or not (sure & ~relevant).any():
-            drops.add("query without a sure negative or positive", pool.query[:40])
-            continue
-        kept.append(
-            replace(
+
+    def sure_ones() -> Iterator[Pool]:
+        for pool in pools:
+            relevant = (pool.gains > 0) | (pool.teacher > above)
+            sure = relevant | (pool.teacher < below)
+            if (~sure).any():
+                what = "unsure candidate left out of denoised slates"
+                drops.add(what, pool.query[:40], (~sure).sum())
+            if not relevant.any() or not (sure & ~relevant).any():
+                drops.add("query without a sure negative or positive", pool.query[:40])
+                continue
+            yield replace(
                 pool.select(sure),
                 gains=np.maximum(pool.gains, relevant)[sure],
                 ignored=np.concatenate([pool.ignored, pool.positions[~sure]]),
             )
-        )
+
+    kept = Pools.of(sure_ones())
     if not kept:
         raise InputError(
             "the teacher is sure of no query: none has a candidate that is surely relevant and one "
@@ -155,7 +156,7 @@ def denoised(pools: Sequence[Pool], below: float, above: float, drops: Drops) ->
     return kept
 
 
-def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) -> list[Pool]:
+def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) -> Pools:
     r"""Leave out unjudged candidates that the teacher scores about as high as a relevant one.
 
     Left out are those not judged relevant with t > max over relevant r of t_r, less `margin`:
@@ -175,20 +176,23 @@ def without_false_negatives(pools: Sequence[Pool], margin: float, drops: Drops) 
         >>> without_false_negatives([pool], 0.5, drops)[0].positions.tolist()
         [1, 2]
     """
-    kept = []
-    for pool in pools:
-        scored = pool.teacher[(pool.gains > 0) & np.isfinite(pool.teacher)]
-        if not len(scored):
-            kept.append(pool)
-            continue
-        likely = (pool.gains <= 0) & (pool.teacher > scored.max() - margin)
-        if likely.any():
-            drops.add("likely false negative left out", pool.query[:40], int(likely.sum()))
-        if (~likely).sum() < 2:
-            drops.add("query with nothing but likely relevant candidates", pool.query[:40])
-            continue
-        ignored = np.concatenate([pool.ignored, pool.positions[likely]])
-        kept.append(replace(pool.select(~likely), ignored=ignored))
+
+    def left() -> Iterator[Pool]:
+        for pool in pools:
+            scored = pool.teacher[(pool.gains > 0) & np.isfinite(pool.teacher)]
+            if not len(scored):
+                yield pool
+                continue
+            likely = (pool.gains <= 0) & (pool.teacher > scored.max() - margin)
+            if likely.any():
+                drops.add("likely false negative left out", pool.query[:40], int(likely.sum()))
+            if (~likely).sum() < 2:
+                drops.add("query with nothing but likely relevant candidates", pool.query[:40])
+                continue
+            ignored = np.concatenate([pool.ignored, pool.positions[likely]])
+            yield replace(pool.select(~likely), ignored=ignored)
+
+    kept = Pools.of(left())
     if not kept:
         raise InputError(
             "no query is left: all have nothing but likely relevant candidates",

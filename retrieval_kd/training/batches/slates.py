@@ -1,21 +1,17 @@
 """Pools and slates: a query with its candidates, their teacher scores and their judgments.
 
 A pool holds all candidates of a query, a slate the N that are drawn from it for a training step.
-Texts are looked up later, by the collator.
+Texts are looked up later, by the collator. `pools.py` builds the pools of a training.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from retrieval_kd.data.collection import Collection
-from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.targets.normalise import Scores
-from retrieval_kd.teachers.comparing.conclude import PairPreferences
 from retrieval_kd.training.trainer.settings import Sampling, TrainSettings
 
 NOTHING = np.zeros(0, np.int64)
@@ -64,83 +60,6 @@ class Slate:
     teacher: np.ndarray  # (N,)
     gains: np.ndarray  # (N,)
     preferences: np.ndarray | None = None  # (N, N), P(i is better than j); NaN: not compared
-
-
-def build_pools(
-    queries: Mapping[str, str],
-    candidates: Scores,
-    collection: Collection,
-    qrels: Mapping[str, Mapping[str, int]],
-    teacher: Scores | None,
-    drops: Drops,
-    *,
-    judged_only: bool = True,
-    members: Sequence[Scores] = (),
-    sources: Mapping[str, str] | None = None,
-    pairs: Mapping[str, PairPreferences] | None = None,
-) -> list[Pool]:
-    """Build a pool for each query that can be trained on, and count the others in `drops`.
-
-    A query needs at least two candidates, among them a judged relevant document or one with a
-    teacher score. Judged relevant documents are candidates even if no first stage found them.
-
-    Args:
-        teacher: the fused teacher scores.
-        judged_only: leave out queries with neither judgment nor teacher score. Objectives on
-            vectors or on the student itself need neither.
-        members: the scores of each single teacher, for `Pool.members`.
-        sources: query → the document it was made from, see `Pool.ignored`.
-        pairs: query → a pairwise teacher's answers, for `Pool.pairs`.
-
-    Raises:
-        InputError: no query is left.
-    """
-    pools = []
-    for query_id, text in queries.items():
-        judged = {d: g for d, g in qrels.get(query_id, {}).items() if d in collection.documents}
-        scored = (teacher or {}).get(query_id, {})
-        first_stage = candidates.get(query_id, {})
-        ids = dict.fromkeys([*first_stage, *(d for d, gain in judged.items() if gain > 0)])
-        unjudged = not any(gain > 0 for gain in judged.values())
-        if judged_only and unjudged and not scored:
-            drops.add("query without a relevant document or teacher score", query_id)
-            continue
-        if len(ids) < 2:
-            drops.add("query with fewer than two candidates", query_id)
-            continue
-        scores = np.array([scored.get(d, np.nan) for d in ids], dtype=np.float32)
-        unscored = int(np.isnan(scores).sum())
-        positive = sum(d not in scored and judged.get(d, 0) > 0 for d in ids)
-        if scored and positive:
-            what = "relevant document without a teacher score (masked; `rkd score --judged SPLIT`)"
-            drops.add(what, query_id, positive)
-        if scored and unscored > positive:
-            drops.add("candidate without a teacher score (masked)", query_id, unscored - positive)
-        if scored:
-            order = np.argsort(-np.nan_to_num(scores, nan=-np.inf), kind="stable")
-        else:
-            order = np.arange(len(ids))
-        listed = list(ids)
-        positions = np.array([collection.documents.position(listed[i]) for i in order], np.int64)
-        gains = np.array([max(0, judged.get(listed[i], 0)) for i in order], np.int64)
-        alone = [[m.get(query_id, {}).get(listed[i], np.nan) for i in order] for m in members]
-        own = np.array(alone, np.float32) if members else None
-        source = (sources or {}).get(query_id)
-        ignored = NOTHING
-        if source is not None and source in collection.documents and source not in ids:
-            ignored = np.array([collection.documents.position(source)])
-        answered = None
-        if pairs is not None:
-            if query_id not in pairs:
-                drops.add("query without an answer about pairs", query_id)
-            answered = PoolPairs.of([listed[i] for i in order], *pairs.get(query_id, ()))
-        pools.append(Pool(text, positions, scores[order], gains, own, ignored, answered))
-    if not pools:
-        raise InputError(
-            "no query to train on: " + "; ".join(drops.summary()),
-            remedy="retrieve and score candidates for the queries of this split",
-        )
-    return pools
 
 
 def draw_slates(

@@ -22,15 +22,9 @@ from retrieval_kd.teachers.score import score
 from retrieval_kd.teachers.spec import open_teacher
 from retrieval_kd.teachers.stored import stored_pairs, stored_scores
 from retrieval_kd.training.batches.collate import slate_tensors
+from retrieval_kd.training.batches.pools import build_pools
 from retrieval_kd.training.batches.selection import without_false_negatives
-from retrieval_kd.training.batches.slates import (
-    Pool,
-    PoolPairs,
-    build_pools,
-    digest_pools,
-    draw,
-    draw_slates,
-)
+from retrieval_kd.training.batches.slates import Pool, PoolPairs, digest_pools, draw, draw_slates
 from retrieval_kd.training.job import TrainingJob
 from retrieval_kd.training.objective.batch import Batch, evaluate_term
 from retrieval_kd.training.objective.term_checks import check_targets
