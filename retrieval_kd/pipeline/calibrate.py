@@ -152,5 +152,5 @@ def _read(path: Path) -> Speeds:
     try:
         kept: Mapping[str, Any] = read_json(path)["speeds"]
         return {name: Speed(**values) for name, values in kept.items()}
-    except (OSError, ValueError, TypeError, KeyError, InputError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, InputError):
         return {}

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from retrieval_kd.config.run import REFERENCES
 from retrieval_kd.config.teacher import and_choosers
 from retrieval_kd.files import read_json
 from retrieval_kd.models.encode import is_encoded
@@ -70,7 +71,7 @@ class RunWork:
             train_students.merge_seeds: self.students.merge_seeds,
             costs.measure_latency: self._measure,
             RunResults.evaluate: self._evaluate,
-            RunResults.report: lambda: StageWork(disk=2e6),
+            RunResults.report: self._report,
         }
 
     def of(self, stage: Stage) -> StageWork:
@@ -270,6 +271,28 @@ class RunWork:
         ]
         return StageWork(tuple(works))
 
+    def _run_lines(self, runs: int) -> Work:
+        """Read run files, of so many systems, as text."""
+        lines = runs * self.amounts.query_count("test") * min(self.config.depth,
+                                                              self.amounts.documents)  # fmt: skip
+        recipe = self.recipes.of_reading()
+        return Work("lines of runs read", lines, speed=(recipe, "lines"), amount=lines)
+
     def _evaluate(self) -> StageWork:
-        read = self.read_pairs(["train"], self.used)
-        return StageWork((read,), disk=1e6)
+        """Evaluate, diagnose and audit; the teacher's scores of train queries are read too."""
+        recipe, compared = self.recipes.of_reading(), self.config.compare
+        runs = sum(len(self.context.run_names(system)) for system in self.config.systems)
+        queries = self.amounts.query_count("test")
+        diagnosed = queries * sum(name in self.config.systems for name in compared)
+        texts = sum(map(self.amounts.query_count, ("train", "unlabelled", "test"))) + queries
+        works = (
+            self.read_pairs(["train"], self.used),
+            self._run_lines(len(REFERENCES) + runs + 1 + len(compared)),
+            Work("queries diagnosed", diagnosed, speed=(recipe, "diagnosed"), amount=diagnosed),
+            Work("texts audited", texts, speed=(recipe, "audited"), amount=texts),
+        )
+        return StageWork(works, disk=1e6)
+
+    def _report(self) -> StageWork:
+        runs = sum(len(self.context.run_names(system)) for system in self.config.systems)
+        return StageWork((self._run_lines(len(REFERENCES) + runs),), disk=2e6)
