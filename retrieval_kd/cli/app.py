@@ -116,7 +116,7 @@ app.add_typer(scores_app, name="scores")
 app.add_typer(teach_app, name="teach")
 
 # what they have finished is on the disk, and is found when they are started again
-RESUMES = {"run", "suite", "score", "train", "fit-teacher", "index"}
+RESUMES = {"run", "plan", "suite", "score", "train", "fit-teacher", "index"}
 
 Overrides = Annotated[
     list[str] | None,

@@ -24,7 +24,7 @@ from retrieval_kd.pipeline.sample import Sample
 from retrieval_kd.pipeline.stage_work import RunWork
 from retrieval_kd.pipeline.work import StageWork, Work
 
-PROCESS_BYTES = 0.9e9  # of Python, its libraries and their threads, before any model: measured
+PROCESS_BYTES = 0.9e9  # of Python, its libraries and a small run's data: about what runs take
 ALWAYS = 0.3  # seconds of any stage: its record, its files
 
 

@@ -69,6 +69,7 @@ class Recipes:
         key = [member, digest, length, self.config.first_stage.depth,
                fit.cache_key() if fit is not None and is_fitted else None]  # fmt: skip
         own = None if spec.kind in ("dense", *WITHOUT_MODEL) else shape(model)
+        own = fit_shape(self.config) if is_fitted else own
         each = self.pair_flops(model, own, length)
         return self._add(
             f"score {member}", key, partial(_teacher, member=member, shape=own, each=each)

@@ -15,15 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from retrieval_kd.audit.overlap import DOCUMENTS as DOCUMENT_LIMITS
-from retrieval_kd.audit.overlap import find_overlaps
-from retrieval_kd.audit.texts import DistinctTexts
 from retrieval_kd.config.student import LayerChoice, Student
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.data.collection import Collection, open_collection
-from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics
 from retrieval_kd.files import write_text
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.spec import spec_for
@@ -33,6 +28,7 @@ from retrieval_kd.models.load import kind_of, load_encoder, load_retriever
 from retrieval_kd.models.shapes import Shape
 from retrieval_kd.pipeline.amounts import Amounts, distinct
 from retrieval_kd.pipeline.calibrate import Speed, Speeds, slope, timed
+from retrieval_kd.pipeline.judging import judging
 from retrieval_kd.pipeline.sample_ensemble import SampleEnsemble, scored
 from retrieval_kd.pipeline.step_texts import Step, fitting_batch
 from retrieval_kd.pipeline.train_students import StudentTraining
@@ -361,32 +357,9 @@ class Sample:
             scores = Combination().fuse({"bm25": read()}, {"bm25": 1.0}, Drops(), normalise=True)
             build_pools(self.texts, scored(pairs), self.collection, {}, scores, Drops())
 
-        return {"pairs": Speed(timed(prepare), count), **self._judging()}
-
-    def _judging(self) -> Speeds:
-        """Measure what evaluates: reading run files, diagnostics, and the audit of texts."""
-        listed = scored(self.candidates(min(100, len(self.collection.documents))))
-        run, qrels = Run("run", listed), self.collection.qrels("test")
-        other = Run("other", {q: dict(reversed(ids.items())) for q, ids in listed.items()})
-        path = self.folder / "run.trec"
-        write_run(run, path)
-        texts = {d.id: d.full for d in self.collection.documents.iterate()}
-        few = list(listed)[:4]
-
-        def diagnose(queries: list[str]) -> None:
-            judged = {query: qrels[query] for query in queries}
-            kept = [Run(r.name, {q: r.results[q] for q in queries}) for r in (run, other)]
-            diagnostics(self.collection, judged, kept[0], kept[1:])
-
-        def compare_texts() -> None:
-            both = DistinctTexts(texts), DistinctTexts(texts)
-            find_overlaps(*both, DOCUMENT_LIMITS, Drops())
-
-        diagnose(few)  # the first call compiles
         return {
-            "lines": Speed(timed(lambda: read_run(path)), sum(map(len, listed.values()))),
-            "diagnosed": Speed(timed(lambda: diagnose(list(listed))), len(listed)),
-            "audited": Speed(timed(compare_texts), 2 * len(texts)),
+            "pairs": Speed(timed(prepare), count),
+            **judging(self.collection, self.candidates(100), self.folder),
         }
 
 

@@ -17,7 +17,7 @@ from retrieval_kd.targets.normalise import Scores
 from retrieval_kd.teachers.comparing.conclude import PairPreferences
 
 
-def scored(candidates: dict[str, list[str]]) -> Scores:
+def scored(candidates: Mapping[str, list[str]]) -> Scores:
     """Give each candidate the score of its rank."""
     return {q: {id: float(-rank) for rank, id in enumerate(ids)} for q, ids in candidates.items()}
 

@@ -42,7 +42,8 @@ def test_people_get_a_table_programs_get_json_and_the_run_a_file(config, command
         assert shown in printed, shown
     assert "T4" not in printed
     capsys.readouterr()
-    main(["plan", str(config), "--json", "--price-per-hour", "1.5"])
+    with pytest.raises(SystemExit, match="0"):
+        main(["plan", str(config), "--json", "--price-per-hour", "1.5"])
     record = json.loads(capsys.readouterr().out)
     assert record["total"]["steps"] == 4 and len(record["gpus"]) == 7
     kept = read_json(Path(yaml.safe_load(config.read_text())["out"], "plan.json"))
