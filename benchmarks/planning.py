@@ -10,6 +10,7 @@ machine that others use too (one thread: OMP_NUM_THREADS=1). Writes results/plan
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -70,7 +71,7 @@ def count_processor_seconds() -> None:
 
 def measure(name: str, out: Path) -> dict[str, Any]:
     """Plan a run, then run it."""
-    from retrieval_kd.pipeline.forecast import forecast
+    from retrieval_kd.pipeline.forecast import PROCESS_BYTES, forecast
     from retrieval_kd.pipeline.plan import planned, run
 
     file, *overrides = CONFIGURATIONS[name]
@@ -78,12 +79,24 @@ def measure(name: str, out: Path) -> dict[str, Any]:
     start = time.perf_counter()
     made = forecast(config)
     planning = time.perf_counter() - start
-    run(config, lambda stage, done, number: say(f"{number} {stage.title}", error=True))
+    peaks: dict[str, int] = {}
+    current: list[str] = []
+
+    def before(stage: Any, done: bool, number: str) -> None:
+        say(f"{number} {stage.title}", error=True)
+        peaks.update({name: peak_memory() for name in current})
+        current[:] = [stage.title]
+        forget_peak()
+
+    run(config, before)
+    peaks.update({name: peak_memory() for name in current})
     work = planned(config).work
     stages = {
         stage.title: {
             "planned": round(stage.seconds, 1),
             "took": work.record(stage.name)["seconds"],
+            "memory_planned": round(PROCESS_BYTES + stage.work.memory),
+            "memory_peak": peaks[stage.title],
             "works": {
                 each.what: round(seconds, 1)
                 for each, seconds in zip(stage.work.works, stage.by_work, strict=True)
@@ -100,16 +113,21 @@ def measure(name: str, out: Path) -> dict[str, Any]:
         "planned_by_taken": round(made.seconds / took, 3),
         "operations": made.flops,
         "memory_planned": round(made.memory),
-        "memory_peak": peak_memory(),
+        "memory_peak": max(peaks.values()),
         "stages": stages,
     }
 
 
-def peak_memory() -> int:
-    """Most memory (bytes) that this process has had; of all runs so far."""
-    import resource
+def forget_peak() -> None:
+    """Let the peak of this process begin at what it holds now; Linux alone can."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def peak_memory() -> int:
+    """Most memory (bytes) that this process has held since `forget_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def show(name: str, record: dict[str, Any]) -> None:

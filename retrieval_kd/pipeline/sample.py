@@ -19,7 +19,7 @@ from retrieval_kd.config.student import LayerChoice, Student
 from retrieval_kd.config.training import Training, TrainingStage
 from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.errors import Drops, InputError
-from retrieval_kd.files import write_text
+from retrieval_kd.files import write_json, write_text
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.spec import spec_for
 from retrieval_kd.models.encode import document_vectors, encode_queries, save_array
@@ -127,6 +127,8 @@ class Sample:
             self._make_up_vocabulary(student)
             document_vectors(student.base, self.collection.documents, max_length=length)
         self.made(student).save(str(folder))
+        # Students that start alike have digests of their own, so that neither finds its vectors.
+        write_json(folder / "sample.json", {"number": folder.name})
         return self.index(str(folder), shape, length, pad=student.base)
 
     def teacher(self, member: str, shape: Shape | None, flops_each: float) -> Speeds:

@@ -82,8 +82,8 @@ class StudentWork:
     def _memory(
         self, settings: TrainSettings, tokens: float, texts: float, own: Any, parameters: int
     ) -> float:
-        if own is None:  # values, gradients and two moments of a table
-            return 4.0 * SAVED_BYTES * parameters
+        if own is None:  # a table's values, gradients, two moments, best state, and a copy
+            return 6.0 * SAVED_BYTES * parameters
         share = min(1.0, settings.mini_batch_size / texts) if settings.mini_batch_size else 1.0
         memory: float = own.training_bytes(tokens * share, bytes_per_value=self.run.value_bytes)
         return memory

@@ -10,12 +10,14 @@ import pytest
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.files import cache_dir, read_json, write_json
+from retrieval_kd.models.load import model_digest
 from retrieval_kd.pipeline import calibrate
 from retrieval_kd.pipeline.forecast import changed, forecast
 from retrieval_kd.pipeline.gpus import GPUS
 from retrieval_kd.pipeline.plan import planned, run
 from retrieval_kd.pipeline.plan_file import UNITS, to_json, write_plan
 from retrieval_kd.pipeline.results import RunResults
+from retrieval_kd.pipeline.sample import Sample
 from retrieval_kd.pipeline.savings import savings
 from retrieval_kd.pipeline.took import PLAN, planned_and_taken
 from retrieval_kd.schema import validate
@@ -148,6 +150,17 @@ def test_speeds_are_measured_once(config, before, monkeypatch, tmp_path):
     assert forecast(config).speeds.keys() <= before[0].speeds.keys()
     with pytest.raises(AssertionError, match="measured again"):
         forecast(config, again=True)
+
+
+def test_students_that_start_alike_do_not_find_each_others_vectors(config, before):
+    """Their untrained weights are the same, but each is measured."""
+    student = config.student_for(config.students["labels"])
+    with calibrate.sandbox() as folder:
+        sample = Sample(before[0].amounts, folder)
+        for _ in range(2):
+            sample.student_index(student, None, student.max_length)
+        saved = sorted((folder / "untrained").iterdir())
+        assert len({model_digest(str(path)) for path in saved}) == len(saved) == 2
 
 
 def test_another_dtype_is_another_machine(config, before, monkeypatch):
