@@ -88,8 +88,9 @@ def show(record: dict[str, Any]) -> None:
     price = _price(total["price"])
     say(
         f"In all {duration(total['seconds'])} on this machine{price}; {total['pairs']:,} pairs, "
-        f"{scaled(total['operations'])} operations; {_gigabytes(total['disk_bytes'])} of disk and "
-        f"{_gigabytes(total['memory_bytes'])} of memory at most"
+        f"{scaled(total['operations'])} operations; {_gigabytes(total['disk_bytes'])} of disk at "
+        f"most, and {_gigabytes(total['memory_bytes'])} of memory for models by formula (a process "
+        "holds more)"
     )
     if total["server_price"] is not None:
         say(f"Servers: {total['server_price']:.2f} at the prices of the configuration")

@@ -24,7 +24,7 @@ from retrieval_kd.pipeline.sample import Sample
 from retrieval_kd.pipeline.stage_work import RunWork
 from retrieval_kd.pipeline.work import StageWork, Work
 
-PROCESS_BYTES = 0.9e9  # of Python, its libraries and a small run's data: about what runs take
+PROCESS_BYTES = 0.9e9  # of Python and its libraries; a run's data come on top
 ALWAYS = 0.3  # seconds of any stage: its record, its files
 
 
@@ -90,7 +90,7 @@ class Forecast:
 
     @property
     def memory(self) -> float:
-        """Most bytes that any stage needs, with those of the process."""
+        """Bytes of the models of the largest stage, and of Python; a process holds more."""
         return PROCESS_BYTES + max((stage.work.memory for stage in self.todo), default=0.0)
 
     @property

@@ -61,7 +61,7 @@ class StageWork:
 
     Attributes:
         disk: bytes that it writes and leaves, or of a training holds while it works.
-        memory: most bytes at one time, as the formulas of `models/shapes.py` have it.
+        memory: bytes of models, optimizer and activations, by the formulas of `models/shapes.py`.
         at_most: counts are upper bounds, since an earlier stage decides.
     """
 
