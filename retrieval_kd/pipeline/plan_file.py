@@ -15,11 +15,15 @@ from retrieval_kd.pipeline.savings import Saving
 from retrieval_kd.pipeline.took import FORMAT, read_plan
 
 UNITS = {
-    "seconds": "s of wall-clock time on this machine", "tokens": "tokens", "operations":
-    "floating-point operations", "disk_bytes": "bytes, at most", "memory_bytes": "bytes of models, optimizer and activations by formula; a process holds more",
-    "price": "currency of the price", "server_price": "currency of the server's prices",
+    "seconds": "s of wall-clock time on this machine",
+    "tokens": "tokens",
+    "operations": "floating-point operations",
+    "disk_bytes": "bytes, at most",
+    "memory_bytes": "bytes of models, optimizer and activations by formula; a process holds more",
+    "price": "currency of the price",
+    "server_price": "currency of the server's prices",
     "share": "of the seconds that remain, no unit",
-}  # fmt: skip
+}
 # what a stage does → the name of its count
 COUNTS = {
     "documents encoded": "documents_encoded", "queries encoded": "queries_encoded",
