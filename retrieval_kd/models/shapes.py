@@ -35,7 +35,7 @@ class Shape:
     Example:
         >>> minilm = Shape(layers=6, hidden=384, inner=1536, vocabulary=30522)
         >>> minilm.parameters, minilm.forward(tokens=1000, length=100) / 1e9
-        (22337280, 22.1552640...)
+        (22337280, 22.155264)
     """
 
     layers: int
