@@ -33,6 +33,7 @@ from retrieval_kd.cli.index import index_app
 from retrieval_kd.cli.merge import merge_app
 from retrieval_kd.cli.methods import methods_app
 from retrieval_kd.cli.options import out_file
+from retrieval_kd.cli.plan import plan_app
 from retrieval_kd.cli.score import score_app
 from retrieval_kd.cli.scores import scores_app
 from retrieval_kd.cli.search import search_app
@@ -106,7 +107,7 @@ app = typer.Typer(
 )
 COMMANDS = (
     search_app, serve_app, score_app, fit_app, train_app, merge_app, evaluate_app, audit_app,
-    diagnose_app, methods_app,
+    diagnose_app, methods_app, plan_app,
 )  # fmt: skip
 for commands in COMMANDS:
     app.registered_commands += commands.registered_commands
@@ -115,7 +116,7 @@ app.add_typer(scores_app, name="scores")
 app.add_typer(teach_app, name="teach")
 
 # what they have finished is on the disk, and is found when they are started again
-RESUMES = {"run", "suite", "score", "train", "fit-teacher", "index"}
+RESUMES = {"run", "plan", "suite", "score", "train", "fit-teacher", "index"}
 
 Overrides = Annotated[
     list[str] | None,

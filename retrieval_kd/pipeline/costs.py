@@ -142,7 +142,7 @@ def teacher_calls(context: RunContext, training: Training) -> dict[str, int]:
         unlabelled = draws_unlabelled(config.unlabelled, stage)
         parts = ["train", "unlabelled"] if unlabelled else ["train"]
         for part in parts if members else []:
-            depths = _depths(context, part)
+            depths = candidate_counts(context, part)
             for member in members:
                 if (member, part) not in counted:
                     counted.add((member, part))
@@ -198,7 +198,7 @@ def _texts(context: RunContext, part: str) -> int:
     return len(context.collection.documents if part == "documents" else context.queries(part).texts)
 
 
-def _depths(context: RunContext, part: str) -> list[int]:
+def candidate_counts(context: RunContext, part: str) -> list[int]:
     """Count each query's candidates; in the train part with its other relevant documents."""
     candidates, queries = context.candidates(part), context.queries(part)
     judged = queries.qrels if part == "train" else {}

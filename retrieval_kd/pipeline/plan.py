@@ -17,6 +17,7 @@ from retrieval_kd.config.run import Config, merged_system
 from retrieval_kd.config.student import Student
 from retrieval_kd.config.teacher import and_choosers, chosen_by
 from retrieval_kd.config.training import Training, TrainingStage
+from retrieval_kd.data.collection import Collection
 from retrieval_kd.files import digest_file
 from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
@@ -49,7 +50,7 @@ from retrieval_kd.teachers.llm.server.settings import ServerSettings
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.workspace import Stage, Workspace
 
-REPORT_FORMAT = 2  # of report.json: a report in another form is written again
+REPORT_FORMAT = 3  # of report.json: a report in another form is written again
 
 
 def run(
@@ -60,18 +61,21 @@ def run(
     Args:
         before: called with each stage, whether it is done already, and its number, as in 3/19.
     """
-    context = _planned(config)
+    context = planned(config)
     context.work.execute(before)
     return RunResults(context)
 
 
 def plan(config: Config) -> Workspace:
     """Return the workspace with all stages added and none run. Opens the collection."""
-    return _planned(config).work
+    return planned(config).work
 
 
-def _planned(config: Config) -> RunContext:
+def planned(config: Config, collection: Collection | None = None) -> RunContext:
+    """Return the run with all its stages planned; `collection` is opened if it is not given."""
     context = RunContext(config, Workspace(config.out))
+    if collection is not None:
+        context.collection = collection
     check_splits(context)
     check_models(context)
     check_cloze(context)

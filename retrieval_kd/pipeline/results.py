@@ -27,6 +27,7 @@ from retrieval_kd.evaluation.report.data import Curve, Main, ReportData, SystemR
 from retrieval_kd.evaluation.report.explorer import explorer_from
 from retrieval_kd.evaluation.report.grid import Grid, print_grid, to_latex, to_markdown
 from retrieval_kd.evaluation.report.page import write_report
+from retrieval_kd.evaluation.report.plan import plan_grid
 from retrieval_kd.evaluation.report.table import Clean, to_grid
 from retrieval_kd.files import digest_json, read_json, write_json, write_text
 from retrieval_kd.hardware import describe, versions
@@ -44,6 +45,7 @@ from retrieval_kd.pipeline.descriptions import (
     layer_note,
     teacher_notes,
 )
+from retrieval_kd.pipeline.took import PLAN, planned_and_taken
 from retrieval_kd.progress import say
 
 
@@ -118,6 +120,12 @@ class RunResults:
         return to_grid(*self.evaluation, self.costs, clean=clean)
 
     @property
+    def _planned(self) -> list[dict[str, Any]]:
+        """Planned and taken seconds of the stages before the report, if there is a plan."""
+        stages = planned_and_taken(self.work, self.work.path(self.file(PLAN)))
+        return [stage for stage in stages if stage["title"] != self.stage("report")]
+
+    @property
     def _teacher_facts(self) -> dict[str, Any]:
         """The facts of tuning the teacher on dev."""
         return self.work.record("weights").get("facts", {})
@@ -154,6 +162,7 @@ class RunResults:
                 *cost_notes(self.work),
                 *drops,
             ],
+            stages=self._planned,
             rules=evaluation.rules,
             main=Main(student, baseline, "teacher"),
             measure=measure,
@@ -162,6 +171,9 @@ class RunResults:
         write_report(data, self.work.path(self.file("report.html")))
         for name, write in (("results.md", to_markdown), ("results.tex", to_latex)):
             write_text(self.work.path(self.file(name)), write(self.grid) + "\n")
+        if plan := plan_grid(self._planned):
+            path = self.work.path(self.file("results.md"))
+            write_text(path, f"{path.read_text('utf-8')}\n{to_markdown(plan)}\n")
 
     def print(self) -> None:
         """Print the table, the main comparison, what each student gains, and where all is."""

@@ -76,7 +76,7 @@ class RunEnsemble(Ensemble):
             parts = [part for part in parts if part != "test"]
         by = chosen_by(member)
         before = self.score(by, parts)["scored"] if by else 0
-        teacher, pairs, scored, missing = self._open(member), 0, 0, 0
+        teacher, pairs, scored, missing = self.open(member), 0, 0, 0
         for part in parts:
             report = self._score_missing(
                 member, teacher, self.queries(part).texts, self.wanted(part)
@@ -147,7 +147,7 @@ class RunEnsemble(Ensemble):
         member, texts = self.members[number], self.queries(part).texts
         wanted = self.wanted(part, candidates)
         self._scores(member, texts, wanted)
-        key = self._open(member).key
+        key = self.open(member).key
         answers = AnswerStore(self.store.folder(key), key)
         chosen, by = self._choose(member, texts, wanted)
         return conclude_pairs(
@@ -162,7 +162,7 @@ class RunEnsemble(Ensemble):
         scores: dict[str, dict[str, float]] = {}
         for member in and_choosers(self.used) if candidates else ():
             if member not in self.timed:
-                self.timed[member] = self._open(member)
+                self.timed[member] = self.open(member)
             by = chosen_by(member)
             scores[member] = score_query_and_record(
                 self.collection,
@@ -205,7 +205,8 @@ class RunEnsemble(Ensemble):
             "open_calls": partial(Calls, server, budget),
         }
 
-    def _open(self, member: str) -> Teacher:
+    def open(self, member: str) -> Teacher:
+        """Open a teacher by its name in the configuration."""
         teacher = self.config.teacher
         spec = member
         if teacher.fit and member == teacher.fitted:
@@ -218,7 +219,7 @@ class RunEnsemble(Ensemble):
         )
 
     def _scores(self, member: str, texts: Mapping[str, str], candidates: ScoreTable) -> ScoreTable:
-        teacher = self._open(member)
+        teacher = self.open(member)
         chosen, by = self._choose(member, texts, candidates)
         read = partial(
             scores_of,

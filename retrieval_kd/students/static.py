@@ -7,6 +7,7 @@ model2vec (https://github.com/MinishLab/model2vec) have the idea. A saved studen
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,30 +182,42 @@ def token_vectors(
         digest: identifies the encoder in the cache; by default its `model_digest`.
         prompt: put before every token.
     """
-    key = [1, digest or model_digest(model_spec), *([prompt] if prompt else [])]
-    path = cache_dir() / "token-vectors" / f"{digest_json(key)}.npy"
+    path = vocabulary_file(model_spec, digest=digest, prompt=prompt)
     vocabulary = 1 + max(encoder.tokenizer.get_vocab().values())
     if not path.exists():
         transformer: Any = encoder[0]
         known = min(vocabulary, len(transformer.auto_model.get_input_embeddings().weight))
-        whole = encoder.tokenizer(f"{prompt}a")["input_ids"]
-        [plain] = encoder.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
-        at = len(whole) - 1 - whole[::-1].index(plain)
         parts = []
-        with bar("encoding the vocabulary", known) as progress, torch.inference_mode():
+        with bar("encoding the vocabulary", known) as progress:
             for start in range(0, known, CHUNK):
                 tokens = torch.arange(start, min(start + CHUNK, known))
-                rows = torch.tensor([whole]).repeat(len(tokens), 1)  # (n, 3)
-                rows[:, at] = tokens
-                features = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
-                features = {name: tensor.to(encoder.device) for name, tensor in features.items()}
-                parts.append(encoder(features)["sentence_embedding"].float().cpu().numpy())
+                parts.append(encode_tokens(encoder, tokens, prompt))
                 progress.advance(len(tokens))
         save_array(path, np.concatenate(parts))
     vectors = np.load(path, allow_pickle=False)
     vectors = vectors - vectors.mean(0)
     vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     return np.pad(vectors, ((0, vocabulary - len(vectors)), (0, 0)))
+
+
+def vocabulary_file(model_spec: str, *, digest: str | None = None, prompt: str = "") -> Path:
+    """The file of the cache that `token_vectors` keeps an encoder's vectors in, or will."""
+    key = [1, digest or model_digest(model_spec), *([prompt] if prompt else [])]
+    return cache_dir() / "token-vectors" / f"{digest_json(key)}.npy"
+
+
+@torch.inference_mode()
+def encode_tokens(encoder: SentenceTransformer, tokens: Tensor, prompt: str = "") -> np.ndarray:
+    """Encode texts of a single token each: vectors (n, D') of the tokens (n,)."""
+    whole = encoder.tokenizer(f"{prompt}a")["input_ids"]
+    [plain] = encoder.tokenizer("a", add_special_tokens=False)["input_ids"][-1:]
+    at = len(whole) - 1 - whole[::-1].index(plain)
+    rows = torch.tensor([whole]).repeat(len(tokens), 1)  # (n, 3)
+    rows[:, at] = tokens
+    features = {"input_ids": rows, "attention_mask": torch.ones_like(rows)}
+    features = {name: tensor.to(encoder.device) for name, tensor in features.items()}
+    vectors: np.ndarray = encoder(features)["sentence_embedding"].float().cpu().numpy()
+    return vectors
 
 
 def split_rows(rows: Tensor) -> TokenTable:

@@ -9,6 +9,7 @@ minutes and keeps no checkpoints: a stopped one starts over.
 from __future__ import annotations
 
 import itertools
+import statistics
 import time
 import warnings
 from typing import Any
@@ -121,15 +122,17 @@ class _Training:
         few = settings.batch_queries if self.far else BALANCED  # against all documents: no more
         self._balance(rows[: min(few, BALANCED)])
         curve, best = [self._point(0)], self._state()
-        size = settings.batch_queries
+        size, taken = settings.batch_queries, []
         with bar("training", settings.steps) as progress:
             for step in range(settings.steps):
+                began = time.monotonic()
                 batch = rows[step * size : (step + 1) * size]
                 losses = self._losses(list(zip(batch["pool"], batch["draw"], strict=True)), step)
                 optimizer.zero_grad(set_to_none=False)
                 torch.stack(list(losses.values())).sum().backward()
                 optimizer.step()
                 rate.step()
+                taken.append(time.monotonic() - began)
                 progress.advance()
                 if (step + 1) % settings.eval_steps == 0 or step + 1 == settings.steps:
                     values = {name: round(loss.item(), 4) for name, loss in losses.items()}
@@ -142,8 +145,9 @@ class _Training:
         self.student.settle()
         return {
             "steps": settings.steps,
-            "seconds": round(time.monotonic() - self.started, 1),
-            "preparing_seconds": round(prepared - self.started, 1),
+            "seconds": round(time.monotonic() - self.started, 2),
+            "preparing_seconds": round(prepared - self.started, 2),
+            "seconds_per_step": round(statistics.median(taken), 4),
             "processes": 1,
             "resumed_from_step": 0,
             "settings": settings.model_dump(exclude={"max_tokens"}),  # texts are read whole

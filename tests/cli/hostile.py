@@ -379,6 +379,7 @@ CALLS = [
     Call(("diagnose",), [], {**DATA, **RUNS, **FALSE_NEGATIVES}),
     Call(("methods",), ["margin_mse"]),
     Call(("run",), ["{config}", "seeds=[0]"], {"--dry-run": True}),
+    Call(("plan",), ["{config}", "seeds=[0]"], {"--gpu": ["L4", "A100"], "--price-per-hour": "1"}),
     Call(("report",), ["{report}"], {"--out": "o.html"}),
     Call(("scores", "inspect"), ["{store}"]),
     Call(("scores", "export"), ["{store}"], {"--out": "o.tsv"}),

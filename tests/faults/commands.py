@@ -21,7 +21,7 @@ from tests.tiny_models import write_collection, write_cross_encoder, write_encod
 
 FLAT = Path(__file__).parents[2] / "indexes" / "flat.yaml"
 CONCURRENCY = 4  # calls of a server at a time
-TIMES = ("seconds", "preparing_seconds", "resumed_from_step")
+TIMES = ("seconds", "preparing_seconds", "seconds_per_step", "resumed_from_step")
 UNLIKE = ("README.md", "training.json", "seal.json")  # they have times
 
 

@@ -91,6 +91,8 @@ class ReportData:
     hardware: dict[str, Any] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    # seconds of stages, where a plan exists: {"title", "planned", "took"}
+    stages: list[dict[str, Any]] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)  # Evaluation.rules
     main: Main | None = None
     measure: str = "ndcg@10"  # the one that headline and pictures show

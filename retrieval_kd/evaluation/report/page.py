@@ -26,6 +26,7 @@ from retrieval_kd.evaluation.report.data import ReportData
 from retrieval_kd.evaluation.report.explorer import data_block, won_and_lost
 from retrieval_kd.evaluation.report.grid import Cell, Grid
 from retrieval_kd.evaluation.report.pictures import pictures
+from retrieval_kd.evaluation.report.plan import plan_grid
 from retrieval_kd.evaluation.report.sections import (
     facts,
     headline,
@@ -75,6 +76,7 @@ def render(data: ReportData) -> str:
         explorer=explorer and data_block(explorer, names, pair),
         cases=won_and_lost(explorer, pair) if explorer and data.main else [],
         compared=[names[number] for number in pair] if explorer else [],
+        stages=plan_grid(data.stages),
         teacher=teacher_section(data),
         leaks=leak_section(data),
         # as YAML, which `rkd run` can read

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +97,7 @@ def train(
             module.p = probability
         if is_first():
             history = [*clock.start, *trainer.state.log_history]
-            record = _record(job, clock.seconds(), checkpoint, history) | facts()
+            record = _record(job, clock, checkpoint, history) | facts()
             with named_writes(job.out):
                 save_whole(model, job.out, record, job.trained_live)
             for kept in work.glob("checkpoint-*"):
@@ -106,12 +107,13 @@ def train(
 
 
 def _record(
-    job: TrainingJob, seconds: float, checkpoint: str | None, history: list[Any]
+    job: TrainingJob, clock: Clock, checkpoint: str | None, history: list[Any]
 ) -> dict[str, Any]:
     return {
         "identity": job.identity,
         "steps": job.settings.steps,
-        "seconds": round(seconds, 1),
+        "seconds": round(clock.seconds(), 1),
+        "seconds_per_step": clock.seconds_per_step(),
         "processes": processes(),
         "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
         "settings": job.settings.model_dump(),
@@ -186,9 +188,20 @@ class Clock(TrainerCallback):
         progress: dict[str, Any] = read_json(kept) if kept else {"seconds": 0.0, "start": []}
         self._before, self._began = float(progress["seconds"]), time.monotonic()
         self.start: list[dict[str, Any]] = progress["start"]
+        self._ended = self._began  # the step before, with what follows it
+        self._steps: list[float] = []
 
     def seconds(self) -> float:
         return self._before + time.monotonic() - self._began
+
+    def seconds_per_step(self) -> float | None:
+        """Median of this attempt's steps but the first, which warms up; None with one step."""
+        return round(statistics.median(self._steps[1:]), 4) if len(self._steps) > 1 else None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        now = time.monotonic()
+        self._steps.append(now - self._ended)
+        self._ended = now
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
