@@ -1,14 +1,14 @@
 """Compares small multi-vector indexes with PLAID's on the same token vectors.
 
-    python -m benchmarks.plaid --plaid PYTHON --cache FOLDER
+    python -m benchmarks.plaid --plaid PYTHON --cache FOLDER --unpooled
 
-PYTHON is that of an environment with `pip install fast-plaid==1.7.0.2110`, the PLAID
-(https://arxiv.org/abs/2205.09707) that PyLate searches with. Its pins do not go with ours, so it
+PYTHON is that of an environment with `pip install fast-plaid==1.7.0.2110`, PLAID
+(https://arxiv.org/abs/2205.09707) by the authors of PyLate. Its pins do not go with ours, so it
 runs in a process of its own. Model, vectors and questions are those of
-benchmarks/multi_vector_index.py, whose cache can be named. Both get the same vectors, pooled or
-not, at the same bits, with one thread and one query at a time. fast-plaid searches with its
-defaults, and with as many documents scored in full as ours. Nothing is chosen here. Started again,
-it keeps fast-plaid's indexes that were searched.
+benchmarks/multi_vector_index.py, whose cache can be named. Both get the same vectors, pooled (and
+with --unpooled as they are), at the same bits, with one thread and one query at a time. fast-plaid
+searches with its defaults, and with as many documents scored in full as ours. Nothing is chosen
+here. Started again, it keeps fast-plaid's indexes that were searched.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ from retrieval_kd.indexing import multi_vector_coded
 from retrieval_kd.indexing.topk import Ranking
 from retrieval_kd.models.vectors import Tokens
 
-VARIANTS = ((2.0, 1), (2.0, 2), (2.0, 4), (1.0, 4))  # pool and bits
+VARIANTS = ((2.0, 1), (2.0, 2), (2.0, 4))  # pool and bits
+UNPOOLED = (1.0, 4)  # fast-plaid's default
 OURS = "candidates=256,nprobe=16"
 SEARCHES = (  # fast-plaid's default, and as many documents scored in full as ours
     {"n_full_scores": 4096, "n_ivf_probe": 8},
@@ -56,8 +57,10 @@ def main() -> None:
     parser.add_argument("--collection", default="squad.zip")
     parser.add_argument("--split", default="test")
     parser.add_argument("--queries", type=int, default=300, help="at most so many of the split")
+    parser.add_argument("--unpooled", action="store_true", help="at 4 bits too: 10 minutes more")
     parser.add_argument("--cache", type=Path, required=True, help="folder for model and indexes")
     options = parser.parse_args()
+    variants = [*VARIANTS, *([UNPOOLED] if options.unpooled else [])]
     torch.set_num_threads(1)
     collection = open_collection(options.collection)
     exact = exact_index(collection, options.cache)
@@ -73,14 +76,14 @@ def main() -> None:
     folder = options.cache / "plaid"
     folder.mkdir(exist_ok=True)
     save_tokens(folder / "queries.npz", queries)
-    for pool in dict.fromkeys(pool for pool, _ in VARIANTS):
+    for pool in dict.fromkeys(pool for pool, _ in variants):
         shards = pooled(exact.vectors, options.cache / f"pool-{pool:g}", pool)
         save_tokens(
             folder / f"tokens-{pool:g}.npz", [row for path in shards for row in tokens_of(path)]
         )
-        for bits in (bits for other, bits in VARIANTS if other == pool):
+        for bits in (bits for other, bits in variants if other == pool):
             note(*ours(exact, queries, shards, options.cache, pool, bits))
-    found = run_plaid(options.plaid, folder)
+    found = run_plaid(options.plaid, folder, variants)
     for index in found:
         for searched in index["searches"]:
             note(*plaid(exact, index, searched))
@@ -108,15 +111,15 @@ def ours(
     return {"index": name, "pool": pool, "bits": bits, "bytes": size(out), **timed}, found
 
 
-def run_plaid(python: str, folder: Path) -> list[dict[str, Any]]:
+def run_plaid(python: str, folder: Path, variants: list[tuple[float, int]]) -> list[dict[str, Any]]:
     """Let fast-plaid build and search with one thread in its own environment."""
-    settings = {"variants": VARIANTS, "searches": SEARCHES, "depth": DEPTH, "seed": SEED}
+    settings = {"variants": variants, "searches": SEARCHES, "depth": DEPTH, "seed": SEED}
     (folder / "settings.json").write_text(json.dumps(settings))
     script = Path(__file__).with_name("plaid_child.py")
     threads = ("OMP", "MKL", "OPENBLAS", "RAYON")
     environment = os.environ | {f"{library}_NUM_THREADS": "1" for library in threads}
     subprocess.run([python, str(script), str(folder)], env=environment, check=True)
-    paths = [folder / f"found-{pool:g}-{bits}.json" for pool, bits in VARIANTS]
+    paths = [folder / f"found-{pool:g}-{bits}.json" for pool, bits in variants]
     return [json.loads(path.read_text()) for path in paths]
 
 
