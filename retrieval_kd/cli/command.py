@@ -17,7 +17,7 @@ from retrieval_kd.schema import expanded
 WORDS = ("query",)  # parameters that are texts, and never paths
 # parameters with text that may name a file or a folder to read
 NAMES = ("collection", "train", "eval_", "with_", "model", "models", "student", "base", "teacher",
-         "tokenizer", "name")  # fmt: skip
+         "tokenizer", "name", "part")  # fmt: skip
 
 
 class Command(TyperCommand):
@@ -81,7 +81,8 @@ def _read(name: str, value: Any) -> list[Path]:
     values = value if isinstance(value, list | tuple) else [value]
     paths = [one for one in values if isinstance(one, Path)]
     named = [one for one in values if isinstance(one, str) and name in NAMES]
-    found = [place for one in named for place in places(one)]
+    words = [word for one in named for word in {one, one.partition("=")[2]}]  # NAME=FOLDER too
+    found = [place for word in words for place in places(word)]
     return paths + [place for place in found if name != "name" or place.is_file()]  # of a suite
 
 

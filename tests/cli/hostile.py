@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 from unittest import mock
 
+import numpy as np
 import typer
 import yaml
 from typer.main import get_command
@@ -232,6 +233,8 @@ def write_world(folder: Path, models: dict[str, Path], collection: Path) -> dict
     at["documents"], at["ids"] = folder / "documents.jsonl", folder / "ids"
     at["documents"].write_text('{"_id": "birds1", "text": "sparrow"}\n')
     at["ids"].write_text("birds2\nnobody\n")
+    at["vectors"] = folder / "vectors.npy"
+    np.save(at["vectors"], np.eye(2, 32, dtype=np.float32))
     at["qrels"] = at["collection"] / "qrels" / "test.tsv"
     at["scores"] = folder / "published.tsv"
     at["scores"].write_text("query_id\tdocument_id\tscore\nq-birds0\tbirds1\t2.5\n")
@@ -317,6 +320,17 @@ CALLS = [
         2,  # too few queries to choose by
     ),
     Call(("index", "verify"), [], INDEX),
+    Call(
+        ("index", "vectors"),
+        [],
+        {
+            "--vectors": "{vectors}",
+            "--ids": "{ids}",
+            "--model": "{encoder}",
+            "--spec": "{index_spec}",
+            "--out": "o",
+        },
+    ),
     Call(
         ("index", "tune"),
         [],

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.data.collection import open_collection
-from retrieval_kd.indexing import build, dense
+from retrieval_kd.indexing import build, parts
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models import encode
 
@@ -43,7 +43,7 @@ def attempt(collection: str, model: str, home: Path, seconds: float | None) -> b
         encode._shard_size = lambda: 25  # type: ignore[assignment]
         encode.save_arrays = slowed(encode.save_arrays, 0.05, home / "saved.log")  # type: ignore[assignment]
         encode.merge_arrays = slowed(encode.merge_arrays, 0.05)  # type: ignore[assignment]
-        dense._add = slowed(dense._add, 0.1)  # type: ignore[assignment]
+        parts.add_rows = slowed(parts.add_rows, 0.1)  # type: ignore[assignment]
         build.write_ids = slowed(build.write_ids, 0.1)  # type: ignore[assignment]
         build.build_index(open_collection(collection), model, SPEC, home / "index")
         os._exit(0)

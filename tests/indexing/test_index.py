@@ -52,7 +52,7 @@ def test_an_index_of_the_base_is_an_asymmetric_students_too(
     student, before = str(tmp_path / "student"), (tmp_path / "ix" / "index.faiss").stat()
     make_asymmetric(model_spec, collection.documents).save(student)
     queries = collection.query_texts("test")
-    monkeypatch.setattr(build.dense, "write", None)  # must not be called
+    monkeypatch.setattr(build, "_write_dense", None)  # must not be called
     expected = dense_run(collection, queries, student, 5)
     opened = Index.open(tmp_path / "ix", student)
     assert opened.model_spec == student and opened.manifest["model"] == base.manifest["model"]
