@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,17 +77,9 @@ def build_index(
         "document_prompt": document_prompt,
         "spec": spec.as_dict(),
     }
-    check_foreign(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / ".lock"):
-        finished = finished_index(out, inputs, model_spec)
+    with building(out, inputs, model_spec, replacing) as finished:
         if finished is not None:
             return finished
-        with contextlib.suppress(InputError):  # one that is damaged has no more to say
-            replacing(read_manifest(out))
-        (out / MANIFEST).unlink(missing_ok=True)
-        sweep(out)
-
         model = load_retriever(model_spec, max_length=max_length, dtype=dtype)
         start = time.monotonic()
         if spec.kind == "faiss":
@@ -110,6 +102,29 @@ def build_index(
     opened = Index.open(out, verify=False)
     opened.model_spec, opened.model = model_spec, model  # already loaded
     return opened
+
+
+@contextlib.contextmanager
+def building(
+    out: Path,
+    inputs: dict[str, Any],
+    model_spec: str,
+    replacing: Callable[[dict[str, Any]], None],
+) -> Iterator[Index | None]:
+    """Lock folder `out` to build in; yield the index of these inputs, if it is there already.
+
+    Any other index in it is no index any more within the block.
+    """
+    check_foreign(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / ".lock"):
+        finished = _finished(out, inputs, model_spec)
+        if finished is None:
+            with contextlib.suppress(InputError):  # one that is damaged has no more to say
+                replacing(read_manifest(out))
+            (out / MANIFEST).unlink(missing_ok=True)
+            sweep(out)
+        yield finished
 
 
 def _write_dense(
@@ -204,7 +219,7 @@ def check_kind(model_spec: str, spec: IndexSpec) -> None:
         )
 
 
-def finished_index(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | None:
+def _finished(out: Path, inputs: dict[str, Any], model_spec: str) -> Index | None:
     """The index in `out`, if it was built from these inputs and is undamaged."""
     try:
         manifest = read_manifest(out)

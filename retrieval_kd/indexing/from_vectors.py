@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,22 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from filelock import FileLock
 
 from retrieval_kd.errors import InputError, shown
-from retrieval_kd.files import digest_json, sweep
+from retrieval_kd.files import digest_json
 from retrieval_kd.hardware import dtype_name, fast_dtype
 from retrieval_kd.indexing import dense
-from retrieval_kd.indexing.build import (
-    check_foreign,
-    check_kind,
-    complete,
-    finished_index,
-    portable,
-    write_vectors,
-)
-from retrieval_kd.indexing.index import Index, read_manifest
-from retrieval_kd.indexing.segments import IDS, MANIFEST, write_ids
+from retrieval_kd.indexing.build import building, check_kind, complete, portable, write_vectors
+from retrieval_kd.indexing.index import Index
+from retrieval_kd.indexing.segments import IDS, write_ids
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.encode import normalises
 from retrieval_kd.models.load import document_digest, load_encoder
@@ -93,16 +84,9 @@ def index_vectors(
         "document_prompt": None,
         "spec": spec.as_dict(),
     }
-    check_foreign(out)
-    out.mkdir(parents=True, exist_ok=True)
-    with FileLock(out / ".lock"):
-        finished = finished_index(out, inputs, model_spec)
+    with building(out, inputs, model_spec, replacing) as finished:
         if finished is not None:
             return finished
-        with contextlib.suppress(InputError):  # one that is damaged has no more to say
-            replacing(read_manifest(out))
-        (out / MANIFEST).unlink(missing_ok=True)
-        sweep(out)
         normalised = dense.scaled(spec, normalises(model))
         dimensions = dense.indexed_dimensions(spec, width, model_spec)
         index = dense.make_index(spec, dimensions, len(rows))
