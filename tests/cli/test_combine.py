@@ -80,4 +80,8 @@ def test_given_weights_and_mistakes(parts: list[Any], tmp_path: Path, command: A
     code, said = command("search", "--index", hybrid, "nest", "--model", "x")
     assert code == 2 and "write PART=MODEL" in said, said
     code, said = command("index", "combine", *parts, "--out", tmp_path / "ix")
+    assert code == 2 and "--out would overwrite what --part reads" in said, said
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    code, said = command("index", "combine", *parts, "--out", tmp_path / "other")
     assert code == 2 and "holds something other than a hybrid index" in said, said

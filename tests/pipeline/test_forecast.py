@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,6 +24,14 @@ from retrieval_kd.pipeline.took import PLAN, planned_and_taken
 from retrieval_kd.schema import validate
 
 DEPTH, LIMIT, STEPS, BATCH, SLATE = 12, 20, 8, 6, 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory) -> Iterator[None]:
+    """A cache that no other test has encoded into."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETRIEVAL_KD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from retrieval_kd.data.collection import open_collection
 from retrieval_kd.data.runs import read_run
 from retrieval_kd.errors import Drops, InputError
 from retrieval_kd.files import read_sealed
-from retrieval_kd.pipeline.plan import _planned, plan, run
+from retrieval_kd.pipeline.plan import plan, planned, run
 from retrieval_kd.pipeline.queries import ChosenQueries
 from retrieval_kd.schema import read_extended
 from tests.pipeline.shrinking import CONFIGS, shrunk, written
@@ -91,7 +91,7 @@ def test_teachers_are_weighed_by_how_they_find_documents_that_a_sentence_was_cut
 
 
 def test_a_teacher_that_cloze_dropped_is_not_said_to_have_been_tried_on_dev(finished, monkeypatch):
-    context, member = _planned(finished), finished.teacher.members[1]
+    context, member = planned(finished), finished.teacher.members[1]
     monkeypatch.setattr(type(context.ensemble), "used", [])
     facts = context.ensemble.score(member, ["train", "test"])
     assert facts == {"teacher": member, "skipped": "weight 0 on cut documents"}
@@ -200,14 +200,14 @@ def test_a_log_is_trained_on_without_the_queries_that_are_tested(config_file, fi
         "\n".join([*tested.values(), "the birds of the sea", "red stars", "Red stars!", ""])
     )
     wanted = ["unlabelled.kind=queries", f"out={tmp_path / 'run'}"]
-    context = _planned(load_config(config_file, [*wanted, f"unlabelled.log={file}"]))
+    context = planned(load_config(config_file, [*wanted, f"unlabelled.log={file}"]))
     drops = Drops()
     parts = ChosenQueries(context.config, collection).parts(drops)
     assert [*parts["unlabelled"].texts.values()] == ["the birds of the sea", "red stars"]
     assert drops.counts["repeated query"] == 1
     assert drops.counts["logged query with the text of a test query"] == len({*tested.values()})
 
-    context = _planned(load_config(config_file, [*wanted, "unlabelled.log=train"]))
+    context = planned(load_config(config_file, [*wanted, "unlabelled.log=train"]))
     parts = ChosenQueries(context.config, collection).parts(Drops())
     train = collection.query_texts("train")
     assert parts["unlabelled"].texts.items() <= train.items() and not parts["unlabelled"].qrels
