@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks.indexing import DEPTH, ENCODER, NEIGHBOURS, flat
+from benchmarks.indexing import DEPTH, ENCODER, NEIGHBOURS, blended, flat
 from benchmarks.measure import save, seconds
 from retrieval_kd.indexing.dense import faiss_threads
 from retrieval_kd.indexing.index import Index
@@ -92,13 +92,7 @@ def make(real: np.ndarray, path: Path, count: int) -> None:
     out[: len(real)] = real[:count]
     for start in range(len(real), count, BLOCK):
         size = min(BLOCK, count - start)
-        of = draw.integers(len(real), size=size)
-        other = near[of, draw.integers(NEIGHBOURS, size=size)]
-        share = draw.random((size, 1), dtype=np.float32)
-        rows = share * real[of] + (1 - share) * real[other]
-        noise = draw.standard_normal(rows.shape, dtype=np.float32)
-        rows += noise * (NOISE / np.sqrt(rows.shape[1]))
-        out[start : start + size] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        out[start : start + size] = blended(real, near, size, draw, NOISE)
     out.flush()
     del out
     partial.rename(path)

@@ -121,15 +121,24 @@ def mixed(vectors: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
     near = flat(vectors).search(vectors, NEIGHBOURS + 1, 2)[:, 1:]  # (D, NEIGHBOURS)
     made = [vectors]
     for start in range(len(vectors), count, 65_536):
-        size = min(65_536, count - start)
-        of = draw.integers(len(vectors), size=size)
-        other = near[of, draw.integers(NEIGHBOURS, size=size)]
-        share = draw.random((size, 1), dtype=np.float32)
-        rows = share * vectors[of] + (1 - share) * vectors[other]
-        noise = draw.standard_normal(rows.shape, dtype=np.float32)
-        rows += noise * (NOISE / np.sqrt(rows.shape[1]))
-        made.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        made.append(blended(vectors, near, min(65_536, count - start), draw, NOISE))
     return np.concatenate(made)
+
+
+def blended(
+    vectors: np.ndarray, near: np.ndarray, size: int, draw: np.random.Generator, noise: float
+) -> np.ndarray:
+    """Mix drawn vectors (D, d) with one of their neighbours each, `near` (D, NEIGHBOURS), and add
+    noise of this length. Returns (size, d) at unit length.
+    """
+    of = draw.integers(len(vectors), size=size)
+    other = near[of, draw.integers(near.shape[1], size=size)]
+    share = draw.random((size, 1), dtype=np.float32)
+    rows = share * vectors[of] + (1 - share) * vectors[other]
+    added = draw.standard_normal(rows.shape, dtype=np.float32)
+    rows += added * (noise / np.sqrt(rows.shape[1]))
+    made: np.ndarray = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return made
 
 
 def systems(vectors: np.ndarray) -> Iterator[tuple[str, Callable[[], Built]]]:

@@ -139,7 +139,7 @@ def measure(
     unparsable = 0.0
     if not teacher.key.is_pointwise:
         answers = AnswerStore(kept.folder(teacher.key), teacher.key)
-        stored = [answers.known(query_digest(texts[query])) for query in renamed]
+        stored = [answers.of_query(query_digest(texts[query])) for query in renamed]
         in_corpus = {  # the store has answers about the other corpora too
             digest for q in renamed for digest in digests(collection, renamed[q])
         }

@@ -16,6 +16,7 @@ from retrieval_kd.cli.options import (
     one_model,
     out_folder,
     part_models,
+    say_replaced,
 )
 from retrieval_kd.cli.tune_index import tune
 from retrieval_kd.errors import InputError
@@ -72,17 +73,13 @@ def build(
     from retrieval_kd.indexing.build import build_index
     from retrieval_kd.indexing.spec import load_spec
 
-    def report(old: dict[str, Any]) -> None:
-        documents = f"{old.get('count', 0):,} documents by {old.get('model')}"
-        say(f"{out}: replaces the index of {documents}")
-
     built = build_index(
         open_collection(collection),
         model,
         load_spec(spec),
         out,
         max_length=max_length,
-        replacing=report,
+        replacing=say_replaced(out),
     )
     say(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")
 

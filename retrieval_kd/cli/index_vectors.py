@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import Length, out_folder
+from retrieval_kd.cli.options import Length, out_folder, say_replaced
 from retrieval_kd.progress import say
 
 
@@ -30,17 +30,19 @@ def vectors(
     """Build an index of vectors that you have: rkd index vectors --vectors v.npy --ids ids.txt …
 
     The file is read from disk as needed and may be larger than memory. An index of cells (IVF) of
-    more than a million documents is built in parts: killed, it continues behind the last one.
+    more than a million documents is built in parts: killed, it continues after the last one.
     Search results have document IDs and no texts.
     """
     from retrieval_kd.indexing.from_vectors import index_vectors
     from retrieval_kd.indexing.spec import load_spec
 
-    def report(old: dict[str, Any]) -> None:
-        documents = f"{old.get('count', 0):,} documents by {old.get('model')}"
-        say(f"{out}: replaces the index of {documents}")
-
     built = index_vectors(
-        file, model, load_spec(spec), out, ids=ids, max_length=max_length, replacing=report
+        file,
+        model,
+        load_spec(spec),
+        out,
+        ids=ids,
+        max_length=max_length,
+        replacing=say_replaced(out),
     )
     say(f"{out}: {len(built):,} documents, {built.manifest['bytes'] / 2**20:.1f} MiB")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +14,7 @@ from retrieval_kd import schema
 from retrieval_kd.data.numerals import WHOLE, finite_number, whole_number
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import check_writable
+from retrieval_kd.progress import say
 
 FILES, FOLDERS = "retrieval_kd.files", "retrieval_kd.folders"  # notes of outputs, in a context
 MOST_FOLDERS = 250  # that a path may go down; pathlib makes them by recursion
@@ -101,6 +102,13 @@ def out_folder(help: str, *, of: Any = typer.Option, replaced: bool = True) -> A
         return path
 
     return of(callback=note, help=help)
+
+
+def say_replaced(out: Path) -> Callable[[dict[str, Any]], None]:
+    """Return a function that says which index in `out` is replaced, from its manifest."""
+    return lambda old: say(
+        f"{out}: replaces the index of {old.get('count', 0):,} documents by {old.get('model')}"
+    )
 
 
 def one_model(models: list[str] | None) -> str | None:

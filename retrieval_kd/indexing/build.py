@@ -23,7 +23,7 @@ from retrieval_kd.files import sealed, sweep, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
 from retrieval_kd.indexing import dense, multi_vector, multi_vector_coded, sparse
 from retrieval_kd.indexing.index import Index, describe_files, read_manifest
-from retrieval_kd.indexing.parts import fill
+from retrieval_kd.indexing.parts import fill, remove_parts
 from retrieval_kd.indexing.segments import IDS, MANIFEST, OF_CHANGES, remove_unlisted, write_ids
 from retrieval_kd.indexing.spec import IndexSpec, check_candidates
 from retrieval_kd.models.encode import document_vectors, normalises
@@ -64,23 +64,15 @@ def build_index(
         >>> index.search(["does vitamin D help?"])                           # doctest: +SKIP
     """
     out, texts = Path(out), collection.documents
-    dtype = fast_dtype()
     check_kind(model_spec, spec)
     if spec.bits:
         check_candidates(spec.search, len(texts))
-    inputs: dict[str, Any] = {
-        "model_digest": document_digest(model_spec),
-        "documents_digest": texts.digest,
-        "max_length": max_length,
-        "dtype": dtype_name(dtype),
-        "query_prompt": query_prompt,
-        "document_prompt": document_prompt,
-        "spec": spec.as_dict(),
-    }
+    prompts = query_prompt, document_prompt
+    inputs = inputs_of(model_spec, spec, texts.digest, max_length, prompts)
     with building(out, inputs, model_spec, replacing) as finished:
         if finished is not None:
             return finished
-        model = load_retriever(model_spec, max_length=max_length, dtype=dtype)
+        model = load_retriever(model_spec, max_length=max_length, dtype=fast_dtype())
         start = time.monotonic()
         if spec.kind == "faiss":
             names = dense.FILES
@@ -99,8 +91,32 @@ def build_index(
         write_ids(texts.ids(), out / IDS)
         counted = {"count": len(texts), "collection": source}
         complete(out, {"model": portable(model_spec), **inputs, **counted, **entries}, names)
+    return opened_with(out, model_spec, model)
+
+
+def inputs_of(
+    model_spec: str,
+    spec: IndexSpec,
+    documents_digest: str,
+    max_length: int | None,
+    prompts: tuple[str | None, str | None] = (None, None),
+) -> dict[str, Any]:
+    """Return what decides an index, as its manifest has it; `prompts`: of queries, documents."""
+    return {
+        "model_digest": document_digest(model_spec),
+        "documents_digest": documents_digest,
+        "max_length": max_length,
+        "dtype": dtype_name(fast_dtype()),
+        "query_prompt": prompts[0],
+        "document_prompt": prompts[1],
+        "spec": spec.as_dict(),
+    }
+
+
+def opened_with(out: Path, model_spec: str, model: Any) -> Index:
+    """Open an index that was just built, with the model that is loaded already."""
     opened = Index.open(out, verify=False)
-    opened.model_spec, opened.model = model_spec, model  # already loaded
+    opened.model_spec, opened.model = model_spec, model
     return opened
 
 
@@ -113,7 +129,7 @@ def building(
 ) -> Iterator[Index | None]:
     """Lock folder `out` to build in; yield the index of these inputs, if it is there already.
 
-    Any other index in it is no index any more within the block.
+    Any other index loses its manifest, so that a killed build leaves none.
     """
     check_foreign(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -186,6 +202,7 @@ def complete(out: Path, entries: dict[str, Any], names: Sequence[str]) -> None:
     write_json(out / MANIFEST, sealed(manifest))
     for unfinished in out.glob(".shards-*"):
         shutil.rmtree(unfinished)
+    remove_parts(out)
     remove_unlisted(out, files, NAMES)
 
 

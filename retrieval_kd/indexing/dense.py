@@ -42,6 +42,11 @@ def encoder(model: Any, manifest: dict[str, Any]) -> Callable[[list[str], int], 
     return encode
 
 
+def copied(index: Any) -> Any:
+    """Copy an index, as `faiss.clone_index` does, which cannot copy `L2norm`."""
+    return faiss.deserialize_index(faiss.serialize_index(index))
+
+
 def write_index(index: Any, path: Path) -> None:
     """Write the index, whole or not at all.
 
@@ -207,7 +212,7 @@ dimensions. To fix: use PQ4 or PQ8.
         )  # fmt: skip
     if index.is_trained:  # a trial, as some indexes can be made but not filled
         with _adding(spec):
-            faiss.clone_index(index).add(np.zeros((1, dimensions), np.float32))
+            copied(index).add(np.zeros((1, dimensions), np.float32))
     return index
 
 

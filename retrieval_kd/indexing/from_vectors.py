@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from retrieval_kd.errors import InputError, shown
+from retrieval_kd.data.rows import Reading
+from retrieval_kd.data.sources import file_lines
+from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json
-from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.hardware import fast_dtype
 from retrieval_kd.indexing import dense
-from retrieval_kd.indexing.build import building, check_kind, complete, portable, write_vectors
+from retrieval_kd.indexing.build import (
+    building,
+    check_kind,
+    complete,
+    inputs_of,
+    opened_with,
+    portable,
+    write_vectors,
+)
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.segments import IDS, write_ids
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.encode import normalises
-from retrieval_kd.models.load import document_digest, load_encoder
+from retrieval_kd.models.load import load_encoder
 from retrieval_kd.progress import bar
 
 TYPES = ("float16", "float32")
@@ -75,15 +83,8 @@ def index_vectors(
             remedy="name the model that made them",
         )
     digest = check_rows(rows, vectors)
-    inputs: dict[str, Any] = {
-        "model_digest": document_digest(model_spec),
-        "documents_digest": digest_json([digest, None if named is None else _digest_ids(named)]),
-        "max_length": max_length,
-        "dtype": dtype_name(fast_dtype()),
-        "query_prompt": None,
-        "document_prompt": None,
-        "spec": spec.as_dict(),
-    }
+    documents_digest = digest_json([digest, None if named is None else _digest_ids(named)])
+    inputs = inputs_of(model_spec, spec, documents_digest, max_length)
     with building(out, inputs, model_spec, replacing) as finished:
         if finished is not None:
             return finished
@@ -91,19 +92,17 @@ def index_vectors(
         dimensions = dense.indexed_dimensions(spec, width, model_spec)
         index = dense.make_index(spec, dimensions, len(rows))
         entries = write_vectors(index, spec, rows[:, :dimensions], normalised, out, inputs)
-        write_ids(_names(named, len(rows)), out / IDS)
+        write_ids(iter(named or map(str, range(len(rows)))), out / IDS)
         source = {
             "name": vectors.stem,
             "spec": portable(str(vectors)),
-            "documents_digest": inputs["documents_digest"],
+            "documents_digest": documents_digest,
             "has_texts": False,
         }
         model_entries = {"model": portable(model_spec), **inputs}
         counted = {"count": len(rows), "collection": source}
         complete(out, {**model_entries, **counted, **entries}, dense.FILES)
-    opened = Index.open(out, verify=False)
-    opened.model_spec, opened.model = model_spec, model  # already loaded
-    return opened
+    return opened_with(out, model_spec, model)
 
 
 def open_vectors_file(path: Path) -> np.ndarray:
@@ -146,49 +145,39 @@ def check_rows(rows: np.ndarray, path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_id_file(path: Path, count: int) -> pa.ChunkedArray:
-    """Read one document ID a line; as many as there are vectors, none empty, none twice."""
-    if not path.is_file():
-        raise InputError("no such file of document IDs", file=path, remedy="check the path")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"not UTF-8: {error}", file=path, remedy="write it in UTF-8") from error
-    if lines[-1] == "":
-        lines.pop()
-    ids = pa.chunked_array([pa.array([line.rstrip("\r") for line in lines], pa.large_string())])
+def read_id_file(path: Path, count: int) -> list[str]:
+    """Read one document ID a line, plain or gzipped: as many as there are vectors, none twice.
+
+    Blank lines count as none, so that the number of IDs tells that one is missing.
+    """
+    reading = Reading()
+    lines, ids = [], []
+    for line, text in file_lines(path, reading):
+        lines.append(line)
+        ids.append(text.strip())
     if len(ids) != count:
         raise InputError(
             f"{len(ids):,} document IDs for {count:,} vectors",
             file=path,
             remedy="give one ID a line for each row, in the same order",
         )
-    empty = pc.index(ids, pa.scalar("", pa.large_string())).as_py()
-    if empty >= 0:
-        raise InputError("an empty document ID", file=path, line=empty + 1)
-    if pc.count_distinct(ids).as_py() < count:
-        counts = pc.value_counts(ids)
-        twice = counts.filter(pc.greater(counts.field("counts"), 1))[0]["values"]
-        first = pc.index(ids, twice).as_py()
-        again = pc.index(ids.slice(first + 1), twice).as_py() + first + 1
-        raise InputError(
-            f"the document ID is in line {first + 1} too",
-            file=path,
-            line=again + 1,
-            id=shown(twice.as_py()),
-            remedy="give each row an ID of its own",
-        )
+    if len(set(ids)) < count:
+        first: dict[str, int] = {}
+        for line, id in zip(lines, ids, strict=True):
+            if id in first:
+                raise InputError(
+                    f"the document ID is in line {first[id]} too",
+                    file=path,
+                    line=line,
+                    id=id,
+                    remedy="give each row an ID of its own",
+                )
+            first[id] = line
     return ids
 
 
-def _digest_ids(ids: pa.ChunkedArray) -> str:
+def _digest_ids(ids: Sequence[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for value in ids:
-        digest.update(f"{value.as_py()}\n".encode())
+    for id in ids:
+        digest.update(f"{id}\n".encode())
     return digest.hexdigest()
-
-
-def _names(ids: pa.ChunkedArray | None, count: int) -> Iterator[str]:
-    if ids is None:
-        return map(str, range(count))
-    return (str(value.as_py()) for value in ids)

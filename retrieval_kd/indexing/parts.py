@@ -2,7 +2,7 @@
 
 An index of cells (IVF) is the same whether documents are added at once or in parts that are joined,
 to the last byte. So each part of a million documents is written as it is done, and a killed build
-continues behind the last one. Other kinds, and the fast-scan ones, are filled at once.
+continues after the last one. Other kinds, and the fast-scan ones, are filled at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from retrieval_kd.files import digest_file, digest_json
-from retrieval_kd.indexing.dense import add_rows, faiss_threads, train_index, write_index
+from retrieval_kd.indexing.dense import add_rows, copied, faiss_threads, train_index, write_index
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.progress import bar
@@ -33,7 +33,8 @@ def fill(
 
     Args:
         vectors: (documents, dimensions), which may be mapped from disk.
-        out: the index's folder, which holds the parts in a hidden folder until they are joined.
+        out: the index's folder, which holds the parts in a hidden folder. They stay there until the
+            caller has written the index, and then calls `remove_parts`.
         inputs: what decides the index; parts of other inputs are removed.
     """
     start = time.monotonic()
@@ -57,7 +58,7 @@ def fill(
                 rows, name = vectors[first : first + PART], f"{number:06d}"
                 kept = _kept(folder, name)
                 if kept is None:
-                    part = faiss.clone_index(index)
+                    part = copied(index)
                     add_rows(part, spec, rows, normalised, progress.advance)
                     kept = _keep(part, folder, name)
                 else:
@@ -66,7 +67,6 @@ def fill(
         for path in parts:
             part = faiss.read_index(str(path))
             index.merge_from(part, index.ntotal)
-    shutil.rmtree(folder)
     return index, _entries(min(len(vectors), spec.train_documents), start, trained)
 
 
@@ -99,12 +99,17 @@ def _keep(part: Any, folder: Path, name: str) -> Path:
     return path.rename(folder / f"{name}-{digest_file(path)}.faiss")
 
 
+def remove_parts(out: Path, keep: Path | None = None) -> None:
+    """Remove the parts in an index's folder, of this build and of others that were given up."""
+    for folder in out.glob(".parts-*"):
+        if folder != keep:
+            shutil.rmtree(folder)
+
+
 def _folder(out: Path, inputs: Any) -> Path:
-    """The folder of the parts of these inputs; those of others are removed."""
+    """Return the folder of the parts of these inputs; those of others are removed."""
     folder = out / f".parts-{digest_json(inputs)}"
-    for other in out.glob(".parts-*"):
-        if other != folder:
-            shutil.rmtree(other)
+    remove_parts(out, keep=folder)
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix, vstack
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.indexing.segments import Layout
 from retrieval_kd.models.encode import Shard, encode_shards, read_arrays, save_array
-from retrieval_kd.models.vectors import sparse_rows, sparse_scores
+from retrieval_kd.models.vectors import sparse_rows, sparse_scores, sparse_width
 
 FILES = ("starts.npy", "documents.npy", "weights.npy")
 CELLS = 2**26  # scores in memory at a time
@@ -24,7 +24,7 @@ CELLS = 2**26  # scores in memory at a time
 
 def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) -> dict[str, Any]:
     """Encode all documents and write the index. Returns manifest entries."""
-    width = model.get_embedding_dimension()
+    width = sparse_width(model)
     paths = encode_shards(encoder(model, prompt), texts, out, inputs)
     weights = vstack([_matrix(read_arrays(path), width) for path in paths])
     _save(weights, out)

@@ -18,12 +18,20 @@ _TOLD: WeakKeyDictionary[object, set[str]] = WeakKeyDictionary()  # sides that w
 Tokens = list[np.ndarray]  # one (tokens, D) array per text
 
 
+def sparse_width(model: SparseEncoder) -> int:
+    """Return the number of words V that a model weighs, from what it gives for a text.
+
+    A pooling that was saved without its size makes `get_embedding_dimension` that of the states.
+    """
+    return int(model.encode_document(["."], show_progress_bar=False).shape[-1])
+
+
 def sparse_rows(
     model: SparseEncoder, texts: Sequence[str], side: str, *, prompt: str | None = None
 ) -> csr_matrix:
     """Encode texts as word weights `(len(texts), V)` in float32; `side`: "query" or "document"."""
     if not texts:
-        return csr_matrix((0, model.get_embedding_dimension() or 0), dtype=np.float32)
+        return csr_matrix((0, sparse_width(model)), dtype=np.float32)
     encode: Any = model.encode_query if side == "query" else model.encode_document
     # Before pooling, a batch's logits are texts × tokens × vocabulary: keep it small.
     batch = 64 if torch.cuda.is_available() else 8

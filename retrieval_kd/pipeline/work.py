@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 
@@ -82,8 +81,3 @@ class StageWork:
     def count(self, what: str) -> int:
         """How often an operation is done, such as `pairs scored`."""
         return round(sum(work.count for work in self.works if work.what == what))
-
-
-def count_of(stages: Iterable[StageWork], what: str) -> int:
-    """How often all stages do an operation."""
-    return sum(stage.count(what) for stage in stages)

@@ -218,17 +218,19 @@ def _check_out(out: Path, folders: Sequence[Path]) -> None:
         raise InputError(problem, file=out, remedy="give a new folder")
 
 
-def _source(indexes: Mapping[str, Index], collection: Collection | None, folder: Path) -> Any:
+def _source(
+    indexes: Mapping[str, Index], collection: Collection | None, folder: Path
+) -> Collection:
     """Return the collection, with the documents that the indexes have now.
 
     `folder` is written if documents were added to the indexes, or deleted.
     """
     first = next(iter(indexes.values()), None)
-    if first is None and collection is None:
-        remedy = "name it with --collection"
-        raise InputError("no collection for parts that are all BM25", remedy=remedy)
-    if first is None or collection is None:
-        collection = collection or next(iter(indexes.values())).collection()
+    if collection is None:
+        if first is None:
+            remedy = "name it with --collection"
+            raise InputError("no collection for parts that are all BM25", remedy=remedy)
+        collection = first.collection()
     for name, index in indexes.items():
         built = index.manifest["collection"]["documents_digest"]
         if built != collection.documents.digest:

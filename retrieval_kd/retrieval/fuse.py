@@ -27,6 +27,7 @@ def fuse_lists(
     weights: Sequence[float],
     how: How = "min_max",
     floors: Sequence[float] | None = None,
+    k: int = K,
 ) -> dict[str, float]:
     """Return Σ_l w_l · v_l of every document in a list with a weight, in the order of a `Run`.
 
@@ -34,13 +35,14 @@ def fuse_lists(
 
     - `min_max`: (x − min) / (max − min), from 0 to 1;
     - `z_scores`: (x − mean) / standard deviation;
-    - `ranks`: 1 / (60 + rank), 0 for a document that the list lacks.
+    - `ranks`: 1 / (k + rank), 0 for a document that the list lacks.
 
     For the first two, a document that a list lacks has the list's floor. A list without a weight
     adds nothing, its documents neither.
 
     Args:
         floors: the score of what a list lacks; by default its lowest. See `floor`.
+        k: of ranks; larger values flatten the weight of top ranks.
 
     Example:
         >>> words, vectors = {"a": 9.0, "b": 3.0}, {"b": 0.8, "c": 0.6}
@@ -50,14 +52,17 @@ def fuse_lists(
     """
     used = [at for at, weight in enumerate(weights) if weight]
     ids, values = normalised(
-        [lists[at] for at in used], how, None if floors is None else [floors[at] for at in used]
+        [lists[at] for at in used],
+        how,
+        None if floors is None else [floors[at] for at in used],
+        k,
     )
     scores = np.array([weights[at] for at in used]) @ values  # (N,)
     return ranked(dict(zip(ids, scores.tolist(), strict=True)))
 
 
 def normalised(
-    lists: Sequence[Found], how: How, floors: Sequence[float] | None = None
+    lists: Sequence[Found], how: How, floors: Sequence[float] | None = None, k: int = K
 ) -> tuple[list[str], np.ndarray]:
     """Return the IDs of all lists' documents, descending, and their values (L, N).
 
@@ -70,7 +75,7 @@ def normalised(
     if not ids:
         return ids, np.zeros((len(lists), 0))
     if how == "ranks":
-        ranks = [{id: 1 / (K + rank) for rank, id in enumerate(one, 1)} for one in lists]
+        ranks = [{id: 1 / (k + rank) for rank, id in enumerate(one, 1)} for one in lists]
         return ids, np.array([[one.get(id, 0.0) for id in ids] for one in ranks])
     if floors is None:
         floors = [min(one.values(), default=0.0) for one in lists]

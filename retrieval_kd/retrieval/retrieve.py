@@ -10,6 +10,7 @@ from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir, digest_json
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, bm25_run, for_language
+from retrieval_kd.retrieval.fuse import fuse_lists
 from retrieval_kd.retrieval.lucene import is_lucene, lucene_run
 
 if TYPE_CHECKING:
@@ -115,10 +116,9 @@ def hybrid_run(
         raise InputError(
             "fusion needs at least two runs", remedy="give two, or use the single run as it is"
         )
-    fused: dict[str, dict[str, float]] = {query: {} for run in runs for query in run.results}
-    for run in runs:
-        for query, ranking in run.results.items():
-            scores = fused[query]
-            for rank, document in enumerate(ranking, start=1):
-                scores[document] = scores.get(document, 0.0) + 1 / (k + rank)
+    weights = [1.0] * len(runs)
+    fused = {
+        query: fuse_lists([run.results.get(query, {}) for run in runs], weights, "ranks", k=k)
+        for query in dict.fromkeys(query for run in runs for query in run.results)
+    }
     return Run(name or "+".join(run.name for run in runs), fused).top(depth)

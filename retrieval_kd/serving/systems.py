@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.indexing.index import Hits, Index, read_manifest
 from retrieval_kd.retrieval.bm25 import BM25
+from retrieval_kd.retrieval.fuse import fuse_lists
 from retrieval_kd.retrieval.hybrid_folder import Part, open_bm25
-from retrieval_kd.retrieval.retrieve import hybrid_run
 from retrieval_kd.serving.marks import Matched, sparse_matches, token_matches
 
 BM25_NAME, HYBRID = "bm25", "hybrid"
@@ -154,8 +153,7 @@ class BM25System:
 
 def by_rank(lists: Lists, asked: int) -> dict[str, float]:
     """Fuse lists by reciprocal rank."""
-    runs = [Run(name, {"q": dict(one)}) for name, one in lists.items()]
-    return hybrid_run(runs).results["q"]
+    return fuse_lists(list(lists.values()), [1.0] * len(lists), "ranks")
 
 
 def fused(found: dict[str, Found], depth: int, asked: int, fuse: Fuse = by_rank) -> Found:

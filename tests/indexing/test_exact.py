@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,3 +195,18 @@ def test_retrieval_by_name_uses_the_same_index(kind, model, collection, tmp_path
 def test_an_exact_index_has_no_settings():
     with pytest.raises(ValueError, match="kind sparse has no factory"):
         IndexSpec(kind="sparse", factory="Flat")
+
+
+def test_a_sparse_model_that_does_not_say_its_width_is_indexed(
+    tiny_encoder, collection, tmp_path, float32
+):
+    """Sentence Transformers then takes the width of the states, and such an index is too narrow."""
+    folder = tmp_path / "sparse"
+    make_student(str(tiny_encoder), "sparse", [0, 3]).save(str(folder))
+    [config] = folder.glob("*SpladePooling/config.json")
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({k: v for k, v in settings.items() if k != "embedding_dimension"}))
+    index = build_index(collection, str(folder), spec_for("sparse"), tmp_path / "index")
+    whole = SparseEncoder(str(folder), device="cpu").encode_query(["birds"]).shape[1]
+    assert index.manifest["dimensions"] == whole > 32
+    assert index.search(["the birds of the sea"], 3)[0]

@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from retrieval_kd.cli.app import app
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.indexing import parts
+from retrieval_kd.indexing import build, parts
 from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.change import add_documents, delete_documents
+from retrieval_kd.indexing.dense import copied, make_index
 from retrieval_kd.indexing.from_vectors import index_vectors
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec
@@ -111,12 +112,41 @@ def test_a_killed_build_adds_no_part_twice(files, tiny_encoder, tmp_path, monkey
     assert again.manifest["files"] == whole.manifest["files"]
 
 
+def test_a_build_killed_while_it_is_written_adds_nothing_again(
+    files, tiny_encoder, tmp_path, monkeypatch
+):
+    """The parts are there until the manifest is; then they are gone, those of other builds too."""
+    vectors, ids = files
+    monkeypatch.setattr(parts, "PART", 25)
+    out = tmp_path / "killed"
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(build.dense, "write_index", killed)
+        index_vectors(vectors, str(tiny_encoder), CELLS, out, ids=ids)
+    assert len(list(out.glob(".parts-*/0*.faiss"))) == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "add_rows", None)
+        index_vectors(vectors, str(tiny_encoder), CELLS, out, ids=ids)
+    assert not list(out.glob(".parts-*"))
+    (out / ".parts-given-up").mkdir()
+    index_vectors(vectors, str(tiny_encoder), IndexSpec(), out, ids=ids)
+    assert not list(out.glob(".parts-*"))
+
+
+def test_a_factory_with_a_step_that_faiss_cannot_clone_is_made():
+    assert make_index(IndexSpec(factory="L2norm,Flat"), 32, 60).is_trained
+
+
 @pytest.mark.parametrize(
     ("factory", "joins"),
     [
         ("IVF4,Flat", True),
         ("IVF4,SQ8", True),
         ("OPQ4,IVF4,PQ4x4", True),
+        ("L2norm,IVF4,Flat", True),
         ("IVF4,PQ4x4fs", False),
         ("HNSW8", False),
         ("Flat", False),
@@ -130,7 +160,7 @@ def test_only_what_joins_to_the_same_bytes_is_built_in_parts(factory, joins):
     index.train(rows)
     assert parts.joins(index) == joins
     if joins:
-        first, second, whole = (faiss.clone_index(index) for _ in range(3))
+        first, second, whole = (copied(index) for _ in range(3))
         first.add(rows[:150])
         second.add(rows[150:])
         whole.add(rows)
@@ -170,7 +200,7 @@ def broken(files: tuple[Path, Path], folder: Path, how: str) -> tuple[Path, Path
         ("cut", "no whole .npy file"),
         ("text", "no whole .npy file"),
         ("few", r"ids\.txt: 3 document IDs for 60 vectors"),
-        ("empty", r"ids\.txt:3: an empty document ID"),
+        ("empty", r"ids\.txt: 59 document IDs for 60 vectors"),
         ("twice", r"ids\.txt:10: the document ID is in line 5 too"),
     ],
 )
