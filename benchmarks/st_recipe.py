@@ -6,7 +6,8 @@ What a user would write without this package: the encoder, `MultipleNegativesRan
 of a query and its document, and `DistillKLDivLoss` on the same teacher scores, in turns, through
 `SentenceTransformerTrainer`, stopped after the given seconds. A query's document is the one that
 its sentence is from (without judgments), or a relevant one. Everything is encoded again with the
-trained model. Needs the run's stored scores: benchmarks/adaptation.py first, with the same --out.
+trained model. Needs the run's stored scores: benchmarks/adaptation.py first, with the same --out
+and overrides. `layers` has the queries and scores of `documents`: either will do.
 """
 
 from __future__ import annotations
@@ -36,11 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--collections", default="cranfield,cacm,squad,scifact")
-    parser.add_argument("--recipe", default="documents", choices=["documents", "judged"])
+    parser.add_argument("--recipe", default="documents", choices=["documents", "layers", "judged"])
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--out", type=Path, default=Path("runs/adaptation"))
     parser.add_argument("--results", type=Path, default=RESULT)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
     for name in options.collections.split(","):
         if options.recipe == "judged" and name not in JUDGED:
@@ -62,7 +64,7 @@ def one(options: argparse.Namespace, name: str, seed: int) -> dict[str, Any]:
     from retrieval_kd.retrieval.dense import dense_run
     from retrieval_kd.workspace import Workspace
 
-    config = configured(options.recipe, name, options.out, [seed])
+    config = configured(options.recipe, name, options.out, [seed], options.overrides)
     context = RunContext(config, Workspace(config.out))
     test = context.queries("test")
     with tempfile.TemporaryDirectory() as folder:
