@@ -28,6 +28,7 @@ FLOORS = (
     "evaluation",
     "serving",
     "audit",
+    "generation",
     "config",
     "pipeline",
     "cli",

@@ -29,6 +29,7 @@ from retrieval_kd.cli.command import Command
 from retrieval_kd.cli.diagnose import diagnose_app
 from retrieval_kd.cli.evaluate import evaluate_app
 from retrieval_kd.cli.fit_teacher import fit_app
+from retrieval_kd.cli.generate import generate_app
 from retrieval_kd.cli.index import index_app
 from retrieval_kd.cli.merge import merge_app
 from retrieval_kd.cli.methods import methods_app
@@ -106,8 +107,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 COMMANDS = (
-    search_app, serve_app, score_app, fit_app, train_app, merge_app, evaluate_app, audit_app,
-    diagnose_app, methods_app, plan_app,
+    search_app, serve_app, score_app, generate_app, fit_app, train_app, merge_app, evaluate_app,
+    audit_app, diagnose_app, methods_app, plan_app,
 )  # fmt: skip
 for commands in COMMANDS:
     app.registered_commands += commands.registered_commands
@@ -116,7 +117,7 @@ app.add_typer(scores_app, name="scores")
 app.add_typer(teach_app, name="teach")
 
 # what they have finished is on the disk, and is found when they are started again
-RESUMES = {"run", "plan", "suite", "score", "train", "fit-teacher", "index"}
+RESUMES = {"run", "plan", "suite", "score", "generate", "train", "fit-teacher", "index"}
 
 Overrides = Annotated[
     list[str] | None,

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from retrieval_kd.cli.options import CollectionOption, bounded, refuse_unused, setting
-from retrieval_kd.errors import KEY
+from retrieval_kd.cli.options import CollectionOption, bounded
+from retrieval_kd.cli.server_options import (
+    API,
+    BATCH,
+    CONCURRENCY,
+    LOGPROBS,
+    RETRIES,
+    TIMEOUT,
+    AnswerPrice,
+    ApiPart,
+    Batch,
+    Concurrency,
+    Logprobs,
+    MaxCost,
+    MaxTokens,
+    PerMinute,
+    PromptPrice,
+    Retries,
+    Structured,
+    Timeout,
+    Tokenizer,
+    said_spent,
+    server_option,
+    server_settings,
+)
 from retrieval_kd.progress import say
-from retrieval_kd.schema import Tokens, validate
+from retrieval_kd.schema import Tokens
 from retrieval_kd.store.usage import ScoreReport, Spent
-from retrieval_kd.teachers.llm.server.settings import ServerSettings
 
 score_app = typer.Typer()
-
-SERVER = "On a server"
-LIMITS = "Limits of a server (this command's calls)"
-SETTINGS = ServerSettings.model_fields
-
-
-class Api(StrEnum):
-    """The part of the API that a server is queried through."""
-
-    chat = "chat"
-    completions = "completions"
-
-
-def _option(name: str, panel: str = SERVER, *flags: str, **settings: Any) -> Any:
-    """An option with the description and the bounds of a server setting."""
-    return setting(ServerSettings, name, *flags, rich_help_panel=panel, **settings)
 
 
 @score_app.command()
@@ -63,39 +68,28 @@ def score(
     ] = None,
     server: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL",
-            help="query MODEL there, such as http://127.0.0.1:8000/v1; any server with OpenAI's "
-            "API, or for rerank:MODEL that of Jina and Cohere. Its key is taken from the "
-            f"environment: {KEY}",
-            rich_help_panel=SERVER,
-        ),
+        server_option("any server with OpenAI's API, or for rerank:MODEL that of Jina and Cohere"),
     ] = None,
-    api: Annotated[Api, _option("api")] = Api(SETTINGS["api"].default),
-    tokenizer: Annotated[str | None, _option("tokenizer", metavar="MODEL")] = None,
-    logprobs: Annotated[int, _option("logprobs")] = SETTINGS["logprobs"].default,
-    structured: Annotated[bool, _option("structured", SERVER, "--structured")] = False,
-    batch: Annotated[int, _option("batch")] = SETTINGS["batch"].default,
-    concurrency: Annotated[int, _option("concurrency")] = SETTINGS["concurrency"].default,
-    timeout: Annotated[float, _option("timeout")] = SETTINGS["timeout"].default,
-    retries: Annotated[int, _option("retries")] = SETTINGS["retries"].default,
-    per_minute: Annotated[float | None, _option("per_minute")] = None,
-    max_tokens: Annotated[int | None, _option("max_tokens", LIMITS)] = None,
-    max_cost: Annotated[float | None, _option("max_cost", LIMITS)] = None,
-    prompt_price: Annotated[float, _option("prompt_price", LIMITS)] = 0.0,
-    answer_price: Annotated[float, _option("answer_price", LIMITS)] = 0.0,
+    api: ApiPart = API,
+    tokenizer: Tokenizer = None,
+    logprobs: Logprobs = LOGPROBS,
+    structured: Structured = False,
+    batch: Batch = BATCH,
+    concurrency: Concurrency = CONCURRENCY,
+    timeout: Timeout = TIMEOUT,
+    retries: Retries = RETRIES,
+    per_minute: PerMinute = None,
+    max_tokens: MaxTokens = None,
+    max_cost: MaxCost = None,
+    prompt_price: PromptPrice = 0.0,
+    answer_price: AnswerPrice = 0.0,
 ) -> None:
     """Score every candidate that the store does not have yet.
 
     A job that was killed, or stopped at a limit, continues where it stopped: what is stored is not
     scored again. Exits 1 if nothing could be scored. See docs/teachers.md.
     """
-    settings = None
-    if server is not None:
-        values = {name: context.params[name] for name in SETTINGS if name != "url"}
-        settings = validate(ServerSettings, {**values, "url": server, "api": api.value})
-    else:
-        refuse_unused(context, SETTINGS, "for servers", "--server")
+    settings = server_settings(context, server)
     from retrieval_kd.teachers.score import score_job
 
     report, spent = score_job(
@@ -129,10 +123,5 @@ def _summary(report: ScoreReport, spent: Spent, store: Path) -> str:
             f"{report.repaired} orders were incomplete, {report.unparsable} answers unreadable"
         )
     lines += report.unanswered("the same command")
-    if spent.prompt_tokens:
-        cost = f", which cost {spent.cost:.4g}" if spent.cost else ""
-        lines.append(
-            f"{spent.calls} calls, {spent.failed} failed; {spent.prompt_tokens:,} tokens read, "
-            f"{spent.answer_tokens:,} written{cost}"
-        )
+    lines += said_spent(spent)
     return "\n".join(lines)

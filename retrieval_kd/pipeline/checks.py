@@ -12,7 +12,7 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.facts import vector_size
 from retrieval_kd.models.load import check_length
 from retrieval_kd.pipeline.context import RunContext
-from retrieval_kd.retrieval.lucene import is_lucene
+from retrieval_kd.retrieval.retrieve import retriever_models
 from retrieval_kd.students.make import (
     check_base_layers,
     check_kept,
@@ -20,7 +20,6 @@ from retrieval_kd.students.make import (
     check_seeds_alike,
     planned_size,
 )
-from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.spec import parse_spec
 from retrieval_kd.training.objective.term_checks import check_width
 
@@ -111,9 +110,3 @@ def check_start(student: Student, training: Training) -> None:
     size = planned_size(student.base, student.kind, student.dimensions) if terms else None
     for model in dict.fromkeys(term.teacher for term in terms):
         check_width(model, vector_size(model), size)
-
-
-def retriever_models(retriever: str) -> list[str]:
-    """The models of a first stage such as bm25+MODEL."""
-    parts = [retriever] if Path(retriever).is_dir() else map(str.strip, retriever.split("+"))
-    return [part for part in parts if part not in WITHOUT_MODEL and not is_lucene(part)]

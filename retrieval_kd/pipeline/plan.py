@@ -22,7 +22,7 @@ from retrieval_kd.files import digest_file
 from retrieval_kd.hardware import dtype_name, fast_dtype, versions
 from retrieval_kd.indexing.spec import load_spec, spec_for
 from retrieval_kd.models.load import model_digest
-from retrieval_kd.pipeline.checks import check_models, check_splits, retriever_models
+from retrieval_kd.pipeline.checks import check_models, check_splits
 from retrieval_kd.pipeline.cloze import QUERIES, check_cloze, cut_documents, score_cloze, weigh
 from retrieval_kd.pipeline.context import PARTS, RunContext, seeded
 from retrieval_kd.pipeline.costs import measure_latency
@@ -44,6 +44,7 @@ from retrieval_kd.pipeline.train_students import (
     student_folders,
     train_one,
 )
+from retrieval_kd.retrieval.retrieve import retriever_models
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.llm.server.settings import ServerSettings

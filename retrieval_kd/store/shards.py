@@ -39,7 +39,7 @@ SHARDS = "shards"  # key of teacher.json: how many were written
 MAY_LACK = ("logs", "log_odds", "order")  # columns of answers
 OWNER = b"teacher"  # key of a shard's metadata: the fingerprint of its teacher
 SHARD_NAME = re.compile(r"shard-(\d{6,})-([0-9a-f]{32})\.parquet")
-DAMAGED = "delete the file; the next `rkd score` scores its contents again"
+DAMAGED = "delete the file; the command that wrote it makes its contents again"
 
 
 def write_shard(folder: Path, about: dict[str, Any], table: pa.Table) -> Path:

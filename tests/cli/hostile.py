@@ -294,6 +294,13 @@ SERVER: dict[str, str | bool] = {
     **{"--api": "chat", "--per-minute": "60", "--max-tokens": "1"},
     **{"--prompt-price": "1", "--answer-price": "1"},
 }
+WRITER = {
+    name: value for name, value in SERVER.items() if name not in ("--logprobs", "--structured")
+}
+GENERATE = {**DATA, "--model": "{decoder}", "--store": "store", "--out": "o", "--documents": "1"}
+DRAWN = {"--examples": "1", "--examples-split": "train", "--seed": "1", "--per-document": "1"}
+DRAWN |= {"--against": "test", "--found-by": "bm25", "--round-trip": "3", "--query-tokens": "8"}
+DRAWN |= {"--split": "written", "--write": "claims", "--passage-tokens": "9"}
 # an address that no machine has: a call with other values that are right must not begin to serve
 SERVE = {"--index": ["{index}"], "--host": "203.0.113.1", "--port": "8123", "--teacher": "bm25"}
 SERVE |= {"--rerank": "3", "--concurrency": "2"}
@@ -372,6 +379,8 @@ CALLS = [
     Call(("lucene",), ["t"], {"--index": "i", "--out": "o.trec", "--qrels": "q.tsv"}, 2),
     Call(("score",), [], {**SCORE, "--teacher": "bm25"}),
     Call(("score",), [], {**SCORE, "--teacher": "yesno:m", **SERVER}, 2),
+    Call(("generate",), [], {**GENERATE, **DRAWN}, 2),  # random weights write no query
+    Call(("generate",), [], {**GENERATE, **WRITER}, 2),
     Call(("fit-teacher",), [], FIT),
     Call(("fit-teacher",), [], {**STORED, **LORA, "--objective": "kl"}),
     Call(("merge",), ["{adapter}"], {"--out": "o"}),
