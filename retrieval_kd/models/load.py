@@ -55,7 +55,12 @@ KINDS: dict[str, Any] = {
 }
 MOST = 300  # characters of a library's reason
 WEIGHT_FILES = (".safetensors", ".bin", ".json", ".txt", ".model")
-LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+LANGUAGE_MODELS = (
+    "ForCausalLM",
+    "LMHeadModel",
+    "ForConditionalGeneration",
+    "EncoderDecoderModel",
+)
 SENTENCE_CONFIG, MODULES = "config_sentence_transformers.json", "modules.json"
 TRAINING, IMITATES = "training.json", "imitates"  # a training's record, and its key: MODEL → digest
 IGNORED = {TRAINING, SEAL}  # a record with times: equal weights keep equal digests
