@@ -100,7 +100,10 @@ def begin(folder: str) -> None:
     tokenizer.add_tokens(["<query>", "</query>"])
     tokenizer.bos_token, tokenizer.eos_token = tokenizer.cls_token, tokenizer.sep_token
     encoder = BertModel.from_pretrained(source)
-    encoder.resize_token_embeddings(len(tokenizer))
+    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    words = encoder.get_input_embeddings().weight.data
+    # as far from one another as words are: both are frozen, and would else be written for neither
+    words[-2:] = torch.randn_like(words[-2:]) * words[:-2].std()
     config = BertConfig.from_pretrained(
         source,
         is_decoder=True,
@@ -168,7 +171,7 @@ def train(
                 torch.nn.utils.clip_grad_norm_(learnt, 1.0)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                running, step = running + float(loss), step + 1
+                running, step = running + loss.item(), step + 1
                 if step % 250 == 0:
                     dev = dev_loss(writer, states["dev"])
                     at = {"step": step, "train": round(running / 250, 3), "dev": round(dev, 3)}
