@@ -86,7 +86,7 @@ class Graph:
     """One model with one output, ready to run.
 
     Args:
-        model: a Sentence Transformers model in float32; it is exported if no earlier call was.
+        model: makes the Sentence Transformers model in float32; called only to export it.
         output: the name of its output, such as "scores".
         digest: of everything that makes the model.
         samples: makes inputs of single texts to trace with, and to find the ranges of int8.
@@ -94,7 +94,7 @@ class Graph:
 
     def __init__(
         self,
-        model: Any,
+        model: Callable[[], Any],
         output: str,
         *,
         digest: str,
@@ -112,7 +112,7 @@ class Graph:
         def build(place: Path) -> None:
             log.info("exporting the model to OpenVINO, once")
             with _quiet():
-                graph = _export(model, output, list(samples()), small)
+                graph = _export(model(), output, list(samples()), small)
             openvino.save_model(graph, place / "graph.xml", compress_to_fp16=False)
 
         cached(folder, build)

@@ -141,7 +141,7 @@ class CrossEncoderTeacher:
                     remedy="score with ?backend=torch",
                 )
             self._graph = Graph(
-                self.model,
+                lambda: self.model,
                 "scores",
                 digest=self._digest,
                 backend=self.backend,
