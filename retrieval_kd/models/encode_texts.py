@@ -27,7 +27,7 @@ BATCH_TOKENS = 4_096  # on a CPU: of 1,024 to 16,384, larger is slower and small
 PLAIN = (Transformer, Pooling, Dense, Normalize)  # modules that read nothing but tokens
 SENTENCE = "sentence_embedding"
 
-_GRAPHS: WeakKeyDictionary[SentenceTransformer, Graph] = WeakKeyDictionary()
+_GRAPHS: WeakKeyDictionary[SentenceTransformer, dict[str, Graph]] = WeakKeyDictionary()
 
 
 def encode_document_texts(
@@ -118,19 +118,22 @@ def _tokenise(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> 
 
 
 def _graph(model: SentenceTransformer, backend: str, digest: str) -> Graph:
-    if model not in _GRAPHS:
+    """A model's graph; opened once for each digest, because a model may be trained further."""
+    dtype = next(model.parameters()).dtype  # which the weights are rounded to already
+    key = digest_text(digest, dtype_name(dtype))
+    graphs = _GRAPHS.setdefault(model, {})
+    if key + backend not in graphs:
 
         def samples() -> list[Features]:
             texts = calibration_texts()[1] if backend == "openvino-int8" else ["sparrows nest here"]
             return _tokenise(model, texts, document_prompt(model))
 
-        dtype = next(model.parameters()).dtype  # which the weights are rounded to already
-        _GRAPHS[model] = Graph(
+        graphs[key + backend] = Graph(
             lambda: copy.deepcopy(model).float(),
             SENTENCE,
-            digest=digest_text(digest, dtype_name(dtype)),
+            digest=key,
             backend=backend,
             dtype=dtype,
             samples=samples,
         )
-    return _GRAPHS[model]
+    return graphs[key + backend]
