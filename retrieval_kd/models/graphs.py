@@ -15,6 +15,7 @@ import logging
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -126,20 +127,32 @@ class Graph:
                 "ENABLE_CPU_PINNING": False,
             },
         )
-        self._jobs = threads + 1
+        self._idle = [self._compiled.create_infer_request() for _ in range(threads + 1)]
 
     def run(self, batches: Iterable[tuple[np.ndarray, Features]], out: np.ndarray) -> np.ndarray:
-        """Compute batches of (rows, inputs (B, L)) and put their results (B, …) in `out[rows]`."""
-        import openvino
+        """Compute batches of (rows, inputs (B, L)) and put their results (B, …) in `out[rows]`.
 
-        def keep(request: Any, rows: np.ndarray) -> None:
+        The oldest batch is waited for when all requests are busy. OpenVINO's own queue calls back
+        from its threads, which can block for ever against the destruction of a queue.
+        """
+        busy: deque[tuple[Any, np.ndarray]] = deque()
+
+        def finish_oldest() -> None:
+            request, rows = busy.popleft()
+            self._idle.append(request)
+            request.wait()
             out[rows] = request.get_output_tensor(0).data.reshape(len(rows), *out.shape[1:])
 
-        queue = openvino.AsyncInferQueue(self._compiled, self._jobs)
-        queue.set_callback(keep)
-        for rows, inputs in batches:
-            queue.start_async(inputs, rows)
-        queue.wait_all()
+        try:
+            for rows, inputs in batches:
+                if not self._idle:
+                    finish_oldest()
+                request = self._idle.pop()
+                request.start_async(inputs)
+                busy.append((request, rows))
+        finally:
+            while busy:
+                finish_oldest()
         return out
 
 
