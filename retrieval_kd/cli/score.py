@@ -50,7 +50,8 @@ def score(
             help="[pointwise:]MODEL (a cross-encoder), yesno:, likelihood:, pairwise: or "
             "listwise:MODEL (a language model), dense:, sparse: or multi_vector:MODEL, bm25, "
             "bm25-lucene, with --server rerank:MODEL or dense:server:MODEL (its embeddings); "
-            "options as KIND:MODEL?name=value&name=value"
+            "options as KIND:MODEL?name=value&name=value, such as MODEL?backend=openvino-int8 "
+            "(docs/teachers.md)"
         ),
     ],
     store: Annotated[Path, typer.Option(help="score store; created if missing")],

@@ -30,7 +30,9 @@ from retrieval_kd.files import (
     sweep,
     write_json,
 )
-from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.hardware import fast_dtype
+from retrieval_kd.models.encode_texts import encode_document_texts
+from retrieval_kd.models.graphs import chosen_backend, precision
 from retrieval_kd.models.load import document_digest, load_encoder
 from retrieval_kd.models.modules.adapter import AdapterEncoder
 from retrieval_kd.models.modules.asymmetric import document_side
@@ -89,9 +91,7 @@ def encode_uncached(
 ) -> np.ndarray:
     """Return vectors `(len(texts), D)` of a few documents, as `document_vectors` has them."""
     model = document_side(model)
-    vectors = model.encode_document(
-        texts, prompt=prompt, batch_size=_batch_size(), show_progress_bar=False
-    )
+    vectors = encode_document_texts(model, texts, prompt)
     if not np.isfinite(vectors).all():
         raise InputError("the model gave vectors that are not finite", remedy=FINITE)
     return finish(vectors, normalises(model))
@@ -132,7 +132,7 @@ def encode_documents(
         "texts_digest": texts.digest,
         "documents": len(texts),
         "max_length": None if model.max_seq_length == float("inf") else model.max_seq_length,
-        "dtype": dtype_name(next(model.parameters()).dtype),
+        "dtype": precision(chosen_backend(), next(model.parameters()).dtype),
         "prompt": prompt,
         "normalised": normalise,
     }
@@ -148,9 +148,7 @@ def encode_documents(
             if base is not None and joins is not None:
                 vectors = joins.join_documents(base[start : start + len(batch)], batch)
             else:
-                vectors = model.encode_document(
-                    batch, prompt=prompt, batch_size=_batch_size(), show_progress_bar=False
-                )
+                vectors = encode_document_texts(model, batch, prompt, digest)
             _check_finite(vectors, texts, start)
             return {"vectors": finish(vectors, normalise)}
 
@@ -295,7 +293,7 @@ def _folder(
     digest: str, texts: Texts, max_length: int | None, dtype: torch.dtype, prompt: str | None
 ) -> Path:
     """The cache folder of a collection's vectors, existing or not."""
-    key = [1, digest, texts.digest, max_length, dtype_name(dtype), prompt]
+    key = [1, digest, texts.digest, max_length, precision(chosen_backend(), dtype), prompt]
     return cache_dir() / "vectors" / digest_json(key)
 
 

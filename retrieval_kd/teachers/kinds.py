@@ -127,6 +127,7 @@ def _open_cross_encoder(model: str, options: CrossEncoderOptions, context: Conte
         max_length=options.max_length or context.max_length,
         prompt=options.prompt,
         layers=options.layers,
+        backend=options.backend,
     )
 
 

@@ -27,6 +27,9 @@ class CrossEncoderOptions(Part):
         None, gt=0, description="score from this layer; for models trained for early exit"
     )
     prompt: str = Field("", description="text before every query")
+    backend: Literal["torch", "openvino", "openvino-int8"] | None = Field(
+        None, description="what computes; by default $RETRIEVAL_KD_BACKEND, else torch"
+    )
 
 
 class PassageOptions(Part):

@@ -86,15 +86,15 @@ def test_finished_shards_are_not_encoded_again(
     model: SentenceTransformer, texts: Texts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = np.array(encode_documents(model, texts, tmp_path / "a", digest="m", shard_size=16))
-    original, sizes = model.encode_document, []
+    original, sizes = encode.encode_document_texts, []
 
-    def failing(batch: list[str], **options: Any) -> np.ndarray:
+    def failing(model: Any, batch: list[str], *options: Any) -> np.ndarray:
         sizes.append(len(batch))
         if len(sizes) == 3:
             raise KeyboardInterrupt
-        return original(batch, **options)
+        return original(model, batch, *options)
 
-    monkeypatch.setattr(model, "encode_document", failing)
+    monkeypatch.setattr(encode, "encode_document_texts", failing)
     with pytest.raises(KeyboardInterrupt):
         encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
     resumed = encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
@@ -113,7 +113,7 @@ def test_a_kill_between_merging_and_sealing_loses_no_shard(
     with monkeypatch.context() as during, pytest.raises(KeyboardInterrupt):
         during.setattr(encode, "seal", killed)
         encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
-    monkeypatch.setattr(model, "encode_document", killed)
+    monkeypatch.setattr(encode, "encode_document_texts", killed)
     resumed = encode_documents(model, texts, tmp_path / "b", digest="m", shard_size=16)
     np.testing.assert_array_equal(resumed, whole)
 
@@ -144,7 +144,7 @@ def test_vectors_that_are_not_finite_name_the_first_document(
 ) -> None:
     vectors = np.ones((60, 32), np.float32)
     vectors[5, 3] = np.nan
-    monkeypatch.setattr(model, "encode_document", lambda *a, **k: vectors)
+    monkeypatch.setattr(encode, "encode_document_texts", lambda *a, **k: vectors)
     with pytest.raises(InputError, match=rf"1 vectors .* \(id {texts.id_at(5)}\)"):
         encode_documents(model, texts, tmp_path, digest="m")
 

@@ -16,7 +16,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from retrieval_kd.data.texts import Document
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_text, read_json
-from retrieval_kd.hardware import dtype_name, fast_dtype
+from retrieval_kd.hardware import fast_dtype
+from retrieval_kd.models.batches import Features, PairTokenizer, budgeted, pad, to_tensors
+from retrieval_kd.models.graphs import Graph, calibration_texts, chosen_backend, precision
 from retrieval_kd.models.layers import check_exit, keep_layers
 from retrieval_kd.models.load import (
     SENTENCE_CONFIG,
@@ -40,6 +42,7 @@ class CrossEncoderTeacher:
         max_length: tokens of query and document together, 256 by default; in a longer pair the
             longer text is cut.
         batch_tokens: padded tokens in a batch. Larger is not faster on a CPU.
+        backend: "torch", or OpenVINO's graph on a CPU: "openvino" or "openvino-int8".
         layers: score from this layer, counted from 1, with the classifier that reads the last one;
             for models trained for early exit. The layers above are not computed.
     """
@@ -53,15 +56,19 @@ class CrossEncoderTeacher:
         dtype: torch.dtype | None = None,
         prompt: str = "",
         layers: int | None = None,
+        backend: str | None = None,
     ) -> None:
         self.model_spec, self.prompt, self.layers = model_spec, prompt, layers
+        self.backend = chosen_backend(backend)
         self.max_length = pair_length(model_spec, max_length)
         self.dtype = dtype or fast_dtype()
-        self.batch_tokens = batch_tokens or (262_144 if torch.cuda.is_available() else 8_192)
+        self.batch_tokens = batch_tokens or (262_144 if torch.cuda.is_available() else 4_096)
         check_has_head(model_spec)
         digest = model_digest(model_spec)
         self._digest = digest if layers is None else digest_text(digest, f"layers {layers}")
         self._model: CrossEncoder | None = None
+        self._tokenizer: PairTokenizer | None = None
+        self._graph: Graph | None = None
 
     @property
     def key(self) -> TeacherKey:
@@ -72,15 +79,16 @@ class CrossEncoderTeacher:
             digest=self._digest,
             prompt=self.prompt,
             max_length=self.max_length,
-            dtype=dtype_name(self.dtype),
+            dtype=precision(self.backend, self.dtype),
             activation=declared_activation(self.model_spec),
         )
 
     @property
     def model(self) -> CrossEncoder:
         if self._model is None:
+            dtype = self.dtype if self.backend == "torch" else torch.float32
             self._model = load_cross_encoder(
-                self.model_spec, max_length=self.max_length, dtype=self.dtype
+                self.model_spec, max_length=self.max_length, dtype=dtype
             )
             classifier: Any = self._model[0].auto_model
             if self.layers is not None:
@@ -90,38 +98,63 @@ class CrossEncoderTeacher:
             shorten_last_layer(classifier)
         return self._model
 
+    @property
+    def tokenizer(self) -> PairTokenizer:
+        if self._tokenizer is None:
+            self._tokenizer = PairTokenizer(self.model, self.max_length)
+        return self._tokenizer
+
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
         """Raw logits (n,) float32 of n pairs, in their order."""
-        pairs = [[self.prompt + q, d.full] for q, d in zip(queries, documents, strict=True)]
-        if not pairs:
+        if not queries:
             return np.zeros(0, dtype=np.float32)
-        lengths = self._lengths(pairs)
-        order = np.argsort(-lengths, kind="stable")
+        left, right = [self.prompt + q for q in queries], [d.full for d in documents]
+        pairs = self.tokenizer.encode(left, right)
+        lengths = np.array([len(pair["input_ids"]) for pair in pairs])
+        batches = budgeted(lengths, self.batch_tokens)
         scores = np.empty(len(pairs), dtype=np.float32)
-        start = 0
+        if self.backend != "torch":
+            padded = ((rows, self._pad([pairs[row] for row in rows])) for rows in batches)
+            return self.graph.run(padded, scores)
         with torch.inference_mode():
-            while start < len(order):
-                size = max(1, self.batch_tokens // int(lengths[order[start]]))
-                rows = order[start : start + size]
-                features = self.model.preprocess([pairs[row] for row in rows])
-                features = batch_to_device(features, self.model.device)
-                logits = self.model(features)["scores"].float().reshape(-1)  # (rows,)
-                scores[rows] = logits.cpu().numpy()
-                start += size
+            for rows in batches:
+                if self.tokenizer.is_fast:
+                    inputs: Any = to_tensors(self._pad([pairs[row] for row in rows]))
+                else:
+                    inputs = self.model.preprocess([[left[row], right[row]] for row in rows])
+                logits = self.model(batch_to_device(inputs, self.model.device))["scores"]
+                scores[rows] = logits.float().reshape(-1).cpu().numpy()  # (rows,)
         return scores
 
-    def _lengths(self, pairs: Sequence[Sequence[str]]) -> np.ndarray:
-        """Tokens of each pair after truncation, (n,); each distinct text is tokenised once."""
-        tokenizer = self.model.tokenizer
-        texts = list({text for pair in pairs for text in pair})
-        encoded = tokenizer(
-            texts, add_special_tokens=False, truncation=True, max_length=self.max_length
-        )["input_ids"]
-        count = dict(zip(texts, map(len, encoded), strict=True))
-        special = tokenizer.num_special_tokens_to_add(pair=True)
-        return np.array(
-            [min(self.max_length, count[q] + count[d] + special) for q, d in pairs], dtype=np.int64
-        )
+    def _pad(self, pairs: Sequence[Features]) -> Features:
+        return pad(pairs, self.model.tokenizer, self.max_length)
+
+    @property
+    def graph(self) -> Graph:
+        """The model in OpenVINO, exported at the first call."""
+        if self._graph is None:
+            if not self.tokenizer.is_fast:
+                raise InputError(
+                    f"the backend {self.backend} does not run this model: its inputs are not those "
+                    "of its tokenizer alone",
+                    file=self.model_spec,
+                    remedy="score with ?backend=torch",
+                )
+            self._graph = Graph(
+                lambda: self.model,
+                "scores",
+                digest=self._digest,
+                backend=self.backend,
+                dtype=self.dtype,
+                samples=self._samples,
+            )
+        return self._graph
+
+    def _samples(self) -> list[Features]:
+        """Pairs to find the ranges of int8 with; to trace a model, one is enough."""
+        if self.backend == "openvino-int8":
+            return self.tokenizer.encode(*calibration_texts())
+        return self.tokenizer.encode(["which birds nest here"], ["sparrows and swallows nest"])
 
 
 def check_has_head(model_spec: str) -> None:

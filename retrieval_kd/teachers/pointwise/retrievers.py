@@ -25,13 +25,17 @@ from retrieval_kd.models.encode import (
     is_encoded,
     normalises,
 )
+from retrieval_kd.models.encode_texts import encode_document_texts
+from retrieval_kd.models.graphs import chosen_backend, precision
 from retrieval_kd.models.load import (
+    document_digest,
     kind_of,
     load_encoder,
     load_retriever,
     may_be_splade,
     model_digest,
 )
+from retrieval_kd.models.modules.asymmetric import document_side
 from retrieval_kd.models.vectors import maxsim_scores, sparse_rows, token_rows, warn_of_zeros
 from retrieval_kd.retrieval.analysis import VERSION
 from retrieval_kd.retrieval.bm25 import DEFAULT, LUCENE, BM25Parameters, bm25_scores
@@ -88,7 +92,7 @@ class DenseTeacher:
             model=f"dense:{self.model_spec}",
             digest=digest_text("dense", self._digest),
             max_length=self.max_length,
-            dtype=dtype_name(fast_dtype()),
+            dtype=precision(chosen_backend(), fast_dtype()),
         )
 
     def score(self, queries: Sequence[str], documents: Sequence[Document]) -> np.ndarray:
@@ -113,7 +117,8 @@ class DenseTeacher:
 
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
         assert self._model is not None
-        vectors = self._model.encode_document(list(texts), show_progress_bar=False)
+        model = document_side(self._model)
+        vectors = encode_document_texts(model, texts, None, document_digest(self.model_spec))
         warn_of_zeros(self._model, ~vectors.any(axis=1), "document")
         return finish(vectors, normalises(self._model))
 

@@ -1,0 +1,139 @@
+"""Encodes documents with a dense model: tokenised once, in batches by tokens, on either backend.
+
+Models whose inputs are not a tokenizer's alone, such as routers, are left to Sentence Transformers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Transformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling
+from sentence_transformers.util import batch_to_device
+
+from retrieval_kd.errors import InputError
+from retrieval_kd.files import digest_text
+from retrieval_kd.hardware import dtype_name
+from retrieval_kd.models.batches import Features, budgeted, pad, single, to_tensors
+from retrieval_kd.models.graphs import Graph, calibration_texts, chosen_backend
+
+BATCH_TOKENS = 4_096  # on a CPU: of 1,024 to 16,384, larger is slower and smaller no faster
+PLAIN = (Transformer, Pooling, Dense, Normalize)  # modules that read nothing but tokens
+SENTENCE = "sentence_embedding"
+
+_GRAPHS: WeakKeyDictionary[SentenceTransformer, dict[str, Graph]] = WeakKeyDictionary()
+
+
+def encode_document_texts(
+    model: SentenceTransformer, texts: Sequence[str], prompt: str | None, digest: str | None = None
+) -> np.ndarray:
+    """Vectors `(len(texts), D)` as `model.encode_document` has them, in float32.
+
+    Args:
+        prompt: put before every text; by default the model's own document prompt.
+        digest: identifies the model; its graph is kept under it. Without it, torch computes.
+
+    Raises:
+        InputError: `$RETRIEVAL_KD_BACKEND` does not run this model.
+    """
+    backend = chosen_backend() if digest else "torch"
+    if prompt is None:
+        prompt = document_prompt(model)
+    if not _is_plain(model, prompt):
+        if backend != "torch":
+            raise InputError(
+                f"the backend {backend} does not run this model: it is more than a transformer, "
+                "pooling and dense layers",
+                remedy="leave RETRIEVAL_KD_BACKEND out",
+            )
+        size = 256 if torch.cuda.is_available() else 32
+        return model.encode_document(
+            list(texts), prompt=prompt, batch_size=size, show_progress_bar=False
+        )
+    rows = _tokenise(model, texts, prompt)
+    lengths = np.array([len(row["input_ids"]) for row in rows])
+    budget = 262_144 if torch.cuda.is_available() else BATCH_TOKENS
+    longest = _longest(model)
+    batches = (
+        (chosen, pad([rows[row] for row in chosen], model.tokenizer, longest))
+        for chosen in budgeted(lengths, budget)
+    )
+    out = np.empty((len(rows), model.get_embedding_dimension() or 0), np.float32)
+    if digest and backend != "torch":
+        return _graph(model, backend, digest).run(batches, out)
+    with torch.inference_mode():
+        for chosen, batch in batches:
+            vectors = model(batch_to_device(to_tensors(batch), model.device))[SENTENCE]
+            out[chosen] = vectors.float().cpu().numpy()  # (rows, D)
+    return out
+
+
+def document_prompt(model: SentenceTransformer) -> str:
+    """The prompt that `encode_document` uses by default; "" for none."""
+    prompts: Any = model.prompts
+    named = next((n for n in ("document", "passage", "corpus") if n in prompts), None)
+    return prompts.get(named or model.default_prompt_name or "") or ""
+
+
+def _is_plain(model: SentenceTransformer, prompt: str) -> bool:
+    modules = list(model)
+    if type(model) is not SentenceTransformer or not isinstance(modules[0], Transformer):
+        return False
+    if model.truncate_dim is not None or not all(type(m) in PLAIN for m in modules):
+        return False
+    skips = any(isinstance(m, Pooling) and not m.include_prompt for m in modules)
+    if (skips and prompt) or not getattr(model.tokenizer, "is_fast", False):
+        return False
+    probe = "a text of seven words, and more,,"
+    theirs = single(model.preprocess([probe], prompt=prompt or None, task="document"))
+    ours = _tokenise(model, [probe], prompt)[0]
+    return ours.keys() == theirs.keys() and all(np.array_equal(ours[k], theirs[k]) for k in ours)
+
+
+def _longest(model: SentenceTransformer) -> int | None:
+    length = model[0].document_length or model.max_seq_length  # type: ignore[union-attr]
+    return None if length is None or length == float("inf") else int(length)  # type: ignore[arg-type]
+
+
+def _tokenise(model: SentenceTransformer, texts: Sequence[str], prompt: str) -> list[Features]:
+    """Inputs of each text by name, (n,) int64, without padding."""
+    tokenizer: Any = model.tokenizer
+    longest = _longest(model)
+    encoded = tokenizer(
+        [prompt + text for text in texts],
+        truncation="longest_first" if longest else False,
+        max_length=longest,
+    )
+    names = [name for name in tokenizer.model_input_names if name in encoded]
+    return [
+        {name: np.array(encoded[name][row], np.int64) for name in names}
+        for row in range(len(texts))
+    ]
+
+
+def _graph(model: SentenceTransformer, backend: str, digest: str) -> Graph:
+    """A model's graph; opened once for each digest, because a model may be trained further."""
+    dtype = next(model.parameters()).dtype  # which the weights are rounded to already
+    key = digest_text(digest, dtype_name(dtype))
+    graphs = _GRAPHS.setdefault(model, {})
+    if key + backend not in graphs:
+
+        def samples() -> list[Features]:
+            texts = calibration_texts()[1] if backend == "openvino-int8" else ["sparrows nest here"]
+            return _tokenise(model, texts, document_prompt(model))
+
+        graphs[key + backend] = Graph(
+            lambda: copy.deepcopy(model).float(),
+            SENTENCE,
+            digest=key,
+            backend=backend,
+            dtype=dtype,
+            samples=samples,
+        )
+    return graphs[key + backend]

@@ -1,0 +1,110 @@
+"""OpenVINO's graphs give the model's own numbers, are exported once and named in every key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from retrieval_kd.data.collection import open_collection
+from retrieval_kd.errors import InputError
+from retrieval_kd.models import graphs
+from retrieval_kd.models.encode import document_vectors
+from retrieval_kd.models.encode_texts import encode_document_texts
+from retrieval_kd.models.load import load_encoder
+from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RETRIEVAL_KD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def collection(tiny_collection):
+    return open_collection(tiny_collection)
+
+
+def test_a_backend_must_exist(tiny_cross_encoder, monkeypatch):
+    with pytest.raises(InputError, match=r"no backend 'tensorrt'.*choose from torch, openvino"):
+        CrossEncoderTeacher(str(tiny_cross_encoder), backend="tensorrt")
+    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "fast")
+    with pytest.raises(InputError, match="RETRIEVAL_KD_BACKEND: no backend 'fast'"):
+        CrossEncoderTeacher(str(tiny_cross_encoder))
+
+
+def test_a_backend_without_its_package_is_refused_before_anything_is_loaded(monkeypatch):
+    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs the package openvino.*retrieval_kd\[openvino\]"):
+        graphs.chosen_backend("openvino")
+
+
+def test_keys_name_the_backend(tiny_cross_encoder, collection, monkeypatch):
+    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: True)
+    keys = [
+        CrossEncoderTeacher(str(tiny_cross_encoder), backend=name, dtype=torch.float32).key
+        for name in graphs.BACKENDS
+    ]
+    assert [key.dtype.split(" Python")[0] for key in keys] == [
+        "float32",
+        "openvino float32",
+        "openvino int8 float32",
+    ]
+    assert len({key.fingerprint for key in keys}) == 3
+
+
+@pytest.mark.parametrize("prompt", [None, "passage: "])
+def test_documents_are_encoded_as_sentence_transformers_does(prompt, tiny_encoder, collection):
+    model = load_encoder(str(tiny_encoder), dtype=torch.float32)
+    texts = [document.full for document in collection.documents.iterate()] + [""]
+    expected = model.encode_document(texts, prompt=prompt)
+    np.testing.assert_allclose(encode_document_texts(model, texts, prompt), expected, atol=1e-5)
+
+
+def test_the_models_own_prompt_is_put_before_documents(tiny_encoder):
+    model = load_encoder(str(tiny_encoder), dtype=torch.float32)
+    model.prompts = {"passage": "sparrow nest ", "query": "tide "}
+    expected = model.encode_document(["the sea"])
+    np.testing.assert_allclose(encode_document_texts(model, ["the sea"], None), expected, atol=1e-5)
+    plain = model.encode_document(["the sea"], prompt="")
+    np.testing.assert_allclose(encode_document_texts(model, ["the sea"], ""), plain, atol=1e-5)
+    assert np.abs(plain - expected).max() > 1e-3
+
+
+def test_a_graph_scores_as_the_model_and_is_exported_once(
+    tiny_cross_encoder, collection, cache, monkeypatch
+):
+    pytest.importorskip("openvino")
+    documents = list(collection.documents.iterate(0, 30))
+    queries = ["sparrow nest", "tides of the sea", "a"] * 10
+    plain = CrossEncoderTeacher(str(tiny_cross_encoder), dtype=torch.float32)
+    expected = plain.score(queries, documents)
+    for _ in range(2):
+        teacher = CrossEncoderTeacher(
+            str(tiny_cross_encoder), dtype=torch.float32, backend="openvino", batch_tokens=64
+        )
+        np.testing.assert_allclose(teacher.score(queries, documents), expected, atol=1e-5)
+        monkeypatch.setattr(graphs, "_export", None)  # must not be called again
+    assert len(list((cache / "graphs").glob("*/graph.xml"))) == 1
+
+
+def test_a_graph_encodes_as_the_model(tiny_encoder, collection, monkeypatch):
+    pytest.importorskip("openvino")
+    texts = collection.documents
+    expected = document_vectors(str(tiny_encoder), texts, dtype=torch.float32)
+    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "openvino")
+    got = document_vectors(str(tiny_encoder), texts, dtype=torch.float32)
+    assert got.filename != expected.filename
+    np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_model_that_is_more_than_a_transformer_is_refused(tiny_encoder, monkeypatch):
+    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "openvino")
+    model = load_encoder(str(tiny_encoder))
+    model.append(torch.nn.Identity())
+    with pytest.raises(InputError, match="does not run this model"):
+        encode_document_texts(model, ["one"], None, "digest")
