@@ -6,10 +6,10 @@ from typing import Any
 
 from retrieval_kd.config.student import LayerChoice, Student
 from retrieval_kd.config.training import Training, TrainingStage
+from retrieval_kd.pipeline.forecast.recipes import shape, start_of, student_shape
+from retrieval_kd.pipeline.forecast.work import StageWork, Work
 from retrieval_kd.pipeline.pools import draws_unlabelled
-from retrieval_kd.pipeline.recipes import shape, start_of, student_shape
 from retrieval_kd.pipeline.train_students import final_folder
-from retrieval_kd.pipeline.work import StageWork, Work
 from retrieval_kd.students.make import check_kept
 from retrieval_kd.students.options import FIXED, RE_RANKS, TABLES
 from retrieval_kd.students.static import vocabulary_file
