@@ -136,10 +136,12 @@ def stage_grid(record: dict[str, Any]) -> Grid:
         "Model memory",
         "Time here",
     ]
-    note = (
-        "Operations are floating-point ones; ~: estimated, not measured; ≤: an earlier stage "
-        "decides how many."
-    )
+    note = "Operations are floating-point ones"
+    if any(stage["estimated"] for stage in record["stages"]):
+        note += "; ~: estimated, not measured"
+    if any(stage["at_most"] for stage in record["stages"]):
+        note += "; ≤: an earlier stage decides how many"
+    note += "."
     return Grid(headers, rows, note, left=2)
 
 

@@ -55,7 +55,6 @@ class HybridIndex:
         self._texts = texts
         self.weights = weights_of(manifest)
         self.fusion: dict[str, Any] = manifest["fusion"]
-        self._by_words = {part.name for part in parts_of(manifest) if part.by_words}
 
     def __len__(self) -> int:
         return int(self.manifest["count"])
@@ -164,11 +163,11 @@ class HybridIndex:
 
 
 def fuse_by_manifest(
-    manifest: Mapping[str, Any], lists: Mapping[str, Mapping[str, float]], asked: int
+    manifest: dict[str, Any], lists: Mapping[str, Mapping[str, float]], asked: int
 ) -> dict[str, float]:
     """Fuse a query's lists of at most `asked` documents as a hybrid's manifest says."""
-    weights = weights_of(dict(manifest))
-    used = [p for p in parts_of(dict(manifest)) if weights[p.name] and p.name in lists]
+    weights = weights_of(manifest)
+    used = [p for p in parts_of(manifest) if weights[p.name] and p.name in lists]
     return fuse_lists(
         [lists[part.name] for part in used],
         [weights[part.name] for part in used],

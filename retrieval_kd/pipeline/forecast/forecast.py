@@ -26,8 +26,6 @@ from retrieval_kd.pipeline.plan import planned
 
 PROCESS_BYTES = 0.9e9  # of Python and its libraries; a run's data come on top
 ALWAYS = 0.3  # seconds of any stage: its record, its files
-
-
 NOTHING = StageWork()
 
 
@@ -172,10 +170,12 @@ def _forecasts(
             found.append(StageForecast(name, title, key, took=took))
             continue
         times = [_seconds(work, speeds, rate) for work in works[name].works]
-        known = tuple(seconds or 0.0 for seconds, _ in times)
-        seconds = sum(known) + ALWAYS
+        by_work = tuple(seconds for seconds, _ in times)
+        seconds = sum(by_work) + ALWAYS
         estimated = any(guessed for _, guessed in times)
-        found.append(StageForecast(name, title, key, works[name], seconds, None, estimated, known))
+        found.append(
+            StageForecast(name, title, key, works[name], seconds, None, estimated, by_work)
+        )
     return found
 
 

@@ -60,7 +60,7 @@ def config(tmp_path_factory, tiny_collection, tiny_encoder) -> Config:
             "table": {"student": {"kind": "static", "layers": None}, "objective": "kl"},
         },
         "compare": ["labels", "table"],
-        "index": str(Path(__file__).parents[2] / "indexes" / "flat.yaml"),
+        "index": str(Path(__file__).parents[3] / "indexes" / "flat.yaml"),
     }  # fmt: skip
     return validate(Config, values)
 
