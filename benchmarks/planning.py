@@ -60,7 +60,7 @@ def count_processor_seconds() -> None:
     """Let what times stages and speeds read the processor's clock of this process."""
     from retrieval_kd import workspace
     from retrieval_kd.indexing import build, dense
-    from retrieval_kd.pipeline import amounts, calibrate
+    from retrieval_kd.pipeline.forecast import amounts, calibrate
     from retrieval_kd.training import train_table
     from retrieval_kd.training.trainer import engine
 
@@ -71,7 +71,7 @@ def count_processor_seconds() -> None:
 
 def measure(name: str, out: Path) -> dict[str, Any]:
     """Plan a run, then run it."""
-    from retrieval_kd.pipeline.forecast import PROCESS_BYTES, forecast
+    from retrieval_kd.pipeline.forecast.forecast import PROCESS_BYTES, forecast
     from retrieval_kd.pipeline.plan import planned, run
 
     file, *overrides = CONFIGURATIONS[name]

@@ -37,7 +37,6 @@ class Stage:
         run: writes `outputs` (paths in the workspace); may return facts for the record.
         settings: all that decides the outputs, besides the stages in `needs`.
         label: the name shown to users; the name itself if empty.
-        about: how much work it is, in words.
     """
 
     name: str
@@ -46,7 +45,6 @@ class Stage:
     settings: Any
     needs: tuple[str, ...] = ()
     label: str = ""
-    about: str = ""
 
     @property
     def title(self) -> str:

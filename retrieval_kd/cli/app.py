@@ -156,17 +156,20 @@ def run(
     from retrieval_kd.progress import console
 
     if dry_run:
-        from retrieval_kd.data.collection import open_collection
-        from retrieval_kd.pipeline.queries import count_texts
+        from retrieval_kd.pipeline.descriptions import describe_counts, describe_trainings
+        from retrieval_kd.pipeline.queries import count_queries
 
-        work = plan.plan(loaded)
+        context = plan.planned(loaded)
+        work, collection = context.work, context.collection
         work.check_folder()
-        counts = count_texts(loaded, open_collection(loaded.collection))
-        console.print(escape(counts), highlight=False)
+        counts, at_most = count_queries(loaded, collection)
+        said = describe_counts(len(collection.documents), counts, at_most)
+        console.print(escape(said), highlight=False)
+        trainings = describe_trainings(loaded, counts)
         todo = work.todo()
         for stage in work.stages:
             word = "would run" if stage in todo else "done     "
-            about = f"  [dim]{escape(stage.about)}[/dim]" if stage.about else ""
+            about = f"  [dim]{trainings[stage.name]}[/dim]" if stage.name in trainings else ""
             console.print(f"{word}  {escape(stage.title)}{about}", highlight=False)
         return
     results = plan.run(

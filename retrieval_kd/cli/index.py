@@ -9,13 +9,12 @@ import typer
 from typer.core import TyperGroup
 
 from retrieval_kd.cli.combine import combine
+from retrieval_kd.cli.index_folder import index_in
 from retrieval_kd.cli.index_vectors import vectors
 from retrieval_kd.cli.options import (
     CollectionOption,
     Length,
-    one_model,
     out_folder,
-    part_models,
     say_replaced,
 )
 from retrieval_kd.cli.tune_index import tune
@@ -99,22 +98,13 @@ def add(
     from retrieval_kd.data.beir import read_documents
     from retrieval_kd.data.rows import Reading
 
-    hybrid = _is_hybrid(index)
+    folder = index_in(index)
     if not documents.is_file():
         raise InputError("no such file of documents", file=documents, remedy="check the path")
     reading = Reading()
-    if hybrid:
-        models = part_models(model)
-        from retrieval_kd.retrieval.change_hybrid import add_to_hybrid
-
-        change = add_to_hybrid(index, read_documents(documents, reading), models=models)
-    else:
-        only = one_model(model)
-        from retrieval_kd.indexing.change import add_documents
-
-        change = add_documents(index, read_documents(documents, reading), model_spec=only)
+    change = folder.add(read_documents(documents, reading), model)
     reading.drops.warn(str(documents))
-    _report(index, f"{change.added:,} documents added, {change.replaced:,} replaced", change)
+    _report(index, f"{_many(change.added, 'document')} added, {change.replaced:,} replaced", change)
 
 
 @index_app.command()
@@ -131,71 +121,41 @@ def delete(
     from retrieval_kd.data.rows import Reading
     from retrieval_kd.data.sources import file_lines
 
-    hybrid = _is_hybrid(index)
+    folder = index_in(index)
     wanted, reading = list(ids or []), Reading()
     if ids_from is not None:
         wanted += [text.strip() for _, text in file_lines(ids_from, reading)]
     if not wanted:
         raise InputError("no document ID to delete", remedy="name IDs, or give --ids-from FILE")
-    if hybrid:
-        from retrieval_kd.retrieval.change_hybrid import delete_from_hybrid
-
-        change = delete_from_hybrid(index, wanted, missing=missing)
-    else:
-        from retrieval_kd.indexing.change import delete_documents
-
-        change = delete_documents(index, wanted, missing=missing)
+    change = folder.delete(wanted, missing)
     reading.drops.warn(str(ids_from))
-    unknown = f", {change.missing:,} IDs were not there" if change.missing else ""
-    _report(index, f"{change.deleted:,} documents deleted{unknown}", change)
+    unknown = f", {_many(change.missing, 'ID')} not there" if change.missing else ""
+    _report(index, f"{_many(change.deleted, 'document')} deleted{unknown}", change)
 
 
 @index_app.command()
 def compact(index: Folder) -> None:
     """Write an index anew, with what was added in one piece and without what was deleted."""
-    hybrid = _is_hybrid(index)
-    if hybrid:
-        from retrieval_kd.retrieval.change_hybrid import compact_hybrid
-
-        change = compact_hybrid(index)
-    else:
-        from retrieval_kd.indexing.change import compact_index
-
-        change = compact_index(index)
-    _report(index, "compacted", change)
+    _report(index, "compacted", index_in(index).compact())
 
 
 @index_app.command()
 def verify(index: Folder) -> None:
     """Read every byte of an index and compare it with its manifest. Exits 1 on a problem."""
-    hybrid = _is_hybrid(index)
-    if hybrid:
-        from retrieval_kd.retrieval.hybrid import verify_hybrid
-
-        problems = verify_hybrid(index)
-    else:
-        from retrieval_kd.indexing.verify import verify_index
-
-        problems = verify_index(index)
+    problems = index_in(index).verify()
     for problem in problems:
         say(problem)
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    say(f"{index}: {count if problems else 'all is well'}")
+    say(f"{index}: {_many(len(problems), 'problem') if problems else 'all is well'}")
     if problems:
         raise typer.Exit(1)
 
 
-def _is_hybrid(index: Path) -> bool:
-    """Whether an index is one of several; what is no index is refused before torch is loaded."""
-    from retrieval_kd.retrieval.hybrid_folder import is_hybrid
-
-    if not (index / "manifest.json").is_file():
-        raise InputError("no finished index here", file=index, remedy="build it with rkd index")
-    return is_hybrid(index)
-
-
 def _report(index: Path, what: str, change: Change) -> None:
-    say(f"{index}: {what}; {change.documents:,} documents in the index")
+    say(f"{index}: {what}; {_many(change.documents, 'document')} in the index")
     if change.loose >= LOOSE:
         say(f"{change.loose:.0%} of its rows are deleted or apart from the rest: rkd index compact "
             "makes it smaller and faster to open")  # fmt: skip
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"

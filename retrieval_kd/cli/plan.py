@@ -56,15 +56,15 @@ def plan(
 
     from retrieval_kd.config.methods import config_file
     from retrieval_kd.config.run import load_config
-    from retrieval_kd.pipeline.gpus import GPUS, find_gpu
+    from retrieval_kd.pipeline.forecast.gpus import GPUS, find_gpu
 
     chosen = [find_gpu(name) for name in gpu or GPUS]
     loaded = load_config(config_file(config), overrides or [])
 
-    from retrieval_kd.pipeline.forecast import forecast
-    from retrieval_kd.pipeline.plan_file import to_json, write_plan
-    from retrieval_kd.pipeline.savings import savings
-    from retrieval_kd.pipeline.took import PLAN
+    from retrieval_kd.pipeline.forecast.forecast import forecast
+    from retrieval_kd.pipeline.forecast.plan_file import to_json, write_plan
+    from retrieval_kd.pipeline.forecast.savings import savings
+    from retrieval_kd.pipeline.forecast.took import PLAN
 
     made = forecast(loaded, again=again)
     record = to_json(made, savings(made), chosen, price_per_hour=price_per_hour)
@@ -136,10 +136,12 @@ def stage_grid(record: dict[str, Any]) -> Grid:
         "Model memory",
         "Time here",
     ]
-    note = (
-        "Operations are floating-point ones; ~: estimated, not measured; ≤: an earlier stage "
-        "decides how many."
-    )
+    note = "Operations are floating-point ones"
+    if any(stage["estimated"] for stage in record["stages"]):
+        note += "; ~: estimated, not measured"
+    if any(stage["at_most"] for stage in record["stages"]):
+        note += "; ≤: an earlier stage decides how many"
+    note += "."
     return Grid(headers, rows, note, left=2)
 
 

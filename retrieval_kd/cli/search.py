@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from retrieval_kd.cli.index_folder import index_in, open_indexes
 from retrieval_kd.cli.options import (
     CollectionOption,
     Depth,
@@ -14,9 +15,7 @@ from retrieval_kd.cli.options import (
     Length,
     RunOut,
     Split,
-    one_model,
     out_file,
-    part_models,
 )
 from retrieval_kd.errors import InputError
 from retrieval_kd.progress import say
@@ -92,12 +91,9 @@ def search(
         raise InputError("--queries needs --out, the run file to write")
     if queries is None and out is not None:
         raise InputError("--out is the run file of --queries", remedy="leave it out")
-    for folder in index:
-        if not folder.is_dir():
-            remedy = "build it with rkd index"
-            raise InputError("no finished index here", file=folder, remedy=remedy)
+    folders = [index_in(folder) for folder in index]
     texts = {} if queries is None else read_queries(queries)
-    opened = _open(index, model, parameters)
+    opened = open_indexes(folders, model, parameters)
     from retrieval_kd.indexing.snippets import snippets
 
     if out is not None:
@@ -110,28 +106,6 @@ def search(
     for hit in snippets(opened.texts(), hits, query):
         say(f"{hit.rank:3}. {hit.title or hit.document_id}  [{hit.document_id}]  {hit.score:.4f}")
         say(f"     {hit.text}")
-
-
-def _open(folders: list[Path], models: list[str] | None, parameters: str | None) -> Any:
-    """Open a hybrid index, or others as one. What needs no model is checked before torch loads."""
-    from retrieval_kd.retrieval.hybrid_folder import is_hybrid
-
-    hybrid = next((folder for folder in folders if is_hybrid(folder)), None)
-    if hybrid is None:
-        only = one_model(models)
-        from retrieval_kd.indexing.shards import Shards
-
-        return Shards.open(folders, only, search=parameters)
-    if len(folders) > 1:
-        remedy = "give it alone"
-        raise InputError("a hybrid index is not searched with others", file=hybrid, remedy=remedy)
-    if parameters is not None:
-        remedy = "leave it out, and combine indexes that have these parameters"
-        raise InputError("--search is for an index of one model", file=hybrid, remedy=remedy)
-    named = part_models(models)
-    from retrieval_kd.retrieval.hybrid import HybridIndex
-
-    return HybridIndex.open(hybrid, models=named)
 
 
 @search_app.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -219,20 +219,25 @@ class ScoreTable(Mapping[str, dict[str, float]]):
             [-1, 2, 1]
         """
         assert self.numbering is other.numbering
+        if self.has_pairs_of(other):
+            return np.arange(other.pairs)
         found = np.full(other.pairs, -1)
-        if not self.pairs or not other.pairs:
-            return found
-        size = 1 + max(int(self.documents.max()), int(other.documents.max()))
-        keys = self.owners * np.int64(size) + self.documents
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        rows = self._rows_of(other.queries)
-        owners = other.owners
-        for start in range(0, other.pairs, STACK):
-            part = slice(start, start + STACK)
-            asked = rows[owners[part]] * size + other.documents[part]
+        rows, counts = self._rows_of(other.queries), self.counts_of(other.queries)
+        blocks = np.cumsum(counts + other.counts) // STACK  # queries are compared by the block
+        ends = [*(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(other)]
+        for first, end in pairwise([0, *ends]):
+            own = ranges(self.starts[rows[first:end]], counts[first:end])
+            part = slice(other.starts[first], other.starts[end])
+            size = 1 + max(self.documents[own].max(initial=0), other.documents[part].max(initial=0))
+            numbers = np.arange(end - first) * size
+            keys = np.repeat(numbers, counts[first:end]) + self.documents[own]
+            if not len(keys):
+                continue
+            order = np.argsort(keys, kind="stable")
+            keys = keys[order]
+            asked = np.repeat(numbers, other.counts[first:end]) + other.documents[part]
             at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-            found[part] = np.where(keys[at] == asked, order[at], -1)
+            found[part] = np.where(keys[at] == asked, own[order[at]], -1)
         return found
 
     def has_pairs_of(self, other: ScoreTable) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from retrieval_kd.data.rows import Reading
+from retrieval_kd.data.rows import Reading, check_id
 from retrieval_kd.data.sources import file_lines
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import digest_json
@@ -110,7 +110,7 @@ def open_vectors_file(path: Path) -> np.ndarray:
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        problem = "no such file" if not path.exists() else f"no whole .npy file: {error}"
+        problem = "no whole .npy file of numbers" if path.exists() else "no such file"
         raise InputError(problem, file=path, remedy="write it with numpy.save") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.name not in TYPES:
         found = f"{rows.dtype} of shape {rows.shape}" if isinstance(rows, np.ndarray) else "a .npz"
@@ -120,7 +120,7 @@ def open_vectors_file(path: Path) -> np.ndarray:
             remedy="write numpy.save(FILE, vectors.astype('float32'))",
         )
     if not rows.size:
-        raise InputError("this has no vectors", file=path)
+        raise InputError("this has no vectors", file=path, remedy="give at least one")
     return rows
 
 
@@ -148,13 +148,15 @@ def check_rows(rows: np.ndarray, path: Path) -> str:
 def read_id_file(path: Path, count: int) -> list[str]:
     """Read one document ID a line, plain or gzipped: as many as there are vectors, none twice.
 
-    Blank lines count as none, so that the number of IDs tells that one is missing.
+    Blank lines count as none, so that the number of IDs tells that one is missing. An ID with
+    whitespace is refused, as in a collection.
     """
     reading = Reading()
     lines, ids = [], []
     for line, text in file_lines(path, reading):
         lines.append(line)
         ids.append(text.strip())
+        check_id(ids[-1], "document", str(path), line)
     if len(ids) != count:
         raise InputError(
             f"{len(ids):,} document IDs for {count:,} vectors",

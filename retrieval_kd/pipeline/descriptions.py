@@ -1,4 +1,4 @@
-"""Sentences of the report: what each system is, how good its teachers are, what they cost."""
+"""Sentences of a run: what its stages have to do, what each system is, what its teachers cost."""
 
 from __future__ import annotations
 
@@ -9,10 +9,44 @@ from retrieval_kd.config.run import Config, merged_system
 from retrieval_kd.config.student import LayerChoice
 from retrieval_kd.config.training import TrainingStage
 from retrieval_kd.evaluation.report.formats import duration
+from retrieval_kd.pipeline.pools import drawn_parts
+from retrieval_kd.pipeline.train_students import student_folders
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.teachers.spec import strategy_in
 from retrieval_kd.training.objective.terms import Term
 from retrieval_kd.workspace import Workspace
+
+
+def describe_counts(documents: int, queries: Mapping[str, int], at_most: bool) -> str:
+    """Say how many documents and queries a run has; see `count_queries`.
+
+    Example:
+        >>> describe_counts(2067, {"train": 900, "unlabelled": 4000}, at_most=True)
+        '2,067 documents; queries: 900 train, up to 4,000 unlabelled'
+    """
+    most = {"unlabelled": "up to "} if at_most else {}
+    listed = ", ".join(f"{most.get(part, '')}{n:,} {part}" for part, n in queries.items())
+    return f"{documents:,} documents; queries: {listed}"
+
+
+def describe_trainings(config: Config, queries: Mapping[str, int]) -> dict[str, str]:
+    """Say what each training has to do, by the name of its stage.
+
+    A batch of more queries than there are is cut, as `TrainingJob` cuts it.
+    """
+    said = {}
+    for name, training in config.students.items():
+        for seed in config.seeds:
+            folders = student_folders(name, training, seed)
+            for folder, stage in zip(folders, training.all_stages, strict=True):
+                settings = config.train_settings(training, stage, seed=seed)
+                there = sum(queries.get(part, 0) for part in drawn_parts(config.unlabelled, stage))
+                batch = settings.batch_queries
+                of = f"{min(batch, there)} queries × {settings.slate_size} documents"
+                said[f"train:{folder.name}"] = (
+                    f"{settings.steps} steps of {f'{batch} texts' if stage.texts else of}"
+                )
+    return said
 
 
 def describe_system(

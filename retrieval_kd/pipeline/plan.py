@@ -270,8 +270,6 @@ def _training_stages(
             ],
             needs=("candidates", *_score_stages(config, stage), *previous),
             label=f"train:{context.label(name, seed)}{stage_suffix}",
-            about=f"{settings.steps} steps of {settings.batch_queries} "
-            + ("texts" if stage.texts else f"queries × {settings.slate_size} documents"),
         )
         previous = (f"train:{folder.name}",)
     if training.merge and training.merged_with == "start":

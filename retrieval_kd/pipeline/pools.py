@@ -112,6 +112,11 @@ def draws_unlabelled(unlabelled: Unlabelled | None, stage: TrainingStage) -> boo
     return drawn and not stage.texts
 
 
+def drawn_parts(unlabelled: Unlabelled | None, stage: TrainingStage) -> list[str]:
+    """The parts of a run's queries that a stage draws slates of."""
+    return ["train", *(["unlabelled"] if draws_unlabelled(unlabelled, stage) else [])]
+
+
 def fewer_judged(queries: Queries, most: int | None) -> Queries:
     """Keep the judgments of at most `most` queries, the same ones for every seed.
 

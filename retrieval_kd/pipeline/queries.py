@@ -154,10 +154,10 @@ class ChosenQueries:
         return Queries(texts, {}, {query_id: source for query_id, _, source in rows})
 
 
-def count_texts(config: Config, collection: Collection) -> str:
-    """Say how many documents and queries a run has, by part, without a model.
+def count_queries(config: Config, collection: Collection) -> tuple[dict[str, int], bool]:
+    """Count a run's queries by part, and say whether the unlabelled ones are at most so many.
 
-    Texts of a collection larger than `MOST_READ` are not read to count the unlabelled queries.
+    Texts of a collection larger than `MOST_READ` are not read to count those.
 
     Raises:
         InputError: the queries of a part cannot be chosen.
@@ -167,11 +167,10 @@ def count_texts(config: Config, collection: Collection) -> str:
     if unlabelled is not None and unlabelled.kind != "queries" and many:
         counted = config.model_copy(update={"unlabelled": None})
     parts = ChosenQueries(counted, collection).parts(Drops())
-    counts = {part: f"{len(drawn.texts):,}" for part, drawn in parts.items() if drawn.texts}
-    if unlabelled is not None and counted.unlabelled is None:
-        counts["unlabelled"] = f"up to {unlabelled.limit:,}"
-    listed = ", ".join(f"{count} {part}" for part, count in counts.items())
-    return f"{len(collection.documents):,} documents; queries: {listed}"
+    counts = {part: len(drawn.texts) for part, drawn in parts.items() if drawn.texts}
+    if unlabelled is None or counted.unlabelled is not None:
+        return counts, False
+    return {**counts, "unlabelled": unlabelled.limit}, True
 
 
 def sample(queries: Mapping[str, str], most: int | None, seed: int) -> dict[str, str]:

@@ -45,7 +45,7 @@ from retrieval_kd.pipeline.descriptions import (
     layer_note,
     teacher_notes,
 )
-from retrieval_kd.pipeline.took import PLAN, planned_and_taken
+from retrieval_kd.pipeline.forecast.took import PLAN, planned_and_taken
 from retrieval_kd.progress import say
 
 

@@ -27,7 +27,7 @@ from retrieval_kd.indexing.change import (
     new_rows,
     unknown_ids,
 )
-from retrieval_kd.indexing.index import read_manifest
+from retrieval_kd.indexing.index import check_files, read_manifest
 from retrieval_kd.retrieval.analysis import VERSION
 from retrieval_kd.retrieval.bm25 import BM25Parameters, write_bm25
 from retrieval_kd.retrieval.hybrid_folder import (
@@ -36,11 +36,13 @@ from retrieval_kd.retrieval.hybrid_folder import (
     LEXICAL,
     MANIFEST,
     Part,
+    check_models,
     check_parts,
     link_tree,
     open_texts,
     parts_of,
     read_hybrid,
+    restorable,
 )
 from retrieval_kd.schema import validate
 
@@ -71,6 +73,7 @@ def add_to_hybrid(
     """
     folder, models, drops = Path(folder), models or {}, Drops()
     with _changing(folder) as manifest:
+        check_models(folder, manifest, models)
         for part in _indexes(manifest):  # before anything is encoded
             place = folder / manifest["content"] / part.name
             own = read_manifest(place)
@@ -143,6 +146,10 @@ def _changing(folder: Path) -> Iterator[dict[str, Any]]:
     with change_lock(folder):
         manifest = read_hybrid(folder)
         check_parts(folder, manifest)
+        for part in _indexes(manifest):
+            place = folder / manifest["content"] / part.name
+            with restorable():
+                check_files(place, read_manifest(place)["files"], verify=False)
         sweep(folder)
         _remove_others(folder, manifest)
         try:

@@ -5,6 +5,7 @@ The folder appears whole or not at all. `hybrid_folder.py` says what is in it.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import re
@@ -24,6 +25,7 @@ from retrieval_kd.files import (
     write_json,
 )
 from retrieval_kd.hardware import describe, versions
+from retrieval_kd.indexing.change import change_lock
 from retrieval_kd.indexing.index import Index, check_files, read_manifest, run_of
 from retrieval_kd.indexing.shards import check_distinct
 from retrieval_kd.retrieval.analysis import VERSION
@@ -80,7 +82,8 @@ def combine_indexes(
 
     Raises:
         InputError: parts are missing, damaged or of different documents, or weights do not fit
-            them (all found before a model is loaded), or too few queries are judged.
+            them (all found before a model is loaded), too few queries are judged, or another
+            command is changing the index in `out`.
 
     Example:
         >>> combine_indexes(["bm25", "my-index"], "my-hybrid", split="dev")  # doctest: +SKIP
@@ -95,7 +98,8 @@ def combine_indexes(
         for name, place in named.items()
         if isinstance(place, BM25Parameters)
     }
-    with atomic_folder(out) as folder:
+    locked = change_lock(out) if is_hybrid(out) else contextlib.nullcontext()
+    with locked, atomic_folder(out) as folder:
         work = folder / WORK
         source = _source(indexes, collection, work / DOCUMENTS)
         texts = source.documents

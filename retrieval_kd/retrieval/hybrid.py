@@ -12,19 +12,21 @@ from typing import Any
 from retrieval_kd.data.runs import Run
 from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
-from retrieval_kd.indexing.index import Hits, Index, run_of
+from retrieval_kd.indexing.index import Hits, Index, check_files, read_manifest, run_of
 from retrieval_kd.indexing.verify import verify_index
 from retrieval_kd.retrieval.bm25 import BM25
 from retrieval_kd.retrieval.fuse import floor, fuse_lists
 from retrieval_kd.retrieval.hybrid_folder import (
     LEXICAL,
     Part,
+    check_models,
     check_parts,
     check_same,
     open_bm25,
     open_texts,
     parts_of,
     read_hybrid,
+    restorable,
     weights_of,
 )
 
@@ -53,7 +55,6 @@ class HybridIndex:
         self._texts = texts
         self.weights = weights_of(manifest)
         self.fusion: dict[str, Any] = manifest["fusion"]
-        self._by_words = {part.name for part in parts_of(manifest) if part.by_words}
 
     def __len__(self) -> int:
         return int(self.manifest["count"])
@@ -78,10 +79,7 @@ class HybridIndex:
         """
         folder = Path(folder)
         manifest = read_hybrid(folder)
-        unknown = models.keys() - weights_of(manifest).keys() if models else ()
-        if unknown:
-            problem, names = f"no part is called {min(unknown)}", ", ".join(weights_of(manifest))
-            raise InputError(problem, file=folder, remedy=f"its parts are {names}")
+        check_models(folder, manifest, models or ())
         try:
             return _opened(folder, manifest, models or {}, verify)
         except (InputError, OSError):
@@ -165,11 +163,11 @@ class HybridIndex:
 
 
 def fuse_by_manifest(
-    manifest: Mapping[str, Any], lists: Mapping[str, Mapping[str, float]], asked: int
+    manifest: dict[str, Any], lists: Mapping[str, Mapping[str, float]], asked: int
 ) -> dict[str, float]:
     """Fuse a query's lists of at most `asked` documents as a hybrid's manifest says."""
-    weights = weights_of(dict(manifest))
-    used = [p for p in parts_of(dict(manifest)) if weights[p.name] and p.name in lists]
+    weights = weights_of(manifest)
+    used = [p for p in parts_of(manifest) if weights[p.name] and p.name in lists]
     return fuse_lists(
         [lists[part.name] for part in used],
         [weights[part.name] for part in used],
@@ -223,7 +221,9 @@ def _opened(
         place = folder / manifest["content"] / part.name
         if part.kind == LEXICAL:
             return open_bm25(place, texts, part, verify=verify)
-        return Index.open(place, models.get(part.name), verify=verify)
+        with restorable():
+            check_files(place, read_manifest(place)["files"], verify)
+        return Index.open(place, models.get(part.name), verify=False)
 
     parts = {part.name: opened(part) for part in parts_of(manifest)}
     for name, one in parts.items():

@@ -11,10 +11,11 @@ digest of each part's own manifest or seal, and these have the digests of its fi
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,7 +110,27 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
 
 def open_texts(folder: Path, manifest: dict[str, Any]) -> Texts:
     """The documents' texts. Raises `InputError` if they are damaged."""
-    return Texts(folder / manifest["content"] / DOCUMENTS)
+    with restorable():
+        return Texts(folder / manifest["content"] / DOCUMENTS)
+
+
+@contextlib.contextmanager
+def restorable() -> Iterator[None]:
+    """Give errors of a part's files the remedy of a hybrid index: no part is built again alone."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(error.problem, file=error.file, remedy=RESTORE) from error
+
+
+def check_models(folder: Path, manifest: dict[str, Any], models: Iterable[str]) -> None:
+    """Refuse a model for what is no part, or for one that has no model."""
+    with_model = [part.name for part in parts_of(manifest) if part.kind != LEXICAL]
+    for name in models:
+        if name not in with_model:
+            problem = f"no part with a model is called {name}"
+            remedy = f"those are {', '.join(with_model)}"
+            raise InputError(problem, file=folder, remedy=remedy)
 
 
 def open_bm25(folder: Path, texts: Texts, part: Part, *, verify: bool = True) -> BM25:

@@ -34,7 +34,7 @@ def table_keys(table: pa.Table) -> np.ndarray:
 
 @dataclass
 class _Run:
-    """Distinct pairs sorted by the first word of their keys, then the second."""
+    """Distinct pairs; `fill` needs them sorted by the first word of their keys, then the second."""
 
     high: np.ndarray  # (n,) uint64
     low: np.ndarray  # (n,) uint64
@@ -42,6 +42,20 @@ class _Run:
 
     def __len__(self) -> int:
         return len(self.high)
+
+    def joined(self, other: _Run) -> _Run:
+        """The pairs of both, not sorted. Empties this run: a column is freed as it is copied."""
+        columns = []
+        for name in ("high", "low", "scores"):
+            columns.append(np.concatenate([getattr(self, name), getattr(other, name)]))
+            setattr(self, name, columns[-1][:0])
+        return _Run(*columns)
+
+    def sort(self) -> None:
+        """Sort by key; equal keys keep their order."""
+        order = sort_order(self.high, self.low)
+        for name in ("high", "low", "scores"):
+            setattr(self, name, getattr(self, name)[order])
 
     def fill(self, keys: np.ndarray, scores: np.ndarray) -> None:
         """Replace the NaN entries of `scores` (n,) whose keys (n, 2) this run contains."""
@@ -57,15 +71,15 @@ class _Run:
             rows, position = rows[~hit], position[~hit] + 1
 
 
-def sort_order(keys: np.ndarray) -> np.ndarray:
-    """Positions that sort the keys; equal keys keep their order."""
-    order = np.argsort(keys[:, 0], kind="stable")
-    high = keys[order, 0]
-    equal = high[1:] == high[:-1]
+def sort_order(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """Positions (n,) that sort keys by first word, then second; equal keys keep their order."""
+    order = np.argsort(high, kind="stable")
+    ordered = high[order]
+    equal = ordered[1:] == ordered[:-1]
     if equal.any():  # equal keys; different ones hardly ever share their first word
         tied = np.flatnonzero(np.append(equal, False) | np.append(False, equal))
         rows = order[tied]
-        order[tied] = rows[np.lexsort((keys[rows, 1], keys[rows, 0]))]
+        order[tied] = rows[np.lexsort((low[rows], high[rows]))]
     return order
 
 
@@ -76,7 +90,7 @@ def first_of_each(keys: np.ndarray) -> np.ndarray:
         >>> first_of_each(np.array([[1, 1], [2, 2], [1, 1]], dtype=np.uint64)).tolist()
         [0, 1]
     """
-    order = sort_order(keys)
+    order = sort_order(keys[:, 0], keys[:, 1])
     ordered = keys[order]
     new = np.ones(len(keys), dtype=bool)
     new[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
@@ -121,14 +135,10 @@ class PairIndex:
         """
         new = first_of_each(keys)
         new = new[np.isnan(self.lookup(keys[new]))]
-        keys, scores = keys[new], scores[new]
-        while self._runs and len(self._runs[-1]) < 2 * len(keys):
-            last = self._runs.pop()
-            keys = np.concatenate([np.stack([last.high, last.low], axis=1), keys])
-            scores = np.concatenate([last.scores, scores])
-        if len(keys):
-            order = sort_order(keys)
-            high, low = keys[order].T
-            run = _Run(np.ascontiguousarray(high), np.ascontiguousarray(low), scores[order])
+        run = _Run(keys[new, 0], keys[new, 1], scores[new])
+        while self._runs and len(self._runs[-1]) < 2 * len(run):
+            run = self._runs.pop().joined(run)
+        if len(run):
+            run.sort()
             self._runs.append(run)
         return new

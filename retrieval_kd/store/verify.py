@@ -136,7 +136,7 @@ def _contradictory_scores(tables: list[tuple[Path, pa.Table]]) -> Iterator[Probl
     keys = np.concatenate([table_keys(table) for _, table in tables])  # (n, 2)
     scores = np.concatenate([table["score"].to_numpy() for _, table in tables])  # (n,)
     starts = np.cumsum([0, *(table.num_rows for _, table in tables)])
-    order = sort_order(keys)
+    order = sort_order(keys[:, 0], keys[:, 1])
     new = np.ones(len(keys), dtype=bool)
     new[1:] = (keys[order][1:] != keys[order][:-1]).any(axis=1)
     first = order[np.flatnonzero(new)[np.cumsum(new) - 1]]  # the first row of each row's pair

@@ -129,13 +129,20 @@ def known_pairs(
     asked = np.argsort(first_row)[: (first_row < len(rows)).sum()]  # in the order they were stored
     place = np.empty(len(ids), np.int64)
     place[asked] = np.arange(len(asked))
-    pairs = np.sort(place[rows] * len(names) + rank[codes])
-    pairs = pairs[np.diff(pairs, prepend=-1) > 0]
-    owners, ranks = np.divmod(pairs, max(1, len(names)))
+    pairs = place[rows]  # there may be many: no more columns of them than must be
+    pairs *= len(names)
+    pairs += rank[codes]
+    del rows, codes, documents, encoded
+    pairs.sort()
+    new = np.ones(len(pairs), bool)
+    np.not_equal(pairs[1:], pairs[:-1], out=new[1:])
+    pairs = pairs[new]
+    starts = np.searchsorted(pairs, np.arange(len(asked) + 1) * len(names))
+    pairs %= max(1, len(names))  # ranks (n,)
     return ScoreTable(
         [ids[row] for row in asked.tolist()],
-        np.searchsorted(owners, np.arange(len(asked) + 1)),
-        positions[by_name[ranks]],
+        starts,
+        positions[by_name][pairs],
         np.full(len(pairs), np.nan, np.float32),
         collection.documents,
     )

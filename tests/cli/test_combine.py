@@ -43,7 +43,7 @@ def test_a_hybrid_index_from_making_it_to_changing_it(
     new = tmp_path / "new.jsonl"
     new.write_text(json.dumps({"_id": "new1", "title": "Newcomer", "text": "otter"}) + "\n")
     code, said = command("index", "add", "--index", hybrid, "--documents", new)
-    assert code == 0 and "1 documents added, 0 replaced; 61 documents in the index" in said, said
+    assert code == 0 and "1 document added, 0 replaced; 61 documents in the index" in said, said
     code, said = command("search", "--index", hybrid, "newcomer otter", "--depth", 1)
     assert code == 0 and "Newcomer  [new1]" in said, said
     code, said = command("index", "delete", "--index", hybrid, "new1", "birds1")

@@ -33,7 +33,7 @@ def test_documents_are_added_replaced_deleted_and_shown(
         {"_id": "birds1", "text": "violin chord"},
     )
     code, said = command("index", "add", "--index", index, "--documents", new)
-    assert code == 0 and "1 documents added, 1 replaced; 61 documents in the index" in said, said
+    assert code == 0 and "1 document added, 1 replaced; 61 documents in the index" in said, said
     code, said = command("search", "--index", index, "Newcomer sparrow nest", "--depth", 1)
     assert code == 0 and "Newcomer  [new1]" in said and "sparrow nest" in said, said
 
@@ -42,7 +42,7 @@ def test_documents_are_added_replaced_deleted_and_shown(
     assert code == 2 and "1 of 2 IDs to delete are not in this index: nobody" in said, said
     lines = ("--ids-from", tmp_path / "gone", "--missing", "skip")
     code, said = command("index", "delete", "--index", index, "birds2", *lines)
-    assert code == 0 and "2 documents deleted, 1 IDs were not there; 59 documents" in said, said
+    assert code == 0 and "2 documents deleted, 1 ID not there; 59 documents" in said, said
     code, said = command("search", "--index", index, "sparrow nest", "--depth", 100)
     assert code == 0 and "[birds3]" in said and "new1" not in said and "[birds2]" not in said
 

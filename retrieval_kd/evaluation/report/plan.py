@@ -8,9 +8,13 @@ from typing import Any
 from retrieval_kd.evaluation.report.formats import duration
 from retrieval_kd.evaluation.report.grid import Cell, Grid
 
+SHORT = 1.0  # seconds; the ratio of a stage that took less says nothing
+
 
 def plan_grid(stages: Sequence[Mapping[str, Any]]) -> Grid | None:
     """Tabulate stages with `title`, `planned` and `took` (seconds); None without any.
+
+    A stage that took less than a second has no ratio.
 
     Example:
         >>> grid = plan_grid([{"title": "candidates", "planned": 30.0, "took": 40.0}])
@@ -27,5 +31,5 @@ def plan_grid(stages: Sequence[Mapping[str, Any]]) -> Grid | None:
 
 def _row(stage: Mapping[str, Any]) -> list[Cell]:
     planned, took = float(stage["planned"]), float(stage["took"])
-    share = f"{planned / took:.2f}" if took else ""
+    share = f"{planned / took:.2f}" if took >= SHORT else ""
     return [Cell(str(stage["title"])), Cell(duration(planned)), Cell(duration(took)), Cell(share)]

@@ -62,6 +62,8 @@ class Pools(Sequence[Pool]):
     @classmethod
     def joined(cls, parts: Sequence[Pools]) -> Pools:
         """Join pools in their order."""
+        if len(parts) == 1:
+            return parts[0]
         parts = parts or [_alone(Pool("", NOTHING, np.zeros(0, np.float32), NOTHING))[:0]]
 
         def column(name: str) -> np.ndarray:

@@ -11,10 +11,10 @@ from retrieval_kd.config.training import Training
 from retrieval_kd.errors import InputError
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.models.shapes import Shape, shape_of
-from retrieval_kd.pipeline.amounts import Amounts
-from retrieval_kd.pipeline.calibrate import Recipe
-from retrieval_kd.pipeline.sample import Sample
-from retrieval_kd.pipeline.step_texts import Step, fitting_batch, step_of
+from retrieval_kd.pipeline.forecast.amounts import Amounts
+from retrieval_kd.pipeline.forecast.calibrate import Recipe
+from retrieval_kd.pipeline.forecast.sample import Sample
+from retrieval_kd.pipeline.forecast.step_texts import Step, fitting_batch, step_of
 from retrieval_kd.students.options import RE_RANKS, TABLES
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.spec import parse_spec

@@ -26,11 +26,11 @@ from retrieval_kd.models.encode import document_vectors, encode_queries, save_ar
 from retrieval_kd.models.facts import vector_size
 from retrieval_kd.models.load import kind_of, load_encoder, load_retriever
 from retrieval_kd.models.shapes import Shape
-from retrieval_kd.pipeline.amounts import Amounts, distinct
-from retrieval_kd.pipeline.calibrate import Speed, Speeds, slope, timed
-from retrieval_kd.pipeline.judging import judging
-from retrieval_kd.pipeline.sample_ensemble import SampleEnsemble, scored
-from retrieval_kd.pipeline.step_texts import Step, fitting_batch
+from retrieval_kd.pipeline.forecast.amounts import Amounts, distinct
+from retrieval_kd.pipeline.forecast.calibrate import Speed, Speeds, slope, timed
+from retrieval_kd.pipeline.forecast.judging import judging
+from retrieval_kd.pipeline.forecast.sample_ensemble import SampleEnsemble, scored
+from retrieval_kd.pipeline.forecast.step_texts import Step, fitting_batch
 from retrieval_kd.pipeline.train_students import StudentTraining
 from retrieval_kd.retrieval.dense import dense_run
 from retrieval_kd.store.scores import ScoreStore

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from retrieval_kd.files import write_json
-from retrieval_kd.pipeline.calibrate import machine
 from retrieval_kd.pipeline.context import PARTS
-from retrieval_kd.pipeline.forecast import Forecast, StageForecast
-from retrieval_kd.pipeline.gpus import GPU, UTILISATION
-from retrieval_kd.pipeline.savings import Saving
-from retrieval_kd.pipeline.took import FORMAT, read_plan
+from retrieval_kd.pipeline.forecast.calibrate import machine
+from retrieval_kd.pipeline.forecast.forecast import Forecast, StageForecast
+from retrieval_kd.pipeline.forecast.gpus import GPU, UTILISATION
+from retrieval_kd.pipeline.forecast.savings import Saving
+from retrieval_kd.pipeline.forecast.took import FORMAT, read_plan
 
 UNITS = {
     "seconds": "s of wall-clock time on this machine",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from retrieval_kd.models.shapes import Shape
-from retrieval_kd.pipeline.amounts import distinct
+from retrieval_kd.pipeline.forecast.amounts import distinct
 from retrieval_kd.students.options import RE_RANKS
 from retrieval_kd.training.trainer.settings import TrainSettings
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from retrieval_kd.config.student import LayerChoice, Student
 from retrieval_kd.config.training import Training, TrainingStage
-from retrieval_kd.pipeline.pools import draws_unlabelled
-from retrieval_kd.pipeline.recipes import shape, start_of, student_shape
+from retrieval_kd.pipeline.forecast.recipes import shape, start_of, student_shape
+from retrieval_kd.pipeline.forecast.work import StageWork, Work
+from retrieval_kd.pipeline.pools import drawn_parts
 from retrieval_kd.pipeline.train_students import final_folder
-from retrieval_kd.pipeline.work import StageWork, Work
 from retrieval_kd.students.make import check_kept
 from retrieval_kd.students.options import FIXED, RE_RANKS, TABLES
 from retrieval_kd.students.static import vocabulary_file
@@ -73,9 +73,7 @@ class StudentWork:
         if stage.texts:
             there = sum(self.amounts.text_stage(stage, rows).values())
         else:
-            drawn = draws_unlabelled(self.config.unlabelled, stage)
-            parts = ["train", *(["unlabelled"] if drawn else [])]
-            there = sum(map(self.amounts.query_count, parts))
+            there = sum(map(self.amounts.query_count, drawn_parts(self.config.unlabelled, stage)))
         batch = min(settings.batch_queries, max(1, there))
         return settings.model_copy(update={"batch_queries": batch})
 
@@ -117,8 +115,7 @@ class StudentWork:
     def _targets(self, stage: TrainingStage, settings: TrainSettings) -> list[Work]:
         """Read scores, and make the vectors of imitated models."""
         works: list[Work] = []
-        drawn = draws_unlabelled(self.config.unlabelled, stage)
-        parts = ["train", *(["unlabelled"] if drawn else [])]
+        parts = drawn_parts(self.config.unlabelled, stage)
         if stage.uses_scores:
             members = [m for m in self.run.used if not stage.teachers or stage.teachers.get(m)]
             works.append(self.run.read_pairs(parts, members))

@@ -12,9 +12,9 @@ from typing import Any
 from retrieval_kd.config.run import Config
 from retrieval_kd.config.student import LayerChoice
 from retrieval_kd.errors import InputError
-from retrieval_kd.pipeline.forecast import Forecast, changed, without
-from retrieval_kd.pipeline.recipes import start_of
-from retrieval_kd.pipeline.sample import evenly
+from retrieval_kd.pipeline.forecast.forecast import Forecast, changed, without
+from retrieval_kd.pipeline.forecast.recipes import start_of
+from retrieval_kd.pipeline.forecast.sample import evenly
 from retrieval_kd.schema import validate
 from retrieval_kd.students.make import layer_count
 from retrieval_kd.students.options import TABLES

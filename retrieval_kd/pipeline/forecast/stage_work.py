@@ -18,15 +18,15 @@ from retrieval_kd.models.facts import vector_size
 from retrieval_kd.models.load import model_digest
 from retrieval_kd.models.shapes import Shape
 from retrieval_kd.pipeline import cloze, costs, stages, train_students
-from retrieval_kd.pipeline.amounts import Amounts, is_comparing, is_served
 from retrieval_kd.pipeline.context import PARTS, RunContext
 from retrieval_kd.pipeline.costs import TIMED_QUERIES, calls_of
-from retrieval_kd.pipeline.recipes import Recipes, fit_shape, shape
+from retrieval_kd.pipeline.forecast.amounts import Amounts, is_comparing, is_served
+from retrieval_kd.pipeline.forecast.recipes import Recipes, fit_shape, shape
+from retrieval_kd.pipeline.forecast.served_work import calls
+from retrieval_kd.pipeline.forecast.student_work import StudentWork
+from retrieval_kd.pipeline.forecast.work import StageWork, Work
 from retrieval_kd.pipeline.results import RunResults
 from retrieval_kd.pipeline.run_ensemble import RunEnsemble
-from retrieval_kd.pipeline.served_work import calls
-from retrieval_kd.pipeline.student_work import StudentWork
-from retrieval_kd.pipeline.work import StageWork, Work
 from retrieval_kd.retrieval.retrieve import retriever_models
 from retrieval_kd.teachers.kinds import WITHOUT_MODEL
 from retrieval_kd.teachers.spec import parse_spec

@@ -16,18 +16,16 @@ import torch
 
 from retrieval_kd.config.run import Config
 from retrieval_kd.hardware import fast_dtype
-from retrieval_kd.pipeline.amounts import Amounts
-from retrieval_kd.pipeline.calibrate import Speed, Speeds, speeds_of
-from retrieval_kd.pipeline.gpus import GPU
+from retrieval_kd.pipeline.forecast.amounts import Amounts
+from retrieval_kd.pipeline.forecast.calibrate import Speed, Speeds, speeds_of
+from retrieval_kd.pipeline.forecast.gpus import GPU
+from retrieval_kd.pipeline.forecast.sample import Sample
+from retrieval_kd.pipeline.forecast.stage_work import RunWork
+from retrieval_kd.pipeline.forecast.work import StageWork, Work
 from retrieval_kd.pipeline.plan import planned
-from retrieval_kd.pipeline.sample import Sample
-from retrieval_kd.pipeline.stage_work import RunWork
-from retrieval_kd.pipeline.work import StageWork, Work
 
 PROCESS_BYTES = 0.9e9  # of Python and its libraries; a run's data come on top
 ALWAYS = 0.3  # seconds of any stage: its record, its files
-
-
 NOTHING = StageWork()
 
 
@@ -172,10 +170,12 @@ def _forecasts(
             found.append(StageForecast(name, title, key, took=took))
             continue
         times = [_seconds(work, speeds, rate) for work in works[name].works]
-        known = tuple(seconds or 0.0 for seconds, _ in times)
-        seconds = sum(known) + ALWAYS
+        by_work = tuple(seconds for seconds, _ in times)
+        seconds = sum(by_work) + ALWAYS
         estimated = any(guessed for _, guessed in times)
-        found.append(StageForecast(name, title, key, works[name], seconds, None, estimated, known))
+        found.append(
+            StageForecast(name, title, key, works[name], seconds, None, estimated, by_work)
+        )
     return found
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrieval_kd.pipeline.amounts import Amounts
 from retrieval_kd.pipeline.costs import calls_of
-from retrieval_kd.pipeline.work import Calls
+from retrieval_kd.pipeline.forecast.amounts import Amounts
+from retrieval_kd.pipeline.forecast.work import Calls
 from retrieval_kd.teachers.kinds import KINDS
 from retrieval_kd.teachers.spec import TeacherSpec, parse_spec
 

@@ -12,15 +12,15 @@ import pytest
 from retrieval_kd.config.run import Config
 from retrieval_kd.files import cache_dir, read_json, write_json
 from retrieval_kd.models.load import model_digest
-from retrieval_kd.pipeline import calibrate
-from retrieval_kd.pipeline.forecast import changed, forecast
-from retrieval_kd.pipeline.gpus import GPUS
+from retrieval_kd.pipeline.forecast import calibrate
+from retrieval_kd.pipeline.forecast.forecast import changed, forecast
+from retrieval_kd.pipeline.forecast.gpus import GPUS
+from retrieval_kd.pipeline.forecast.plan_file import UNITS, to_json, write_plan
+from retrieval_kd.pipeline.forecast.sample import Sample
+from retrieval_kd.pipeline.forecast.savings import savings
+from retrieval_kd.pipeline.forecast.took import PLAN, planned_and_taken
 from retrieval_kd.pipeline.plan import planned, run
-from retrieval_kd.pipeline.plan_file import UNITS, to_json, write_plan
 from retrieval_kd.pipeline.results import RunResults
-from retrieval_kd.pipeline.sample import Sample
-from retrieval_kd.pipeline.savings import savings
-from retrieval_kd.pipeline.took import PLAN, planned_and_taken
 from retrieval_kd.schema import validate
 
 DEPTH, LIMIT, STEPS, BATCH, SLATE = 12, 20, 8, 6, 4
@@ -60,7 +60,7 @@ def config(tmp_path_factory, tiny_collection, tiny_encoder) -> Config:
             "table": {"student": {"kind": "static", "layers": None}, "objective": "kl"},
         },
         "compare": ["labels", "table"],
-        "index": str(Path(__file__).parents[2] / "indexes" / "flat.yaml"),
+        "index": str(Path(__file__).parents[3] / "indexes" / "flat.yaml"),
     }  # fmt: skip
     return validate(Config, values)
 

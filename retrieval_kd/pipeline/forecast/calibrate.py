@@ -21,7 +21,7 @@ import torch
 from retrieval_kd.errors import InputError, log
 from retrieval_kd.files import cache_dir, digest_json, read_json, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype
-from retrieval_kd.pipeline.amounts import Amounts
+from retrieval_kd.pipeline.forecast.amounts import Amounts
 from retrieval_kd.progress import bar
 
 FORMAT = 1  # of a kept speed

@@ -11,8 +11,8 @@ from retrieval_kd.data.collection import Collection
 from retrieval_kd.data.runs import Run, read_run, write_run
 from retrieval_kd.errors import Drops
 from retrieval_kd.evaluation.diagnostics.diagnose import diagnostics
-from retrieval_kd.pipeline.calibrate import Speed, Speeds, timed
-from retrieval_kd.pipeline.sample_ensemble import scored
+from retrieval_kd.pipeline.forecast.calibrate import Speed, Speeds, timed
+from retrieval_kd.pipeline.forecast.sample_ensemble import scored
 
 
 def judging(collection: Collection, candidates: Mapping[str, list[str]], folder: Path) -> Speeds:
