@@ -156,6 +156,7 @@ def generate(
     that do not follow the form, queries that a test split has, and queries that do not find their
     document; OUT/generation.json counts them, and OUT/dropped.jsonl has them. A job that was
     killed, or stopped at a limit, continues where it stopped, and other filters ask nothing anew.
+    Exits 1 if no query is left.
     See docs/generation.md.
     """
     settings = server_settings(context, server)
@@ -191,6 +192,8 @@ def generate(
         opened, writer, task, filters, store, out, split=split, documents=documents, seed=seed
     )
     say("\n".join(_summary(about, out)))
+    if not about["queries"]["kept"]:
+        raise typer.Exit(1)
 
 
 def _summary(about: dict[str, Any], out: Path) -> list[str]:
@@ -223,9 +226,16 @@ def _summary(about: dict[str, Any], out: Path) -> list[str]:
     row("not found", queries["not_found"],
         f"among the first {about['filters']['depth']} ({found})")  # fmt: skip
     row("kept", queries["kept"], "")
+    lines += said_spent(Spent(**about["spent"]))
+    if not queries["kept"]:
+        return [
+            *lines,
+            "no query is left, so no collection was made. A model that does not follow "
+            "instructions writes none in the form; its answers are in the store. If they were not "
+            "found, raise --round-trip or name another --found-by.",
+        ]
     return [
         *lines,
-        *said_spent(Spent(**about["spent"])),
         "to learn from them as from a query log: "
         f"rkd run configs/quickstart.yaml collection={out} unlabelled.log={about['split']}",
     ]

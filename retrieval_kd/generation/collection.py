@@ -73,10 +73,10 @@ def generate_collection(
         seed: of the draw.
 
     Returns:
-        What is written to `generation.json`.
+        What is written to `generation.json`. If no query is left, nothing is written.
 
     Raises:
-        InputError: an argument is wrong (nothing was asked), or no query is left.
+        InputError: an argument is wrong; nothing was asked.
         Stopped: a limit was reached, or the server is gone; the answers so far are stored.
     """
     check_generation(collection, filters, out, split)
@@ -85,12 +85,8 @@ def generate_collection(
     queries, dropped = filtered(report.answers, collection, filters, split)
     about = _about(collection, model, task, filters, report, queries, dropped)
     about |= {"split": split, "documents_drawn": len(ids), "seed": seed}
-    if not any(query.id not in dropped for query in queries):
-        raise InputError(
-            f"no query is left: {json.dumps(about['answers'])}, {json.dumps(about['queries'])}",
-            remedy="look at the answers in the store; a model that follows no instructions writes "
-            "none; raise --round-trip if the filter removed all",
-        )
+    if len(dropped) == len(queries):
+        return about
     with atomic_folder(out) as folder:
         write_collection(collection, queries, dropped, folder, split)
         write_json(folder / ABOUT, about)

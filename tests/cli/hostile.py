@@ -379,7 +379,7 @@ CALLS = [
     Call(("lucene",), ["t"], {"--index": "i", "--out": "o.trec", "--qrels": "q.tsv"}, 2),
     Call(("score",), [], {**SCORE, "--teacher": "bm25"}),
     Call(("score",), [], {**SCORE, "--teacher": "yesno:m", **SERVER}, 2),
-    Call(("generate",), [], {**GENERATE, **DRAWN}, 2),  # random weights write no query
+    Call(("generate",), [], {**GENERATE, **DRAWN}, 1),  # random weights write no query
     Call(("generate",), [], {**GENERATE, **WRITER}, 2),
     Call(("fit-teacher",), [], FIT),
     Call(("fit-teacher",), [], {**STORED, **LORA, "--objective": "kl"}),

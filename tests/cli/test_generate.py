@@ -39,7 +39,7 @@ def test_a_killed_job_continues_and_its_queries_can_be_trained_on(
         asked[text] += 1
         if sum(asked.values()) == 10:
             tenth.set()
-            killed.wait(60)
+            killed.wait(300)
         words = text.split()
         return say(f"<query>{' '.join(words[:4])}</query>\n<query>{' '.join(words[-3:])}</query>")
 
@@ -48,7 +48,7 @@ def test_a_killed_job_continues_and_its_queries_can_be_trained_on(
         words = ["generate", "--collection", tiny_collection, "--model", "writer", "--store", store]
         words += ["--out", out, "--server", url, "--concurrency", "1", "--per-document", "2"]
         process = subprocess.Popen([sys.executable, "-m", "retrieval_kd", *map(str, words)])
-        assert tenth.wait(60)
+        assert tenth.wait(300)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         killed.set()
@@ -96,5 +96,5 @@ def test_a_model_here_whose_words_are_not_in_the_form_leaves_its_answers(
     words = ["generate", "--collection", tiny_collection, "--model", tiny_decoder]
     words += ["--store", tmp_path / "store", "--out", tmp_path / "out", "--documents", "3"]
     code, said = command(*words, "--per-document", "1", "--query-tokens", "8")
-    assert code == 2 and "no query is left" in said
+    assert code == 1 and "no query is left" in said
     assert len(list((tmp_path / "store").glob("*/shard-*.parquet"))) == 1
