@@ -129,7 +129,7 @@ def check_models(folder: Path, manifest: dict[str, Any], models: Iterable[str]) 
     for name in models:
         if name not in with_model:
             problem = f"no part with a model is called {name}"
-            remedy = f"those are {', '.join(with_model)}"
+            remedy = f"name one of: {', '.join(with_model)}" if with_model else "name no model"
             raise InputError(problem, file=folder, remedy=remedy)
 
 

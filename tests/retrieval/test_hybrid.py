@@ -245,7 +245,7 @@ def test_another_version_of_the_text_analysis_is_refused(copied: Path) -> None:
 def test_an_index_of_one_model_says_how_to_open_a_hybrid_one(hybrid: HybridIndex) -> None:
     with pytest.raises(InputError, match=r"open it with HybridIndex.open"):
         Index.open(hybrid.folder)
-    with pytest.raises(InputError, match=r"no part with a model is called x.*those are dense"):
+    with pytest.raises(InputError, match=r"no part with a model is called x.*name one of: dense"):
         HybridIndex.open(hybrid.folder, models={"x": "y"})
     assert json.loads((hybrid.folder / "manifest.json").read_text())["kind"] == "hybrid"
 
