@@ -56,7 +56,9 @@ def fit_projection(vectors: np.ndarray, dimensions: int, start: Start) -> np.nda
     values, axes = np.linalg.eigh(moment)
     values, axes = values[::-1][:dimensions], axes.T[::-1][:dimensions]  # (E,), (E, D)
     if values[0] <= 0:
-        raise InputError("every vector is zero, so no axis is the first", remedy="look at the texts")
+        raise InputError(
+            "every vector is zero, so no axis is the first", remedy="look at the texts"
+        )
     largest = np.abs(axes).argmax(axis=1)
     axes = axes * np.sign(axes[np.arange(dimensions), largest])[:, None]  # ± is LAPACK's choice
     scales = np.maximum(values, SMALLEST * values[0]) ** POWERS[start]  # (E,)

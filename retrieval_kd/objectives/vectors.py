@@ -1,7 +1,7 @@
 """Objectives on one vector per text: student (n, D) and teacher (n, E) have encoded the same texts.
 
-The teacher's vectors are taken as they are: detach them. D and E may differ for
-`embedding_similarity` and `embedding_pca`. `flops` and `spread_out` read the student's vectors only.
+The teacher's vectors are taken as they are: detach them. D and E may differ for `embedding_pca` and
+`embedding_similarity`. `flops` and `spread_out` read the student's vectors only.
 """
 
 from __future__ import annotations

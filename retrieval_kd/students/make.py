@@ -76,9 +76,9 @@ def make_student(
             re-ranks.
         layers: numbers of the layers to keep, counted from 0; by default all.
         max_length: most tokens per text; by default the encoder's own limit.
-        dimensions: size of a text's vector (dense, which adds a linear map; adapter), or of each token's
-            (multi_vector, multi_function, static, residual); the latter is ignored if `model_spec`
-            is already a student of that kind.
+        dimensions: size of a text's vector (dense, adapter), which adds a linear map, or of each
+            token's (multi_vector, multi_function, static, residual); those of an adapter and of
+            tokens are ignored if `model_spec` is already a student of that kind.
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
             student keeps per text, and its `activation` ("relu": log(1 + ReLU), "log1p_relu": the

@@ -88,7 +88,9 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             raise ValueError(f"{term.label}: a cross-encoder has no dimensions to cut")
 
 
-def check_width(terms: Sequence[Term], model: str, teacher: int | None, student: int | None) -> None:
+def check_width(
+    terms: Sequence[Term], model: str, teacher: int | None, student: int | None
+) -> None:
     """Refuse a teacher whose vectors have a size that does not fit the student's; None: not known.
 
     Imitating needs the same size, learning the first axes of the vectors at most the teacher's.
