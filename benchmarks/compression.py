@@ -1,7 +1,7 @@
 """What do smaller vectors lose: projections that are trained, fitted ones, and FAISS's codes?
 
-    python -m benchmarks.compression --choose        # on SQuAD's dev questions, SciFact's train claims
-    python -m benchmarks.compression                 # on the test queries of four collections, once
+    python -m benchmarks.compression --choose     # SQuAD's dev questions, SciFact's train claims
+    python -m benchmarks.compression              # the test queries of four collections, once
     python -m benchmarks.compression --table
 
 Maps of the packaged encoder's cached vectors, each searched by a FAISS index; bytes are those of a
@@ -272,15 +272,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--table", action="store_true", help="only print what is measured")
     parser.add_argument("--out", type=Path, default=Path("runs/compression"))
     options = parser.parse_args(arguments)
-    results = read_json(OUT) if OUT.exists() else {"collections": {}}
-    machine = {"hardware": describe(), "versions": versions()}
     if options.choose:
-        write_json(OUT, {**results, "chosen_on": choose(options.out), **machine})
+        update(chosen_on=choose(options.out))
         return
     for name in [] if options.table else options.collections.split(","):
-        results["collections"][name] = measure(name, options.out)
-        write_json(OUT, {**results, **machine})
-    print(table(results["collections"]))
+        found = measure(name, options.out)
+        update(collections={**read_results()["collections"], name: found})
+    print(table(read_results()["collections"]))
+
+
+def read_results() -> dict[str, Any]:
+    """Read what is measured so far."""
+    return read_json(OUT) if OUT.exists() else {"collections": {}}
+
+
+def update(**parts: Any) -> None:
+    """Put parts into the results, which another process may have changed in the meantime."""
+    machine = {"hardware": describe(), "versions": versions()}
+    write_json(OUT, {**read_results(), **parts, **machine})
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ class Method(Part):
 
     paper: Paper = Field(description="who published it")
     section: Literal["A", "D", "E", "F"] = Field(
-        description="A: ranking distillation into retrievers; D: smaller shapes; E: objectives and schedules from "
-        "distillation at large; F: honesty"
+        description="A: ranking distillation into retrievers; D: smaller shapes; E: objectives and "
+        "schedules from distillation at large; F: honesty"
     )
     new: str = Field(description="what is new in it, one sentence")
     needs: list[Need] = Field(description="what a training must have")
