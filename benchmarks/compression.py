@@ -206,21 +206,21 @@ def choose(out: Path) -> dict[str, Any]:
     return chosen
 
 
-def measure(name: str, out: Path) -> dict[str, Any]:
-    """Measure all systems on a collection's test queries, and test the trained ones."""
+def measure(name: str, out: Path, systems: Sequence[System]) -> dict[str, Any]:
+    """Measure systems on a collection's test queries, and test the trained ones."""
     print(f"== {name}", flush=True)
     material = Material(name, "test", out)
     runs: dict[str, Run] = {}
     groups: dict[str, list[str]] = {}
     sizes: dict[str, int] = {}
-    for system in SYSTEMS:
+    for system in systems:
         seeds = material.config.seeds if system.map == TRAINED else [0]
         groups[system.name] = [f"{system.name}-seed{seed}" for seed in seeds]
         for seed, member in zip(seeds, groups[system.name], strict=True):
             weight = material.map(system, seed)
             runs[member], sizes[system.name] = material.search(weight, system.factory)
     evaluation = evaluate(material.qrels, runs, [MEASURE]).group(groups)
-    named = {system.name: system for system in SYSTEMS}
+    named = {system.name: system for system in systems}
     pairs = [
         (mine, other)
         for mine, other in product(named, named)
@@ -269,14 +269,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--collections", default=",".join(COLLECTIONS))
     parser.add_argument("--choose", action="store_true", help="measure settings on dev instead")
+    parser.add_argument(
+        "--no-pq",
+        dest="pq",
+        action="store_false",
+        help="without product quantisation, whose training is nine tenths of the time",
+    )
     parser.add_argument("--table", action="store_true", help="only print what is measured")
     parser.add_argument("--out", type=Path, default=Path("runs/compression"))
     options = parser.parse_args(arguments)
+    systems = [system for system in SYSTEMS if options.pq or "PQ" not in system.factory]
     if options.choose:
         update(chosen_on=choose(options.out))
         return
     for name in [] if options.table else options.collections.split(","):
-        found = measure(name, options.out)
+        found = measure(name, options.out, systems)
         update(collections={**read_results()["collections"], name: found})
     print(table(read_results()["collections"]))
 
