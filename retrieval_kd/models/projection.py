@@ -28,8 +28,8 @@ def fit_projection(vectors: np.ndarray, dimensions: int, start: Start) -> np.nda
     - "whitening": W = Λ_E^(-1/2) U_Eᵀ, after which every dimension has the same second moment
       (Su et al. 2021, https://arxiv.org/abs/2103.15316, who subtract the mean first; here the
       first axis, which lies near the mean, is scaled down with the others).
-    - "half_whitening": W = Λ_E^(-1/4) U_Eᵀ, half-way between the two. It ranked better than either
-      wherever both were measured (docs/experiments/compression.md).
+    - "half_whitening": W = Λ_E^(-1/4) U_Eᵀ, half-way between the two. On the queries that
+      settings were chosen by it ranked better than either (docs/experiments/compression.md).
 
     Args:
         vectors: (N, D), as the encoder makes them.
