@@ -24,6 +24,7 @@ FOLDERS = (ROOT / "configs" / "methods", SHARED / "methods")
 RESULTS = (ROOT / "benchmarks" / "results" / "methods.json", SHARED / "methods.json")
 SECTIONS = {
     "A": "Ranking distillation into retrievers",
+    "D": "Smaller shapes",
     "E": "Objectives and schedules from distillation at large",
     "F": "Honesty",
 }
@@ -32,6 +33,7 @@ MEASURE = "ndcg@10"
 Need = Literal[
     "teacher scores",
     "labels",
+    "encoder's vectors",
     "live encoder",
     "live multi-vector model",
     "live cross-encoder",
@@ -58,9 +60,9 @@ class Method(Part):
     """The part `method` of a configuration: the published method that the file reproduces."""
 
     paper: Paper = Field(description="who published it")
-    section: Literal["A", "E", "F"] = Field(
-        description="A: ranking distillation into retrievers; E: objectives and schedules from "
-        "distillation at large; F: honesty"
+    section: Literal["A", "D", "E", "F"] = Field(
+        description="A: ranking distillation into retrievers; D: smaller shapes; E: objectives and "
+        "schedules from distillation at large; F: honesty"
     )
     new: str = Field(description="what is new in it, one sentence")
     needs: list[Need] = Field(description="what a training must have")

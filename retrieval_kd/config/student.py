@@ -68,7 +68,7 @@ class Student(Part):
         description="size of a dense student's vectors (by default the encoder's; another one adds "
         "a linear map, saved with it), or of each token's vector in a multi_vector student (by "
         "default 128 at most), a multi_function student (by default the encoder's), a static or a "
-        "residual student (by default 1024)",
+        "residual student (by default 1024), or an adapter's (by default the encoder's)",
     )
     options: dict[str, Any] = Field(
         {},
@@ -76,7 +76,7 @@ class Student(Part):
         "multi_function: lexical (own, vocabulary), weights (of dense, sparse, multi), main "
         "(dense, integrated). interaction: head (dse, iem), hidden (dimensions), attention_heads. "
         "static: saturate (a document's words as BM25 does). residual: train_vectors. adapter: "
-        "rank (of the change)",
+        "rank (of the change), start (pca, whitening, half_whitening of the documents' vectors)",
     )
 
     @field_validator("layers", mode="before")

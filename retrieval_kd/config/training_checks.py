@@ -97,7 +97,7 @@ def _check_re_ranks(stage: TrainingStage) -> None:
 def check_vectors(terms: Sequence[Term], kind: str) -> None:
     """Refuse objectives on one vector per text for a student whose texts have another kind."""
     for term in terms if kind == "sparse" else ():
-        if term.imitates:
+        if term.imitates or term.projects:
             raise ValueError(
                 f"{term.name} imitates a MODEL's vectors, and a sparse student's have a weight per "
                 "word: use embedding_similarity, or a dense student"

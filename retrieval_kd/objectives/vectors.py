@@ -1,7 +1,7 @@
 """Objectives on one vector per text: student (n, D) and teacher (n, E) have encoded the same texts.
 
-The teacher's vectors are taken as they are: detach them. D and E may differ for
-`embedding_similarity` alone. `flops` and `spread_out` read the student's vectors only.
+The teacher's vectors are taken as they are: detach them. D and E may differ for `embedding_pca` and
+`embedding_similarity`. `flops` and `spread_out` read the student's vectors only.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from torch import Tensor, nn
 def embedding_mse(student: Tensor, teacher: Tensor) -> Tensor:
     r"""Mean of (s − t)² over all numbers.
 
-    With parallel texts: Reimers & Gurevych 2020, https://arxiv.org/abs/2004.09813, section 2. With
-    a teacher reduced beforehand by PCA and a trained projection: homomorphic projective
-    distillation, Zhao et al. 2022, https://arxiv.org/abs/2203.07687. Sentence Transformers has it
-    as `EmbedDistillLoss(distance_metric="mse")`.
+    With parallel texts: Reimers & Gurevych 2020, https://arxiv.org/abs/2004.09813, section 2.
+    Sentence Transformers has it as `EmbedDistillLoss(distance_metric="mse")`.
 
     Example:
         >>> embedding_mse(torch.zeros(1, 2), torch.tensor([[2.0, 0.0]])).item()
@@ -36,6 +34,27 @@ def embedding_cosine(student: Tensor, teacher: Tensor) -> Tensor:
         1.0
     """
     return (1 - nn.functional.cosine_similarity(student, teacher, dim=-1)).mean()
+
+
+def embedding_pca(student: Tensor, teacher: Tensor, axes: Tensor) -> Tensor:
+    r"""Mean of (s − A t)² over all numbers: A t is the teacher's vector on its first axes.
+
+    Homomorphic projective distillation, Zhao et al. 2022, https://arxiv.org/abs/2203.07687: a small
+    encoder with a trained projection learns the vectors of a wider teacher after PCA. The trainer
+    sets A, the D first principal axes of the teacher's vectors of the collection's documents
+    (`fit_projection`, no mean subtracted), so that products of targets are close to the teacher's.
+
+    Args:
+        student: (n, D).
+        teacher: (n, E), E ≥ D.
+        axes: A (D, E).
+
+    Example:
+        >>> student, teacher = torch.tensor([[1.0]]), torch.tensor([[3.0, 4.0]])
+        >>> embedding_pca(student, teacher, torch.tensor([[0.0, 1.0]])).item()
+        9.0
+    """
+    return nn.functional.mse_loss(student, teacher @ axes.T)
 
 
 def embedding_similarity(student: Tensor, teacher: Tensor) -> Tensor:

@@ -106,7 +106,12 @@ def check_start(student: Student, training: Training) -> None:
         check_kept(student.base, student.layers.keep)
     if student.start is not None:  # whose size only its folder says
         return
-    terms = [term for stage in training.all_stages for term in stage.objective if term.imitates]
+    terms = [
+        term
+        for stage in training.all_stages
+        for term in stage.objective
+        if term.imitates or term.projects
+    ]
     size = planned_size(student.base, student.kind, student.dimensions) if terms else None
-    for model in dict.fromkeys(term.teacher for term in terms):
-        check_width(model, vector_size(model), size)
+    for term in terms:
+        check_width([term], term.teacher, vector_size(term.teacher), size)

@@ -1,7 +1,7 @@
 """The adapter student: a frozen encoder and a linear map of its vectors, for both sides.
 
 It is trained from cached vectors, and an index of the encoder's vectors becomes one of the
-student's by one product of matrices: nothing is encoded again.
+student's by one product of matrices: nothing is encoded again. The map may be to fewer dimensions.
 """
 
 from __future__ import annotations
@@ -13,29 +13,58 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from torch import Tensor, nn
 
+from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
+from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.load import load_encoder, model_digest
 from retrieval_kd.models.modules.adapter import AdapterEncoder
+from retrieval_kd.models.projection import Start, fit_projection
 from retrieval_kd.students.dense import Representations, prompts_of, score_matrix, similarity_of
 from retrieval_kd.students.tables import FrozenModel
 
 
 def make_adapter(
-    model_spec: str, *, max_length: int | None = None, rank: int | None = None
+    model_spec: str,
+    documents: Texts | None = None,
+    *,
+    max_length: int | None = None,
+    dimensions: int | None = None,
+    start: Start | None = None,
+    rank: int | None = None,
 ) -> AdapterEncoder:
-    """Put a linear map, which starts as the identity, after an encoder, or load an adapter.
+    """Put a linear map W (E, D) after an encoder, or load an adapter.
 
     Args:
-        model_spec: a dense encoder, which stays as it is, or a saved adapter.
+        model_spec: a dense encoder, which stays as it is, or a saved adapter, which keeps its map.
+        documents: the collection, to whose vectors in the encoder the map is fitted.
         max_length: tokens that the encoder reads.
-        rank: train a change of this rank, W = I + B A; by default the whole matrix W.
+        dimensions: E; by default the encoder's own, D.
+        start: what W is before training: "pca", "whitening" or "half_whitening" of the documents'
+            vectors (`fit_projection`). By default the identity, and with fewer dimensions
+            "half_whitening".
+        rank: train a change of this rank, W = start + B A; by default the whole matrix W.
 
     Raises:
-        InputError: the rank is larger than the vectors.
+        InputError: the rank or E is larger than the vectors, or documents are needed and missing.
     """
     model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
-    made = model if isinstance(model, AdapterEncoder) else _new(model, model_spec)
-    size = made.dense.out_features
+    made: AdapterEncoder
+    if isinstance(model, AdapterEncoder):
+        made = model
+    else:
+        size = int(model.get_embedding_dimension() or 0)
+        fewer = dimensions is not None and dimensions != size
+        weight = torch.eye(size)
+        if fewer or start is not None:
+            if documents is None:
+                raise InputError(
+                    "an adapter's start is fitted to the collection", remedy="give its `documents`"
+                )
+            vectors = document_vectors(model_spec, documents, max_length=max_length)
+            fitted = fit_projection(vectors, dimensions or size, start or "half_whitening")
+            weight = torch.from_numpy(fitted)
+        made = _new(model, model_spec, weight)
+    size = min(made.dense.in_features, made.dense.out_features)
     if rank is not None and rank > size:
         raise InputError(
             f"a change of vectors of {size} dimensions has no rank of {rank}",
@@ -47,10 +76,9 @@ def make_adapter(
     return made
 
 
-def _new(encoder: SentenceTransformer, model_spec: str) -> AdapterEncoder:
-    size, similarity = int(encoder.get_embedding_dimension() or 0), similarity_of(encoder)
-    identity = nn.Identity()
-    dense = Dense(size, size, bias=False, activation_function=identity, init_weight=torch.eye(size))
+def _new(encoder: SentenceTransformer, model_spec: str, weight: Tensor) -> AdapterEncoder:
+    similarity, (out, size) = similarity_of(encoder), weight.shape
+    dense = Dense(size, out, bias=False, activation_function=nn.Identity(), init_weight=weight)
     made = AdapterEncoder(
         modules=[*encoder, dense, *([Normalize()] if similarity == "cosine" else [])],
         base_digest=model_digest(model_spec),
@@ -97,7 +125,7 @@ class AdapterStudent:
         """Return no tokens: the encoder's vectors are all that is read."""
 
     def represent(self, features: dict[str, Tensor], side: str) -> Representations:
-        """`vector (n, D)`; `features` has the encoder's vectors as "base"."""
+        """`vector (n, E)`; `features` has the encoder's vectors (n, D) as "base"."""
         return {"vector": features["base"] @ self._map().T}
 
     def scores(
@@ -112,7 +140,7 @@ class AdapterStudent:
         self.model.dense.linear.weight.data = self._map().detach().clone()
 
     def _map(self) -> Tensor:
-        """W (D, D)."""
+        """W (E, D)."""
         weight = self.model.dense.linear.weight
         if not self.factors:
             return weight

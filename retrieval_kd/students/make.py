@@ -76,9 +76,9 @@ def make_student(
             re-ranks.
         layers: numbers of the layers to keep, counted from 0; by default all.
         max_length: most tokens per text; by default the encoder's own limit.
-        dimensions: size of a text's vector (dense), which adds a linear map, or of each token's
-            (multi_vector, multi_function, static, residual); the latter is ignored if `model_spec`
-            is already a student of that kind.
+        dimensions: size of a text's vector (dense, adapter), which adds a linear map, or of each
+            token's (multi_vector, multi_function, static, residual); those of an adapter and of
+            tokens are ignored if `model_spec` is already a student of that kind.
         seed: for the weights that the encoder does not have.
         options: settings that only this kind has: `top_k`, the number of words that a sparse
             student keeps per text, and its `activation` ("relu": log(1 + ReLU), "log1p_relu": the
@@ -108,7 +108,8 @@ def make_student(
         if layers is not None:
             raise InputError(f"a {kind} student has no layers to keep", remedy="leave layers out")
         if kind == "adapter":
-            return make_adapter(model_spec, max_length=max_length, **options)
+            common = {"max_length": max_length, "dimensions": dimensions}
+            return make_adapter(model_spec, documents, **common, **options)
         counted = _needed(documents, kind)
         if kind == "asymmetric":
             return make_asymmetric(model_spec, counted, max_length=max_length)
@@ -254,7 +255,7 @@ def planned_size(model_spec: str, kind: str, dimensions: int | None) -> int | No
     size = vector_size(model_spec)
     if kind == "static" and size is not None:
         return dimensions or max(DIMENSIONS, size)
-    return (dimensions if kind == "dense" else None) or size
+    return (dimensions if kind in ("dense", "adapter") else None) or size
 
 
 def check_seeds_alike(model_spec: str, kind: str, dimensions: int | None = None) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from retrieval_kd.errors import InputError, did_you_mean
+from retrieval_kd.models.projection import Start
 from retrieval_kd.schema import Dimensions, Weight, as_input_error, check_type
 
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -18,12 +19,12 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "static": ("saturate",),
     "residual": ("train_vectors",),
     "asymmetric": (),
-    "adapter": ("rank",),
+    "adapter": ("rank", "start"),
 }
 NUMBERS = {  # the types of options
     "top_k": Dimensions, "hidden": Dimensions, "attention_heads": Dimensions,
     "weights": dict[str, Weight], "train_vectors": bool, "saturate": bool,
-    "rank": Dimensions, "activation": Literal["relu", "log1p_relu"],
+    "rank": Dimensions, "start": Start, "activation": Literal["relu", "log1p_relu"],
 }  # fmt: skip
 Query = Literal["idf"] | None  # what reads a sparse student's queries; None: its transformer
 TABLES = (
@@ -46,6 +47,7 @@ WITH_DIMENSIONS = (
     "multi_function",
     "static",
     "residual",
+    "adapter",  # of a text's vector
 )  # of token vectors
 PARTS = {  # names of a student's scores besides `score`
     "multi_function": ("dense", "sparse", "multi", "integrated"),

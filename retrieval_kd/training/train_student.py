@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sentence_transformers import (
@@ -18,6 +19,7 @@ from sentence_transformers import (
 
 from retrieval_kd.files import read_json
 from retrieval_kd.models.load import IMITATES, document_digest
+from retrieval_kd.models.projection import fit_projection
 from retrieval_kd.schema import as_input_error
 from retrieval_kd.students.dense import describe_student
 from retrieval_kd.students.student import TableStudent, student_of
@@ -106,10 +108,13 @@ def _target_vectors(job: TrainingJob) -> dict[str, TeacherVectors]:
     texts = [pool.query for pool in job.pools] if job.texts is None else job.texts.queries
     vectors = {}
     for model in job.vector_models:
-        vectors[model] = teacher_vectors(model, texts, job.documents, max_length=job.teacher_length)
-        if any(term.imitates and term.teacher == model for term in job.terms):
-            own = int(job.student.get_embedding_dimension())
-            check_width(model, vectors[model].documents.shape[1], own)
+        found = teacher_vectors(model, texts, job.documents, max_length=job.teacher_length)
+        terms = [term for term in job.terms if term.teacher == model]
+        own = int(job.student.get_embedding_dimension())
+        check_width(terms, model, found.documents.shape[1], own)
+        if any(term.projects for term in terms):
+            found = replace(found, axes=fit_projection(found.documents, own, "pca"))
+        vectors[model] = found
     return vectors
 
 

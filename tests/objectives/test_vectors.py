@@ -72,6 +72,27 @@ def test_a_text_with_few_words_is_not_made_to_have_fewer():
 shapes = st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
 
 
+@given(shapes, st.integers(0, 99))
+def test_a_wider_teachers_vectors_are_learned_on_its_axes(shape, seed):
+    """As scikit-learn's PCA without a mean would give them, and Sentence Transformers' loss."""
+    n, width, more, _ = shape
+    student, teacher = vectors(n, width, seed=seed), vectors(n, width + more - 1, seed=seed + 1)
+    _, _, axes = torch.linalg.svd(vectors(9, width + more - 1, seed=seed + 2), full_matrices=False)
+    axes = axes[:width]  # (D, E)
+    error = sum(
+        (student[i, d] - sum(axes[d, e] * teacher[i, e] for e in range(teacher.shape[1]))) ** 2
+        for i in range(n)
+        for d in range(width)
+    ) / (n * width)
+    torch.testing.assert_close(objectives.embedding_pca(student, teacher, axes), error)
+    peer = peers.EmbedDistillLoss(Given(), distance_metric="mse")
+    reduced = (teacher @ axes.T).float()
+    expected = peer.compute_loss_from_embeddings([student.float()], [reduced])
+    found = objectives.embedding_pca(student.float(), teacher.float(), axes.float())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    check(objectives.embedding_pca, student, teacher, axes)
+
+
 @given(shapes)
 def test_similarities_equal_those_of_a_loop(shape):
     n, width, other, seed = shape

@@ -58,6 +58,12 @@ def changed(settings: dict[str, Any], *overrides: str) -> Config:
             "",
         ),
         ("students.distilled.objective=[{name: embedding_similarity, teacher: WIDE}]", ""),
+        ("students.distilled.objective=[{name: embedding_pca, teacher: WIDE}]", ""),
+        (
+            "students.distilled={objective: [{name: embedding_pca, teacher: WIDE}], "
+            "student: {dimensions: 49}}",
+            "48 dimensions, so they have no 49 axes",
+        ),
         ("student.max_length=65", "reads 64 tokens, not 65"),
         ("widths=[16, 33]", "33 dimensions of a student with 32"),
         ("teacher={model: bm25, fuse_with: ['dense:ENCODER'], max_length: 9}", ""),

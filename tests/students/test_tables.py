@@ -12,8 +12,12 @@ from sentence_transformers import SentenceTransformer
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import cache_dir, digest_json
-from retrieval_kd.models.encode import document_vectors, encode_queries
+from retrieval_kd.indexing.build import build_index
+from retrieval_kd.indexing.index import Index
+from retrieval_kd.indexing.spec import IndexSpec
+from retrieval_kd.models.encode import document_vectors, encode_queries, finish
 from retrieval_kd.models.load import load_encoder, load_retriever, model_digest
+from retrieval_kd.models.projection import fit_projection
 from retrieval_kd.students.adapter import make_adapter
 from retrieval_kd.students.make import make_student, saved_as
 from retrieval_kd.students.residual import ResidualStudent, make_residual
@@ -322,6 +326,57 @@ def test_an_index_of_the_encoder_is_mapped_and_nothing_is_encoded_again(
     expected = base @ student.dense.linear.weight.detach().numpy().T
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(mapped, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("start", [None, "pca", "whitening", "half_whitening"])
+def test_a_smaller_adapter_starts_as_fitted_and_opens_in_plain_sentence_transformers(
+    start, tiny_encoder, tiny_dot_encoder, documents, tmp_path
+):
+    for base in (tiny_encoder, tiny_dot_encoder):
+        options = {"start": start} if start else {}
+        student = make_student(
+            str(base), "adapter", max_length=16, dimensions=5, options=options, documents=documents
+        )
+        vectors = document_vectors(str(base), documents, max_length=16)
+        weight = fit_projection(vectors, 5, start or "half_whitening")
+        np.testing.assert_array_equal(student.dense.linear.weight.detach().numpy(), weight)
+        folder = str(tmp_path / f"{base.name}-{start}")
+        student.save(folder)
+        plain, ours = SentenceTransformer(folder), load_retriever(folder)
+        assert plain.get_embedding_dimension() == ours.get_embedding_dimension() == 5
+        expected = finish(encode_queries(load_encoder(str(base), max_length=16), TEXTS) @ weight.T,
+                          plain.similarity_fn_name == "cosine")  # fmt: skip
+        np.testing.assert_allclose(plain.encode(TEXTS), expected, atol=1e-4)
+        np.testing.assert_allclose(ours.encode(TEXTS), plain.encode(TEXTS), atol=1e-6)
+        again = make_student(folder, "adapter", dimensions=5, options=options, documents=documents)
+        np.testing.assert_array_equal(again.dense.linear.weight.detach().numpy(), weight)
+
+
+def test_an_index_of_a_smaller_adapter_has_its_width_and_its_vectors(
+    tiny_encoder, tiny_collection, tmp_path
+):
+    collection = open_collection(str(tiny_collection))
+    student = make_adapter(str(tiny_encoder), collection.documents, max_length=16, dimensions=6)
+    student.save(str(tmp_path / "small"))
+    build_index(collection, str(tmp_path / "small"), IndexSpec(), tmp_path / "ix")
+    index = Index.open(tmp_path / "ix")
+    plain = SentenceTransformer(str(tmp_path / "small"))
+    assert index.manifest["dimensions"] == plain.get_embedding_dimension() == 6
+    texts = [document.full for document in collection.documents.iterate()]
+    expected = plain.encode("sparrow nest") @ plain.encode(texts).T
+    [found] = index.search(["sparrow nest"], len(texts))
+    scores = {id: score for id, score, *_ in found}
+    for position, score in enumerate(expected):
+        assert scores[collection.documents.id_at(position)] == pytest.approx(score, abs=1e-4)
+
+
+def test_a_map_that_cannot_be_fitted_is_refused(tiny_encoder, documents):
+    with pytest.raises(InputError, match="give its `documents`"):
+        make_student(str(tiny_encoder), "adapter", dimensions=5)
+    with pytest.raises(InputError, match="32 dimensions are not projected to 33"):
+        make_student(str(tiny_encoder), "adapter", dimensions=33, documents=documents)
+    with pytest.raises(InputError, match="start: "):
+        make_student(str(tiny_encoder), "adapter", options={"start": "zca"}, documents=documents)
 
 
 def test_the_rank_of_an_adapter_is_that_of_its_change(tiny_encoder):

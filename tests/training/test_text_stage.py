@@ -104,3 +104,14 @@ def test_similarities_need_no_common_width_and_make_no_common_space(
     record = trained(tiny_collection, student, names, wide, tmp_path / "out")
     losses = [p["embedding_similarity_from_wide"] for p in record["curve"]]
     assert losses[-1] < losses[0] and "imitates" not in record
+
+
+def test_a_narrower_student_comes_nearer_to_a_wide_teachers_first_axes(
+    tiny_collection, tiny_encoder, wide, tmp_path
+):
+    student = make_dense(str(tiny_encoder), [0, 3], dimensions=6)
+    record = trained(tiny_collection, student, ["embedding_pca"], wide, tmp_path / "out")
+    losses = [p["embedding_pca_from_wide"] for p in record["curve"]]
+    assert losses[-1] < losses[0] and "imitates" not in record
+    saved = load_encoder(str(tmp_path / "out"))
+    assert saved.get_embedding_dimension() == 6

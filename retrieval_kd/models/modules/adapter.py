@@ -14,7 +14,7 @@ from retrieval_kd.models.modules.headed import MarkedEncoder
 
 
 class AdapterEncoder(MarkedEncoder, SentenceTransformer):
-    """An encoder's modules, a square `Dense` without bias, and `Normalize` if it has cosines.
+    """An encoder's modules, a `Dense` (E, D) without bias, and `Normalize` if it has cosines.
 
     All of these are Sentence Transformers' own, so plain `SentenceTransformer` loads a saved one.
 
@@ -57,7 +57,7 @@ class AdapterEncoder(MarkedEncoder, SentenceTransformer):
 
     @torch.no_grad()
     def join_documents(self, vectors: np.ndarray, texts: Any) -> np.ndarray:
-        """Return the vectors of documents, not yet scaled, from the encoder's (n, D) of them."""
+        """Return documents' vectors (n, E), not yet scaled, from the encoder's (n, D) of them."""
         weight = self.dense.linear.weight.detach().float().cpu()
         return (torch.from_numpy(np.array(vectors)) @ weight.T).numpy()
 

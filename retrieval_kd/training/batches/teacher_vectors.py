@@ -22,16 +22,22 @@ CHUNK = 1024  # queries that are cached together: a killed call loses at most th
 
 @dataclass(frozen=True)
 class TeacherVectors:
-    """`queries (P, D)` by number of the pool, `documents (n, D)` by position in the collection."""
+    """`queries (P, D)` by number of the pool, `documents (n, D)` by position in the collection.
+
+    With `axes (E, D)`, the first principal axes of the documents' vectors.
+    """
 
     queries: np.ndarray
     documents: np.ndarray
+    axes: np.ndarray | None = None
 
     def of_batch(self, pools: Sequence[int], documents: np.ndarray) -> dict[str, torch.Tensor]:
-        """Return the vectors of B queries and M documents of a batch."""
+        """Return the vectors of B queries and M documents of a batch, and the axes."""
+        axes = {} if self.axes is None else {"axes": torch.from_numpy(self.axes)}
         return {
             "queries": torch.from_numpy(np.array(self.queries[list(pools)])),  # (B, D)
             "documents": torch.from_numpy(np.array(self.documents[documents])),  # (M, D)
+            **axes,
         }
 
 

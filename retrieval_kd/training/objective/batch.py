@@ -234,7 +234,8 @@ def _on_vectors(term: Term, batch: Batch) -> Tensor:
     targets = batch.labels["vectors"][term.teacher]
     student = torch.cat([batch.vectors(side) for side in batch.sides])  # (n, D)
     teacher = torch.cat([targets[side] for side in batch.sides]).to(student)  # (n, D')
-    return term.function(student, teacher, **term.parameters)
+    axes = {"axes": targets["axes"].to(student)} if term.projects else {}  # (D, D')
+    return term.function(student, teacher, **axes, **term.parameters)
 
 
 def _on_states(term: Term, batch: Batch) -> Tensor:

@@ -88,9 +88,21 @@ def check_for_pairs(terms: Sequence[Term]) -> None:
             raise ValueError(f"{term.label}: a cross-encoder has no dimensions to cut")
 
 
-def check_width(model: str, teacher: int | None, student: int | None) -> None:
-    """Refuse a teacher whose vectors have another size than the student's; None: not known."""
-    if teacher != student and None not in (teacher, student):
+def check_width(
+    terms: Sequence[Term], model: str, teacher: int | None, student: int | None
+) -> None:
+    """Refuse a teacher whose vectors have a size that does not fit the student's; None: not known.
+
+    Imitating needs the same size, learning the first axes of the vectors at most the teacher's.
+    """
+    if teacher is None or student is None:
+        return
+    if any(term.projects for term in terms) and student > teacher:
+        raise InputError(
+            f"the vectors of {model} have {teacher} dimensions, so they have no {student} axes",
+            remedy=f"give the student a projection to fewer (student: {{dimensions: {teacher}}})",
+        )
+    if any(term.imitates for term in terms) and teacher != student:
         raise InputError(
             f"the vectors of {model} have {teacher} dimensions, the student's {student}: it cannot "
             "imitate them",

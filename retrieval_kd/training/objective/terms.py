@@ -28,6 +28,7 @@ FAMILIES: dict[Kind, list[Callable[..., Tensor]]] = {
     "vectors": [
         vectors.embedding_cosine,
         vectors.embedding_mse,
+        vectors.embedding_pca,
         vectors.embedding_similarity,
     ],
     "states": [states.feature_imitation, states.hidden_states],
@@ -115,7 +116,12 @@ class Term(Part):
     @property
     def imitates(self) -> bool:
         """Whether the student's vectors become those of the MODEL in `teacher`, of its width."""
-        return self.kind == "vectors" and self.function is not vectors.embedding_similarity
+        return self.function in (vectors.embedding_mse, vectors.embedding_cosine)
+
+    @property
+    def projects(self) -> bool:
+        """Whether the student learns the MODEL's vectors on as many axes as it has dimensions."""
+        return "axes" in self.takes
 
     @property
     def reads_texts(self) -> bool:
