@@ -12,6 +12,7 @@ from benchmarks.medquad import split_by_focus
 from retrieval_kd import open_collection
 from retrieval_kd.config.run import load_config
 from retrieval_kd.data.runs import read_run
+from retrieval_kd.files import read_json
 from retrieval_kd.generation.collection import Filters, generate_collection
 from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.metrics.significance import compare
@@ -48,6 +49,7 @@ def teach(name: str, writer: Path, runs: Path, seeds: Sequence[int]) -> dict[str
     limit = min(MOST, about["queries"]["kept"])
     every: dict[str, Any] = {}
     groups: dict[str, list[str]] = {}
+    trained_on: dict[str, int] = {}
     for kind in KINDS:
         config = load_config(
             CONFIG,
@@ -63,6 +65,7 @@ def teach(name: str, writer: Path, runs: Path, seeds: Sequence[int]) -> dict[str
         )
         run(config, lambda stage, done, place: None)
         work = Workspace(config.out)
+        trained_on[kind] = len(read_json(work.path("queries", "unlabelled.json"))["texts"])
         for student in config.students:
             group = f"{student}, {kind}"
             groups[group] = [f"{group}, seed {seed}" for seed in seeds]
@@ -81,7 +84,7 @@ def teach(name: str, writer: Path, runs: Path, seeds: Sequence[int]) -> dict[str
         tests[student] = [vars(test) for test in pairs]
     return {
         "queries": len(evaluation.queries),
-        "trained_on": limit,
+        "trained_on": trained_on,
         "written": written,
         "means": {system: evaluation.per_seed(system, MEASURE) for system in evaluation.systems},
         "tests": tests,
