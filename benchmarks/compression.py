@@ -94,7 +94,7 @@ class Material:
         self.context, self.config, self.out = planned(config), config, out / name
         work = self.context.work
         work.stages = [stage for stage in work.stages if stage.name.split(":")[0] in STAGES]
-        work.execute(lambda stage, done, place: done or print(f"   {stage.name}", flush=True))
+        work.execute(report)
         collection = self.context.collection
         self.qrels = collection.qrels(split)
         texts = collection.query_texts(split)
@@ -176,6 +176,12 @@ class Material:
         return Run(factory, results), int(index.sa_code_size())
 
 
+def report(stage: Any, done: bool, place: str) -> None:
+    """Print a line for a stage that runs."""
+    if not done:
+        print(f"   {stage.name}", flush=True)
+
+
 def outliers(vectors: np.ndarray) -> np.ndarray:
     """Return which dimensions (D,) have a mean magnitude far from that of the others."""
     magnitude = np.abs(vectors).mean(axis=0)
@@ -184,9 +190,10 @@ def outliers(vectors: np.ndarray) -> np.ndarray:
 
 def choose(out: Path) -> dict[str, Any]:
     """Measure fitted maps, starts and rates, unquantised, on the queries that choose."""
-    chosen = {}
+    chosen: dict[str, Any] = {}
     for name, split in CHOOSING.items():
-        material, values = Material(name, split, out), {}
+        material = Material(name, split, out)
+        values: dict[str, Run] = {}
         for size in (WHOLE, 96):
             for how in ("cut", *POWERS):
                 weight = material.map(System(how, size, "Flat"), 0)
