@@ -15,7 +15,7 @@ from retrieval_kd.errors import InputError
 
 PACKAGES = (
     "torch", "sentence-transformers", "transformers", "accelerate", "datasets", "faiss-cpu",
-    "faiss-gpu", "peft", "ranx", "ir_datasets", "bm25s", "numpy", "pyarrow",
+    "faiss-gpu", "pyseismic-lsr", "peft", "ranx", "ir_datasets", "bm25s", "numpy", "pyarrow",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from retrieval_kd.data.texts import Texts
 from retrieval_kd.errors import InputError
 from retrieval_kd.files import sealed, sweep, write_json
 from retrieval_kd.hardware import describe, dtype_name, fast_dtype, versions
-from retrieval_kd.indexing import dense, multi_vector, multi_vector_coded, sparse
+from retrieval_kd.indexing import dense, multi_vector, multi_vector_coded, sparse, sparse_seismic
 from retrieval_kd.indexing.index import Index, describe_files, read_manifest
 from retrieval_kd.indexing.parts import fill, remove_parts
 from retrieval_kd.indexing.segments import IDS, MANIFEST, OF_CHANGES, remove_unlisted, write_ids
@@ -29,7 +29,8 @@ from retrieval_kd.indexing.spec import IndexSpec, check_candidates
 from retrieval_kd.models.encode import document_vectors, normalises
 from retrieval_kd.models.load import document_digest, kind_of, load_retriever
 
-NAMES = (*dense.FILES, *sparse.FILES, *multi_vector.FILES, *multi_vector_coded.FILES, IDS)
+NAMES = (*dense.FILES, *sparse.FILES, *sparse_seismic.FILES, *multi_vector.FILES,
+         *multi_vector_coded.FILES, IDS)  # fmt: skip
 
 
 def build_index(
@@ -67,6 +68,8 @@ def build_index(
     check_kind(model_spec, spec)
     if spec.bits:
         check_candidates(spec.search, len(texts))
+    if spec.engine:
+        sparse_seismic.need_seismic()
     prompts = query_prompt, document_prompt
     inputs = inputs_of(model_spec, spec, texts.digest, max_length, prompts)
     with building(out, inputs, model_spec, replacing) as finished:
@@ -79,7 +82,8 @@ def build_index(
             entries = _write_dense(model, model_spec, texts, spec, out, inputs)
         else:
             tokens = multi_vector_coded if spec.bits else multi_vector
-            kind = sparse if spec.kind == "sparse" else tokens
+            words = sparse_seismic if spec.engine else sparse
+            kind = words if spec.kind == "sparse" else tokens
             names = kind.FILES
             entries = kind.write(model, texts, out, document_prompt, inputs)
             entries["seconds"] = {"encode": round(time.monotonic() - start, 3)}

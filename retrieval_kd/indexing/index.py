@@ -2,7 +2,7 @@
 
 Every index folder holds `ids.arrow` (document IDs in row order) and `manifest.json` (model,
 collection, settings and versions). The vectors are in the files that `dense.py` (one FAISS file,
-which plain FAISS can read), `sparse.py` or `multi_vector.py` writes.
+which plain FAISS can read), `sparse.py`, `multi_vector.py` or their smaller and faster kinds write.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from retrieval_kd.indexing.segments import (
     text_folders,
 )
 from retrieval_kd.indexing.sparse import SparseVectors
+from retrieval_kd.indexing.sparse_seismic import SeismicVectors
 from retrieval_kd.indexing.topk import top_k
 from retrieval_kd.models.encode import read_arrays
 from retrieval_kd.models.facts import imitated_digests
@@ -48,7 +49,7 @@ ENTRIES = {"model", "model_digest", "max_length", "dtype", "spec", "count", "dim
            "collection", "query_prompt"}  # fmt: skip
 RESTORE = "restore the file, or delete the folder and build the index again"
 
-Vectors = FaissVectors | SparseVectors | TokenVectors | CodedTokens
+Vectors = FaissVectors | SparseVectors | SeismicVectors | TokenVectors | CodedTokens
 
 Hits = list[tuple[str, float]]
 """(document ID, score), best first; a larger score is better in every index."""
@@ -291,6 +292,8 @@ def _open_base(folder: Path, manifest: dict[str, Any], search: str | None) -> Ve
         return FaissVectors(folder, manifest, search)
     if manifest["spec"].get("bits"):
         return CodedTokens(folder, manifest, search)
+    if manifest["spec"].get("engine"):
+        return SeismicVectors(folder, manifest, search)
     if search:
         raise InputError(
             f"search parameters {search!r} are FAISS's, and this index is {kind}",

@@ -26,8 +26,8 @@ def write(model: Any, texts: Texts, out: Path, prompt: str | None, inputs: Any) 
     """Encode all documents and write the index. Returns manifest entries."""
     width = sparse_width(model)
     paths = encode_shards(encoder(model, prompt), texts, out, inputs)
-    weights = vstack([_matrix(read_arrays(path), width) for path in paths])
-    _save(weights, out)
+    weights = vstack([matrix(read_arrays(path), width) for path in paths])
+    save(weights, out)
     return {
         "metric": "dot",
         "dimensions": width,
@@ -49,14 +49,14 @@ def encoder(model: Any, prompt: str | None) -> Callable[[list[str], int], Shard]
     return encode
 
 
-def _matrix(shard: Shard, width: int) -> csr_matrix:
+def matrix(shard: Shard, width: int) -> csr_matrix:
     """A shard's documents as word weights `(n, V)`."""
     starts = np.cumsum([0, *shard["lengths"]])
     shape = (len(shard["lengths"]), width)
     return csr_matrix((shard["weights"], shard["words"], starts), shape=shape)
 
 
-def _save(weights: csr_matrix, out: Path) -> None:
+def save(weights: csr_matrix, out: Path) -> None:
     """Write the index of word weights `(n, V)`."""
     postings = weights.T.tocsr()  # (V, n)
     postings.sort_indices()
@@ -80,7 +80,7 @@ class SparseVectors:
 
     def extend(self, shard: Shard) -> None:
         """Append documents."""
-        added = _matrix(shard, self.dimensions)
+        added = matrix(shard, self.dimensions)
         self.postings.append(added.T.tocsr())
         self.count += added.shape[0]
 
@@ -90,7 +90,7 @@ class SparseVectors:
 
     def rewrite(self, live: np.ndarray, out: Path) -> None:
         """Write the index of the rows that are `live`."""
-        _save(vstack([part.T.tocsr() for part in self.postings], format="csr")[live], out)
+        save(vstack([part.T.tocsr() for part in self.postings], format="csr")[live], out)
 
     def encode(self, model: Any, texts: Sequence[str]) -> csr_matrix:
         """Query weights `(Q, V)`."""

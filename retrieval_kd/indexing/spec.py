@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,22 +14,29 @@ from retrieval_kd.schema import LARGEST, Count, Dimensions, Part, Seed, read_yam
 
 MOST_CELLS = 2**24
 LINKS = range(4, 513)  # of a document in a graph: FAISS crashes with fewer than two
-FROM_ZERO = ("ht", "max_codes", "verbose")  # FAISS parameters that may be 0
+SHARES = ("heap_factor", "kept", "centroid_fraction", "summary_energy")  # of Seismic: 0 to 1
+FROM_ZERO = ("ht", "max_codes", "verbose", *SHARES)  # parameters that may be 0
 TOKEN_SEARCH = {"candidates": 256, "nprobe": 16}  # how coded multi-vector indexes are searched
+SEISMIC_SEARCH = {"query_cut": 10, "heap_factor": 0.8}  # how a fast sparse index is searched
+SEISMIC_BUILD = {"kept": 0.25, "max_fraction": 20.0, "centroid_fraction": 0.2,
+                 "summary_energy": 0.5}  # fmt: skip
+SEISMIC_FIELDS = {"kind", "engine", "build", "search"}  # what decides the content of one
 TOKEN_FIELDS = {"kind", "bits", "pool", "seed", "search"}  # what decides the content of one
 
 
 class IndexSpec(Part):
     """A FAISS index by its factory string, with its training and search settings.
 
-    The exact indexes of sparse and multi-vector models have no settings; `bits` makes a
-    multi-vector index small.
+    The exact indexes of sparse and multi-vector models have no settings; `engine` makes a sparse
+    index fast, and `bits` a multi-vector index small.
 
     Example:
         >>> IndexSpec(factory="IVF256,PQ48", search="nprobe=16").metric
         'auto'
         >>> IndexSpec(kind="multi_vector", bits=2, pool=3).as_dict()["search"]
         'candidates=256,nprobe=16'
+        >>> IndexSpec(kind="sparse", engine="seismic", search="query_cut=20").as_dict()["search"]
+        'query_cut=20,heap_factor=0.8'
     """
 
     kind: Literal["faiss", "sparse", "multi_vector"] = Field(
@@ -55,13 +63,21 @@ class IndexSpec(Part):
     seed: Seed = Field(default=0, description="seed that draws the training sample (no unit)")
     build: str = Field(
         default="",
-        description="FAISS parameters set before documents are added, such as efConstruction=200",
+        description=(
+            "FAISS parameters set before documents are added, such as efConstruction=200; of a "
+            "sparse index with engine: seismic, kept (share of all weights, the largest ones, by "
+            "which documents are found), max_fraction (most of one word, times the mean), "
+            "centroid_fraction (blocks per weight kept) and summary_energy (share of a block's "
+            "weights that its summary keeps)"
+        ),
     )
     search: str = Field(
         default="",
         description=(
             "FAISS parameters for searching, such as nprobe=16 or efSearch=128; of a multi-vector "
-            "index with bits, candidates (documents scored) and nprobe (centroids a query token)"
+            "index with bits, candidates (documents scored) and nprobe (centroids a query token); "
+            "of a sparse index with engine: seismic, query_cut (words of a query that are looked "
+            "up) and heap_factor (0 to 1: how readily blocks are skipped)"
         ),
     )
     threads: Count = Field(
@@ -72,6 +88,10 @@ class IndexSpec(Part):
         ),
     )
 
+    engine: Literal["seismic"] | None = Field(
+        default=None,
+        description="sparse: seismic searches approximately and fast; by default exact",
+    )
     bits: Literal[8, 4, 2, 1] | None = Field(
         default=None,
         description="multi_vector: bits per number of a token's vector; by default exact (16)",
@@ -99,6 +119,7 @@ class IndexSpec(Part):
     def _settings_fit_the_kind(self) -> IndexSpec:
         given = sorted(self.model_fields_set - {"kind"})
         coded = self.kind == "multi_vector" and self.bits is not None
+        fast = self.kind == "sparse" and self.engine is not None
         for name in given:
             if self.kind == "faiss" and name in ("bits", "pool"):
                 raise ValueError(
@@ -106,11 +127,19 @@ class IndexSpec(Part):
                 )
             if self.kind == "multi_vector" and not coded and name in TOKEN_FIELDS:
                 raise ValueError(f"{name} needs bits: 8, 4, 2 or 1, as the index is exact without")
-            if self.kind != "faiss" and not (coded and name in TOKEN_FIELDS):
-                why = "" if coded else ": it is exact"
+            if self.kind == "sparse" and not fast and name in ("build", "search"):
+                raise ValueError(f"{name} needs engine: seismic, as the index is exact without")
+            if name == "engine" and self.kind != "sparse":
+                raise ValueError("engine is for kind: sparse")
+            fitting = TOKEN_FIELDS if coded else SEISMIC_FIELDS if fast else set()
+            if self.kind != "faiss" and name not in fitting:
+                why = "" if fitting else ": it is exact"
                 raise ValueError(f"an index of kind {self.kind} has no {name}{why}")
         if coded:
             token_search(self.search)
+        if fast:
+            seismic_parameters(self.build, SEISMIC_BUILD)
+            seismic_parameters(self.search, SEISMIC_SEARCH)
         return self
 
     @property
@@ -121,12 +150,16 @@ class IndexSpec(Part):
     def as_dict(self) -> dict[str, Any]:
         """The settings that decide the index's content, as written to its manifest."""
         if self.bits is not None:
-            search = ",".join(f"{name}={n}" for name, n in token_search(self.search).items())
+            search = written(token_search(self.search))
             return self.model_dump(include=TOKEN_FIELDS) | {"search": search}
+        if self.engine is not None:
+            build = written(seismic_parameters(self.build, SEISMIC_BUILD))
+            search = written(seismic_parameters(self.search, SEISMIC_SEARCH))
+            return {"kind": self.kind, "engine": self.engine, "build": build, "search": search}
         if self.kind != "faiss":
             return {"kind": self.kind}
         # manifests of older indexes have no `dimensions`
-        absent = {"kind", "bits", "pool"} | (set() if self.dimensions else {"dimensions"})
+        absent = {"kind", "engine", "bits", "pool"} | (set() if self.dimensions else {"dimensions"})
         return self.model_dump(exclude=absent)
 
 
@@ -185,6 +218,35 @@ def token_search(parameters: str) -> dict[str, int]:
             )
         found[name] = int(number)
     return found
+
+
+def seismic_parameters(parameters: str, defaults: Mapping[str, float]) -> dict[str, float]:
+    """Read how a fast sparse index is built or searched; what is not given is as in `defaults`.
+
+    Example:
+        >>> seismic_parameters("heap_factor=0.6", SEISMIC_SEARCH)
+        {'query_cut': 10, 'heap_factor': 0.6}
+
+    Raises:
+        ValueError: naming the parameter.
+    """
+    check_parameters(parameters)
+    found = dict(defaults)
+    for part in filter(None, parameters.replace(" ", "").split(",")):
+        name, _, text = part.partition("=")
+        if name not in found:
+            known = ", ".join(f"{name}=…" for name in defaults)
+            raise ValueError(f"parameter {part!r}: a fast sparse index has {known} here")
+        whole = isinstance(defaults[name], int)
+        if (whole and not text.isdecimal()) or (name in SHARES and float(text) > 1):
+            raise ValueError(f"parameter {part!r}: give {'an integer' if whole else '0 to 1'}")
+        found[name] = int(text) if whole else float(text)
+    return found
+
+
+def written(parameters: Mapping[str, float]) -> str:
+    """Write parameters as they are read."""
+    return ",".join(f"{name}={value:g}" for name, value in parameters.items())
 
 
 def check_candidates(parameters: str, documents: int) -> None:

@@ -83,7 +83,7 @@ class IndexSystem:
     def about(self) -> str:
         """Its model and its index."""
         spec = self.manifest["spec"]
-        how = spec.get("factory", "exact")
+        how = spec.get("factory") or spec.get("engine", "exact")
         if spec.get("bits"):
             how = f"{spec['bits']} bits, pool {spec['pool']:g}"
         return f"{self.kind}, {how}: {Path(str(self.manifest['model'])).name}"
@@ -94,7 +94,7 @@ class IndexSystem:
         spec = self.manifest["spec"]
         if self.kind == "dense":
             return re.fullmatch(r"Flat|SQ\w+", spec["factory"]) is not None
-        return not spec.get("bits")
+        return not (spec.get("bits") or spec.get("engine"))
 
     def load(self) -> None:
         """Open the index, load its model, and search once, so that nothing is left to load."""

@@ -23,7 +23,7 @@ def test_the_shipped_specifications_make_an_index_of_a_usual_size(path: Path) ->
 
 def test_these_specifications_are_shipped() -> None:
     dense = {"flat", "fp16", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq-rerank", "rabitq"}
-    names = {*dense, "multivector", "multivector-small", "sparse"}
+    names = {*dense, "multivector", "multivector-small", "sparse", "sparse-fast"}
     assert {path.stem for path in SHIPPED} == names
 
 
@@ -53,6 +53,17 @@ def test_every_field_is_described() -> None:
         ("factory: IVF99999999999,Flat", "IVF99999999999 in factory"),
         ("factory: 'PCA8,IDMap,Flat'", "leave IDMap out"),
         ("factory: IDMap2,HNSW8", "leave IDMap out"),
+        ("engine: seismic", "engine is for kind: sparse"),
+        ("{kind: sparse, search: query_cut=3}", "search needs engine: seismic"),
+        ("{kind: sparse, engine: fast}", "engine: Input should be 'seismic'"),
+        ("{kind: sparse, engine: seismic, bits: 2}", "an index of kind sparse has no bits"),
+        (
+            "{kind: sparse, engine: seismic, search: nprobe=3}",
+            "parameter 'nprobe=3': a fast sparse index has query_cut=…, heap_factor=… here",
+        ),
+        ("{kind: sparse, engine: seismic, search: query_cut=2.5}", "give an integer"),
+        ("{kind: sparse, engine: seismic, search: heap_factor=1.5}", "give 0 to 1"),
+        ("{kind: sparse, engine: seismic, build: kept=2}", "give 0 to 1"),
         ("threads: 100000", "threads: Input should be less than or equal to 1024"),
     ],
 )
