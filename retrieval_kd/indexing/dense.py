@@ -192,7 +192,7 @@ dimensions. To fix: use PQ4 or PQ8.
     sample = min(documents, spec.train_documents)
     _check_centres(spec, sample, max(map(int, re.findall(r"IVF(\d+)", spec.factory)), default=0))
     try:
-        index = faiss.index_factory(dimensions, spec.factory, faiss.METRIC_INNER_PRODUCT)
+        index = from_factory(spec.factory, dimensions)
     except (RuntimeError, MemoryError) as error:
         raise _unreadable(spec.factory, dimensions, error) from error
     set_parameters(index, spec.build, "build")
@@ -214,6 +214,39 @@ dimensions. To fix: use PQ4 or PQ8.
         with _adding(spec):
             copied(index).add(np.zeros((1, dimensions), np.float32))
     return index
+
+
+def from_factory(factory: str, dimensions: int) -> Any:
+    """Make the empty inner-product index of a factory string: FAISS's, and `FirstN,…`.
+
+    `First96,SQ8,Refine(SQ8)` finds candidates by the first 96 dimensions (Matryoshka) and puts them
+    in order by all. FAISS can do it, and has no word for it.
+
+    Raises:
+        InputError: more first dimensions than there are.
+        RuntimeError: FAISS cannot read the string.
+
+    Example:
+        >>> index = from_factory("First8,L2norm,Flat,Refine(SQ8)", 32)
+        >>> index.d, faiss.downcast_index(index.base_index).index.d
+        (32, 8)
+    """
+    first = re.fullmatch(r"First(\d+),(.+?)(?:,RFlat|,Refine\((.+)\))?", factory)
+    if first is None:
+        return faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
+    width = int(first[1])
+    if width > dimensions:
+        raise InputError(
+            f"factory {factory!r} takes {width} dimensions of {dimensions}",
+            remedy=f"give at most {dimensions}",
+        )
+    base = faiss.index_factory(width, first[2], faiss.METRIC_INNER_PRODUCT)
+    cut = faiss.RemapDimensionsTransform(dimensions, width, False)  # type: ignore[arg-type]
+    index: Any = faiss.IndexPreTransform(cut, base)
+    if first.end(2) < len(factory):
+        whole = faiss.index_factory(dimensions, first[3] or "Flat", faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexRefine(index, whole)
+    return copied(index)  # which owns its parts
 
 
 @contextlib.contextmanager
@@ -252,7 +285,7 @@ def set_parameters(index: Any, parameters: str, what: str) -> None:
         raise InputError(
             f"{what} parameters {parameters!r} do not fit this index: {_reason(error)}",
             remedy="nprobe=… is for IVF, efSearch=… and efConstruction=… for HNSW, "
-            "k_factor_rf=… for RFlat, quantizer_… for what finds the cells",
+            "k_factor_rf=… for RFlat and Refine, quantizer_… for what finds the cells",
         ) from error
 
 

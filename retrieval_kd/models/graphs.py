@@ -77,6 +77,17 @@ def precision(backend: str, dtype: torch.dtype) -> str:
     return f"openvino int8 {dtype_name(dtype)} Python {'.'.join(map(str, sys.version_info[:3]))}"
 
 
+def silent_openvino() -> Any:
+    """Import OpenVINO without the package by which it tells Intel what is converted, or asks to.
+
+    OpenVINO and NNCF have a stub for where that package is missing.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
 def calibration_texts() -> tuple[list[str], list[str]]:
     """Queries and a relevant document of each, from the built-in collection."""
     collection = open_collection("python-api")
@@ -106,8 +117,7 @@ class Graph:
         dtype: torch.dtype,
         samples: Callable[[], Iterable[Features]],
     ) -> None:
-        import openvino
-
+        openvino = silent_openvino()
         threads = torch.get_num_threads()
         small = "int8" in backend
         stamp = precision(backend, torch.float32) if small else backend
@@ -172,8 +182,7 @@ class _Traced(nn.Module):
 
 
 def _export(model: Any, output: str, samples: list[Features], small: bool) -> Any:
-    import openvino
-
+    openvino = silent_openvino()
     names = list(samples[0])
     example = []
     for name in names:  # two texts, one with padding: a mask of ones would be traced away

@@ -5,12 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from retrieval_kd.indexing.dense import from_factory
 from retrieval_kd.indexing.faiss_import import faiss
 from retrieval_kd.indexing.selection import Selection, without
 
 ROWS, WIDTH = 600, 16
 EXACT = ("Flat", "SQ8", "IVF8,Flat", "IVF8,PQ4x4", "OPQ4,IVF8,PQ4x4", "PQ4x4", "RaBitQ")
-REFINED = ("OPQ4,IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,RaBitQ,Refine(SQ8)", "PQ4x4,RFlat")
+REFINED = ("OPQ4,IVF8,PQ4x4fs,Refine(SQ8)", "IVF8,RaBitQ,Refine(SQ8)", "PQ4x4,RFlat",
+           "RaBitQfs,Refine(SQ8)", "First8,L2norm,SQ8,Refine(SQ8)", "First8,HNSW8,RFlat",
+           "First8,IVF8,Flat,RFlat")  # fmt: skip
 FACTORIES = (*EXACT, *REFINED, "HNSW8", "PCA8,HNSW8", "PQ4x4fs")
 
 
@@ -22,7 +25,7 @@ def vectors() -> np.ndarray:
 
 def filled(factory: str, vectors: np.ndarray) -> Any:
     """An index that was trained on a part, written, read and added to."""
-    made = faiss.index_factory(WIDTH, factory, faiss.METRIC_INNER_PRODUCT)
+    made = from_factory(factory, WIDTH)
     made.train(vectors[:500])
     made.add(vectors[:500])
     read = faiss.deserialize_index(faiss.serialize_index(made))

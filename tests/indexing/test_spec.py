@@ -22,7 +22,8 @@ def test_the_shipped_specifications_make_an_index_of_a_usual_size(path: Path) ->
 
 
 def test_these_specifications_are_shipped() -> None:
-    dense = {"flat", "fp16", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq-rerank", "rabitq"}
+    dense = {"flat", "fp16", "sq8", "hnsw", "ivf", "ivfpq", "ivfpq-rerank", "rabitq",
+             "binary", "matryoshka"}  # fmt: skip
     names = {*dense, "multivector", "multivector-small", "sparse", "sparse-fast"}
     assert {path.stem for path in SHIPPED} == names
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +110,15 @@ def test_a_model_that_is_more_than_a_transformer_is_refused(tiny_encoder, monkey
     model.append(torch.nn.Identity())
     with pytest.raises(InputError, match="does not run this model"):
         encode_document_texts(model, ["one"], None, "digest")
+
+
+def test_nothing_is_told_to_anyone_when_a_model_is_converted():
+    """OpenVINO's converter asks for consent in a terminal, and sends what it converts."""
+    code = (
+        "import sys; from retrieval_kd.models.graphs import silent_openvino; "
+        "openvino = silent_openvino(); openvino.convert_model; "
+        "from openvino.tools.ovc import telemetry_utils; "
+        "assert telemetry_utils.tm.__name__ == 'openvino.tools.ovc.telemetry_stub'"
+    )
+    pytest.importorskip("openvino")
+    subprocess.run([sys.executable, "-c", code], check=True)
