@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
-from retrieval_kd.cli.options import CollectionOption, bounded, out_folder
+from retrieval_kd.cli.options import CollectionOption, bounded, out_folder, refuse_unused
 from retrieval_kd.cli.server_options import (
     API,
     CONCURRENCY,
@@ -59,13 +59,18 @@ def generate(
         ),
     ],
     store: Annotated[
-        Path, typer.Option(help="folder for the model's answers, word for word; made if missing")
+        Path,
+        typer.Option(
+            help="folder for the model's answers, word for word; made if missing, outside --out"
+        ),
     ],
     out: Annotated[Path, out_folder("folder for the collection with the new split")],
     split: Annotated[str, typer.Option(help="name of the new split")] = "generated",
     write: Annotated[
         Written,
-        typer.Option(help="the kind that your test queries are of", rich_help_panel=PROMPT),
+        typer.Option(
+            help="what to write: take the kind of your test queries", rich_help_panel=PROMPT
+        ),
     ] = Written.queries,
     per_document: Annotated[
         int,
@@ -160,6 +165,10 @@ def generate(
     See docs/generation.md.
     """
     settings = server_settings(context, server)
+    if not round_trip:
+        refuse_unused(context, ["found_by"], "for the round-trip check", "--round-trip 1 or more")
+    if not examples:
+        refuse_unused(context, ["examples_split"], "for examples", "--examples")
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.generation.collection import (
         Filters,
@@ -177,7 +186,7 @@ def generate(
         tuple(found_by or ["bm25"]) if round_trip else (),
         max(round_trip, 1),
     )
-    check_generation(opened, filters, out, split)
+    check_generation(opened, filters, store, out, split)
     if settings is None or settings.tokenizer is not None:
         check_exists(model if settings is None else str(settings.tokenizer))
     shown = draw_examples(opened, examples_split, examples, seed) if examples else ()
@@ -207,7 +216,7 @@ def _summary(about: dict[str, Any], out: Path) -> list[str]:
 
     def row(name: str, count: int, words: str) -> None:
         if count:
-            lines.append(f"  {name:<11}{count:>9,}  {words}")
+            lines.append(f"  {name:<11}{count:>9,}  {words}".rstrip())
 
     row("written", queries["written"], f"{kind} about {answers['documents']:,} documents by "
         f"{about['model']} ({about['reused']:,} answers were stored)")  # fmt: skip
@@ -228,14 +237,26 @@ def _summary(about: dict[str, Any], out: Path) -> list[str]:
     row("kept", queries["kept"], "")
     lines += said_spent(Spent(**about["spent"]))
     if not queries["kept"]:
-        return [
-            *lines,
-            "no query is left, so no collection was made. A model that does not follow "
-            "instructions writes none in the form; its answers are in the store. If they were not "
-            "found, raise --round-trip or name another --found-by.",
-        ]
+        return [*lines, f"no query is left, so no collection was made. {_remedy(about)}"]
     return [
         *lines,
         "to learn from them as from a query log: "
         f"rkd run configs/quickstart.yaml collection={out} unlabelled.log={about['split']}",
     ]
+
+
+def _remedy(about: dict[str, Any]) -> str:
+    """What to do if no query is left, by where the last ones were lost."""
+    answers, queries = about["answers"], about["queries"]
+    if queries["not_found"]:
+        return "Raise --round-trip or name another --found-by; the stored answers are used again."
+    if queries["overlapping"]:
+        return "All are like queries of another split; ask about more --documents."
+    if answers["documents"]:
+        return (
+            "No answer has the form: does the model follow instructions? "
+            "Its answers are in the store, word for word."
+        )
+    if answers["failed"]:
+        return "No answer came."
+    return "No document that was drawn has text."

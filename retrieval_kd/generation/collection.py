@@ -42,8 +42,9 @@ class Filters:
 
     Args:
         against: splits whose queries it must not overlap with.
-        retrievers: one of them must find its document; none are no filter.
-        depth: among so many.
+        retrievers: one of them must find a document that it was written about. If there are none,
+            nothing is searched for, and `depth` says nothing.
+        depth: how many results of a retriever are looked at.
     """
 
     against: tuple[str, ...] = ()
@@ -66,7 +67,8 @@ def generate_collection(
     """Have a model write queries about documents, filter them, and write a collection with them.
 
     Args:
-        store: a folder for the model's answers, word for word. What is in it is not asked again.
+        store: a folder for the model's answers, word for word, outside `out`. What is in it is not
+            asked again.
         out: a folder that does not exist yet, or of an earlier call.
         split: the name of the new split.
         documents: how many, drawn at random; by default all.
@@ -79,7 +81,7 @@ def generate_collection(
         InputError: an argument is wrong; nothing was asked.
         Stopped: a limit was reached, or the server is gone; the answers so far are stored.
     """
-    check_generation(collection, filters, out, split)
+    check_generation(collection, filters, store, out, split)
     ids = draw_documents(collection, documents, seed)
     report = write_about(collection.documents, ids, model, task, store)
     queries, dropped = filtered(report.answers, collection, filters, split)
@@ -93,15 +95,34 @@ def generate_collection(
     return about
 
 
-def check_generation(collection: Collection, filters: Filters, out: Path, split: str) -> None:
-    """Refuse what could not be finished, before a model is asked."""
+def check_generation(
+    collection: Collection, filters: Filters, store: Path, out: Path, split: str
+) -> None:
+    """Refuse what could not be finished, or would lose answers, before a model is asked."""
     check_replaceable(out, ABOUT, "a generated collection")
+    if store.resolve().is_relative_to(out.resolve()):
+        raise InputError(
+            f"the answers would be lost with {out}, which is replaced as a whole",
+            file=store,
+            remedy="store them in a folder outside it",
+        )
     if split in collection.splits:
         raise InputError(
             f"collection {collection.name} has a split {split!r}", remedy="name another"
         )
     if not split.isidentifier():
-        raise InputError(f"{split!r} is no name for a split", remedy="use letters, digits and _")
+        raise InputError(
+            f"{split!r} is no name for a split",
+            remedy="use letters, digits and _, and no digit first",
+        )
+    start = f"{split}:"  # of the new queries' IDs
+    if taken := [query.id for query in collection.queries.iterate() if query.id.startswith(start)]:
+        raise InputError(
+            f"collection {collection.name} has queries whose IDs begin with {start!r}, as the new "
+            "ones will",
+            id=taken[0],
+            remedy="name another split",
+        )
     for one in filters.against:
         collection.qrels(one)
     for retriever in filters.retrievers:

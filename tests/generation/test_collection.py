@@ -111,6 +111,24 @@ def test_a_folder_of_other_things_is_not_replaced(collection, tmp_path):
         )
 
 
+def test_new_queries_do_not_take_the_ids_of_old_ones(collection, tmp_path):
+    out, filters = tmp_path / "out", Filters(retrievers=())
+    generate_collection(collection, Copies(), QueryTask(count=1), filters, tmp_path / "s", out)
+    (out / "qrels" / "generated.tsv").unlink()  # the split is gone, its queries are not
+    made, writer = open_collection(out), Copies()
+    with pytest.raises(InputError, match="IDs begin with 'generated:'"):
+        generate_collection(made, writer, QueryTask(), filters, tmp_path / "s2", tmp_path / "b")
+    assert not writer.asked
+
+
+@pytest.mark.parametrize("place", ["", "answers", "a/b"])
+def test_answers_are_not_stored_in_the_folder_that_is_replaced(collection, tmp_path, place):
+    writer, out = Copies(), tmp_path / "out"
+    with pytest.raises(InputError, match="answers would be lost"):
+        generate_collection(collection, writer, QueryTask(), Filters(), out / place, out)
+    assert not writer.asked and not out.exists()
+
+
 def test_of_a_model_that_writes_nothing_usable_the_answers_are_counted(collection, tmp_path):
     class Chatty(Writer):
         def generate(self, prompts, most_tokens):
