@@ -13,7 +13,9 @@ from collections import Counter
 
 import pytest
 
+from retrieval_kd.cli.generate import Written
 from retrieval_kd.data.collection import open_collection
+from retrieval_kd.teachers.generate.queries import WORDS
 from tests.teachers.llm.server.echo_server import serving
 
 WRITTEN = "written about {}"
@@ -78,6 +80,8 @@ def test_a_killed_job_continues_and_its_queries_can_be_trained_on(
         (["--split", "test"], "has a split 'test'"),
         (["--max-tokens", "5"], "--max-tokens is for servers"),
         (["--write", "poems"], "'poems' is not one of"),
+        (["--round-trip", "0", "--found-by", "bm25"], "--found-by is for the round-trip check"),
+        (["--examples-split", "train"], "--examples-split is for examples"),
     ],
 )
 def test_wrong_options_are_refused_before_the_model_is_loaded(
@@ -96,5 +100,20 @@ def test_a_model_here_whose_words_are_not_in_the_form_leaves_its_answers(
     words = ["generate", "--collection", tiny_collection, "--model", tiny_decoder]
     words += ["--store", tmp_path / "store", "--out", tmp_path / "out", "--documents", "3"]
     code, said = command(*words, "--per-document", "1", "--query-tokens", "8")
-    assert code == 1 and "no query is left" in said
+    assert code == 1 and "no query is left" in said and "No answer has the form" in said
     assert len(list((tmp_path / "store").glob("*/shard-*.parquet"))) == 1
+
+
+def test_it_is_said_where_the_last_queries_were_lost(tiny_collection, tmp_path, command):
+    words = ["generate", "--collection", tiny_collection, "--model", "writer", "--documents", "3"]
+    words += ["--store", tmp_path / "store", "--out", tmp_path / "out", "--retries", "0"]
+    with serving(lambda body: {}) as url:
+        code, said = command(*words, "--server", url)
+    assert code == 1 and "No answer came" in said and "has the form" not in said, said
+    with serving(lambda body: say("<query>zebra xylophone</query>")) as url:
+        code, said = command(*words, "--server", url)
+    assert code == 1 and "Raise --round-trip" in said and "has the form" not in said, said
+
+
+def test_every_kind_can_be_asked_for():
+    assert {one.value for one in Written} == set(WORDS)
