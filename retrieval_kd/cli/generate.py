@@ -218,12 +218,12 @@ def _summary(about: dict[str, Any], out: Path) -> list[str]:
         if count:
             lines.append(f"  {name:<11}{count:>9,}  {words}".rstrip())
 
-    row("written", queries["written"], f"{kind} about {answers['documents']:,} documents by "
+    row("written", queries["written"], f"{kind} about {answers.get('ok', 0):,} documents by "
         f"{about['model']} ({about['reused']:,} answers were stored)")  # fmt: skip
     listed = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in problems.items())
     row("unusable", sum(problems.values()), f"answers: {listed}")
     row("no text", answers["without_text"], "documents of which nothing could be shown")
-    row("failed", answers["failed"], f"calls: {about['failure']}; the same command asks again")
+    row("failed", answers["failed"], f"documents: {about['failure']}; the same command asks again")
     row("repeated", queries["written"] - queries["distinct"], "joined with those of the same text")
     splits = ", ".join(about["filters"]["against"])
     row("overlap", queries["overlapping"], f"with queries of {splits}")

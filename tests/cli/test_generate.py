@@ -110,6 +110,7 @@ def test_it_is_said_where_the_last_queries_were_lost(tiny_collection, tmp_path, 
     with serving(lambda body: {}) as url:
         code, said = command(*words, "--server", url)
     assert code == 1 and "No answer came" in said and "has the form" not in said, said
+    assert "3  documents: its answers are garbled" in said, said
     with serving(lambda body: say("<query>zebra xylophone</query>")) as url:
         code, said = command(*words, "--server", url)
     assert code == 1 and "Raise --round-trip" in said and "has the form" not in said, said
