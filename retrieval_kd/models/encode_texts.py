@@ -7,7 +7,7 @@ vectors, are left to Sentence Transformers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -59,16 +59,20 @@ def encode_document_texts(
     lengths = np.array([len(row["input_ids"]) for row in rows])
     budget = 262_144 if torch.cuda.is_available() else BATCH_TOKENS
     longest = _longest(model)
-    batches = (
-        (chosen, pad([rows[row] for row in chosen], model.tokenizer, longest))
-        for chosen in budgeted(lengths, budget)
-    )
+
+    def batches(some: np.ndarray) -> Iterator[tuple[np.ndarray, Features]]:
+        for own in budgeted(lengths[some], budget):
+            chosen = some[own]
+            yield chosen, pad([rows[row] for row in chosen], model.tokenizer, longest)
+
     out = np.empty((len(rows), model.get_embedding_dimension() or 0), np.float32)
     graph = _graph(model, backend, digest) if digest and backend != "torch" else None
+    rest = np.arange(len(rows))
     if graph is not None:
-        return graph.run(batches, out)
+        graph.run(batches(np.flatnonzero(lengths)), out)
+        rest = np.flatnonzero(lengths == 0)  # attention to no token is NaN in OpenVINO
     with torch.inference_mode():
-        for chosen, batch in batches:
+        for chosen, batch in batches(rest):
             vectors = model(batch_to_device(to_tensors(batch), model.device))[SENTENCE]
             out[chosen] = vectors.float().cpu().numpy()  # (rows, D)
     return out
