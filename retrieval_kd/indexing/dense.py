@@ -186,8 +186,8 @@ def make_index(spec: IndexSpec, dimensions: int, documents: int) -> Any:
         >>> make_index(IndexSpec(factory="PQ5"), 32, 1000)
         Traceback (most recent call last):
         ...
-        retrieval_kd.errors.InputError: factory 'PQ5': 5 codes do not divide the model's 32 \
-dimensions. To fix: use PQ4 or PQ8.
+        retrieval_kd.errors.InputError: factory 'PQ5': 5 codes do not divide 32 dimensions. \
+To fix: use PQ4 or PQ8.
     """
     sample = min(documents, spec.train_documents)
     _check_centres(spec, sample, max(map(int, re.findall(r"IVF(\d+)", spec.factory)), default=0))
@@ -326,13 +326,15 @@ def faiss_threads(threads: int) -> Iterator[None]:
 
 
 def _unreadable(factory: str, dimensions: int, error: Exception) -> InputError:
+    first = re.match(r"First(\d+),", factory)
+    dimensions = int(first[1]) if first else dimensions  # which the codes are of
     codes = re.search(r"PQ(\d+)", factory)
     if codes and int(codes[1]) and dimensions % int(codes[1]):
         count = int(codes[1])
         fitting = [m for m in range(1, dimensions + 1) if dimensions % m == 0]
         near = [max(m for m in fitting if m < count), *[m for m in fitting if m > count][:1]]
         return InputError(
-            f"factory {factory!r}: {count} codes do not divide the model's {dimensions} dimensions",
+            f"factory {factory!r}: {count} codes do not divide {dimensions} dimensions",
             remedy="use " + " or ".join(f"PQ{m}" for m in near),
         )
     return InputError(

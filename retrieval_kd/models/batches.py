@@ -96,7 +96,7 @@ def budgeted(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
 
 
 def padded_length(length: int) -> int:
-    return -(-length // PADDING) * PADDING
+    return -(-max(length, 1) // PADDING) * PADDING  # a text may have no token
 
 
 def pad(rows: Sequence[Features], tokenizer: Any, longest: int | None = None) -> Features:

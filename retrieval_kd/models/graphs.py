@@ -105,6 +105,9 @@ class Graph:
         output: the name of its output, such as "scores".
         digest: of everything that makes the model.
         samples: makes inputs of single texts to trace with, and to find the ranges of int8.
+
+    Raises:
+        InputError: OpenVINO does not convert or compile the model.
     """
 
     def __init__(
@@ -125,21 +128,20 @@ class Graph:
 
         def build(place: Path) -> None:
             log.info("exporting the model to OpenVINO, once")
-            with _quiet():
-                graph = _export(model(), output, list(samples()), small)
+            made, inputs = model(), list(samples())
+            with _quiet(), _named(backend):
+                graph = _export(made, output, inputs, small)
             openvino.save_model(graph, place / "graph.xml", compress_to_fp16=False)
 
         cached(folder, build)
-        self._compiled = openvino.Core().compile_model(
-            folder / "graph.xml",
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": threads,
-                "ENABLE_CPU_PINNING": False,
-            },
-        )
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            "ENABLE_CPU_PINNING": False,
+        }
+        with _named(backend):
+            self._compiled = openvino.Core().compile_model(folder / "graph.xml", "CPU", settings)
         self._idle = [self._compiled.create_infer_request() for _ in range(threads + 1)]
 
     def run(self, batches: Iterable[tuple[np.ndarray, Features]], out: np.ndarray) -> np.ndarray:
@@ -217,12 +219,29 @@ def _export(model: Any, output: str, samples: list[Features], small: bool) -> An
 
 
 @contextlib.contextmanager
+def _named(backend: str) -> Iterator[None]:
+    """Report a model that OpenVINO does not run; a full disk or no memory is not the model's."""
+    try:
+        yield
+    except (OSError, MemoryError, InputError):
+        raise
+    except Exception as error:  # torch's tracer, OpenVINO and NNCF each have their own
+        last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise InputError(
+            f"the backend {backend} does not run this model: {last}",
+            remedy="score with ?backend=torch, or leave RETRIEVAL_KD_BACKEND out",
+        ) from error
+
+
+@contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what tracing and quantising say about themselves."""
     logging.getLogger("nncf").setLevel(logging.ERROR)
     transformers_level = logging.getLogger("transformers").level
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
-    logging.getLogger("transformers").setLevel(transformers_level)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("transformers").setLevel(transformers_level)

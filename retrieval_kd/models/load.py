@@ -61,6 +61,8 @@ LANGUAGE_MODELS = (
     "ForConditionalGeneration",
     "EncoderDecoderModel",
 )
+# model types whose positions are counted from the padding token's number on
+AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 SENTENCE_CONFIG, MODULES = "config_sentence_transformers.json", "modules.json"
 TRAINING, IMITATES = "training.json", "imitates"  # a training's record, and its key: MODEL → digest
 IGNORED = {TRAINING, SEAL}  # a record with times: equal weights keep equal digests
@@ -202,6 +204,8 @@ def _check_length(ref: ModelRef, config: Any, max_length: int) -> None:
     if max_length < 1:
         raise InputError(f"texts cannot be cut to {max_length} tokens", remedy="give at least 8")
     positions = getattr(config, "max_position_embeddings", None)
+    if positions and config.model_type in AFTER_PADDING:
+        positions -= config.pad_token_id + 1
     if positions and max_length > positions:
         raise InputError(
             f"model {ref.spec} reads {positions} tokens, not {max_length}",

@@ -33,10 +33,10 @@ def fit_projection(vectors: np.ndarray, dimensions: int, start: Start) -> np.nda
 
     Args:
         vectors: (N, D), as the encoder makes them.
-        dimensions: E, at most D.
+        dimensions: E, from 1 to D.
 
     Raises:
-        InputError: E is larger than D, or there is no vector that is not zero.
+        InputError: E is below 1 or larger than D, or there is no vector that is not zero.
 
     Example:
         >>> vectors = np.array([[3.0, 0.0], [-3.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -44,10 +44,10 @@ def fit_projection(vectors: np.ndarray, dimensions: int, start: Start) -> np.nda
         [[1.0, 0.0]]
     """
     width = vectors.shape[1]
-    if dimensions > width:
+    if not 1 <= dimensions <= width:
         raise InputError(
             f"vectors of {width} dimensions are not projected to {dimensions}",
-            remedy=f"give at most {width} dimensions",
+            remedy=f"give 1 to {width} dimensions",
         )
     moment = np.zeros((width, width))
     for at in range(0, len(vectors), ROWS):

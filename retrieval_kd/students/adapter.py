@@ -45,13 +45,21 @@ def make_adapter(
         rank: train a change of this rank, W = start + B A; by default the whole matrix W.
 
     Raises:
-        InputError: the rank or E is larger than the vectors, or documents are needed and missing.
+        InputError: the rank or E is larger than the vectors, the encoder cuts its vectors, or
+            documents are needed and missing.
     """
     model = load_encoder(model_spec, max_length=max_length, dtype=torch.float32)
     made: AdapterEncoder
     if isinstance(model, AdapterEncoder):
         made = model
     else:
+        if model.truncate_dim is not None:  # Sentence Transformers cuts after all modules
+            raise InputError(
+                f"an adapter reads an encoder's whole vectors, and {model_spec} cuts them to "
+                f"{model.truncate_dim} dimensions",
+                remedy="take truncate_dim out of its config_sentence_transformers.json, and give "
+                "the adapter `dimensions`",
+            )
         size = int(model.get_embedding_dimension() or 0)
         fewer = dimensions is not None and dimensions != size
         weight = torch.eye(size)
@@ -61,7 +69,8 @@ def make_adapter(
                     "an adapter's start is fitted to the collection", remedy="give its `documents`"
                 )
             vectors = document_vectors(model_spec, documents, max_length=max_length)
-            fitted = fit_projection(vectors, dimensions or size, start or "half_whitening")
+            width = size if dimensions is None else dimensions
+            fitted = fit_projection(vectors, width, start or "half_whitening")
             weight = torch.from_numpy(fitted)
         made = _new(model, model_spec, weight)
     size = min(made.dense.in_features, made.dense.out_features)

@@ -88,6 +88,7 @@ def test_a_missing_specification_is_an_error() -> None:
         (IndexSpec(factory="OPQ4,IVF4,PQ4,RFlat"), "trains 256 centres"),
         (IndexSpec(factory="IVF4,Flat", train_documents=3), "there are 3 documents"),
         (IndexSpec(factory="IVF4,PQ7"), "7 codes do not divide .* use PQ4 or PQ8"),
+        (IndexSpec(factory="First16,PQ7"), "7 codes do not divide 16 .* use PQ4 or PQ8"),
         (IndexSpec(factory="Flatt"), "could not parse index string Flatt"),
         (IndexSpec(factory="HNSW8", search="nprobe=4"), "search parameters 'nprobe=4' do not fit"),
         (IndexSpec(factory="IVF9999999,Flat"), "trains 9999999 centres"),

@@ -9,14 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
-from retrieval_kd.models import graphs
+from retrieval_kd.models import encode_texts, graphs
 from retrieval_kd.models.encode import document_vectors
 from retrieval_kd.models.encode_texts import encode_document_texts
 from retrieval_kd.models.load import load_encoder
+from retrieval_kd.students.adapter import make_adapter
+from retrieval_kd.students.asymmetric import make_asymmetric
+from retrieval_kd.students.residual import make_residual
+from retrieval_kd.students.static import make_static
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
+from retrieval_kd.teachers.pointwise.retrievers import DenseTeacher
+from tests.tiny_models import write_decoder
 
 
 @pytest.fixture(autouse=True)
@@ -103,13 +110,109 @@ def test_a_graph_encodes_as_the_model(tiny_encoder, collection, monkeypatch):
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_a_model_that_is_more_than_a_transformer_is_refused(tiny_encoder, monkeypatch):
+def test_a_damaged_graph_is_exported_again(tiny_cross_encoder, collection, cache):
+    pytest.importorskip("openvino")
+    documents = list(collection.documents.iterate(0, 3))
+
+    def scores() -> np.ndarray:
+        teacher = CrossEncoderTeacher(
+            str(tiny_cross_encoder), dtype=torch.float32, backend="openvino"
+        )
+        return teacher.score(["sparrow nest", "tides", "a"], documents)
+
+    expected = scores()
+    path = next((cache / "graphs").glob("*/graph.bin"))
+    path.write_bytes(path.read_bytes()[:100])
+    np.testing.assert_array_equal(scores(), expected)
+    assert path.stat().st_size > 100
+
+
+def test_a_model_that_openvino_does_not_convert_is_named(
+    tiny_cross_encoder, collection, monkeypatch
+):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(graphs, "_export", lambda *_: 1 / 0)
+    teacher = CrossEncoderTeacher(str(tiny_cross_encoder), backend="openvino")
+    documents = list(collection.documents.iterate(0, 1))
+    with pytest.raises(InputError, match=r"openvino does not run this model.*\?backend=torch"):
+        teacher.score(["sparrow"], documents)
+
+
+def test_ranges_of_int8_are_those_of_the_length(tiny_cross_encoder, monkeypatch):
+    """Otherwise the first length's graph would score for all, under their keys."""
+    digests = []
     monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: True)
-    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "openvino")
+    monkeypatch.setattr(
+        "retrieval_kd.teachers.pointwise.cross_encoder.Graph",
+        lambda *_, digest, **__: digests.append(digest),
+    )
+    for backend in ("openvino-int8", "openvino"):
+        for length in (16, 32):
+            teacher = CrossEncoderTeacher(
+                str(tiny_cross_encoder), max_length=length, backend=backend
+            )
+            assert teacher.graph is None
+    assert len(set(digests[:2])) == 2 and len(set(digests[2:])) == 1
+
+
+def test_torch_encodes_what_a_graph_cannot_and_says_so_once(tiny_encoder, monkeypatch, caplog):
+    """The variable is for all models of a command: a static student must not end it."""
+    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: True)
     model = load_encoder(str(tiny_encoder))
     model.append(torch.nn.Identity())
-    with pytest.raises(InputError, match="does not run this model"):
-        encode_document_texts(model, ["one"], None, "digest")
+    expected = encode_document_texts(model, ["one"], None)
+    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "openvino")
+    for _ in range(2):
+        got = encode_document_texts(model, ["one"], None, "digest")
+        np.testing.assert_array_equal(got, expected)
+    assert caplog.text.count("torch encodes these documents") == 1
+
+
+def test_torch_encodes_what_openvino_does_not_convert(tiny_encoder, monkeypatch, caplog):
+    pytest.importorskip("openvino")
+    model = load_encoder(str(tiny_encoder), dtype=torch.float32)
+    expected = encode_document_texts(model, ["one"], None)
+    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "openvino")
+    monkeypatch.setattr(graphs, "_export", lambda *_: 1 / 0)
+    for _ in range(2):
+        got = encode_document_texts(model, ["one"], None, "digest")
+        np.testing.assert_array_equal(got, expected)
+    assert caplog.text.count("torch encodes these documents") == 1
+
+
+@pytest.mark.parametrize("kind", ["static", "residual", "asymmetric", "adapter"])
+def test_students_that_are_tables_run_under_any_backend(
+    kind, tiny_encoder, collection, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(graphs.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(encode_texts, "_graph", lambda *_: None)  # of the encoder below them
+    texts = collection.documents
+    made = {
+        "static": make_static, "residual": make_residual,
+        "asymmetric": make_asymmetric, "adapter": make_adapter,
+    }[kind](str(tiny_encoder), texts)  # fmt: skip
+    made.save(str(tmp_path / kind))
+    expected = document_vectors(str(tmp_path / kind), texts, dtype=torch.float32)
+    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "openvino")
+    got = document_vectors(str(tmp_path / kind), texts, dtype=torch.float32)
+    np.testing.assert_array_equal(got, expected)
+    teacher = DenseTeacher(collection, str(tmp_path / kind))
+    monkeypatch.setattr(teacher, "_vectors", lambda documents: teacher._encode(documents))
+    assert np.isfinite(teacher.score(["sparrow"], ["the sparrow's nest"])).all()
+
+
+def test_a_text_without_a_token_has_the_vector_that_it_has_among_others(tmp_path, monkeypatch):
+    """A decoder's tokenizer adds none, and OpenVINO's attention to none is NaN."""
+    pytest.importorskip("openvino")
+    base = write_decoder(tmp_path / "decoder", chat=False)
+    model = SentenceTransformer(str(base), device="cpu")
+    texts = ["sparrow nest", "", "tide"]
+    expected = model.encode_document(texts)
+    np.testing.assert_allclose(encode_document_texts(model, texts, None), expected, atol=1e-5)
+    assert np.isfinite(encode_document_texts(model, [""], None)).all()
+    monkeypatch.setenv("RETRIEVAL_KD_BACKEND", "openvino")
+    got = encode_document_texts(model, texts, None, "digest")
+    np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_nothing_is_told_to_anyone_when_a_model_is_converted():

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, RobertaConfig
 
 from retrieval_kd.data.collection import open_collection
 from retrieval_kd.errors import InputError
@@ -23,7 +23,7 @@ from retrieval_kd.indexing.build import build_index
 from retrieval_kd.indexing.spec import IndexSpec
 from retrieval_kd.models import load
 from retrieval_kd.models.layers import keep_layers
-from retrieval_kd.models.names import resolve_model
+from retrieval_kd.models.names import ModelRef, resolve_model
 from retrieval_kd.retrieval.retrieve import retrieve
 from retrieval_kd.students.make import make_cross_encoder, make_student
 from retrieval_kd.teachers.pointwise.cross_encoder import CrossEncoderTeacher
@@ -223,3 +223,12 @@ def test_a_model_without_a_transformer_reads_whole_texts(
 def test_what_is_no_package_name_is_no_package(name: str) -> None:
     with pytest.raises(InputError, match="package"):
         resolve_model(f"package:{name}")
+
+
+def test_positions_after_the_padding_tokens_number_are_those_that_texts_have() -> None:
+    """RoBERTa's 514 positions are for 512 tokens; with 513 torch reads past its table."""
+    roberta = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
+    ref = ModelRef("model", "model")
+    load._check_length(ref, roberta, 512)
+    with pytest.raises(InputError, match="reads 512 tokens, not 513"):
+        load._check_length(ref, roberta, 513)

@@ -62,8 +62,9 @@ def test_axes_without_any_length_are_not_blown_up():
     assert np.isfinite(weight).all() and np.abs(weight).max() < 1e4
 
 
-def test_more_dimensions_than_there_are_and_empty_vectors_are_refused():
-    with pytest.raises(InputError, match="3 dimensions are not projected to 4"):
-        fit_projection(np.ones((2, 3)), 4, "pca")
+def test_dimensions_that_cannot_be_and_empty_vectors_are_refused():
+    for dimensions in (4, 0, -1):
+        with pytest.raises(InputError, match=f"3 dimensions are not projected to {dimensions}"):
+            fit_projection(np.ones((2, 3)), dimensions, "pca")
     with pytest.raises(InputError, match="every vector is zero"):
         fit_projection(np.zeros((2, 3)), 2, "pca")

@@ -379,6 +379,14 @@ def test_a_map_that_cannot_be_fitted_is_refused(tiny_encoder, documents):
         make_student(str(tiny_encoder), "adapter", options={"start": "zca"}, documents=documents)
 
 
+def test_an_adapter_of_an_encoder_that_cuts_its_vectors_is_refused(tiny_encoder, tmp_path):
+    """Sentence Transformers cuts after the last module, so the map would meet whole vectors."""
+    encoder = SentenceTransformer(str(tiny_encoder), truncate_dim=8, device="cpu")
+    encoder.save(str(tmp_path / "cut"))
+    with pytest.raises(InputError, match=r"cuts them to 8 dimensions.*take truncate_dim out"):
+        make_adapter(str(tmp_path / "cut"))
+
+
 def test_the_rank_of_an_adapter_is_that_of_its_change(tiny_encoder):
     student = student_of(make_adapter(str(tiny_encoder), rank=3))
     assert sum(p.numel() for p in student.vectors) == 2 * 3 * 32

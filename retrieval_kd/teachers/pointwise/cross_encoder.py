@@ -140,10 +140,13 @@ class CrossEncoderTeacher:
                     file=self.model_spec,
                     remedy="score with ?backend=torch",
                 )
+            digest = self._digest
+            if self.backend == "openvino-int8":  # its ranges are those of pairs of this length
+                digest = digest_text(digest, str(self.max_length))
             self._graph = Graph(
                 lambda: self.model,
                 "scores",
-                digest=self._digest,
+                digest=digest,
                 backend=self.backend,
                 dtype=self.dtype,
                 samples=self._samples,
