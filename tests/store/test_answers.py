@@ -191,7 +191,7 @@ def test_verify_finds_what_is_wrong_with_answers(tmp_path):
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     assert "changed after it was written" in command("verify", tmp_path, fails=True)
-    with pytest.raises(InputError, match="the next `rkd score`"):
+    with pytest.raises(InputError, match="makes its contents again"):
         AnswerStore(answers.folder, LISTWISE).of_query(digest_text("q"))
 
 
