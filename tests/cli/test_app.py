@@ -333,6 +333,7 @@ assert "torch" not in sys.modules
 
 def test_a_mistake_on_the_command_line_is_reported_before_a_model_library_is_loaded(tmp_path):
     (tmp_path / "list.yaml").write_text("- objective: kl\n")
+    (tmp_path / "manifest.json").write_text("{}")  # as an index has one
     train = f"train --collection c --out {tmp_path / 'o'} --student"
     lines = {
         "suite no-such-suite": "unknown suite",
