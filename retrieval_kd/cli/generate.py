@@ -172,7 +172,6 @@ def generate(
     from retrieval_kd.data.collection import open_collection
     from retrieval_kd.generation.collection import (
         Filters,
-        check_generation,
         draw_examples,
         generate_collection,
     )
@@ -186,7 +185,6 @@ def generate(
         tuple(found_by or ["bm25"]) if round_trip else (),
         max(round_trip, 1),
     )
-    check_generation(opened, filters, store, out, split)
     if settings is None or settings.tokenizer is not None:
         check_exists(model if settings is None else str(settings.tokenizer))
     shown = draw_examples(opened, examples_split, examples, seed) if examples else ()

@@ -84,8 +84,9 @@ def generate_collection(
     check_generation(collection, filters, store, out, split)
     ids = draw_documents(collection, documents, seed)
     report = write_about(collection.documents, ids, model, task, store)
-    queries, dropped = filtered(report.answers, collection, filters, split)
-    about = _about(collection, model, task, filters, report, queries, dropped)
+    queries, overlaps, not_found = filtered(report.answers, collection, filters, split)
+    dropped = overlaps | not_found
+    about = _about(collection, model, task, filters, report, queries, overlaps, not_found)
     about |= {"split": split, "documents_drawn": len(ids), "seed": seed}
     if len(dropped) == len(queries):
         return about
@@ -168,22 +169,21 @@ def draw_examples(
 
 def filtered(
     answers: Sequence[WrittenQueries], collection: Collection, filters: Filters, split: str
-) -> tuple[list[GeneratedQuery], dict[str, str]]:
-    """Return all distinct queries, and for those to leave out their IDs with the reason.
+) -> tuple[list[GeneratedQuery], dict[str, str], dict[str, str]]:
+    """Return all distinct queries; with the reason, the IDs that overlap, and those not found.
 
     Overlaps are looked for first, so that the share that a retriever finds is that of queries
     which may be trained on.
     """
     queries = each_query_once(answers, split)
-    dropped = overlapping(queries, collection, filters.against)
-    rest = [query for query in queries if query.id not in dropped]
+    overlaps = overlapping(queries, collection, filters.against)
+    rest = [query for query in queries if query.id not in overlaps]
     if not filters.retrievers:
-        return queries, dropped
+        return queries, overlaps, {}
     ranked = {q.id: q for q in with_ranks(rest, collection, filters.retrievers, filters.depth)}
-    for query in ranked.values():
-        if not query.ranks:
-            dropped[query.id] = f"not found among the first {filters.depth}"
-    return [ranked.get(query.id, query) for query in queries], dropped
+    reason = f"not found among the first {filters.depth}"
+    not_found = {query.id: reason for query in ranked.values() if not query.ranks}
+    return [ranked.get(query.id, query) for query in queries], overlaps, not_found
 
 
 def write_collection(
@@ -221,11 +221,11 @@ def _about(
     filters: Filters,
     report: WritingReport,
     queries: Sequence[GeneratedQuery],
-    dropped: Mapping[str, str],
+    overlaps: Mapping[str, str],
+    not_found: Mapping[str, str],
 ) -> dict[str, Any]:
     """What was made from what, and how much of it is left."""
-    overlaps = sum("overlap" in reason for reason in dropped.values())
-    tested = len(queries) - overlaps
+    tested = len(queries) - len(overlaps)
     found = {name: sum(name in query.ranks for query in queries) for name in filters.retrievers}
     return {
         "collection": collection.name,
@@ -243,9 +243,9 @@ def _about(
         "queries": {
             "written": sum(len(answer.queries) for answer in report.answers),
             "distinct": len(queries),
-            "overlapping": overlaps,
-            "not_found": len(dropped) - overlaps,
-            "kept": len(queries) - len(dropped),
+            "overlapping": len(overlaps),
+            "not_found": len(not_found),
+            "kept": tested - len(not_found),
         },
         "round_trip": {
             name: round(count / tested, 4) if tested else None for name, count in found.items()

@@ -198,50 +198,48 @@ def check_parameters(parameters: str) -> None:
             raise ValueError(f"parameter {part!r}: write name=number, a number of {least} or more")
 
 
-def token_search(parameters: str) -> dict[str, int]:
-    """Read how a coded multi-vector index is searched; what is not given is as in `TOKEN_SEARCH`.
+def read_parameters(parameters: str, defaults: Mapping[str, float], of: str) -> dict[str, Any]:
+    """Read how an index that is not FAISS's is built or searched, over `defaults`.
+
+    A parameter is a whole number if its default is one.
+
+    Args:
+        of: the kind of index, for messages.
 
     Example:
-        >>> token_search("nprobe=8")
+        >>> read_parameters("nprobe=8", TOKEN_SEARCH, "a multi-vector index")
         {'candidates': 256, 'nprobe': 8}
 
     Raises:
         ValueError: naming the parameter.
     """
     check_parameters(parameters)
-    found = dict(TOKEN_SEARCH)
-    for part in filter(None, parameters.replace(" ", "").split(",")):
-        name, _, number = part.partition("=")
-        if name not in found or not number.isdecimal():
-            raise ValueError(
-                f"parameter {part!r}: a multi-vector index has candidates=… and nprobe=…, integers"
-            )
-        found[name] = int(number)
-    return found
-
-
-def seismic_parameters(parameters: str, defaults: Mapping[str, float]) -> dict[str, float]:
-    """Read how a fast sparse index is built or searched; what is not given is as in `defaults`.
-
-    Example:
-        >>> seismic_parameters("heap_factor=0.6", SEISMIC_SEARCH)
-        {'query_cut': 10, 'heap_factor': 0.6}
-
-    Raises:
-        ValueError: naming the parameter.
-    """
-    check_parameters(parameters)
-    found = dict(defaults)
+    found: dict[str, Any] = dict(defaults)
     for part in filter(None, parameters.replace(" ", "").split(",")):
         name, _, text = part.partition("=")
         if name not in found:
             known = ", ".join(f"{name}=…" for name in defaults)
-            raise ValueError(f"parameter {part!r}: a fast sparse index has {known} here")
+            raise ValueError(f"parameter {part!r}: {of} has {known} here")
         whole = isinstance(defaults[name], int)
         if (whole and not text.isdecimal()) or (name in SHARES and float(text) > 1):
             raise ValueError(f"parameter {part!r}: give {'an integer' if whole else '0 to 1'}")
         found[name] = int(text) if whole else float(text)
     return found
+
+
+def token_search(parameters: str) -> dict[str, int]:
+    """Read how a coded multi-vector index is searched; see `read_parameters`."""
+    return read_parameters(parameters, TOKEN_SEARCH, "a multi-vector index")
+
+
+def seismic_parameters(parameters: str, defaults: Mapping[str, float]) -> dict[str, Any]:
+    """Read how a fast sparse index is built or searched; see `read_parameters`.
+
+    Example:
+        >>> seismic_parameters("heap_factor=0.6", SEISMIC_SEARCH)
+        {'query_cut': 10, 'heap_factor': 0.6}
+    """
+    return read_parameters(parameters, defaults, "a fast sparse index")
 
 
 def written(parameters: Mapping[str, float]) -> str:

@@ -122,7 +122,7 @@ def test_search_parameters_are_replaced_one_by_one(index):
     ("search", "problem"),
     [
         ("efSearch=9", "'efSearch=9': a multi-vector index has candidates"),
-        ("candidates=1.5", "candidates=… and nprobe=…, integers"),
+        ("candidates=1.5", "parameter 'candidates=1.5': give an integer"),
         ("candidates=0", "a number of 1 or more"),
         ("candidates=61", "61 candidates are more than the 60 documents"),
     ],
@@ -136,7 +136,7 @@ def test_the_command_line_replaces_search_parameters(index, command):
     code, said = command("search", "--index", index.folder, "wing", "--search", "candidates=30")
     assert code == 0 and said.count("[") == 10, said
     code, said = command("search", "--index", index.folder, "wing", "--search", "efSearch=9")
-    assert code != 0 and "candidates=… and nprobe=…" in " ".join(said.split())
+    assert code != 0 and "candidates=…, nprobe=…" in " ".join(said.split())
 
 
 class Killed(BaseException):
@@ -203,7 +203,7 @@ def test_misfits_are_refused_before_anything_is_encoded(collection, model, tmp_p
         ({"kind": "multi_vector", "search": "nprobe=2"}, "search needs bits"),
         ({"kind": "multi_vector", "factory": "Flat"}, "has no factory: it is exact"),
         ({"kind": "multi_vector", "bits": 2, "factory": "Flat"}, "has no factory"),
-        ({"kind": "multi_vector", "bits": 2, "search": "efSearch=2"}, "candidates=… and nprobe=…"),
+        ({"kind": "multi_vector", "bits": 2, "search": "efSearch=2"}, "candidates=…, nprobe=…"),
         ({"kind": "multi_vector", "bits": 2, "search": "candidates=0"}, "1 or more"),
     ],
 )
